@@ -1,0 +1,117 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from policyserve.client.session import ClientSession, check_url, connect_options, ended, open_session
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded
+from policyserve.core.messages import Frame, Observation, Reply
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+
+class Client:
+    """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
+
+    url: ws:// or wss://. dialect: the wire format that the server speaks. timeout_s: for each call, connecting and
+    greeting included. Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call
+    opens a new one) and RemoteError (the server's refusal).
+    """
+
+    def __init__(
+        self, url: str, *, dialect: str = "vibe_rl", api_key: str | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self._url = check_url(url)
+        self._dialect = dialect
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        self._session: ClientSession = open_session(dialect)
+        self._connection: ClientConnection | None = None
+
+    def infer(self, observation: Observation) -> Reply:
+        """Send an observation and wait for its answer."""
+        deadline = time.monotonic() + self._timeout_s
+        frame = self._session.request(observation)
+        connection = self._connect(deadline)
+        return self._session.reply(self._exchange(connection, frame, deadline))
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the server said on connect; empty where the dialect has no greeting."""
+        self._connect(time.monotonic() + self._timeout_s)
+        return self._session.metadata
+
+    def reset(self) -> None:
+        """Start a new session: the server drops this one's policy state."""
+        self.close()
+        self._connect(time.monotonic() + self._timeout_s)
+
+    def close(self) -> None:
+        """Close the connection; the client may be used again and then opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __enter__(self) -> Client:
+        self._connect(time.monotonic() + self._timeout_s)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _connect(self, deadline: float) -> ClientConnection:
+        if self._connection is not None:
+            return self._connection
+        from websockets.exceptions import InvalidHandshake
+        from websockets.sync.client import connect
+
+        try:
+            connection = connect(self._url, **connect_options(self._api_key, _left(deadline)))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
+        except (OSError, InvalidHandshake) as error:
+            raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
+        self._session = open_session(self._dialect)
+        if self._session.dialect.greets:
+            self._session.greeted(self._receive(connection, deadline))
+        self._connection = connection
+        return connection
+
+    def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            connection.send(frame)
+        except ConnectionClosed as error:
+            self._drop(connection)
+            raise ended(error) from error
+        return self._receive(connection, deadline)
+
+    def _receive(self, connection: ClientConnection, deadline: float) -> Frame:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return connection.recv(timeout=_left(deadline))
+        except TimeoutError as error:
+            self._drop(connection)
+            raise DeadlineExceeded(f"no answer from {self._url} within {self._timeout_s:g} s") from error
+        except ConnectionClosed as error:
+            self._drop(connection)
+            raise ended(error) from error
+
+    def _drop(self, connection: ClientConnection) -> None:
+        """Cut the connection: an answer that comes late must not be taken for the next request's."""
+        self._connection = None
+        with suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)

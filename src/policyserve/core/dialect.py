@@ -1,0 +1,60 @@
+"""The seam between bytes and messages: what every wire dialect offers.
+
+Both halves live in one class so that server and client cannot drift apart. A dialect is pure: no socket, no clock.
+Bytes in any order give a message or a WireError, never anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from policyserve.core.errors import PolicyserveError
+from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.policy import ActionChunk
+
+_MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """How a dialect tells a peer of an error: a frame, a close, or both."""
+
+    frame: Frame | None = None
+    close_code: int | None = None
+    close_reason: str = ""
+
+
+class Dialect(Protocol):
+    """One family's wire format."""
+
+    name: str
+    greets: bool  # the server speaks first
+
+    # The server's half.
+    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None: ...
+    def read_request(self, frame: Frame) -> Request: ...
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame: ...
+    def write_error(self, error: PolicyserveError) -> ErrorReply: ...
+
+    # The client's half.
+    def write_request(self, observation: Observation) -> Frame: ...
+    def read_greeting(self, frame: Frame) -> Mapping[str, Any]: ...
+    def read_reply(self, frame: Frame) -> Reply: ...
+
+
+def close_code_of(error: PolicyserveError) -> int:
+    """1008 for the client's fault, 1013 for what may succeed later, 1011 for ours."""
+    if error.blame == "client":
+        return 1008
+    return 1013 if error.retryable else 1011
+
+
+def close_reason(error: PolicyserveError) -> str:
+    """The error in at most 123 bytes of UTF-8, as a close frame can carry it."""
+    text = str(error) or error.code
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= _MAX_CLOSE_REASON:
+        return text
+    return encoded[: _MAX_CLOSE_REASON - 3].decode("utf-8", "ignore") + "…"

@@ -1,0 +1,130 @@
+"""Every error that policyserve raises, and whose fault each one is.
+
+    PolicyserveError
+    ├── Refusal                path, expected, got: something that a client sent
+    │   ├── WireError          the bytes do not follow the dialect
+    │   └── BadObservation     the observation does not follow the policy's spec
+    ├── Unavailable            retryable: the same request may succeed later
+    │   ├── Overloaded         a queue or a limit is full
+    │   ├── DeadlineExceeded   no answer in time (also a TimeoutError)
+    │   └── NotReady           the policy is still loading, or the server is stopping
+    ├── PolicyFailed           the policy raised, or broke its contract
+    │   └── BadAction          NaN, Inf, a wrong shape or dtype: never reaches a robot
+    ├── ConfigError            a setting, a file or an argument is wrong (also a ValueError)
+    │   └── MissingDependency  an extra is not installed (also an ImportError)
+    └── RemoteError            a client's view: the server refused or failed the request
+        └── ConnectionLost     a client's view: the connection ended without an answer
+
+`blame` decides the reply and the log level; a `retryable` error never means that the request was wrong.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Blame = Literal["client", "server"]
+
+
+class PolicyserveError(Exception):
+    """Base of all errors here; `code` is its stable name on wires, in logs and in counters."""
+
+    code: ClassVar[str] = "internal"
+    blame: ClassVar[Blame] = "server"
+    retryable: ClassVar[bool] = False
+
+
+class Refusal(PolicyserveError):
+    """Something a client sent was refused.
+
+    path: where in the frame or observation, keys joined by `/`; empty for the whole of it.
+    expected, got: the two halves of the reason. hint: what to do, if there is something to say.
+    """
+
+    blame = "client"
+
+    def __init__(self, path: str, expected: str, got: str, hint: str = "") -> None:
+        self.path, self.expected, self.got, self.hint = path, expected, got, hint
+        where = f"{path}: " if path else ""
+        super().__init__(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else ""))
+
+
+class WireError(Refusal):
+    """The bytes do not follow the dialect."""
+
+    code = "bad_frame"
+
+
+class BadObservation(Refusal):
+    """The observation does not follow the policy's spec."""
+
+    code = "bad_observation"
+
+
+class Unavailable(PolicyserveError):
+    """The server cannot answer now; the request itself may be fine."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class Overloaded(Unavailable):
+    """A queue or a limit is full."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(Unavailable, TimeoutError):
+    """No answer within the time that the request had."""
+
+    code = "deadline_exceeded"
+
+
+class NotReady(Unavailable):
+    """The policy is still loading, or the server is stopping."""
+
+    code = "not_ready"
+
+
+class PolicyFailed(PolicyserveError):
+    """The policy raised, or broke its contract."""
+
+    code = "policy_failed"
+
+
+class BadAction(PolicyFailed):
+    """The policy answered something that must not reach a robot."""
+
+    code = "bad_action"
+
+
+class ConfigError(PolicyserveError, ValueError):
+    """A setting, a file or an argument is wrong; the message is one line that says what to do."""
+
+    code = "config"
+
+
+class MissingDependency(ConfigError, ImportError):
+    """An optional framework is not installed; the message names the extra that brings it."""
+
+    code = "missing_dependency"
+
+    def __init__(self, module: str, extra: str) -> None:
+        self.module, self.extra = module, extra
+        super().__init__(f"{module} is not installed; run: pip install 'policyserve[{extra}]'")
+
+
+class RemoteError(PolicyserveError):
+    """The server refused or failed the request; `close_code` is set if it also closed the connection."""
+
+    code = "remote"
+
+    def __init__(self, message: str, close_code: int | None = None) -> None:
+        self.close_code = close_code
+        super().__init__(message)
+
+
+class ConnectionLost(RemoteError):
+    """The connection ended, or never opened, and the request has no answer."""
+
+    code = "connection_lost"
+    retryable = True

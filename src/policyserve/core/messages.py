@@ -1,0 +1,57 @@
+"""What travels between a client and a policy, once the bytes are understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from policyserve.core.arrays import Array
+
+# Nested maps with str keys; leaves: array, str, bool, int, float, None, list of str.
+Observation: TypeAlias = Mapping[str, Any]
+# One WebSocket message: a str is a text frame.
+Frame: TypeAlias = bytes | bytearray | memoryview | str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One observation as a dialect read it.
+
+    bare: the wire carried an array alone and not a map (vibe_rl's `obs`); a policy without a spec gets just that array.
+    """
+
+    observation: Observation
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where one request's time went, in milliseconds, on the server's monotonic clock.
+
+    queue_ms: arrival to the start of its batch. infer_ms: the policy's own call. total_ms: arrival to just before its
+    reply is written. prev_total_ms: total_ms of this session's previous reply; None for the first.
+    """
+
+    queue_ms: float
+    infer_ms: float
+    total_ms: float
+    prev_total_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply(Mapping[str, Any]):
+    """An answer as a client sees it: `actions`, `timing` in ms, and as a mapping all that the wire carried."""
+
+    actions: Array
+    timing: Mapping[str, float]
+    fields: Mapping[str, Any] = field(repr=False)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.fields[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)

@@ -1,0 +1,139 @@
+"""What a policy is to the server, and how a plain function or an `infer(obs)` object becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import BadAction, ConfigError, PolicyFailed, PolicyserveError
+from policyserve.core.messages import Observation
+from policyserve.core.spec import PolicySpec
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInput:
+    """One session's request.
+
+    observation: as the spec has it; writable arrays that the policy may keep. batch_size: set if the arrays carry the
+    client's own batch axis (only where the spec has a max_client_batch). state: what this session's last chunk carried.
+    """
+
+    observation: Any
+    batch_size: int | None = None
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionChunk:
+    """One session's answer. actions: (horizon, *action), in physical units. state: kept for the session's next input,
+    never sent. extras: more that the policy has to say, sent where the dialect can carry it."""
+
+    actions: Array
+    state: Any = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that answers a batch of inputs. Called by one thread at a time."""
+
+    spec: PolicySpec
+
+    def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
+        """Answer every input, in order. An error in place of a chunk fails that input alone."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FunctionPolicy:
+    """A policy around `function(observation) -> actions`, or -> a map that holds `actions` or `action`.
+
+    Without a spec it takes whatever a client sends. A client's own batch is answered one by one and stacked.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], spec: PolicySpec) -> None:
+        self.spec = spec
+        self._function = function
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
+        return [self._answer(one) for one in batch]
+
+    def close(self) -> None:
+        """Nothing to release: the function belongs to its author."""
+
+    def _answer(self, one: PolicyInput) -> ActionChunk | PolicyserveError:
+        try:
+            if one.batch_size is None:
+                return read_answer(self._function(one.observation))
+            chunks = [read_answer(self._function(row)) for row in split_rows(one.observation, one.batch_size)]
+            return ActionChunk(np.stack([chunk.actions for chunk in chunks]) if chunks else self._no_actions())
+        except PolicyserveError as error:
+            return error
+        except Exception as error:  # a stranger's function may raise anything
+            failed = PolicyFailed(f"{self.spec.name} raised {type(error).__name__}: {error}")
+            failed.__cause__ = error
+            return failed
+
+    def _no_actions(self) -> Array:
+        action = self.spec.action
+        shape = () if action is None else action.example().shape
+        steps = () if self.spec.horizon is None else (self.spec.horizon,)
+        return np.zeros((0, *steps, *shape), "float32" if action is None else action.dtype)
+
+
+def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
+    """Make a Policy of a Policy, of an object with `infer(obs)`, or of a function of one observation.
+
+    Raises ConfigError for anything else. Without a `spec` (given here, or the object's own) anything decodable passes.
+    """
+    if isinstance(getattr(thing, "spec", None), PolicySpec) and callable(getattr(thing, "infer", None)):
+        return thing
+    function = getattr(thing, "infer", None) or thing
+    if isinstance(thing, type) or not callable(function):
+        what = f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+        raise ConfigError(
+            f"a policy is a Policy, an object with infer(obs), or a function of one observation: got {what}"
+        )
+    name = getattr(thing, "__name__", None) or type(thing).__name__
+    return FunctionPolicy(function, spec or open_spec(name, getattr(thing, "metadata", None)))
+
+
+def open_spec(name: str, metadata: Any = None) -> PolicySpec:
+    """The spec of a policy that declares none: anything decodable passes, one at a time."""
+    return PolicySpec(name, observation=None, action=None, metadata=metadata if isinstance(metadata, Mapping) else {})
+
+
+def read_answer(answer: Any) -> ActionChunk:
+    """Read what a stranger's function returned: a chunk, an array, or a map with `actions` or `action`."""
+    if isinstance(answer, ActionChunk):
+        return answer
+    if not isinstance(answer, Mapping):
+        return ActionChunk(_as_numbers(answer))
+    for key in ("actions", "action"):
+        if key in answer:
+            extras = {name: value for name, value in answer.items() if name != key}
+            return ActionChunk(_as_numbers(answer[key]), extras=extras)
+    raise BadAction(f"the policy answered a map without 'actions' or 'action': {', '.join(map(str, answer))[:200]}")
+
+
+def _as_numbers(answer: Any) -> Array:
+    try:
+        return np.asarray(answer)
+    except (ValueError, TypeError) as error:
+        raise BadAction(f"the policy answered {type(answer).__name__}, expected numbers") from error
+
+
+def split_rows(observation: Observation, batch_size: int) -> list[dict[str, Any]]:
+    """Cut an observation that carries a client's batch axis into one observation per row; texts go to every row."""
+
+    def row(value: Any, index: int) -> Any:
+        if isinstance(value, Mapping):
+            return {key: row(inner, index) for key, inner in value.items()}
+        return value[index] if isinstance(value, np.ndarray) else value
+
+    return [{key: row(value, index) for key, value in observation.items()} for index in range(batch_size)]

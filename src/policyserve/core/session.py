@@ -1,0 +1,234 @@
+"""One client's conversation with the server: frames in, effects out. Pure, and it never raises.
+
+Rule 1: answers leave in the order of their requests, refusals among them. An answer that comes early waits.
+Rule 2: nothing follows a Close. Frames and answers that come after it are dropped.
+Rule 3: frames that come before the policy is ready are kept, up to the bound, and read when serve() is called.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from policyserve.core.dialect import Dialect
+from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError
+from policyserve.core.messages import Frame, Observation, Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.core.spec import PolicySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame. latency_ms: set if it answers a request with actions, arrival to here."""
+
+    frame: Frame
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket."""
+
+    ticket: int
+    observation: Observation | Any
+    batch_size: int | None
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection; the session wants nothing more."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request was refused or failed: to be logged and counted. The peer is told by other effects."""
+
+    error: PolicyserveError
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """These keys of an observation are not in the policy's spec and were dropped; told once per session."""
+
+    keys: tuple[str, ...]
+
+
+Effect: TypeAlias = Send | Submit | Close | Failed | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A policy's answer to one request and when its batch ran, seconds on the clock of Session.receive."""
+
+    chunk: ActionChunk
+    started_at: float
+    ended_at: float
+
+
+Outcome: TypeAlias = Answered | PolicyserveError
+
+
+@dataclass(slots=True)
+class _Pending:
+    ticket: int
+    arrived_at: float
+    outcome: Outcome | None = None
+
+
+class Session:
+    """The state of one conversation, whose dialect is known."""
+
+    def __init__(self, dialect: Dialect, *, max_pending: int) -> None:
+        self.dialect = dialect
+        self.closed = False
+        self._max_pending = max_pending
+        self._spec: PolicySpec | None = None
+        self._early: list[tuple[Frame, float]] = []
+        self._pending: deque[_Pending] = deque()
+        self._tickets = 0
+        self._refusing = False  # a request was refused in a way that closes: what follows it is not read
+        self._draining = False
+        self._told_unknown = False
+        self._prev_total_ms: float | None = None
+
+    @property
+    def pending(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._pending) + len(self._early)
+
+    def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> list[Effect]:
+        """The policy is ready: greet where the dialect does, and read the frames that came early."""
+        self._spec = spec
+        if self.closed:
+            return []
+        greeting = self.dialect.greeting(metadata)
+        effects: list[Effect] = [Send(greeting)] if greeting is not None else []
+        early, self._early = self._early, []
+        for frame, arrived_at in early:
+            effects += self.receive(frame, arrived_at)
+        return effects
+
+    def receive(self, frame: Frame, now: float) -> list[Effect]:
+        """A whole message arrived at `now` (seconds, any monotonic clock)."""
+        if self.closed or self._refusing or self._draining:
+            return []
+        if self.pending >= self._max_pending:
+            return self._refuse(Overloaded(f"{self.pending} requests of this session have no answer yet"), now)
+        if self._spec is None:
+            self._early.append((frame, now))
+            return []
+        try:
+            return self._submit(self._spec, frame, now)
+        except PolicyserveError as error:
+            return self._refuse(error, now)
+        except Exception as error:  # a stranger's bytes: a bug of ours in reading them must cost this request only
+            failed = PolicyFailed(f"reading the request failed: {type(error).__name__}")
+            failed.__cause__ = error
+            return self._refuse(failed, now)
+
+    def answer(self, ticket: int, outcome: Outcome, now: float) -> list[Effect]:
+        """The outcome of a Submit; gives the answers that may leave now."""
+        if self.closed:
+            return []
+        for pending in self._pending:
+            if pending.ticket == ticket:
+                pending.outcome = outcome
+                break
+        return self._flush(now)
+
+    def fail(self, error: PolicyserveError) -> list[Effect]:
+        """End the conversation for a reason that is no request's: the policy could not be loaded, say."""
+        if self.closed:
+            return []
+        effects = self._tell(error)
+        return effects if self.closed else [*effects, self._close(1011, "")]
+
+    def drain(self) -> list[Effect]:
+        """The server stops: answer what was accepted, then close with 1001."""
+        if self.closed or self._draining:
+            return []
+        self._draining = True
+        self._early.clear()
+        return self._close_if_drained()
+
+    def leave(self, code: int, reason: str) -> list[Effect]:
+        """Close now, whatever has no answer yet."""
+        return [] if self.closed else [self._close(code, reason)]
+
+    def _submit(self, spec: PolicySpec, frame: Frame, now: float) -> list[Effect]:
+        request = self.dialect.read_request(frame)
+        valid = spec.validate(request.observation)
+        observation = valid.observation
+        if request.bare and spec.observation is None:
+            (observation,) = request.observation.values()
+        effects: list[Effect] = []
+        if valid.unknown and not self._told_unknown:
+            self._told_unknown = True
+            effects.append(Dropped(valid.unknown))
+        ticket = self._queue(now)
+        effects.append(Submit(ticket, observation, valid.batch_size, now))
+        return effects
+
+    def _queue(self, now: float) -> int:
+        self._tickets += 1
+        self._pending.append(_Pending(self._tickets, now))
+        return self._tickets
+
+    def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
+        ticket = self._queue(now)
+        self._refusing = self.dialect.write_error(error).close_code is not None
+        return self.answer(ticket, error, now)
+
+    def _flush(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        while not self.closed and self._pending and self._pending[0].outcome is not None:
+            done = self._pending.popleft()
+            effects += self._write(done, now)
+        if self._draining:
+            effects += self._close_if_drained()
+        return effects
+
+    def _write(self, done: _Pending, now: float) -> list[Effect]:
+        outcome = done.outcome
+        if not isinstance(outcome, Answered):
+            return self._tell(outcome or NotReady("no outcome"))
+        timing = Timing(
+            queue_ms=(outcome.started_at - done.arrived_at) * 1e3,
+            infer_ms=(outcome.ended_at - outcome.started_at) * 1e3,
+            total_ms=(now - done.arrived_at) * 1e3,
+            prev_total_ms=self._prev_total_ms,
+        )
+        try:
+            frame = self.dialect.write_reply(outcome.chunk, timing)
+        except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
+            failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
+            failed.__cause__ = error
+            return self._tell(failed)
+        self._prev_total_ms = timing.total_ms
+        return [Send(frame, timing.total_ms)]
+
+    def _tell(self, error: PolicyserveError) -> list[Effect]:
+        effects: list[Effect] = [Failed(error)]
+        told = self.dialect.write_error(error)
+        if told.frame is not None:
+            effects.append(Send(told.frame))
+        if told.close_code is not None:
+            effects.append(self._close(told.close_code, told.close_reason))
+        return effects
+
+    def _close_if_drained(self) -> list[Effect]:
+        if self.closed or self._pending:
+            return []
+        return [self._close(1001, "the server is stopping")]
+
+    def _close(self, code: int, reason: str) -> Close:
+        self.closed = True
+        self._pending.clear()
+        self._early.clear()
+        return Close(code, reason)

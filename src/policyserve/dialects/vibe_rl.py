@@ -1,0 +1,135 @@
+"""vibe_rl's dialect: the client speaks first, arrays are raw bytes described in `__meta__`.
+
+Request   {b"obs": raw, b"__meta__": {b"obs": {b"dtype": "<f4", b"shape": [4]}}}
+Reply     {b"action": raw, b"__meta__": {b"action": {b"dtype": "<i4", b"shape": []}, b"latency_ms": 1.2}}
+
+All keys that we write are bin, as the original's. It has no error form: an error closes the connection, 1008 for the
+client's fault, 1013 for what may succeed later, 1011 for ours. docs/wire/vibe_rl.md has the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from policyserve.core.arrays import Array, read_array, read_dtype
+from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
+from policyserve.core.errors import PolicyserveError, WireError
+from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.dialects.wire import unpack
+
+_META = "__meta__"
+
+
+class VibeRL:
+    """The dialect's two halves; it has no state, one instance serves everybody."""
+
+    name = "vibe_rl"
+    greets = False
+
+    def greeting(self, metadata: Mapping[str, Any]) -> None:
+        """None: a greeting would be read as the first action."""
+
+    def read_request(self, frame: Frame) -> Request:
+        """Read an observation; with `obs` as its only key it is bare."""
+        fields, meta = _read_fields(frame)
+        observation = {key: _read_value(key, value, meta) for key, value in fields.items()}
+        if not observation:
+            raise WireError("", "at least one array", f"only {_META}")
+        return Request(observation, bare=list(observation) == ["obs"])
+
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+        """Write the actions; extras have no place on this wire."""
+        payload, meta = _write_array(chunk.actions)
+        return _pack({b"action": payload, b"__meta__": {b"action": meta, b"latency_ms": timing.total_ms}})
+
+    def write_error(self, error: PolicyserveError) -> ErrorReply:
+        return ErrorReply(None, close_code_of(error), close_reason(error))
+
+    def write_request(self, observation: Observation) -> Frame:
+        """Write an observation of arrays, flat; raises WireError for a nested map or a text."""
+        payload: dict[bytes, Any] = {}
+        meta: dict[bytes, Any] = {}
+        for key, value in observation.items():
+            if isinstance(value, (Mapping, str, bytes)) or value is None:
+                raise WireError(key, "an array: vibe_rl's protocol has nothing else", type(value).__name__)
+            payload[key.encode()], meta[key.encode()] = _write_array(np.asarray(value))
+        return _pack({**payload, b"__meta__": meta})
+
+    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
+        raise WireError("", "no frame before the first request", "one")
+
+    def read_reply(self, frame: Frame) -> Reply:
+        """Read the actions and latency_ms; raises WireError if the server speaks another dialect."""
+        fields, meta = _read_fields(frame)
+        arrays = {key: _read_value(key, value, meta) for key, value in fields.items()}
+        if "action" not in arrays:
+            raise WireError("action", "an action", f"keys {', '.join(arrays)}")
+        latency_ms = meta.get("latency_ms")
+        timing = {"latency_ms": float(latency_ms)} if isinstance(latency_ms, (int, float)) else {}
+        return Reply(arrays["action"], timing, {**arrays, **timing})
+
+
+def _read_fields(frame: Frame) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
+    message = unpack(frame)
+    if not isinstance(message, dict):
+        raise WireError("", "a map", type(message).__name__)
+    if _META not in message:
+        raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
+    meta = message.pop(_META)
+    if isinstance(meta, bytes):
+        meta = unpack(meta)
+    if not isinstance(meta, dict):
+        raise WireError(_META, "a map", type(meta).__name__)
+    return message, meta
+
+
+def _read_value(key: str, data: Any, meta: Mapping[str, Any]) -> Array:
+    entry = meta.get(key)
+    if not isinstance(entry, dict):
+        got = f"entries {_names(meta)}" if entry is None else type(entry).__name__
+        raise WireError(f"{_META}/{key}", "a map with dtype and shape", got)
+    for part in ("dtype", "shape"):
+        if part not in entry:
+            raise WireError(f"{_META}/{key}", "a map with dtype and shape", f"no {part}")
+    if not isinstance(data, bytes):
+        raise WireError(key, "the array's raw bytes", type(data).__name__)
+    shape = _read_shape(key, data, entry)
+    return read_array(data, entry["dtype"], shape, key)
+
+
+def _read_shape(key: str, data: bytes, entry: Mapping[str, Any]) -> Any:
+    """The shape as reshape() takes it: a list, an int, nil for one dimension, one -1 for what is left."""
+    shape = entry["shape"]
+    if shape is None:
+        shape = [-1]
+    elif type(shape) is int:
+        shape = [shape]
+    if not isinstance(shape, list) or shape.count(-1) != 1 or not all(type(size) is int for size in shape):
+        return shape
+    itemsize = read_dtype(entry["dtype"], key).itemsize
+    known = prod(size for size in shape if size != -1) * itemsize
+    if known <= 0 or len(data) % known:
+        raise WireError(key, f"a shape that {len(data)} bytes fill", f"{shape!r:.60}")
+    return [len(data) // known if size == -1 else size for size in shape]
+
+
+def _write_array(array: Array) -> tuple[bytes, dict[bytes, Any]]:
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return little.tobytes(), {b"dtype": little.dtype.str, b"shape": list(little.shape)}
+
+
+def _pack(message: Mapping[bytes, Any]) -> bytes:
+    packed = msgpack.packb(message, use_bin_type=True)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def _names(keys: Mapping[str, Any]) -> str:
+    return ", ".join(keys)[:80] or "none"

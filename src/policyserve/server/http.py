@@ -1,0 +1,67 @@
+"""What plain HTTP requests on the server's port get: a pure table of routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policyserve.core.stats import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the routes tell of the server. stage: what loading is at; empty once the policy is ready."""
+
+    stats: Stats
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def is_route(path: str) -> bool:
+    """Whether `path` is answered over HTTP even to a WebSocket handshake."""
+    return path in _ROUTES
+
+
+def respond(method: str, path: str, health: Health) -> Response:
+    """Answer a request that is no WebSocket handshake."""
+    route = _ROUTES.get(path)
+    if route is None:
+        return text(404, f"no page at this path; robots connect here by WebSocket, pages are {', '.join(_ROUTES)}")
+    if method != "GET":
+        return text(405, f"{path} answers GET", (("Allow", "GET"),))
+    return route(health)
+
+
+def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """A one-line answer for people."""
+    return Response(status, f"{message}\n".encode(), "text/plain; charset=utf-8", headers)
+
+
+def _healthz(health: Health) -> Response:
+    """The founding JSON: alive from the first moment, whatever the policy does."""
+    stats = health.stats
+    return _json(200, {"status": "ok", "requests": stats.requests, "avg_latency_ms": round(stats.mean_latency_ms, 2)})
+
+
+def _readyz(health: Health) -> Response:
+    if health.stage:
+        return _json(503, {"status": "loading", "stage": health.stage})
+    return _json(200, {"status": "ready"})
+
+
+def _json(status: int, fields: Mapping[str, Any]) -> Response:
+    return Response(status, json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+
+
+_ROUTES: Mapping[str, Callable[[Health], Response]] = {"/healthz": _healthz, "/readyz": _readyz}
