@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from policyserve.client.session import ClientSession, check_url, connect_options, ended, open_session
+from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded
 from policyserve.core.messages import Frame, Observation, Reply
 
@@ -21,9 +21,9 @@ class AsyncClient:
     """`Client` with `await`: one request at a time, connects when it is first used, the same errors."""
 
     def __init__(
-        self, url: str, *, dialect: str = "vibe_rl", api_key: str | None = None, timeout_s: float = 30.0
+        self, url: str, *, dialect: str = "openpi", api_key: str | None = None, timeout_s: float = 30.0
     ) -> None:
-        self._url = check_url(url)
+        self._url = address(url, dialect)
         self._dialect = dialect
         self._api_key = api_key
         self._timeout_s = timeout_s

@@ -44,12 +44,15 @@ def ended(closed: Any) -> RemoteError:
     return RemoteError(f"{reason or 'no reason given'} (close code {code})", code)
 
 
-def check_url(url: str) -> str:
-    """Return a ws:// or wss:// URL; raises ConfigError for anything else."""
+def address(url: str, dialect: str) -> str:
+    """The URL to connect to: without a path of its own it names the dialect, which spares a server the guess.
+
+    Raises ConfigError unless it is ws://host:port or wss://host:port, with or without a path.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.netloc:
         raise ConfigError(f"url: expected ws://host:port, got {url!r}")
-    return url
+    return url if parts.path.strip("/") else parts._replace(path=f"/{dialect}").geturl()
 
 
 def open_session(dialect: str) -> ClientSession:

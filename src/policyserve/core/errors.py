@@ -3,6 +3,7 @@
     PolicyserveError
     ├── Refusal                path, expected, got: something that a client sent
     │   ├── WireError          the bytes do not follow the dialect
+    │   │   └── WrongDialect   they follow another one
     │   └── BadObservation     the observation does not follow the policy's spec
     ├── Unavailable            retryable: the same request may succeed later
     │   ├── Overloaded         a queue or a limit is full
@@ -52,6 +53,12 @@ class WireError(Refusal):
     """The bytes do not follow the dialect."""
 
     code = "bad_frame"
+
+
+class WrongDialect(WireError):
+    """The peer speaks another dialect; the hint names the path to use. The connection closes with 1008."""
+
+    code = "wrong_dialect"
 
 
 class BadObservation(Refusal):

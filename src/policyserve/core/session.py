@@ -1,5 +1,8 @@
 """One client's conversation with the server: frames in, effects out. Pure, and it never raises.
 
+A session whose dialect is not known waits for the client's first frame, which tells it by content; silence() says that
+none came in time, and then it greets, since the client may be waiting for that.
+
 Rule 1: answers leave in the order of their requests, refusals among them. An answer that comes early waits.
 Rule 2: nothing follows a Close. Frames and answers that come after it are dropped.
 Rule 3: frames that come before the policy is ready are kept, up to the bound, and read when serve() is called.
@@ -7,13 +10,14 @@ Rule 3: frames that come before the policy is ready are kept, up to the bound, a
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from policyserve.core.dialect import Dialect
-from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError
+from policyserve.core.dialect import Dialect, DialectChoice
+from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.messages import Frame, Observation, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.spec import PolicySpec
@@ -82,11 +86,24 @@ class _Pending:
 
 
 class Session:
-    """The state of one conversation, whose dialect is known."""
+    """The state of one conversation. dialect: None if `choice` is to find it out."""
 
-    def __init__(self, dialect: Dialect, *, max_pending: int) -> None:
+    def __init__(
+        self,
+        dialect: Dialect | None,
+        *,
+        max_pending: int,
+        choice: DialectChoice | None = None,
+        debug_wire: bool = False,
+    ) -> None:
+        assert dialect or choice, "a session has a dialect or a way to find it"
         self.dialect = dialect
         self.closed = False
+        self.heard = False  # the client has sent a frame
+        self._choice = choice
+        self._debug_wire = debug_wire
+        self._metadata: Mapping[str, Any] = {}
+        self._greeted = False
         self._max_pending = max_pending
         self._spec: PolicySpec | None = None
         self._early: list[tuple[Frame, float]] = []
@@ -104,19 +121,54 @@ class Session:
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> list[Effect]:
         """The policy is ready: greet where the dialect does, and read the frames that came early."""
-        self._spec = spec
+        self._spec, self._metadata = spec, metadata
         if self.closed:
             return []
-        greeting = self.dialect.greeting(metadata)
-        effects: list[Effect] = [Send(greeting)] if greeting is not None else []
+        effects = self._greet()
         early, self._early = self._early, []
         for frame, arrived_at in early:
-            effects += self.receive(frame, arrived_at)
+            effects += self._receive(frame, arrived_at)
         return effects
 
     def receive(self, frame: Frame, now: float) -> list[Effect]:
         """A whole message arrived at `now` (seconds, any monotonic clock)."""
         if self.closed or self._refusing or self._draining:
+            return []
+        if not self.heard:
+            self.heard = True
+            return [*self._settle(frame), *self._receive(frame, now)]
+        return self._receive(frame, now)
+
+    def silence(self) -> list[Effect]:
+        """The client has said nothing for as long as a client that speaks first would have needed."""
+        if self.closed or self.heard or self._spec is None:
+            return []
+        if self.dialect is None and self._choice is not None:
+            return self._greet(self._choice.greeter)
+        if self.dialect is None or self.dialect.greets:
+            return []
+        hint = f"this path speaks {self.dialect.name}, whose client speaks first; others: /openpi, /wall_x"
+        return self._tell(WrongDialect("", "a first frame", "silence", hint))
+
+    def _settle(self, frame: Frame) -> list[Effect]:
+        if self.dialect is not None or self._choice is None:
+            return []
+        dialect = self.dialect = self._choice.settle(frame, self._greeted)
+        if self._greeted and not dialect.greets:
+            hint = f"connect to /{dialect.name}, or send the first frame sooner"
+            return self._tell(WrongDialect("", "a client that waits for a greeting", f"one of {dialect.name}", hint))
+        return self._greet() if self._spec is not None else []
+
+    def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
+        greeter = dialect or self.dialect
+        greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
+        if greeting is None:
+            return []
+        self._greeted = True
+        return [Send(greeting)]
+
+    def _receive(self, frame: Frame, now: float) -> list[Effect]:
+        if self.closed:
             return []
         if self.pending >= self._max_pending:
             return self._refuse(Overloaded(f"{self.pending} requests of this session have no answer yet"), now)
@@ -161,8 +213,16 @@ class Session:
         """Close now, whatever has no answer yet."""
         return [] if self.closed else [self._close(code, reason)]
 
+    @property
+    def _known(self) -> Dialect:
+        """The dialect, or who would greet, for a peer that has not shown its own."""
+        if self.dialect is not None:
+            return self.dialect
+        assert self._choice is not None
+        return self._choice.greeter
+
     def _submit(self, spec: PolicySpec, frame: Frame, now: float) -> list[Effect]:
-        request = self.dialect.read_request(frame)
+        request = self._known.read_request(frame)
         valid = spec.validate(request.observation)
         observation = valid.observation
         if request.bare and spec.observation is None:
@@ -182,7 +242,7 @@ class Session:
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
         ticket = self._queue(now)
-        self._refusing = self.dialect.write_error(error).close_code is not None
+        self._refusing = self._known.write_error(error).close_code is not None
         return self.answer(ticket, error, now)
 
     def _flush(self, now: float) -> list[Effect]:
@@ -205,7 +265,7 @@ class Session:
             prev_total_ms=self._prev_total_ms,
         )
         try:
-            frame = self.dialect.write_reply(outcome.chunk, timing)
+            frame = self._known.write_reply(outcome.chunk, timing)
         except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error
@@ -215,7 +275,8 @@ class Session:
 
     def _tell(self, error: PolicyserveError) -> list[Effect]:
         effects: list[Effect] = [Failed(error)]
-        told = self.dialect.write_error(error)
+        detail = "".join(traceback.format_exception(error)) if self._debug_wire else ""
+        told = self._known.write_error(error, detail)
         if told.frame is not None:
             effects.append(Send(told.frame))
         if told.close_code is not None:

@@ -182,7 +182,7 @@ class PolicySpec:
     observation: path -> leaf spec, possibly nested; None: anything decodable passes. action: one step's shape and
     dtype; None: any finite numbers pass. horizon: steps per chunk, None for a single action without that axis.
     max_batch: inputs per call. max_client_batch: the largest batch that one client may send as one request, 0: none.
-    metadata: JSON-like facts for greetings.
+    metadata: JSON-like facts for greetings. dialect: the family whose clients this policy usually serves.
     """
 
     name: str
@@ -192,6 +192,7 @@ class PolicySpec:
     max_batch: int = 1
     max_client_batch: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    dialect: str | None = None
 
     def validate(self, observation: Observation) -> ValidObservation:
         """Check and cast an observation and give it the spec's nesting.
@@ -286,9 +287,9 @@ class PolicySpec:
 
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
         keys = tuple(_paths(observation))
-        near = get_close_matches(path, keys, n=1, cutoff=0.5)
+        near = get_close_matches(path, [key for key in keys if key not in self.leaves], n=1, cutoff=0.5)
         got = f"keys {', '.join(keys)}"[:300] if keys else "no keys"
-        return BadObservation(path, str(leaf), got, f"did you mean {path!r} where {near[0]!r} stands?" if near else "")
+        return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near[0]!r}?" if near else "")
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
         return tuple(path for path in _paths(observation) if path not in self.leaves)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from policyserve.core.dialect import Dialect
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, WireError
+from policyserve.core.messages import Frame
+from policyserve.dialects.marked_arrays import spelling_of
+from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.vibe_rl import VibeRL
+from policyserve.dialects.wall_x import WallX
+from policyserve.dialects.wire import unpack
 
-_DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (VibeRL(),)}
+_DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenPI(), WallX(), VibeRL())}
 
 
 def names() -> tuple[str, ...]:
@@ -24,3 +29,23 @@ def by_name(name: str) -> Dialect:
 def for_path(path: str) -> Dialect | None:
     """The dialect that a URL's path names (`/vibe_rl`), or None for any other path."""
     return _DIALECTS.get(path.strip("/"))
+
+
+class Auto:
+    """Finds a connection's dialect by its first frame (the protocol DialectChoice)."""
+
+    greeter = _DIALECTS["openpi"]  # Wall-X's clients read the same bytes
+
+    def settle(self, frame: Frame, greeted: bool) -> Dialect:
+        """By content; a frame that tells nothing is vibe_rl's if it came unasked, openpi's if after the greeting."""
+        return _DIALECTS[_name_in(frame) or ("openpi" if greeted else "vibe_rl")]
+
+
+def _name_in(frame: Frame) -> str | None:
+    try:
+        message = unpack(frame)
+    except WireError:
+        return None
+    if isinstance(message, dict) and "__meta__" in message:
+        return "vibe_rl"
+    return spelling_of(message)

@@ -18,9 +18,10 @@ import numpy as np
 
 from policyserve.core.arrays import Array, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
-from policyserve.core.errors import PolicyserveError, WireError
+from policyserve.core.errors import PolicyserveError, WireError, WrongDialect
 from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects.marked_arrays import spelling_of
 from policyserve.dialects.wire import unpack
 
 _META = "__meta__"
@@ -48,7 +49,7 @@ class VibeRL:
         payload, meta = _write_array(chunk.actions)
         return _pack({b"action": payload, b"__meta__": {b"action": meta, b"latency_ms": timing.total_ms}})
 
-    def write_error(self, error: PolicyserveError) -> ErrorReply:
+    def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         return ErrorReply(None, close_code_of(error), close_reason(error))
 
     def write_request(self, observation: Observation) -> Frame:
@@ -80,6 +81,8 @@ def _read_fields(frame: Frame) -> tuple[dict[str, Any], Mapping[str, Any]]:
     message = unpack(frame)
     if not isinstance(message, dict):
         raise WireError("", "a map", type(message).__name__)
+    if _META not in message and (other := spelling_of(message)):
+        raise WrongDialect("", "vibe_rl's frames", f"{other}'s", f"connect to /{other}")
     if _META not in message:
         raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
     meta = message.pop(_META)

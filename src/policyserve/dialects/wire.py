@@ -14,9 +14,10 @@ MAX_DEPTH = 8
 _MAX_ITEMS = 16_384
 
 
-def unpack(frame: Frame) -> Any:
-    """Decode one MessagePack value that is the whole frame; strings and bins both come as bytes, keys as str.
+def unpack(frame: Frame, *, texts: bool = False) -> Any:
+    """Decode one MessagePack value that is the whole frame; map keys come as str, be they string or bin on the wire.
 
+    texts: strings come as str; else strings and bins both come as bytes.
     Raises WireError for a text frame, an empty or truncated one, trailing bytes, duplicate keys, extension types,
     deep nesting, and frames of more than 16,384 map entries and list items.
     """
@@ -28,7 +29,7 @@ def unpack(frame: Frame) -> Any:
     try:
         value = msgpack.unpackb(
             frame,
-            raw=True,
+            raw=not texts,
             strict_map_key=False,
             max_map_len=_MAX_ITEMS,
             max_array_len=_MAX_ITEMS,
@@ -70,6 +71,8 @@ class _Bounds:
 
 
 def _read_key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
     if not isinstance(key, bytes):
         raise WireError("", "texts as map keys", f"a key of type {type(key).__name__}")
     try:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from policyserve import dialects
+from policyserve import __version__, dialects
 from policyserve.core.batcher import Batcher
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_AUTO = dialects.Auto()
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
 
@@ -136,18 +137,25 @@ class Server:
             return http.text(503, "the server is stopping")
         if len(self._connections) >= self.config.max_sessions:
             return http.text(503, f"{self.config.max_sessions} sessions are open, the most this server takes")
-        session = Session(self._dialect(path), max_pending=self.config.max_pending)
+        session = Session(
+            self._dialect(path),
+            choice=_AUTO,
+            max_pending=self.config.max_pending,
+            debug_wire=self.config.debug_wire,
+        )
         self._connections[connection.number] = connection
         self._gone.clear()
         self.stats.sessions_opened += 1
         self.stats.sessions_open += 1
-        log.info("session %d opened dialect=%s peer=%s", connection.number, session.dialect.name, connection.peer)
+        name = session.dialect.name if session.dialect else "auto"
+        log.info("session %d opened dialect=%s peer=%s", connection.number, name, connection.peer)
         return session
 
     def start_session(self, connection: Connection) -> None:
         """The handshake is through: serve at once if the policy is ready."""
         if connection.session is not None and self._spec is not None:
             connection.perform(connection.session.serve(self._spec, self._metadata(self._spec)))
+            connection.expect_first_frame(self._patience_s(connection.session, self._spec))
 
     def close_session(self, connection: Connection) -> None:
         """The connection is gone: drop its requests and its policy state."""
@@ -169,9 +177,18 @@ class Server:
 
     # Inside
 
-    def _dialect(self, path: str) -> Dialect:
+    def _dialect(self, path: str) -> Dialect | None:
         pinned = None if self.config.dialect == "auto" else dialects.by_name(self.config.dialect)
-        return dialects.for_path(path) or pinned or dialects.by_name("vibe_rl")
+        return dialects.for_path(path) or pinned
+
+    def _patience_s(self, session: Session, spec: PolicySpec) -> float | None:
+        """How long to wait for a session's first frame; None where the server has the first word."""
+        if session.heard:
+            return None
+        if session.dialect is not None:
+            return None if session.dialect.greets else self.config.first_frame_timeout_s
+        home = spec.dialect and dialects.by_name(spec.dialect)
+        return self.config.hello_grace_s(client_first=bool(home and not home.greets))
 
     async def _listen(self) -> asyncio.Server:
         host, port = self.config.host, self.config.port
@@ -221,7 +238,11 @@ class Server:
             log.debug("loading failed: %s", error)
 
     def _metadata(self, spec: PolicySpec) -> Mapping[str, Any]:
-        return {**spec.metadata, "spec": spec.describe()}
+        """What a greeting tells: what the policy declares, what Wall-X's clients look for, its spec, and who we are."""
+        shape = spec.action.shape if spec.action else ()
+        founding = {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.horizon or 1}
+        blanks = dict.fromkeys(("device", "predict_mode", "env"))
+        return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": __version__}
 
     async def _drain(self) -> None:
         if self.scheduler is None:

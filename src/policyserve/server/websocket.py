@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._is_text = False
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
 
     # Life cycle
 
@@ -75,6 +76,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._call_later(None, self.abort)
+        if self._patience is not None:
+            self._patience.cancel()
         self._transport = None
         if self.session is not None:
             self.session.leave(1006, "")
@@ -85,6 +88,18 @@ class Connection(asyncio.Protocol):
             self._websocket.receive_eof()
             self._flush()
         return False
+
+    def expect_first_frame(self, patience_s: float | None) -> None:
+        """Tell the session if the client has said nothing by then; None: it need not."""
+        if patience_s is not None and self._transport is not None:
+            self._patience = asyncio.get_running_loop().call_later(patience_s, self._note_silence)
+
+    def _note_silence(self) -> None:
+        self._patience = None
+        if self.session is not None:
+            if self.session.dialect is None and not self.session.heard:
+                log.info("session %d: no first frame, so it is greeted", self.number)
+            self.perform(self.session.silence())
 
     @property
     def peer(self) -> str:
@@ -192,8 +207,16 @@ class Connection(asyncio.Protocol):
     # Between the session and the scheduler
 
     def _receive(self, message: Frame) -> None:
-        if self.session is not None:
-            self.perform(self.session.receive(message, time.monotonic()))
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self.session is None:
+            return
+        was_known = self.session.dialect is not None
+        effects = self.session.receive(message, time.monotonic())
+        if not was_known and self.session.dialect is not None:
+            log.info("session %d speaks %s", self.number, self.session.dialect.name)
+        self.perform(effects)
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         if self.session is not None:

@@ -1,0 +1,23 @@
+"""openpi's dialect: metadata first, arrays as `__ndarray__` maps, a reply's actions under `actions`.
+
+docs/wire/openpi.md has the bytes.
+"""
+
+from __future__ import annotations
+
+from policyserve.core.messages import Frame, Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.dialects.marked_arrays import OPENPI
+from policyserve.dialects.metadata_first import MetadataFirst, server_timing
+
+
+class OpenPI(MetadataFirst):
+    """The dialect's two halves; it has no state, one instance serves everybody."""
+
+    name = "openpi"
+    spelling = OPENPI
+    action_keys = ("actions", "action")
+
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+        """Write {"actions": (H, D), …extras, "server_timing": …}."""
+        return self.spelling.pack({**chunk.extras, "actions": chunk.actions, "server_timing": server_timing(timing)})
