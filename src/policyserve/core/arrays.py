@@ -81,7 +81,8 @@ def _read_shape(shape: object, path: str) -> tuple[int, ...]:
         raise WireError(path, f"at most {MAX_DIMENSIONS} dimensions", f"{len(shape)}")
     for size in shape:
         if type(size) is not int or size < 0:
-            raise WireError(path, "a shape of non-negative ints", f"{size!r:.40} in it")
+            got = str(size) if type(size) is int else type(size).__name__  # a stranger's value: its repr has no bound
+            raise WireError(path, "a shape of non-negative ints", f"{got} in it")
     if prod(size or 1 for size in shape) > _MAX_ELEMENTS:
         raise WireError(path, "a shape that fits in memory", f"{shape!r:.60}")
     return tuple(shape)

@@ -63,8 +63,7 @@ def close_code_of(error: PolicyserveError) -> int:
 
 def close_reason(error: PolicyserveError) -> str:
     """The error in at most 123 bytes of UTF-8, as a close frame can carry it."""
-    text = str(error) or error.code
-    encoded = text.encode("utf-8", "replace")
+    encoded = (str(error) or error.code).encode("utf-8", "replace")  # file names bring lone surrogates
     if len(encoded) <= _MAX_CLOSE_REASON:
-        return text
+        return encoded.decode()
     return encoded[: _MAX_CLOSE_REASON - 3].decode("utf-8", "ignore") + "…"

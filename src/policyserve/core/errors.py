@@ -25,6 +25,8 @@ from typing import ClassVar, Literal
 
 Blame = Literal["client", "server"]
 
+_MAX_PATH = 60  # characters of a message: a client's key may be as long as its frame, and a close reason has 123 bytes
+
 
 class PolicyserveError(Exception):
     """Base of all errors here; `code` is its stable name on wires, in logs and in counters."""
@@ -45,8 +47,13 @@ class Refusal(PolicyserveError):
 
     def __init__(self, path: str, expected: str, got: str, hint: str = "") -> None:
         self.path, self.expected, self.got, self.hint = path, expected, got, hint
-        where = f"{path}: " if path else ""
-        super().__init__(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else ""))
+        where = f"{path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + '…'}: " if path else ""
+        super().__init__(_one_line(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else "")))
+
+
+def _one_line(text: str) -> str:
+    """Without control characters: a client's key must not forge lines of a log."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 class WireError(Refusal):

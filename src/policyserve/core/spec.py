@@ -20,6 +20,9 @@ from policyserve.core.errors import BadAction, BadObservation
 from policyserve.core.messages import Observation
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
+_ANY_SIDE_EXAMPLE = 64  # and for an image's side
+_MAX_IMAGE_SIDE = 8192
+_MAX_TEXT = 100_000  # characters
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """A camera image, 3 channels. An image is never cast between uint8 and float: its scale would be a guess.
+    """A camera image. An image is never cast between uint8 and float: its scale would be a guess.
 
-    layouts: "HWC", "CHW" or both, the first is what example() makes. dtypes: those that pass as they are.
+    layouts: the orders of axes that pass, such as "HWC" and "CHW" (C is 3 channels), "HW" (gray) or "1HWC"; the first
+    is what example() makes. dtypes: those that pass as they are; "float" is any of them.
     """
 
     height: int | None = None
@@ -86,17 +90,20 @@ class ImageSpec:
 
     def read(self, value: Any, path: str) -> tuple[Array, int | None]:
         """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation."""
-        if not isinstance(value, np.ndarray) or value.dtype.name not in self.dtypes or value.ndim not in (3, 4):
-            raise BadObservation(path, str(self), _name_of(value))
-        sizes = value.shape[-3:]
-        if not any(_sizes_match(sizes, self._shape(layout)) for layout in self.layouts) or 0 in sizes:
-            raise BadObservation(path, str(self), _name_of(value) + _layout_of(sizes))
-        return value, value.shape[0] if value.ndim == 4 else None
+        if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
+            raise BadObservation(path, str(self), _name_of(value) + _layout_of(value))
+        for extra in (0, 1):
+            sizes = value.shape[extra:]
+            if any(_sizes_match(sizes, self._shape(layout)) for layout in self.layouts) and 0 not in sizes:
+                if max(sizes) > _MAX_IMAGE_SIDE:
+                    raise BadObservation(path, f"an image of at most {_MAX_IMAGE_SIDE} pixels a side", _name_of(value))
+                return value, value.shape[0] if extra else None
+        raise BadObservation(path, str(self), _name_of(value) + _layout_of(value))
 
     def example(self, batch: tuple[int, ...] = ()) -> Array:
         """A black image, with `batch` in front."""
-        shape = tuple(64 if size is None else size for size in self._shape(self.layouts[0]))
-        return np.zeros(batch + shape, self.dtypes[0])
+        shape = tuple(_ANY_SIDE_EXAMPLE if size is None else size for size in self._shape(self.layouts[0]))
+        return np.zeros(batch + shape, "float32" if self.dtypes[0] == "float" else self.dtypes[0])
 
     def describe(self) -> dict[str, Any]:
         """JSON-like description, for metadata."""
@@ -104,8 +111,11 @@ class ImageSpec:
         formats = {"layouts": list(self.layouts), "dtypes": list(self.dtypes)}
         return {"kind": "image", **sizes, **formats, "doc": self.doc}
 
+    def _takes(self, dtype: np.dtype[Any]) -> bool:
+        return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
+
     def _shape(self, layout: str) -> tuple[int | None, ...]:
-        sizes = {"H": self.height, "W": self.width, "C": 3}
+        sizes = {"H": self.height, "W": self.width, "C": 3, "1": 1}
         return tuple(sizes[axis] for axis in layout)
 
 
@@ -124,6 +134,8 @@ class TextSpec:
         """Return `value` if it is a str; raises BadObservation."""
         if not isinstance(value, str):
             raise BadObservation(path, str(self), _name_of(value))
+        if len(value) > _MAX_TEXT:
+            raise BadObservation(path, f"a text of at most {_MAX_TEXT} characters", f"{len(value)}")
         return value, None
 
     def example(self, batch: tuple[int, ...] = ()) -> str:
@@ -361,10 +373,19 @@ def _filled(shape: tuple[int | None, ...]) -> tuple[int, ...]:
     return tuple(_ANY_SIZE_EXAMPLE if size is None else size for size in shape)
 
 
-def _layout_of(sizes: tuple[int, ...]) -> str:
-    if sizes[-1] == 3:
-        return ", which looks like HWC"
-    return ", which looks like CHW" if sizes[0] == 3 else ""
+def _layout_of(value: Any) -> str:
+    """What an array that was refused as an image looks like."""
+    sizes = value.shape if isinstance(value, np.ndarray) else ()
+    if 0 in sizes:
+        return ", an image of 0 pixels"
+    if len(sizes) == 2:
+        return ", which looks like a gray HW image"
+    if len(sizes) != 3:
+        return ""
+    for channels, kind in ((3, ""), (4, " with 4 channels (RGBA)"), (1, " with 1 channel")):
+        if channels in (sizes[-1], sizes[0]):
+            return f", which looks like {'HWC' if sizes[-1] == channels else 'CHW'}{kind}"
+    return ""
 
 
 def _name_of(value: Any) -> str:

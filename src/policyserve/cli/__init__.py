@@ -1,0 +1,33 @@
+"""The `policyserve` command: one module per subcommand, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from policyserve.cli.terminal import ARGUMENT_ERROR, complain
+
+_COMMANDS = {
+    "serve": "serve a policy: a preset, or package.module:name",
+    "eval": "run a policy in Gymnasium's environments and print its return and speed",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand; exits with 0, with 1 where serving failed, with 2 for wrong arguments."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    command = args[0] if args else "--help"
+    if command in _COMMANDS:
+        import_module(f"policyserve.cli.{command}").main(args[1:])
+    elif command in ("-h", "--help"):
+        print("usage: policyserve COMMAND …\n")
+        for name, purpose in _COMMANDS.items():
+            print(f"  {name:8} {purpose}")
+        print("\npolicyserve COMMAND --help tells more; policyserve --version tells which one this is")
+    elif command == "--version":
+        from policyserve import __version__
+
+        print(f"policyserve {__version__}")
+    else:
+        complain(f"policyserve: expected a command ({', '.join(_COMMANDS)}), got {command!r}", ARGUMENT_ERROR)

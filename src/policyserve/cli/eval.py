@@ -1,0 +1,222 @@
+"""`policyserve eval`: run a served policy in Gymnasium's real environments, over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from tyro.conf import arg
+
+from policyserve.cli.policies import PresetPolicy, Source, preset_default, preset_source
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.client.aio import AsyncClient
+from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
+from policyserve.core.messages import Reply
+from policyserve.policies.vibe_rl import PRESETS
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import Server
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_LOOPBACK = ServerConfig(host="127.0.0.1", port=0)
+
+
+@dataclass(frozen=True)
+class EvalFlags:
+    """Closed loop: observe, ask the server, act; several episodes at once, each over a session of its own."""
+
+    env: str | None = None
+    """Gymnasium id such as CartPole-v1; None: the preset's."""
+    episodes: int = 20
+    seed: int = 0
+    """Episode i starts from seed + i."""
+    sessions: int = 8
+    """Episodes that run at the same time."""
+    timeout_s: float = 60.0
+    """For each answer."""
+    obs_key: str = "obs"
+    """The observation's key."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "sessions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name}: expected 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class EvalServer:
+    """Evaluate whatever a running server serves."""
+
+    url: str
+    """ws://host:port of the server."""
+    dialect: str = "vibe_rl"
+    """What the server speaks."""
+    api_key: str | None = None
+    run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
+
+
+@dataclass(frozen=True)
+class EvalPreset:
+    """Evaluate a preset, over a server in this process."""
+
+    policy: Annotated[PresetPolicy, arg(name="")] = field(default_factory=PresetPolicy)
+    run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to ask."""
+
+    url: str
+    dialect: str
+    api_key: str | None = None
+
+
+@dataclass
+class Scores:
+    """What the episodes brought: a return each, and the round trip of every step in ms."""
+
+    returns: list[float] = field(default_factory=list)
+    round_trips_ms: list[float] = field(default_factory=list)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluate a preset or the server at --url."""
+    prog = "policyserve eval"
+    name = argv[0] if argv else ""
+    try:
+        if name in PRESETS:
+            asyncio.run(_evaluate_preset(name, _preset_flags(name, argv[1:], f"{prog} {name}")))
+        elif name.startswith("-") and name not in ("-h", "--help"):
+            flags = parse(EvalServer, prog, argv)
+            if flags.run.env is None:
+                complain(f"{prog}: --env is required with --url, CartPole-v1 for example", ARGUMENT_ERROR)
+            asyncio.run(_evaluate(Target(flags.url, flags.dialect, flags.api_key), flags.run.env, flags.run))
+        else:
+            wrong = "" if name in ("", "-h", "--help") else f", got {name!r}"
+            usage = f"{prog}: expected --url ws://host:port or a preset ({', '.join(PRESETS)}){wrong}"
+            if name in ("-h", "--help"):
+                print(f"{usage}\n{prog} --url x --help lists the flags")
+            else:
+                complain(usage, ARGUMENT_ERROR)
+    except PolicyserveError as error:
+        complain(f"{prog}: {error}", FAILURE)
+    except KeyboardInterrupt:
+        complain("", 130)
+
+
+def _preset_flags(name: str, argv: Sequence[str], prog: str) -> EvalPreset:
+    flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name, True)))
+    if flags.policy.checkpoint_dir is None:
+        flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name, False)))
+    return flags
+
+
+async def _evaluate_preset(name: str, flags: EvalPreset) -> None:
+    source: Source = preset_source(name, flags.policy)
+    env_id = flags.run.env or PRESETS[name].config.env_id
+    async with Server(source.load, _LOOPBACK) as server:
+        await server.ready()
+        host, port = server.address
+        await _evaluate(Target(f"ws://{host}:{port}/vibe_rl", "vibe_rl"), env_id, flags.run)
+
+
+async def _evaluate(target: Target, env_id: str, flags: EvalFlags) -> None:
+    make_env = _gymnasium_maker(env_id)
+    progress = _progress_bar(flags.episodes)
+    scores = Scores()
+    seeds = iter(range(flags.seed, flags.seed + flags.episodes))
+
+    async def play_episodes() -> None:
+        """One session after the other, until no seed is left."""
+        environment = make_env()
+        try:
+            for seed in seeds:
+                async with AsyncClient(
+                    target.url, dialect=target.dialect, api_key=target.api_key, timeout_s=flags.timeout_s
+                ) as client:
+                    await _play(client, environment, seed, flags.obs_key, scores)
+                progress.update()
+                progress.set_postfix({"return": f"{np.mean(scores.returns):.1f}"})
+        finally:
+            environment.close()
+
+    started_at = time.monotonic()
+    players = [asyncio.ensure_future(play_episodes()) for _ in range(min(flags.sessions, flags.episodes))]
+    try:
+        await asyncio.gather(*players)
+    finally:
+        for player in players:
+            player.cancel()
+        progress.close()
+    print(table(env_id, target.url, scores, time.monotonic() - started_at))
+
+
+async def _play(client: AsyncClient, environment: Any, seed: int, obs_key: str, scores: Scores) -> None:
+    observation, _ = environment.reset(seed=seed)
+    total, over = 0.0, False
+    while not over:
+        asked_at = time.perf_counter()
+        reply = await client.infer({obs_key: np.asarray(observation, np.float32)})
+        scores.round_trips_ms.append((time.perf_counter() - asked_at) * 1e3)
+        for action in _actions(reply, environment.action_space):
+            observation, reward, terminated, truncated, _ = environment.step(action)
+            total += float(reward)
+            over = terminated or truncated
+            if over:
+                break
+    scores.returns.append(total)
+
+
+def _actions(reply: Reply, space: Any) -> list[Any]:
+    """The steps of a reply, one or a chunk of them, as the environment takes them; raises ConfigError otherwise."""
+    steps = reply.actions
+    if steps.ndim == len(space.shape):
+        steps = steps[None]
+    if steps.shape[1:] != space.shape:
+        raise ConfigError(f"the environment's action is {space}, the policy answers shape {reply.actions.shape}")
+    if not space.shape:
+        return [int(step) for step in steps]
+    return [np.asarray(step, space.dtype) for step in steps]
+
+
+def _gymnasium_maker(env_id: str) -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise MissingDependency("gymnasium", "gym") from error
+    try:
+        gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        raise ConfigError(f"Gymnasium has no environment {env_id!r}: {error}") from error
+    return lambda: gymnasium.make(env_id)
+
+
+def _progress_bar(episodes: int) -> tqdm[Any]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise MissingDependency("tqdm", "gym") from error
+    return tqdm(total=episodes, unit="episode", leave=False, disable=None)  # None: only where a terminal can show it
+
+
+def table(env_id: str, url: str, scores: Scores, seconds: float) -> str:
+    """The result as a person reads it."""
+    returns, trips = np.asarray(scores.returns), np.asarray(scores.round_trips_ms)
+    rows = [
+        ("environment", env_id),
+        ("server", url),
+        ("episodes", f"{len(returns)}"),
+        (
+            "return",
+            f"{returns.mean():.1f} ± {returns.std():.1f}   (worst {returns.min():.1f}, best {returns.max():.1f})",
+        ),
+        ("answers", f"{len(trips)} in {seconds:.1f} s, {len(trips) / seconds:.0f} per second"),
+        ("round trip", f"p50 {np.percentile(trips, 50):.2f} ms, p99 {np.percentile(trips, 99):.2f} ms"),
+    ]
+    return "\n".join(f"{name:12} {value}" for name, value in rows)

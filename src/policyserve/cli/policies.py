@@ -1,0 +1,110 @@
+"""Which policy a command is about: a preset and its flags, a demo, or an object of the user's."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from policyserve.core.errors import ConfigError
+from policyserve.core.policy import Policy, as_policy
+from policyserve.engine.runner import LoadPolicy, OnStage
+from policyserve.policies.vibe_rl import (
+    DEMOS,
+    PRESETS,
+    TrainConfig,
+    create_trained_policy,
+    demo_config,
+    demo_directory,
+)
+
+
+@dataclass(frozen=True)
+class PresetPolicy:
+    """Flags of a vibe_rl preset."""
+
+    checkpoint_dir: Path | None = None
+    """Directory of the checkpoint: holds state.eqx, step_<N>/ or orbax <N>/."""
+    step: int | None = None
+    """Load this step; None: the latest."""
+    norm_stats_path: Path | None = None
+    """Normalisation statistics; None: norm_stats.json in the checkpoint directory or its parent, if there is one."""
+    backend: Literal["numpy", "jax"] = "numpy"
+    """What computes the network; jax needs the extra of that name."""
+    rescale_actions: bool = True
+    """Rescale SAC's actions to action_low … action_high; without, they are the raw tanh."""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """How the policy was trained."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A policy that can be loaded, and where it comes from, for people."""
+
+    title: str
+    origin: str
+    load: LoadPolicy
+
+
+def preset_default(name: str, argv_has_checkpoint: bool) -> PresetPolicy:
+    """What a preset's flags are when not given: the preset's own, or its demo's where that will be served."""
+    if not argv_has_checkpoint and name in DEMOS:
+        return PresetPolicy(config=demo_config(name))
+    return PresetPolicy(config=PRESETS[name].config)
+
+
+def preset_source(name: str, flags: PresetPolicy) -> Source:
+    """The policy of a preset; raises ConfigError if no checkpoint is named and no demo ships for it."""
+    directory = flags.checkpoint_dir
+    origin = str(directory)
+    if directory is None:
+        if name not in DEMOS:
+            raise ConfigError(f"--checkpoint-dir is required: demos ship for {', '.join(DEMOS)} only")
+        directory = demo_directory(name) / "checkpoints"
+        origin = "the demo checkpoint that ships with policyserve (no --checkpoint-dir given)"
+    elif not directory.exists():
+        raise ConfigError(f"checkpoint directory not found: {directory}")
+
+    def load(on_stage: OnStage) -> Policy:
+        on_stage("loading the checkpoint")
+        return create_trained_policy(
+            flags.config,
+            directory,
+            step=flags.step,
+            norm_stats_path=flags.norm_stats_path,
+            backend=flags.backend,
+            rescale_actions=flags.rescale_actions,
+        )
+
+    return Source(f"{name}: {PRESETS[name].description}", origin, load)
+
+
+def object_source(target: str) -> Source:
+    """A policy of the user's, `package.module:name`, found from the working directory too."""
+    module_name, _, name = target.partition(":")
+
+    def load(on_stage: OnStage) -> Policy:
+        on_stage(f"importing {module_name}")
+        if "" not in sys.path and "." not in sys.path:
+            sys.path.insert(0, "")
+        return as_policy(_find(module_name, name))
+
+    return Source(target, f"module {module_name}", load)
+
+
+def _find(module_name: str, name: str) -> object:
+    try:
+        found: object = import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found() if isinstance(found, type) else found
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ConfigError(f"{module_name} cannot be imported: {error}") from error
+        raise ConfigError(f"there is no module {module_name!r} here or on the Python path") from error
+    except AttributeError as error:
+        raise ConfigError(f"{module_name}:{name} does not exist: {error}") from error
+    except Exception as error:  # a stranger's module
+        raise ConfigError(f"{module_name}:{name} cannot be loaded: {type(error).__name__}: {error}") from error
