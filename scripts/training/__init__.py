@@ -1,0 +1,1 @@
+"""Training of the demo policies that ship with policyserve: needs the extra `train`, the server never does."""

@@ -1,0 +1,33 @@
+"""The bytes that docs/wire shows are the bytes that the dialects write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policyserve.core.messages import Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.dialects import by_name
+
+PAGES = Path(__file__).parents[2] / "docs" / "wire"
+TIMING = Timing(queue_ms=0.1, infer_ms=0.5, total_ms=1.25)
+STATE = {"state": np.arange(3, dtype=np.float32), "prompt": "go"}
+EXAMPLES = {
+    "vibe_rl": ({"obs": np.arange(4, dtype=np.float32)}, np.array(1, np.int32)),
+    "openpi": (STATE, np.array([[0, 1]], np.float32)),
+    "wall_x": (STATE, np.array([[0, 1]], np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_page_shows_the_request_and_the_reply_byte_for_byte(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text()
+    shown = [bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f ]+)\n```", page)]
+    observation, actions = EXAMPLES[name]
+    dialect = by_name(name)
+    assert shown == [dialect.write_request(observation), dialect.write_reply(ActionChunk(actions), TIMING)]
+    for frame in shown:
+        assert f"{len(frame)} bytes" in page
