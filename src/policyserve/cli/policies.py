@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -82,7 +83,10 @@ def preset_source(name: str, flags: PresetPolicy) -> Source:
 
 
 def object_source(target: str) -> Source:
-    """A policy of the user's, `package.module:name`, found from the working directory too."""
+    """A policy of the user's, `package.module:name`, found from the working directory too.
+
+    The name is a policy, a function of one observation, or a class or function without arguments that makes one.
+    """
     module_name, _, name = target.partition(":")
 
     def load(on_stage: OnStage) -> Policy:
@@ -99,7 +103,7 @@ def _find(module_name: str, name: str) -> object:
         found: object = import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
-        return found() if isinstance(found, type) else found
+        return found() if _makes_a_policy(found) else found
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise ConfigError(f"{module_name} cannot be imported: {error}") from error
@@ -108,3 +112,11 @@ def _find(module_name: str, name: str) -> object:
         raise ConfigError(f"{module_name}:{name} does not exist: {error}") from error
     except Exception as error:  # a stranger's module
         raise ConfigError(f"{module_name}:{name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _makes_a_policy(found: object) -> bool:
+    """Whether it is a class, or a function that takes no observation: those are called to get the policy."""
+    if not inspect.isfunction(found):
+        return isinstance(found, type)
+    parameters = inspect.signature(found).parameters.values()
+    return all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)

@@ -1,0 +1,5 @@
+"""`python -m policyserve.cli`, the same as the `policyserve` command."""
+
+from policyserve.cli import main
+
+main()

@@ -1,0 +1,147 @@
+"""`policyserve serve` and scripts/serve_policy.py, as a person uses them."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policyserve import Client
+from policyserve.cli import main
+from policyserve.policies.vibe_rl import demo_directory
+from tests.cli.serving import POLICYSERVE, ROOT, run, serving
+
+PORT_0 = ("--host", "127.0.0.1", "--port", "0")
+CARTPOLE = str(demo_directory("cartpole_ppo") / "checkpoints")
+
+
+def test_a_newcomer_is_told_what_is_served_and_the_client_line_works() -> None:
+    with serving([*POLICYSERVE, "serve", "cartpole_ppo", *PORT_0]) as server:
+        told = "".join(server.lines)
+        assert "the demo checkpoint that ships with policyserve" in told
+        assert "obs: float32 (4,)" in told
+        assert "/healthz" in told
+        (line,) = [line for line in server.lines if line.strip().startswith("client")]
+        command = shlex.split(line.split("client", 1)[1])
+        answer = run(sys.executable, *command[1:])
+        assert answer.stdout.strip() in ("0", "1"), answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_0_and_without_a_traceback(number: signal.Signals) -> None:
+    with serving([*POLICYSERVE, "serve", "pendulum_sac", *PORT_0]) as server:
+        with Client(server.url) as client:
+            assert client.infer({"obs": np.zeros(3, np.float32)}).actions.shape == (1,)
+            code, stderr = server.stop(number)
+        assert code == 0
+        assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--checkpoint_dir", CARTPOLE, "--step", "409600"),
+        ("--checkpoint-dir", CARTPOLE, "--step", "None"),
+        (f"--checkpoint_dir={CARTPOLE}", "--config.algo.hidden_sizes", "64", "64"),
+    ],
+)
+def test_the_founding_script_takes_both_spellings_of_its_flags(flags: tuple[str, ...]) -> None:
+    command = [sys.executable, "scripts/serve_policy.py", "cartpole_ppo", *flags, *PORT_0]
+    with serving(command) as server, Client(server.url, dialect="vibe_rl") as client:
+        assert client.infer({"obs": np.zeros(4, np.float32)}).actions in (0, 1)
+
+
+def test_an_object_of_the_users_is_served_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "robot.py").write_text("import numpy as np\ndef act(obs):\n    return np.asarray(obs) * 2\n")
+    command = [*POLICYSERVE, "serve", "robot:act", *PORT_0]
+    with serving(command, cwd=tmp_path) as server, Client(server.url, dialect="vibe_rl") as client:
+        assert client.infer({"obs": np.arange(3.0)}).actions.tolist() == [0, 2, 4]
+
+
+def test_the_example_client_runs_against_a_flat_and_an_image_policy() -> None:
+    for policy, options in (("cartpole_ppo", ()), ("demo_image", ("--image", "--obs_shape", "14"))):
+        with serving([*POLICYSERVE, "serve", policy, *PORT_0]) as server:
+            done = run(
+                sys.executable, "examples/simple_client.py", "--url", server.url, "--n_steps", "3", *options, cwd=ROOT
+            )
+            assert done.returncode == 0, done.stderr
+            lines = done.stdout.splitlines()
+            assert lines[0] == f"Connected to {server.url}"
+            assert lines[3].startswith("step   2 | action=")
+            assert "server=" in lines[3]
+            assert "rtt=" in lines[3]
+            assert lines[-1] == "Done."
+
+
+WRONG = {
+    "no command": ([], 0, "", "usage: policyserve COMMAND"),
+    "an unknown command": (["sevre"], 2, "expected a command (serve, eval), got 'sevre'", ""),
+    "no policy": (["serve"], 2, "expected a policy first (cartpole_ppo", ""),
+    "an unknown policy": (["serve", "cartpole"], 2, "got 'cartpole'", ""),
+    "a misspelt flag": (["serve", "cartpole_ppo", "--checkpoint-dri", "x"], 2, "did you mean --checkpoint-dir?", ""),
+    "a number that is none": (["serve", "cartpole_ppo", "--port", "x"], 2, "--port", ""),
+    "a port out of range": (["serve", "cartpole_ppo", "--port", "70000"], 2, "port: expected 0 … 65535, got 70000", ""),
+    "no checkpoint": (["serve", "cartpole_dqn"], 2, "--checkpoint-dir is required", ""),
+    "a checkpoint that is not there": (["serve", "cartpole_ppo", "--checkpoint-dir", "nowhere"], 1, "nowhere", ""),
+    "a step that is not there": (
+        ["serve", "cartpole_ppo", "--checkpoint-dir", CARTPOLE, "--step", "7", *PORT_0],
+        1,
+        "step_7",
+        "policyserve serves",
+    ),
+    "norm stats that are not there": (
+        ["serve", "cartpole_ppo", "--norm-stats-path", "nowhere.json", *PORT_0],
+        1,
+        "nowhere.json",
+        "policyserve serves",
+    ),
+    "other hidden sizes": (
+        ["serve", "cartpole_ppo", "--config.algo.hidden-sizes", "32", *PORT_0],
+        1,
+        "expected float32 (32, 4), found float32 (64, 4)",
+        "policyserve serves",
+    ),
+    "a module that is not there": (
+        ["serve", "nowhere:policy", *PORT_0],
+        1,
+        "no module 'nowhere'",
+        "policyserve serves",
+    ),
+    "a name that is not there": (["serve", "json:policy", *PORT_0], 1, "json:policy does not exist", "policyserve"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_one_line_and_no_traceback(mistake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    argv, code, said, printed = WRONG[mistake]
+    if code:
+        with pytest.raises(SystemExit) as exit_request:
+            main(argv)
+        assert exit_request.value.code == code
+    else:
+        main(argv)
+    out, err = capfd.readouterr()
+    complaint = [line for line in err.splitlines() if not line[:4].isdigit()]  # log lines begin with the year
+    assert len(complaint) == (1 if code else 0), err
+    assert said in "".join(complaint)
+    assert out.startswith(printed)
+
+
+def test_a_port_in_use_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as exit_request:
+            main(["serve", "cartpole_ppo", "--host", "127.0.0.1", "--port", str(port)])
+    assert exit_request.value.code == 1
+    assert f"port {port} on 127.0.0.1 is in use" in capfd.readouterr().err
+
+
+def test_the_founding_script_needs_a_checkpoint() -> None:
+    done = run(sys.executable, "scripts/serve_policy.py", "cartpole_ppo")
+    assert done.returncode == 2
+    assert done.stderr == "serve_policy.py cartpole_ppo: --checkpoint_dir is required\n"
