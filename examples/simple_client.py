@@ -59,7 +59,8 @@ async def run(url: str, obs_shape: list[int], image: bool, n_steps: int) -> None
             assert isinstance(frame, bytes), f"the server speaks another protocol: {frame}"
             action, timing = decode_action(frame)
             rtt_ms = (time.perf_counter() - sent_at) * 1e3
-            print(f"step {step:3d} | action={action} | server={timing['latency_ms']:.2f}ms | rtt={rtt_ms:.2f}ms")
+            shown = np.array2string(action, precision=4, max_line_width=1000)
+            print(f"step {step:3d} | action={shown} | server={timing['latency_ms']:.2f}ms | rtt={rtt_ms:.2f}ms")
     print("Done.")
 
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy, as_policy
@@ -98,20 +98,23 @@ def object_source(target: str) -> Source:
     return Source(target, f"module {module_name}", load)
 
 
-def _find(module_name: str, name: str) -> object:
+def _find(module_name: str, name: str) -> Any:
     try:
-        found: object = import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found() if _makes_a_policy(found) else found
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise ConfigError(f"{module_name} cannot be imported: {error}") from error
-        raise ConfigError(f"there is no module {module_name!r} here or on the Python path") from error
-    except AttributeError as error:
-        raise ConfigError(f"{module_name}:{name} does not exist: {error}") from error
+        found: Any = import_module(module_name)
     except Exception as error:  # a stranger's module
-        raise ConfigError(f"{module_name}:{name} cannot be loaded: {type(error).__name__}: {error}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name:
+            raise ConfigError(f"there is no module {module_name!r} here or on the Python path") from error
+        raise ConfigError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{module_name}:{name} does not exist: no {part!r} in {module_name}")
+        found = getattr(found, part)
+    if not _makes_a_policy(found):
+        return found
+    try:
+        return found()
+    except Exception as error:  # a stranger's class
+        raise ConfigError(f"{module_name}:{name}() failed: {type(error).__name__}: {error}") from error
 
 
 def _makes_a_policy(found: object) -> bool:
