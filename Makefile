@@ -1,6 +1,6 @@
-.PHONY: check lint types contracts test bench
+.PHONY: check lint types contracts test interop bench
 
-check: lint types contracts test  ## all that CI runs
+check: lint types contracts test interop  ## all that CI runs
 
 lint:
 	ruff check .
@@ -14,6 +14,9 @@ contracts:
 
 test:
 	pytest -q
+
+interop:
+	pytest -q -m interop
 
 bench:
 	@for program in benchmarks/*.py; do echo "== $$program"; python $$program; done

@@ -1,0 +1,85 @@
+"""Programs that nobody here wrote, unmodified, in virtual environments of their own, all at once on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve import PolicyServer
+from tests.shared import shared_path
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
+
+PROGRAMS = Path(__file__).parent / "programs"
+# openpi-client pins numpy<2 and forgets to ask for typing_extensions.
+PACKAGES = {
+    "openpi": ["openpi-client==0.1.2", "typing_extensions"],
+    "wall_x": ["msgpack-numpy==0.4.8", "websockets", "numpy"],
+    "vibe_rl": ["msgpack", "websockets", "numpy"],
+}
+
+
+@pytest.fixture(scope="module")
+def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An interpreter for each original client, with that client's packages and nothing of ours."""
+    home = tmp_path_factory.mktemp("interop")
+    for name, packages in PACKAGES.items():
+        subprocess.run([sys.executable, "-m", "venv", home / name], check=True)
+        install = [home / name / "bin" / "python", "-m", "pip", "install", "--quiet", *packages]
+        subprocess.run(install, check=True)
+    return {name: str(home / name / "bin" / "python") for name in PACKAGES}
+
+
+def state_of(observation: Any) -> np.ndarray[Any, Any]:
+    """Where each family puts the robot's state."""
+    if isinstance(observation, np.ndarray):
+        return observation
+    return observation["state"] if "state" in observation else observation["observation/state"]
+
+
+async def run_clients(pythons: dict[str, str], policy: Callable[[Any], Any], count: int) -> list[str]:
+    """Serve `policy` and run every client at once; gives what each printed, or how it failed."""
+    document = str(shared_path("founding", "vibe_rl_policy_server.md"))
+    async with PolicyServer(policy, "127.0.0.1", 0) as server:
+        port = str(server.address[1])
+
+        async def run(name: str, salt: int) -> str:
+            program = str(PROGRAMS / f"{name}_program.py")
+            arguments = [program, port, str(count), str(salt), *([document] if name == "vibe_rl" else [])]
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(pythons[name], *arguments, stdout=pipe, stderr=pipe)
+            out, err = await process.communicate()
+            return out.decode().strip() or err.decode()
+
+        return await asyncio.gather(*(run(name, salt) for salt, name in enumerate(pythons)))
+
+
+def test_the_original_clients_get_a_thousand_right_answers_each_at_once_on_one_port(pythons: dict[str, str]) -> None:
+    def policy(observation: Any) -> Any:
+        state = state_of(observation)
+        return np.stack([state, state * 2])
+
+    assert asyncio.run(run_clients(pythons, policy, 1000)) == ["1000 right answers"] * 3
+
+
+def test_an_inference_of_a_minute_loses_no_client(pythons: dict[str, str]) -> None:
+    never = threading.Event()
+    calls: list[float] = []
+
+    def policy(observation: Any) -> Any:
+        state = state_of(observation)
+        calls.append(float(state[0]))
+        if len(calls) == 1:
+            never.wait(60)  # longer than every client's default ping time-out
+        return np.stack([state, state * 2])
+
+    assert asyncio.run(run_clients(pythons, policy, 3)) == ["3 right answers"] * 3
+    assert len(calls) == 9
