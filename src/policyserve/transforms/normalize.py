@@ -1,0 +1,119 @@
+"""Z-scores in, physical units out, and the norm_stats.json that says with which numbers.
+
+{"obs": {"mean": […], "std": […], "q01": […], "q99": […]}, "action": {…}}: numbers or flat lists of them, float32 once
+read. A std below eps counts as eps, so that a feature that never varies does not blow up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import ConfigError
+from policyserve.transforms.compose import as_float32, at_key
+
+
+@dataclass(frozen=True, eq=False)
+class NormStats:
+    """One key's statistics, each float32 of shape (D,), or () for all features alike. q01, q99: percentiles."""
+
+    mean: Array
+    std: Array
+    q01: Array
+    q99: Array
+
+
+def read_norm_stats(values: object, source: str) -> dict[str, NormStats]:
+    """Read the parsed content of a norm_stats.json; `source` names the file in errors.
+
+    Raises ConfigError naming key, expected and got.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: expected a map from keys to statistics, got {type(values).__name__}")
+    return {str(key): _read_entry(entry, f"{source}: {key}") for key, entry in values.items()}
+
+
+def _read_entry(entry: object, where: str) -> NormStats:
+    names = [field.name for field in fields(NormStats)]
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: expected a map with {', '.join(names)}, got {type(entry).__name__}")
+    missing = [name for name in names if name not in entry]
+    if missing:
+        got = ", ".join(map(str, entry)) or "none of them"
+        raise ConfigError(f"{where}: expected {', '.join(names)}, got {got}: {', '.join(missing)} missing")
+    return NormStats(**{name: _read_numbers(entry[name], f"{where}/{name}") for name in names})
+
+
+def _read_numbers(value: object, where: str) -> Array:
+    numbers = value if isinstance(value, list) else [value]
+    if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+        raise ConfigError(f"{where}: expected a number or a flat list of numbers, got {value!r:.60}")
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, np.float32)
+    except OverflowError:  # an int of hundreds of digits is valid JSON
+        array = np.asarray(np.inf, np.float32)
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{where}: expected finite float32 numbers, got {value!r:.60}")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class NormalizeInput:
+    """(x - mean) / max(std, eps) in float32, of the whole observation, or of one entry where it is a map.
+
+    x: (..., D). mean, std: (D,) or ().
+    """
+
+    mean: Any
+    std: Any
+    key: str | None = None
+    eps: float = 1e-8
+
+    def __call__(self, observation: Any) -> Any:
+        return at_key(self.key, self._normalize, observation)
+
+    def _normalize(self, value: Any) -> Any:
+        mean, scale = self._numbers
+        return (as_float32(value) - mean) / scale
+
+    @cached_property
+    def _numbers(self) -> tuple[Array, Array]:
+        return _mean_and_scale(self.mean, self.std, self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class UnnormalizeOutput:
+    """action * max(std, eps) + mean in float32. action: (..., D). mean, std: (D,) or ()."""
+
+    mean: Any
+    std: Any
+    eps: float = 1e-8
+
+    def __call__(self, action: Any) -> Any:
+        mean, scale = self._numbers
+        return as_float32(action) * scale + mean
+
+    @cached_property
+    def _numbers(self) -> tuple[Array, Array]:
+        return _mean_and_scale(self.mean, self.std, self.eps)
+
+
+@dataclass(frozen=True)
+class RescaleOutput:
+    """Stretch -1 … 1 to low … high: low + (action + 1) / 2 * (high - low), in float32."""
+
+    low: float
+    high: float
+
+    def __call__(self, action: Any) -> Any:
+        return (as_float32(action) + 1.0) * (0.5 * (self.high - self.low)) + self.low
+
+
+def _mean_and_scale(mean: Any, std: Any, eps: float) -> tuple[Array, Array]:
+    return np.asarray(mean, np.float32), np.maximum(np.asarray(std, np.float32), np.float32(eps))

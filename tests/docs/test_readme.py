@@ -1,0 +1,65 @@
+"""The README's programs and commands run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from policyserve.cli import main
+from tests.cli.serving import ROOT, run, serving
+
+README = (ROOT / "README.md").read_text()
+PORT_0 = ("--host", "127.0.0.1", "--port", "0")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every `policyserve …` command of the README, without its comment."""
+    lines = [part.strip() for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("policyserve ")]
+
+
+def test_the_first_command_serves_and_the_client_below_it_gets_an_action() -> None:
+    (command,) = [command for command in commands() if command[1:] == ["serve", "cartpole_ppo"]]
+    (client,) = [block for block in blocks("python") if "policyserve.Client" in block]
+    assert len([line for line in client.splitlines() if line]) <= 6
+    with serving([sys.executable, "-m", "policyserve.cli", *command[1:], *PORT_0]) as server:
+        done = run(sys.executable, "-c", client.replace("ws://localhost:8000", server.url))
+    assert re.match(r"[01] \{'latency_ms': [\d.]+\}", done.stdout), done.stderr
+
+
+def test_the_policy_of_ones_own_is_served(tmp_path: Path) -> None:
+    (program,) = [block for block in blocks("python") if "FunctionPolicy" in block]
+    module = program.replace("PolicyServer(FunctionPolicy", "policy = (FunctionPolicy")
+    (tmp_path / "swing.py").write_text(module.split(", host=")[0] + ")\n")
+    command = [sys.executable, "-m", "policyserve.cli", "serve", "swing:policy", *PORT_0]
+    with serving(command, cwd=tmp_path) as server:
+        told = "".join(server.lines)
+    assert "obs: float32 (3,)" in told
+    assert "torque, N m" in told
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_is_one_that_the_program_knows(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is asked for its help: a flag that it lacks would be an error, and --help comes last."""
+    target = [argument for argument in command[2:3] if not argument.startswith("-")]
+    with pytest.raises(SystemExit) as exit_request:
+        main([command[1], *target, *command[2 + len(target) :], "--help"])
+    assert exit_request.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_ci_calls_the_readmes_test_command_word_for_word() -> None:
+    shown = re.search(r"<!-- test command -->\n```bash\n(.*?)\n```", README)
+    assert shown
+    assert shown.group(1) == "pip install '.[dev]' && make check"
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in script
+    assert "make check" not in script

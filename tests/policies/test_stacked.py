@@ -1,0 +1,184 @@
+"""Stacking, cutting, padding and splitting: every input gets its own rows back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyserve.core.errors import ConfigError, PolicyFailed
+from policyserve.core.policy import Policy, PolicyInput
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.policies.stacked import StackedPolicy, powers_of_two
+
+STATE = ArraySpec((3,))
+ACTION = ArraySpec((2,))
+
+
+class Recorder:
+    """Doubles the first two numbers of `state`, and keeps how many rows each call had."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, observations: Mapping[str, Any]) -> Any:
+        self.rows.append(len(observations["state"]))
+        return 2 * observations["state"][:, :2]
+
+
+def stacked(
+    max_batch: int = 4, buckets: Sequence[int] | None = None, action: ArraySpec | None = ACTION
+) -> tuple[StackedPolicy, Recorder]:
+    forward = Recorder()
+    spec = PolicySpec("stacked", {"state": STATE}, action, max_batch=max_batch, max_client_batch=100)
+    return StackedPolicy(forward, spec, buckets=buckets), forward
+
+
+def single(value: float) -> PolicyInput:
+    return PolicyInput({"state": np.arange(3, dtype=np.float32) + np.float32(value)})
+
+
+def client_batch(value: float, size: int) -> PolicyInput:
+    rows = np.arange(3 * size, dtype=np.float32).reshape(size, 3) + np.float32(value)
+    return PolicyInput({"state": rows}, batch_size=size)
+
+
+def expected(one: PolicyInput) -> Any:
+    return 2 * one.observation["state"][..., :2]
+
+
+def test_it_is_a_policy() -> None:
+    policy, _ = stacked()
+    assert isinstance(policy, Policy)
+    policy.close()
+
+
+def test_one_input_is_one_row_and_its_action_has_no_batch_axis() -> None:
+    policy, forward = stacked()
+    (chunk,) = policy.infer([single(5)])
+    np.testing.assert_array_equal(chunk.actions, [10, 12])
+    assert forward.rows == [1]
+
+
+def test_many_inputs_are_one_call() -> None:
+    policy, forward = stacked()
+    inputs = [single(value) for value in (1, 2, 3)]
+    for one, chunk in zip(inputs, policy.infer(inputs), strict=True):
+        np.testing.assert_array_equal(chunk.actions, expected(one))
+    assert forward.rows == [3]
+
+
+def test_a_clients_own_batch_is_cut_into_calls_of_max_batch() -> None:
+    policy, forward = stacked(max_batch=4)
+    one = client_batch(1, 10)
+    (chunk,) = policy.infer([one])
+    np.testing.assert_array_equal(chunk.actions, expected(one))
+    assert forward.rows == [4, 4, 2]
+
+
+def test_an_empty_client_batch_is_answered_without_calling_the_model() -> None:
+    policy, forward = stacked()
+    (chunk,) = policy.infer([client_batch(0, 0)])
+    assert chunk.actions.shape == (0, 2)
+    assert chunk.actions.dtype == np.float32
+    assert forward.rows == []
+
+
+def test_an_empty_client_batch_of_chunks_has_the_horizon() -> None:
+    spec = PolicySpec("chunks", {"state": STATE}, ACTION, horizon=5, max_batch=4, max_client_batch=9)
+    (chunk,) = StackedPolicy(Recorder(), spec).infer([client_batch(0, 0)])
+    assert chunk.actions.shape == (0, 5, 2)
+
+
+def test_an_empty_client_batch_needs_an_action_spec() -> None:
+    policy, _ = stacked(action=None)
+    with pytest.raises(ConfigError, match="needs an action spec"):
+        policy.infer([client_batch(0, 0)])
+
+
+def test_a_scalar_action_stays_an_array() -> None:
+    spec = PolicySpec("discrete", {"state": STATE}, ArraySpec((), "int32"), max_batch=4)
+    policy = StackedPolicy(lambda rows: rows["state"].argmax(axis=-1).astype(np.int32), spec)
+    for chunk in (policy.infer([single(0)])[0], policy.infer([single(0), single(1)])[1]):
+        assert isinstance(chunk.actions, np.ndarray)
+        assert chunk.actions.shape == ()
+        assert chunk.actions == 2
+
+
+def test_calls_are_padded_to_the_next_bucket() -> None:
+    policy, forward = stacked(max_batch=8, buckets=powers_of_two(8))
+    inputs = [single(value) for value in range(5)]
+    for one, chunk in zip(inputs, policy.infer(inputs), strict=True):
+        np.testing.assert_array_equal(chunk.actions, expected(one))
+    (chunk,) = policy.infer([client_batch(3, 11)])
+    np.testing.assert_array_equal(chunk.actions, expected(client_batch(3, 11)))
+    assert forward.rows == [8, 8, 4]
+
+
+def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
+    assert powers_of_two(1) == (1,)
+    assert powers_of_two(8) == (1, 2, 4, 8)
+    assert powers_of_two(24) == (1, 2, 4, 8, 16, 24)
+
+
+@given(
+    sizes=st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=8),
+    max_batch=st.integers(1, 12),
+    is_padded=st.booleans(),
+)
+def test_any_mix_of_singles_and_batches_comes_back_in_order(
+    sizes: list[int | None], max_batch: int, is_padded: bool
+) -> None:
+    buckets = powers_of_two(max_batch) if is_padded else None
+    policy, forward = stacked(max_batch, buckets)
+    inputs = [
+        single(10 * place) if size is None else client_batch(10 * place, size) for place, size in enumerate(sizes)
+    ]
+    chunks = policy.infer(inputs)
+    assert len(chunks) == len(inputs)
+    for one, chunk in zip(inputs, chunks, strict=True):
+        np.testing.assert_array_equal(chunk.actions, expected(one))
+    assert all(rows in buckets if buckets else rows <= max_batch for rows in forward.rows)
+
+
+def test_inputs_of_different_shapes_go_to_the_model_apart() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def forward(rows: Mapping[str, Any]) -> Any:
+        calls.append(rows["camera"]["front"].shape)
+        return np.stack([rows["camera"]["front"][:, 0, 0, 0], rows["state"][:, 0]], axis=-1).astype(np.float32)
+
+    spec = PolicySpec("ragged", {"camera": {"front": ImageSpec()}, "state": STATE}, ACTION, max_batch=8)
+    inputs = [
+        PolicyInput(
+            {"camera": {"front": np.full((size, 6, 3), size, np.uint8)}, "state": np.full(3, place, np.float32)}
+        )
+        for place, size in enumerate((4, 5, 4, 4))
+    ]
+    chunks = StackedPolicy(forward, spec).infer(inputs)
+    np.testing.assert_array_equal([chunk.actions for chunk in chunks], [[4, 0], [5, 1], [4, 2], [4, 3]])
+    assert sorted(calls) == [(1, 5, 6, 3), (3, 4, 6, 3)]
+
+
+def test_inputs_with_and_without_an_optional_key_go_to_the_model_apart() -> None:
+    spec = PolicySpec("optional", {"state": STATE, "extra": ArraySpec((1,), optional=True)}, ACTION, max_batch=8)
+    policy = StackedPolicy(lambda rows: rows["state"][:, :2] + rows.get("extra", 0), spec)
+    extra = PolicyInput({**single(1).observation, "extra": np.array([100], np.float32)})
+    chunks = policy.infer([single(1), extra, single(2)])
+    np.testing.assert_array_equal([chunk.actions for chunk in chunks], [[1, 2], [101, 102], [2, 3]])
+
+
+def test_a_function_that_answers_too_few_rows_is_a_failed_policy() -> None:
+    spec = PolicySpec("short", {"state": STATE}, ACTION, max_batch=8)
+    policy = StackedPolicy(lambda rows: rows["state"][:1, :2], spec)
+    with pytest.raises(PolicyFailed, match="short answered 1 rows for 3"):
+        policy.infer([single(1), single(2), single(3)])
+
+
+def test_a_spec_with_texts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="got TextSpec"):
+        StackedPolicy(Recorder(), PolicySpec("texts", {"state": STATE, "prompt": TextSpec()}, ACTION))

@@ -1,0 +1,260 @@
+"""Which checkpoint is found, and what is said of one that does not fit."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.policies.vibe_rl.checkpoint import Checkpoint, find_checkpoint, read_network
+from policyserve.policies.vibe_rl.records import open_records
+from tests.policies.frameworks import import_or_skip
+from tests.policies.vibe_rl.states import dqn_state, ppo_state, sac_state, write_eqx
+from tests.shared import shared_path
+
+SIZES = (4, 8, 6, 2)
+NETWORK = 6  # records of SIZES
+
+
+def steps(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        write_eqx(folder / f"step_{number}" / "state.eqx", [])
+
+
+def orbax_steps(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        (folder / str(number) / "default").mkdir(parents=True)
+        (folder / str(number) / "_CHECKPOINT_METADATA").touch()
+
+
+def test_the_latest_step_is_the_largest_number_and_not_the_last_name(tmp_path: Path) -> None:
+    steps(tmp_path, 9000, 102_400, 25_600)
+    (tmp_path / "step_999999").mkdir()  # holds no state.eqx
+    (tmp_path / "step_last").mkdir()
+    assert find_checkpoint(tmp_path) == Checkpoint(tmp_path / "step_102400" / "state.eqx", 102_400)
+
+
+def test_a_state_in_the_directory_itself_comes_before_all_steps(tmp_path: Path) -> None:
+    steps(tmp_path, 10)
+    write_eqx(tmp_path / "state.eqx", [])
+    assert find_checkpoint(tmp_path) == Checkpoint(tmp_path / "state.eqx", None)
+    assert find_checkpoint(str(tmp_path), 10).step == 10
+
+
+def test_steps_come_before_orbax_and_the_largest_orbax_step_is_the_latest(tmp_path: Path) -> None:
+    orbax_steps(tmp_path, 900, 10_000)
+    assert find_checkpoint(tmp_path) == Checkpoint(tmp_path / "10000", 10_000)
+    steps(tmp_path, 10)
+    assert find_checkpoint(tmp_path) == Checkpoint(tmp_path / "step_10" / "state.eqx", 10)
+    assert find_checkpoint(tmp_path, 900) == Checkpoint(tmp_path / "900", 900)
+
+
+def test_one_checkpoints_own_directory_is_that_checkpoint(tmp_path: Path) -> None:
+    steps(tmp_path, 10, 20)
+    orbax_steps(tmp_path, 30)
+    assert find_checkpoint(tmp_path / "step_10").step == 10
+    assert find_checkpoint(tmp_path / "30") == Checkpoint(tmp_path / "30", 30)
+
+
+def test_best_may_be_a_link_or_a_file_that_names_its_sibling(tmp_path: Path) -> None:
+    steps(tmp_path, 10, 20)
+    (tmp_path / "best").write_text("step_10\n")
+    (tmp_path / "linked").symlink_to("step_20")
+    assert find_checkpoint(tmp_path / "best") == Checkpoint(tmp_path / "step_10" / "state.eqx", 10)
+    assert find_checkpoint(tmp_path / "linked") == Checkpoint(tmp_path / "linked" / "state.eqx", 20)
+
+
+@pytest.mark.parametrize("content", ["", "..", "step_10/../step_10", "step_11", "x" * 1000, "step_10\0"])
+def test_a_best_that_names_no_sibling_is_refused(content: str, tmp_path: Path) -> None:
+    steps(tmp_path / "checkpoints", 10)
+    best = tmp_path / "checkpoints" / "best"
+    best.write_text(content)
+    with pytest.raises(ConfigError, match="best: expected a checkpoint directory, got a file"):
+        find_checkpoint(best)
+
+
+def test_what_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing: no such checkpoint directory"):
+        find_checkpoint(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="got an empty directory"):
+        find_checkpoint(tmp_path)
+    steps(tmp_path / "checkpoints", 9000, 10_000)
+    with pytest.raises(ConfigError, match=r"expected state\.eqx, .*, got checkpoints; did you mean .*checkpoints\?"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(ConfigError, match=r"expected step_5/state\.eqx or orbax 5/, got steps 9000, 10000"):
+        find_checkpoint(tmp_path / "checkpoints", 5)
+    with pytest.raises(ConfigError, match="got steps none"):
+        find_checkpoint(tmp_path, 5)
+
+
+def test_a_directory_where_the_file_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.eqx").mkdir()
+    with pytest.raises(ConfigError, match=r"state\.eqx: expected a file of \.npy records, got a directory"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "checkpoints" / "step_3" / "state.eqx").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"step_3.state\.eqx: expected a file"):
+        find_checkpoint(tmp_path / "checkpoints")
+
+
+def read(path: Path, leaves: Sequence[Any], algorithm: str, sizes: Sequence[int] = SIZES) -> Any:
+    return read_network(Checkpoint(write_eqx(path / "state.eqx", leaves), None), sizes, algorithm)
+
+
+STATES = {"PPO": ppo_state, "DQN": dqn_state, "SAC": sac_state}
+
+
+@pytest.mark.parametrize("algorithm", STATES)
+@pytest.mark.parametrize("sizes", [SIZES, (3, 16, 2), (5, 4), (4, 4, 4, 4), (3, 8, 8, 1)])
+def test_the_network_is_the_first_records_whatever_is_behind_them(
+    algorithm: str, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    leaves = STATES[algorithm](sizes)
+    for kept in {*range(2 * (len(sizes) - 1), len(leaves)), len(leaves)}:
+        layers = read(tmp_path, leaves[:kept], algorithm, sizes)
+        assert len(layers) == len(sizes) - 1
+        for layer, weight, bias in zip(layers, leaves[::2], leaves[1::2], strict=False):
+            np.testing.assert_array_equal(layer.weight, weight)
+            np.testing.assert_array_equal(layer.bias, bias)
+
+
+def test_a_shared_backbone_is_read_with_either_setting(tmp_path: Path) -> None:
+    leaves = ppo_state(SIZES, shared=True)
+    np.testing.assert_array_equal(read(tmp_path, leaves, "PPO")[2].bias, leaves[5])
+
+
+@pytest.mark.parametrize("behind", [b"", b"x", b"\x93NUMPY\x01\x00", b"\0" * 1000])
+def test_damage_behind_the_network_does_not_matter(behind: bytes, tmp_path: Path) -> None:
+    path = write_eqx(tmp_path / "state.eqx", ppo_state(SIZES)[:NETWORK])
+    path.write_bytes(path.read_bytes() + behind)
+    assert len(read_network(Checkpoint(path, None), SIZES, "PPO")) == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "found"),
+    [("DQN", "PPO", "DQN"), ("SAC", "DQN", "SAC"), ("PPO", "DQN", "PPO"), ("SAC", "PPO", "SAC"), ("PPO", "SAC", "PPO")],
+)
+def test_another_algorithm_of_the_same_sizes_is_refused(written: str, asked: str, found: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"expected a {asked} checkpoint, found one of {found}"):
+        read(tmp_path, STATES[written](SIZES), asked)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        (
+            ppo_state((4, 64, 64, 2)),
+            "record 0 (weight of layer 0): expected float32 (8, 4), found float32 (64, 4); the file looks like PPO "
+            "with hidden_sizes (64, 64), 4 inputs and 2 outputs: serve it with the config it was trained with",
+        ),
+        (
+            dqn_state((4, 8, 2)),
+            "record 2 (weight of layer 1): expected float32 (6, 8), found float32 (2, 8); the file looks like DQN with "
+            "hidden_sizes (8,), 4 inputs and 2 outputs",
+        ),
+        (
+            sac_state((3, 8, 6, 1)),
+            "record 0 (weight of layer 0): expected float32 (8, 4), found float32 (8, 3); the file looks like SAC with "
+            "hidden_sizes (8, 6), 3 inputs and 1 outputs",
+        ),
+        (
+            ppo_state((4, 8, 6, 3), shared=True),
+            "the file looks like PPO with hidden_sizes (8, 6), 4 inputs and 3 outputs",
+        ),
+        (ppo_state((4, 8, 6, 3))[:6], "the file looks like a network with hidden_sizes (8, 6), 4 inputs and 3 outputs"),
+        (ppo_state(SIZES)[:5], "record 5 (bias of layer 2): expected float32 (2,), the file ends before it"),
+        ([], "record 0 (weight of layer 0): expected float32 (8, 4), the file is empty"),
+        ([leaf.astype(np.float64) for leaf in ppo_state(SIZES)], "expected float32 (8, 4), found float64 (8, 4)"),
+        ([leaf.astype(">f4") for leaf in ppo_state(SIZES)], "expected float32 (8, 4), found >f4 (8, 4)"),
+    ],
+)
+def test_sizes_that_differ_are_refused_with_what_the_file_looks_like(
+    leaves: Sequence[Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        read(tmp_path, leaves, "PPO")
+    assert str(caught.value).startswith(str(tmp_path / "state.eqx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_within_the_network_is_refused(tmp_path: Path) -> None:
+    path = write_eqx(tmp_path / "state.eqx", ppo_state(SIZES)[:NETWORK])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="record 5: expected 1200 bytes up to its end, got 1199"):
+        read_network(Checkpoint(path, None), SIZES, "PPO")
+
+
+ORBAX = {
+    "cartpole_dqn": ((4, 128, 128, 2), "DQN", 100_000),
+    "gridworld_dqn": ((2, 64, 64, 4), "DQN", 25_000),
+    "pendulum_sac_pm2": ((3, 64, 64, 1), "SAC", 22_000),
+}
+
+
+@pytest.mark.parametrize("name", ORBAX)
+def test_an_orbax_checkpoint_has_the_same_leaves_as_its_twin(name: str) -> None:
+    import_or_skip("tensorstore")
+    sizes, algorithm, step = ORBAX[name]
+    twin = find_checkpoint(shared_path("vibe_rl", "golden", name, "checkpoints"), step)
+    orbax = find_checkpoint(shared_path("vibe_rl", "golden", name, "orbax"))
+    assert orbax.step == step
+    with open_records(orbax.path) as ours, open_records(twin.path) as theirs:
+        index = 0
+        while (found := theirs.header(index)) is not None:
+            assert ours.header(index) == found
+            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
+            index += 1
+        assert ours.header(index) is None
+    for ours, theirs in zip(*(read_network(one, sizes, algorithm) for one in (orbax, twin)), strict=True):
+        np.testing.assert_array_equal(ours.weight, theirs.weight)
+        np.testing.assert_array_equal(ours.bias, theirs.bias)
+
+
+@pytest.mark.parametrize("is_ocdbt", [True, False])
+def test_orbax_checkpoints_are_read_with_and_without_ocdbt(is_ocdbt: bool, tmp_path: Path) -> None:
+    tensorstore = import_or_skip("tensorstore")
+    leaves = dqn_state(SIZES)
+    files = {"driver": "file", "path": f"{tmp_path}/7/default/"}
+    for index, leaf in enumerate(leaves):
+        place = {"driver": "ocdbt", "base": files, "path": f"leaf_{index}/"}
+        plain = {"driver": "file", "path": f"{tmp_path}/7/default/leaf_{index}/"}
+        spec = {"driver": "zarr", "kvstore": place if is_ocdbt else plain}
+        tensorstore.open(spec, create=True, dtype=leaf.dtype, shape=leaf.shape).result().write(leaf).result()
+    (tmp_path / "7" / "_CHECKPOINT_METADATA").touch()
+    checkpoint = find_checkpoint(tmp_path)
+    assert checkpoint == Checkpoint(tmp_path / "7", 7)
+    np.testing.assert_array_equal(read_network(checkpoint, SIZES, "DQN")[1].weight, leaves[2])
+    with pytest.raises(ConfigError, match=r"7: record 0 .*the file looks like DQN with hidden_sizes \(8, 6\)"):
+        read_network(checkpoint, (4, 9, 2), "DQN")
+
+
+def test_a_damaged_orbax_checkpoint_is_refused(tmp_path: Path) -> None:
+    import_or_skip("tensorstore")
+    orbax_steps(tmp_path, 7)
+    with pytest.raises(ConfigError, match=r"7: record 0 .*, the file is empty"):
+        read_network(find_checkpoint(tmp_path), SIZES, "DQN")
+    (tmp_path / "7" / "default" / "manifest.ocdbt").write_bytes(b"no manifest")
+    with pytest.raises(ConfigError, match="default: expected an orbax checkpoint: ") as caught:
+        read_network(find_checkpoint(tmp_path), SIZES, "DQN")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_tensorstore_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorstore", None)
+    orbax_steps(tmp_path, 7)
+    with pytest.raises(MissingDependency, match=r"policyserve\[orbax\]"):
+        read_network(find_checkpoint(tmp_path), SIZES, "DQN")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    path = write_eqx(tmp_path / "state.eqx", ppo_state(SIZES))
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        read_network(Checkpoint(path, None), SIZES, "PPO")
