@@ -19,6 +19,7 @@ from policyserve.dialects import by_name
 from policyserve.engine.runner import run_batch
 from policyserve.policies.vibe_rl import PRESETS, create_trained_policy
 from policyserve.terminal import parse
+from tests.policies.vibe_rl.test_golden import image_policy
 from tests.shared import shared_path
 
 NAMES = [
@@ -100,3 +101,24 @@ def test_what_the_original_dropped_without_a_word_is_refused_with_a_reason() -> 
         assert len(said.reason.encode()) <= 123
         refused += 1
     assert refused >= 10
+
+
+def test_recorded_image_and_state_requests_get_the_recorded_answers() -> None:
+    """The original's user-built policy. It took an image before the state for a batch, and closed: we answer it."""
+    policy, _ = image_policy()
+    golden = shared_path("vibe_rl", "golden", "image_cnn_dict")
+    answered, refused = 0, 0
+    for record in json.loads((golden / "frames" / "index.json").read_text()):
+        said = converse(policy, (golden / "frames" / record["request"]).read_bytes())
+        if record["close_code"] is None:
+            assert isinstance(said, Send), (record["kind"], said)
+            check_response(said.frame, golden, record)
+            answered += 1
+        elif record["kind"] == "dict_image_first_order":
+            assert isinstance(said, Send), said
+        else:
+            assert isinstance(said, Close)
+            assert said.code == 1008
+            assert said.reason.startswith("state: expected")
+            refused += 1
+    assert (answered, refused) == (7, 1)
