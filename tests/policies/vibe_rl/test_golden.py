@@ -153,7 +153,7 @@ def image_policy() -> tuple[StackedPolicy, Any]:
         UnnormalizeOutput(stats["action"].mean, stats["action"].std),
         spec=PolicySpec(
             "image_cnn_dict",
-            {"state": ArraySpec((sizes["state_dim"],)), "image": ImageSpec()},
+            {"state": ArraySpec((sizes["state_dim"],)), "image": ImageSpec(dtypes=("uint8", "float32"))},
             ArraySpec((sizes["action_dim"],)),
             max_batch=32,
             max_client_batch=128,
