@@ -6,8 +6,9 @@ The names below are loaded when they are first used, so that a robot which only 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from policyserve.core.version import VERSION
 
 if TYPE_CHECKING:
     from policyserve.client.aio import AsyncClient
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
 
-try:
-    __version__ = version("policyserve")
-except PackageNotFoundError:  # a source tree on PYTHONPATH
-    __version__ = "0+source"
+__version__ = VERSION
 
 _HOMES = {
     "policyserve.client.aio": ("AsyncClient",),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError
 from policyserve.core.messages import Frame, Observation, Reply
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ class AsyncClient:
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         self._session = open_session(self._dialect)
         if self._session.dialect.greets:
-            self._session.greeted(await self._until(deadline, connection.recv(), connection))
+            try:
+                self._session.greeted(await self._until(deadline, connection.recv(), connection))
+            except PolicyserveError:
+                self._drop(connection)
+                raise
         self._connection = connection
         return connection
 

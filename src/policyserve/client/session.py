@@ -49,9 +49,14 @@ def address(url: str, dialect: str) -> str:
 
     Raises ConfigError unless it is ws://host:port or wss://host:port, with or without a path.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.netloc:
-        raise ConfigError(f"url: expected ws://host:port, got {url!r}")
+    wrong = ConfigError(f"url: expected ws://host:port, got {url!r}")
+    try:
+        parts = urlsplit(url)
+        is_fine = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:  # a port that is no number, or beyond 65535
+        raise wrong from error
+    if not is_fine:
+        raise wrong
     return url if parts.path.strip("/") else parts._replace(path=f"/{dialect}").geturl()
 
 

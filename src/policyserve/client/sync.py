@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError
 from policyserve.core.messages import Frame, Observation, Reply
 
 if TYPE_CHECKING:
@@ -78,9 +80,14 @@ class Client:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
         except (OSError, InvalidHandshake) as error:
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
+        _bound_sending(connection.socket, self._timeout_s)
         self._session = open_session(self._dialect)
         if self._session.dialect.greets:
-            self._session.greeted(self._receive(connection, deadline))
+            try:
+                self._session.greeted(self._receive(connection, deadline))
+            except PolicyserveError:
+                self._drop(connection)
+                raise
         self._connection = connection
         return connection
 
@@ -91,7 +98,12 @@ class Client:
             connection.send(frame)
         except ConnectionClosed as error:
             self._drop(connection)
+            if isinstance(error.__cause__, BlockingIOError):
+                raise DeadlineExceeded(f"{self._url} took no request within {self._timeout_s:g} s") from error
             raise ended(error) from error
+        except BaseException:  # Ctrl-C, say
+            self._drop(connection)
+            raise
         return self._receive(connection, deadline)
 
     def _receive(self, connection: ClientConnection, deadline: float) -> Frame:
@@ -105,6 +117,9 @@ class Client:
         except ConnectionClosed as error:
             self._drop(connection)
             raise ended(error) from error
+        except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
+            self._drop(connection)
+            raise
 
     def _drop(self, connection: ClientConnection) -> None:
         """Cut the connection: an answer that comes late must not be taken for the next request's."""
@@ -112,6 +127,15 @@ class Client:
         with suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)
         connection.close()
+
+
+def _bound_sending(connected: socket.socket, timeout_s: float) -> None:
+    """Have a send that makes no progress for so long fail: `websockets` has no time-out for it."""
+    if sys.platform != "win32":  # where the option is of another form
+        seconds = int(timeout_s)
+        interval = struct.pack("@ll", seconds, max(int((timeout_s - seconds) * 1e6), 1))
+        with suppress(OSError):  # the peer has ended it already: the next call finds out
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
 
 def _left(deadline: float) -> float:

@@ -106,7 +106,7 @@ class Session:
         self._greeted = False
         self._max_pending = max_pending
         self._spec: PolicySpec | None = None
-        self._early: list[tuple[Frame, float]] = []
+        self._early: list[tuple[Frame | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
@@ -126,8 +126,10 @@ class Session:
             return []
         effects = self._greet()
         early, self._early = self._early, []
+        self._refusing = False
         for frame, arrived_at in early:
-            effects += self._receive(frame, arrived_at)
+            if not self._refusing:
+                effects += self._receive(frame, arrived_at)
         return effects
 
     def receive(self, frame: Frame, now: float) -> list[Effect]:
@@ -161,20 +163,28 @@ class Session:
 
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
         greeter = dialect or self.dialect
-        greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
+        try:
+            greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
+        except Exception as error:  # metadata is a stranger's: what cannot be written is the policy's fault
+            failed = PolicyFailed(f"the metadata cannot be written: {type(error).__name__}: {error}")
+            failed.__cause__ = error
+            return self.fail(failed)
         if greeting is None:
             return []
         self._greeted = True
         return [Send(greeting)]
 
-    def _receive(self, frame: Frame, now: float) -> list[Effect]:
+    def _receive(self, frame: Frame | Overloaded, now: float) -> list[Effect]:
         if self.closed:
             return []
-        if self.pending >= self._max_pending:
-            return self._refuse(Overloaded(f"{self.pending} requests of this session have no answer yet"), now)
+        if self.pending >= self._max_pending and not isinstance(frame, Overloaded):
+            frame = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._spec is None:
             self._early.append((frame, now))
+            self._refusing = isinstance(frame, Overloaded) and self._closes(frame)
             return []
+        if isinstance(frame, Overloaded):
+            return self._refuse(frame, now)
         try:
             return self._submit(self._spec, frame, now)
         except PolicyserveError as error:
@@ -242,8 +252,11 @@ class Session:
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
         ticket = self._queue(now)
-        self._refusing = self._known.write_error(error).close_code is not None
+        self._refusing = self._closes(error)
         return self.answer(ticket, error, now)
+
+    def _closes(self, error: PolicyserveError) -> bool:
+        return self._known.write_error(error).close_code is not None
 
     def _flush(self, now: float) -> list[Effect]:
         effects: list[Effect] = []

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadAction, BadObservation
 from policyserve.core.messages import Observation
 
+_MAX_KEYS_TOLD = 64  # of an observation that lacks one; comparing thousands would hold the event loop up
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
 _ANY_SIDE_EXAMPLE = 64  # and for an image's side
 _MAX_IMAGE_SIDE = 8192
@@ -53,7 +55,8 @@ class ArraySpec:
         if array.dtype == wanted:
             return array
         if wanted.kind == "f" and array.dtype.kind in "biuf":
-            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf: the policy decides
+            # A float64 beyond float32 becomes inf, a signalling NaN a quiet one: the policy decides.
+            with np.errstate(all="ignore"):
                 return array.astype(wanted)
         if wanted.kind in "iu" and array.dtype.kind in "biu":
             cast_array = array.astype(wanted)
@@ -86,7 +89,8 @@ class ImageSpec:
     optional: bool = False
 
     def __str__(self) -> str:
-        return " or ".join(describe("|".join(self.dtypes), self._shape(layout)) for layout in self.layouts) + " image"
+        sizes = f", {self.height or '*'} x {self.width or '*'}" if self.height or self.width else ""
+        return f"{' or '.join(self.dtypes)} image {'|'.join(self.layouts)}{sizes}"
 
     def read(self, value: Any, path: str) -> tuple[Array, int | None]:
         """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation."""
@@ -194,7 +198,8 @@ class PolicySpec:
     observation: path -> leaf spec, possibly nested; None: anything decodable passes. action: one step's shape and
     dtype; None: any finite numbers pass. horizon: steps per chunk, None for a single action without that axis.
     max_batch: inputs per call. max_client_batch: the largest batch that one client may send as one request, 0: none.
-    metadata: JSON-like facts for greetings. dialect: the family whose clients this policy usually serves.
+    metadata: JSON-like facts for greetings. dialect: the family whose clients this policy usually serves. inline: one
+    call takes well under 0.1 ms, so that it may run in the event loop.
     """
 
     name: str
@@ -205,6 +210,7 @@ class PolicySpec:
     max_client_batch: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
     dialect: str | None = None
+    inline: bool = False
 
     def validate(self, observation: Observation) -> ValidObservation:
         """Check and cast an observation and give it the spec's nesting.
@@ -226,9 +232,12 @@ class PolicySpec:
                 found[path] = value
                 continue
             found[path], batch = leaf.read(value, path)
+            if batch is not None and not self.max_client_batch:
+                got = _name_of(value) + (_layout_of(value) if isinstance(leaf, ImageSpec) else "")
+                raise BadObservation(path, str(leaf), got, "this policy takes one at a time")
             if not isinstance(leaf, (TextSpec, TextListSpec)):
                 batches[path] = batch
-        unknown = () if len(observation) == len(found) == len(self.observation) else self._unknown(observation)
+        unknown = () if observation.keys() <= self.leaves.keys() else self._unknown(observation)
         return ValidObservation(self._nest(found), self._batch_size(batches), unknown)
 
     def example(self, batch_size: int | None = None) -> Observation:
@@ -237,11 +246,12 @@ class PolicySpec:
         return self._nest({path: leaf.example(batch) for path, leaf in self.leaves.items()})
 
     def check_actions(self, actions: Any, batch_size: int | None = None) -> Array:
-        """Return `actions` as the spec's dtype; raises BadAction if they must not reach a robot.
+        """Return a copy of `actions` in the spec's dtype; raises BadAction if they must not reach a robot.
 
+        A copy, since a policy may write its next answer over this one before it is sent.
         Expected shape: (batch_size, horizon, *action.shape), without the axes that are None.
         """
-        array: Array = np.asarray(actions)
+        array: Array = np.array(actions)
         if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
             raise BadAction(f"{self.name} answered {_name_of(actions)}, expected numbers")
         if self.action is not None:
@@ -259,10 +269,11 @@ class PolicySpec:
     def _cast_action(self, array: Array, dtype: str) -> Array:
         if array.dtype == dtype:
             return array
-        if np.dtype(dtype).kind in "iu" and array.dtype.kind == "f":
+        with np.errstate(all="ignore"):  # the finite check that follows reports an overflow
+            cast_array = array.astype(dtype)
+        if cast_array.dtype.kind != "f" and (array.dtype.kind == "f" or not np.array_equal(cast_array, array)):
             raise BadAction(f"{self.name} answered {_name_of(array)}, expected {dtype}")
-        with np.errstate(over="ignore"):  # the finite check that follows reports an overflow
-            return array.astype(dtype)
+        return cast_array
 
     def describe(self) -> dict[str, Any]:
         """JSON-like description of observation and action, for metadata and people."""
@@ -291,14 +302,12 @@ class PolicySpec:
             raise BadObservation("", "the same batch axis on every array, or on none", f"batch sizes {got}")
         batch_size = sizes.pop() if sizes else None
         if batch_size is not None and batch_size > self.max_client_batch:
-            path, leaf = next((path, leaf) for path, leaf in self.leaves.items() if path in batches)
-            if not self.max_client_batch:
-                raise BadObservation(path, str(leaf), f"a batch of {batch_size}", "this policy takes one at a time")
+            path = next(path for path in self.leaves if path in batches)
             raise BadObservation(path, f"a batch of at most {self.max_client_batch}", f"{batch_size}")
         return batch_size
 
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
-        keys = tuple(_paths(observation))
+        keys = tuple(islice(_paths(observation), _MAX_KEYS_TOLD))
         near = get_close_matches(path, [key for key in keys if key not in self.leaves], n=1, cutoff=0.5)
         got = f"keys {', '.join(keys)}"[:300] if keys else "no keys"
         return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near[0]!r}?" if near else "")

@@ -75,7 +75,7 @@ def _read_msgpack_numpy(value: Mapping[str, Any], path: str) -> Any:
     if marker is True:
         _need(value, ("type", "shape", "data"), path)
         if value.get("kind") not in _NO_KIND:
-            raise WireError(path, "an array of plain numbers", f"kind {value['kind']!r:.20}")
+            raise WireError(path, "an array of plain numbers", "a structured one")
         return read_array(value["data"], value["type"], value["shape"], path)
     if marker is False:
         _need(value, ("type", "data"), path)
@@ -126,9 +126,13 @@ def _scalar(data: Any, dtype: Any, path: str) -> Any:
     if not isinstance(data, (bool, int, float)):
         raise WireError(path, f"a {number} number", type(data).__name__)
     try:
-        return np.asarray(data).astype(number.newbyteorder("="))[()]
+        with np.errstate(all="ignore"):  # what does not fit a float becomes inf: the policy decides
+            scalar = np.asarray(data).astype(number.newbyteorder("="))[()]
     except (OverflowError, ValueError) as error:
         raise WireError(path, f"a {number} number", f"{data!r:.40}") from error
+    if number.kind in "iu" and scalar != data:
+        raise WireError(path, f"a {number} number", f"{data!r:.40}")
+    return scalar
 
 
 def _as_writable(value: Any) -> Array:

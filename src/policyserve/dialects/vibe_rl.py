@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from policyserve.core.arrays import Array, read_array, read_dtype
+from policyserve.core.arrays import MAX_DIMENSIONS, Array, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, WireError, WrongDialect
 from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
@@ -57,9 +57,9 @@ class VibeRL:
         payload: dict[bytes, Any] = {}
         meta: dict[bytes, Any] = {}
         for key, value in observation.items():
-            if isinstance(value, (Mapping, str, bytes)) or value is None:
-                raise WireError(key, "an array: vibe_rl's protocol has nothing else", type(value).__name__)
-            payload[key.encode()], meta[key.encode()] = _write_array(np.asarray(value))
+            if key == _META:
+                raise WireError(key, "another key: this one describes the arrays", "an observation's")
+            payload[key.encode()], meta[key.encode()] = _write_array(_as_numbers(key, value))
         return _pack({**payload, b"__meta__": meta})
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
@@ -114,13 +114,24 @@ def _read_shape(key: str, data: bytes, entry: Mapping[str, Any]) -> Any:
         shape = [-1]
     elif type(shape) is int:
         shape = [shape]
-    if not isinstance(shape, list) or shape.count(-1) != 1 or not all(type(size) is int for size in shape):
+    is_list = isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(size) is int for size in shape)
+    if not is_list or shape.count(-1) != 1:
         return shape
     itemsize = read_dtype(entry["dtype"], key).itemsize
     known = prod(size for size in shape if size != -1) * itemsize
     if known <= 0 or len(data) % known:
         raise WireError(key, f"a shape that {len(data)} bytes fill", f"{shape!r:.60}")
     return [len(data) // known if size == -1 else size for size in shape]
+
+
+def _as_numbers(key: str, value: Any) -> Array:
+    try:
+        array: Array = np.asarray(value)
+    except ValueError as error:
+        raise WireError(key, "an array", f"a {type(value).__name__} of several shapes") from error
+    if array.dtype.kind not in "biuf":
+        raise WireError(key, "an array of numbers: vibe_rl's protocol has nothing else", type(value).__name__)
+    return array
 
 
 def _write_array(array: Array) -> tuple[bytes, dict[bytes, Any]]:

@@ -36,6 +36,7 @@ def unpack(frame: Frame, *, texts: bool = False) -> Any:
             max_ext_len=0,
             object_pairs_hook=bounds.read_map,
             list_hook=bounds.read_list,
+            ext_hook=_refuse_extension,
         )
     except WireError:
         raise
@@ -70,6 +71,10 @@ class _Bounds:
             raise WireError("", f"at most {_MAX_ITEMS} map entries and list items", "more")
 
 
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise WireError("", "maps, lists, texts, bins and numbers", f"extension type {code}")
+
+
 def _read_key(key: Any) -> str:
     if isinstance(key, str):
         return key
@@ -88,9 +93,10 @@ def check_depth(value: Any, depth: int = 0) -> None:
     if isinstance(value, dict):
         for inner in value.values():
             check_depth(inner, depth + 1)
-    elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+    elif isinstance(value, list):
         for inner in value:
-            check_depth(inner, depth + 1)
+            if isinstance(inner, (dict, list)):
+                check_depth(inner, depth + 1)
 
 
 def _reason(error: Exception) -> str:

@@ -22,6 +22,8 @@ from policyserve.core.spec import PolicySpec
 
 log = logging.getLogger(__name__)
 
+_INLINE_LIMIT_MS = 1.0
+
 # Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
 OnStage: TypeAlias = Callable[[str], None]
 LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
@@ -49,7 +51,11 @@ class Runner(Protocol):
 
 
 class ThreadRunner:
-    """Runs a policy in one thread. `load` is called there too; it may take minutes and call on_stage."""
+    """Runs a policy in one thread. `load` is called there too; it may take minutes and call on_stage.
+
+    A policy that declares itself inline runs in the event loop, where a hop to a thread and back would cost more than
+    its call, until its calls take longer than 1 ms; a client's own batch goes to the thread in any case.
+    """
 
     def __init__(self, load: LoadPolicy) -> None:
         self._load = load
@@ -57,6 +63,8 @@ class ThreadRunner:
         self._states: dict[Hashable, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._inline: Policy | None = None  # the policy, while it may run in the loop
+        self._slowness = 0  # of its calls there: up with each slow one, down with each quick one
 
     async def start(self, on_stage: OnStage) -> PolicySpec:
         """Load and warm the policy; returns its spec. Raises what loading raised, PolicyFailed if warming up did."""
@@ -68,7 +76,10 @@ class ThreadRunner:
         return await loaded
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
-        """Answer a batch; `on_done` is called in the event loop with one outcome per task, in order."""
+        """Answer a batch; `on_done` is called in the event loop with one outcome per task, in order, maybe at once."""
+        if self._inline is not None and all(task.batch_size is None for task in batch):
+            on_done(self._answer_inline(self._inline, batch))
+            return
 
         def call(policy: Policy) -> None:
             self._in_loop(on_done, self._answer(policy, batch))
@@ -93,6 +104,8 @@ class ThreadRunner:
             self._in_loop(_settle, loaded, error)
             self._in_loop(_settle, self._ended, None)
             return
+        if policy.spec.inline:
+            self._inline = policy
         self._in_loop(_settle, loaded, policy.spec)
         while (call := self._calls.get()) is not None:
             call(policy)
@@ -114,6 +127,17 @@ class ThreadRunner:
                 outcomes.append(Answered(chunk, started_at, ended_at))
             else:
                 outcomes.append(chunk)
+        return outcomes
+
+    def _answer_inline(self, policy: Policy, batch: Sequence[Task]) -> list[Outcome]:
+        started_at = time.monotonic()
+        outcomes = self._answer(policy, batch)
+        took_ms = (time.monotonic() - started_at) * 1e3
+        # Three slow calls close together: a machine that takes the core away makes any one call slow.
+        self._slowness = max(self._slowness - 1, 0) if took_ms <= _INLINE_LIMIT_MS else self._slowness + 10
+        if self._slowness > 20:
+            self._inline = None
+            log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", policy.spec.name, took_ms)
         return outcomes
 
     def _keep_state(self, session: Hashable, state: Any) -> None:
@@ -140,7 +164,7 @@ def run_batch(policy: Policy, inputs: Sequence[PolicyInput]) -> list[ActionChunk
         answers = policy.infer(inputs)
         if len(answers) != len(inputs):
             raise PolicyFailed(f"{policy.spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
-    except Exception as error:  # a stranger's policy
+    except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
         if len(inputs) > 1:
             return [answer for one in inputs for answer in run_batch(policy, [one])]
         return [_failure(policy, error)]
@@ -180,7 +204,7 @@ def _checked(policy: Policy, one: PolicyInput, answer: Any) -> ActionChunk | Pol
         return _failure(policy, error)
 
 
-def _failure(policy: Policy, error: Exception) -> PolicyserveError:
+def _failure(policy: Policy, error: BaseException) -> PolicyserveError:
     if isinstance(error, PolicyserveError):
         return error
     failed = PolicyFailed(f"{policy.spec.name} raised {type(error).__name__}: {error}")

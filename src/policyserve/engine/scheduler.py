@@ -7,6 +7,7 @@ the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
@@ -16,18 +17,21 @@ from policyserve.core.errors import DeadlineExceeded
 from policyserve.core.session import Outcome
 from policyserve.engine.runner import Runner, Task
 
+log = logging.getLogger(__name__)
+
 OnOutcome: TypeAlias = Callable[[Outcome], None]
 
 
 class Scheduler:
-    """Feeds a started runner. request_timeout_s: from a request's arrival to its answer."""
+    """Feeds a started runner. request_timeout_s: from a request's arrival to the start of its batch."""
 
     def __init__(self, runner: Runner, batcher: Batcher, request_timeout_s: float) -> None:
         self._runner = runner
         self._batcher = batcher
         self._request_timeout_s = request_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # for deadlines
+        self._gathering: asyncio.TimerHandle | None = None  # for a batch that waits to be fuller
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -54,16 +58,23 @@ class Scheduler:
         await self._idle.wait()
 
     def _start_batch(self) -> None:
-        jobs = self._batcher.take(time.monotonic())
+        now = time.monotonic()
+        jobs = self._batcher.take(now)
         if jobs:
             calls: list[_Call] = [job.payload for job in jobs]
             self._runner.infer([call.task for call in calls], lambda outcomes: self._end_batch(calls, outcomes))
+        elif self._gathering is None and self._batcher.start_at is not None:
+            self._gathering = self._loop.call_later(self._batcher.start_at - now, self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self._gathering = None
+        self._start_batch()
 
     def _end_batch(self, calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:
         self._batcher.done(time.monotonic())
         self._start_batch()  # before the replies are written: the policy works while we do
         for call, outcome in zip(calls, outcomes, strict=True):
-            call.on_outcome(outcome)
+            call.tell(outcome)
         self._note_idle()
 
     def _set_alarm(self) -> None:
@@ -74,7 +85,7 @@ class Scheduler:
     def _expire(self) -> None:
         for job in self._batcher.expire(time.monotonic()):
             call: _Call = job.payload
-            call.on_outcome(DeadlineExceeded(f"no answer within {self._request_timeout_s:g} s"))
+            call.tell(DeadlineExceeded(f"no answer within {self._request_timeout_s:g} s"))
         self._set_alarm()
         self._note_idle()
 
@@ -91,3 +102,9 @@ class _Call:
     def __init__(self, task: Task, on_outcome: OnOutcome) -> None:
         self.task = task
         self.on_outcome = on_outcome
+
+    def tell(self, outcome: Outcome) -> None:
+        try:
+            self.on_outcome(outcome)
+        except Exception:  # a connection's: its trouble must not cost the others of its batch their answers
+            log.exception("session %s: an outcome was not delivered", self.task.session)

@@ -21,6 +21,7 @@ class ServerConfig:
     first_frame_timeout_s: float = 10.0  # where the client must speak first and does not
     drain_s: float = 10.0  # how long a stopping server waits for what is in flight
     request_timeout_s: float = 120.0  # from a request's arrival to the start of its batch
+    max_wait_ms: float | None = None  # a free policy's wait for a fuller batch; None: a tenth of its time, at most 5 ms
     max_frame_mib: float = 64.0  # one message
     max_sessions: int = 256
     max_pending: int = 256  # requests of one session that have no answer yet
@@ -40,7 +41,15 @@ class ServerConfig:
             self._check(name, getattr(self, name) > 0, "more than 0")
         for name in ("ping_interval_s", "ping_timeout_s"):
             self._check(name, getattr(self, name) > 0, "more than 0")
+        longest_wait_ms = self.request_timeout_s * 1e3
+        bound = f"0 … {longest_wait_ms:g}, the request's time-out"
+        self._check("max_wait_ms", self.max_wait_ms is None or 0 <= self.max_wait_ms < longest_wait_ms, bound)
         self._check("hello_grace_ms", self.hello_grace_ms is None or self.hello_grace_ms >= 0, "0 or more")
+
+    @property
+    def max_wait_s(self) -> float | None:
+        """max_wait_ms in seconds."""
+        return None if self.max_wait_ms is None else self.max_wait_ms / 1e3
 
     @property
     def max_frame_bytes(self) -> int:

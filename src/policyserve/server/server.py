@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from policyserve import __version__, dialects
+from policyserve import dialects
 from policyserve.core.batcher import Batcher
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
@@ -24,6 +25,7 @@ from policyserve.core.policy import as_policy
 from policyserve.core.session import Failed, Send, Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.stats import Stats
+from policyserve.core.version import VERSION
 from policyserve.engine.runner import LoadPolicy, Runner, ThreadRunner
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import http
@@ -52,8 +54,10 @@ class Server:
         self.scheduler: Scheduler | None = None
         self._runner: Runner = ThreadRunner(load)
         self._spec: PolicySpec | None = None
+        self._failure: NotReady | None = None  # why there will be no policy
         self._stage = "starting"
         self._connections: dict[int, Connection] = {}  # those with a session
+        self._all_connections: WeakSet[Connection] = WeakSet()  # those that still shake hands, too
         self._numbers = 0
         self._listener: asyncio.Server | None = None
         self._loading: asyncio.Task[PolicySpec] | None = None
@@ -152,8 +156,12 @@ class Server:
         return session
 
     def start_session(self, connection: Connection) -> None:
-        """The handshake is through: serve at once if the policy is ready."""
-        if connection.session is not None and self._spec is not None:
+        """The handshake is through: serve at once if the policy is ready, or tell why it never will be."""
+        if connection.session is None:
+            return
+        if self._failure is not None:
+            connection.perform(connection.session.fail(self._failure))
+        elif self._spec is not None:
             connection.perform(connection.session.serve(self._spec, self._metadata(self._spec)))
             connection.expect_first_frame(self._patience_s(connection.session, self._spec))
 
@@ -204,7 +212,9 @@ class Server:
 
     def _connection(self) -> Connection:
         self._numbers += 1
-        return Connection(self, self._numbers)
+        connection = Connection(self, self._numbers)
+        self._all_connections.add(connection)
+        return connection
 
     async def _load(self) -> PolicySpec:
         loop = asyncio.get_running_loop()
@@ -213,7 +223,7 @@ class Server:
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
-        batcher = Batcher(spec.max_batch, self.config.max_queue)
+        batcher = Batcher(spec.max_batch, self.config.max_queue, self.config.max_wait_s)
         self.scheduler = Scheduler(self._runner, batcher, self.config.request_timeout_s)
         self._spec = spec
         self._stage = ""
@@ -229,9 +239,9 @@ class Server:
     def _fail_sessions(self, error: Exception) -> None:
         self._stage = "loading failed"
         told = error if isinstance(error, PolicyserveError) else PolicyFailed("the policy could not be loaded")
+        self._failure = NotReady(f"not served: {told}")
         for connection in list(self._connections.values()):
-            if connection.session is not None:
-                connection.perform(connection.session.fail(NotReady(f"not served: {told}")))
+            self.start_session(connection)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
@@ -242,7 +252,7 @@ class Server:
         shape = spec.action.shape if spec.action else ()
         founding = {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.horizon or 1}
         blanks = dict.fromkeys(("device", "predict_mode", "env"))
-        return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": __version__}
+        return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": VERSION}
 
     async def _drain(self) -> None:
         if self.scheduler is None:
@@ -260,7 +270,7 @@ class Server:
         """Give peers a moment to answer the close frame, then cut what is left."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._gone.wait(), _CLOSE_SESSIONS_S)
-        for connection in list(self._connections.values()):
+        for connection in list(self._all_connections):
             connection.abort()
 
 

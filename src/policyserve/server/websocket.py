@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _MAX_HEAD_BYTES = 16 * 1024
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
-_MAX_UNREAD_BYTES = 1 << 20  # of a refused HTTP request's body, so that its client gets to read our answer
 
 
 class Host(Protocol):
@@ -59,9 +58,8 @@ class Connection(asyncio.Protocol):
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self._head = bytearray()  # what the parser has read: the frames' protocol reads it again
         self._answered_http = False
-        self._unread = 0
         self._websocket: ServerProtocol | None = None
-        self._parts: list[bytes] = []  # of a fragmented message
+        self._message: bytearray | None = None  # a fragmented one, as far as it has come
         self._is_text = False
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
@@ -87,6 +85,7 @@ class Connection(asyncio.Protocol):
         if self._websocket is not None:
             self._websocket.receive_eof()
             self._flush()
+        self._call_later(_CLOSE_TIMEOUT_S, self.abort)  # a peer that does not read what is left would stay for ever
         return False
 
     def expect_first_frame(self, patience_s: float | None) -> None:
@@ -114,11 +113,7 @@ class Connection(asyncio.Protocol):
             self._heard_at = time.monotonic()
             self._websocket.receive_data(data)
             self._read_frames()
-        elif self._answered_http:
-            self._unread += len(data)
-            if self._unread > _MAX_UNREAD_BYTES:
-                self.abort()
-        else:
+        elif not self._answered_http:  # else the rest of a refused request: read and dropped, see _half_close
             self._head += data
             self._read_head(data)
 
@@ -140,7 +135,9 @@ class Connection(asyncio.Protocol):
 
     def _upgrade(self, path: str) -> None:
         websocket = ServerProtocol(max_size=self._host.config.max_frame_bytes, logger=_library_log)
-        websocket.receive_data(bytes(self._head))
+        # What came behind the head is for later: read now, frames would be lost among the handshake's events.
+        behind, _ = self._parser.trailing_data
+        websocket.receive_data(bytes(self._head.removesuffix(behind)))
         self._head.clear()
         requests = [event for event in websocket.events_received() if isinstance(event, HandshakeRequest)]
         if not requests:
@@ -161,7 +158,8 @@ class Connection(asyncio.Protocol):
         self._call_later(self._host.config.ping_interval_s, self._keep_alive)
         self._flush()
         self._host.start_session(self)
-        self._read_frames()
+        if behind:
+            self.data_received(behind)
 
     def _respond(self, response: http.Response, has_body: bool = True) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
@@ -196,12 +194,13 @@ class Connection(asyncio.Protocol):
             self._is_text = frame.opcode is Opcode.TEXT
         elif frame.opcode is not Opcode.CONT:
             return None
-        if not frame.fin or self._parts:
-            self._parts.append(bytes(frame.data))
+        message: Frame = frame.data
+        if not frame.fin or self._message is not None:
+            self._message = self._message or bytearray()  # not a list of fragments: empty ones would fill it
+            self._message += frame.data
             if not frame.fin:
                 return None
-        message = b"".join(self._parts) if self._parts else frame.data
-        self._parts = []
+            message, self._message = self._message, None
         return bytes(message).decode("utf-8", "replace") if self._is_text else message
 
     # Between the session and the scheduler
@@ -236,7 +235,8 @@ class Connection(asyncio.Protocol):
                 self._host.count(effect)
                 self._log_failure(effect.error)
             elif isinstance(effect, Dropped):
-                log.info("session %d: keys not in the spec dropped: %s", self.number, ", ".join(effect.keys)[:200])
+                keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
+                log.info("session %d: keys not in the spec dropped: %s", self.number, keys)
 
     def _submit(self, submit: Submit) -> None:
         scheduler = self._host.scheduler

@@ -1,0 +1,5 @@
+"""vibe_rl's serving names, provided by policyserve."""
+
+from policyserve.compat.originals import refuse_beside_originals
+
+refuse_beside_originals()

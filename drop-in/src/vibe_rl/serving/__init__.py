@@ -1,0 +1,5 @@
+"""The policy server."""
+
+from vibe_rl.serving.websocket_server import PolicyServer
+
+__all__ = ["PolicyServer"]

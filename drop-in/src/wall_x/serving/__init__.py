@@ -1,0 +1,1 @@
+"""Serving Wall-X models."""

@@ -1,0 +1,5 @@
+"""The client."""
+
+from policyserve.compat.wall_x import WallXClient
+
+__all__ = ["WallXClient"]

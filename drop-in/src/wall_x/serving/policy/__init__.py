@@ -1,0 +1,1 @@
+"""Wall-X's policy."""

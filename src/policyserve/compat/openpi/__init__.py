@@ -1,0 +1,26 @@
+"""openpi's names: the server's, and those of its client package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from policyserve.compat.policy import BasePolicy
+
+if TYPE_CHECKING:
+    from policyserve.compat.openpi import image_tools
+    from policyserve.compat.openpi.client import ActionChunkBroker, WebsocketClientPolicy
+    from policyserve.compat.openpi.server import WebsocketPolicyServer
+
+__all__ = ["ActionChunkBroker", "BasePolicy", "WebsocketClientPolicy", "WebsocketPolicyServer", "image_tools"]
+
+# Loaded when they are first used: a robot that asks needs no server.
+_HOMES = {"ActionChunkBroker": "client", "WebsocketClientPolicy": "client", "WebsocketPolicyServer": "server"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "image_tools":
+        return import_module(f"{__name__}.image_tools")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

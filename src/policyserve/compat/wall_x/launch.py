@@ -1,0 +1,72 @@
+"""Wall-X's launch_serving: the founding command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from policyserve.core.errors import ConfigError
+from policyserve.core.policy import Policy
+from policyserve.engine.runner import OnStage
+from policyserve.policies.wall_x import MODEL_CONFIGS, STAND_IN, ModelConfig, load_policy
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import Server
+from policyserve.terminal import ARGUMENT_ERROR, complain, parse, serve_until_stopped
+
+_PROG = "launch_serving"
+
+
+@dataclass(frozen=True)
+class LaunchFlags:
+    """Serve a Wall-X model to Wall-X's clients; clients of the other dialects are served under their paths."""
+
+    env: Literal["libero", "aloha"] = "libero"
+    """The robot; it sets what --model-config's flags are when not given, and is told to clients."""
+    port: int = 8000
+    """0: any free one."""
+    host: str = "0.0.0.0"
+    default_prompt: str | None = None
+    """The task where an observation has no prompt; without it, such an observation is refused."""
+    debug: bool = False
+    """Log every step, and tracebacks of errors that end the program."""
+    model_config: ModelConfig = field(default_factory=ModelConfig)
+
+
+def launch_serving(argv: Sequence[str] | None = None) -> None:
+    """Serve until a signal; exits with 2 for wrong arguments, with 1 for a checkpoint that cannot be served."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    flags = parse(LaunchFlags, _PROG, args, LaunchFlags(model_config=MODEL_CONFIGS[_env_in(args)]))
+    config = flags.model_config
+    if config.model_path != STAND_IN and config.missing_paths:
+        named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
+        hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
+        complain(f"{_PROG}: expected a path for each of {named}; {hint}", ARGUMENT_ERROR)
+
+    def load(on_stage: OnStage) -> Policy:
+        on_stage("loading the checkpoint")
+        return load_policy(config, default_prompt=flags.default_prompt, env=flags.env)
+
+    try:
+        server = Server(load, ServerConfig(host=flags.host, port=flags.port, dialect="wall_x"))
+    except ConfigError as error:
+        complain(f"{_PROG}: {error}", ARGUMENT_ERROR)
+    serve_until_stopped(server, _title(flags), f"model path {config.model_path}", flags.debug)
+
+
+def _title(flags: LaunchFlags) -> str:
+    if flags.model_config.model_path == STAND_IN:
+        return f"a stand-in for a Wall-X model of {flags.env}: its actions control nothing"
+    return f"a Wall-X model of {flags.env}, {flags.model_config.predict_mode}"
+
+
+def _env_in(args: Sequence[str]) -> str:
+    """The robot that the arguments name; a wrong one is parse()'s to refuse."""
+    env = "libero"
+    for place, word in enumerate(args):
+        if word == "--env" and place + 1 < len(args):
+            env = args[place + 1]
+        elif word.startswith("--env="):
+            env = word.partition("=")[2]
+    return env if env in MODEL_CONFIGS else "libero"

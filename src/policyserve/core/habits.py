@@ -1,0 +1,72 @@
+"""When each session is expected back, judged by its own recent past. Pure: seconds on any monotonic clock.
+
+A simulator asks again some tenths of a millisecond after its answer, a robot after its control period, a person at any
+time. The mean and the deviation of that pause tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+_WEIGHT = 0.2  # of the newest pause: some five requests make a habit
+_LATE = 3.0  # deviations after which a session is no longer expected
+_LATE_FLOOR_S = 1e-4  # two equal pauses would leave no room for the clock's own noise
+
+
+class _Habit:
+    """One session's pauses between an answer and the next request."""
+
+    __slots__ = ("answered_at", "deviation", "mean")
+
+    def __init__(self) -> None:
+        self.answered_at: float | None = None  # None while its request waits or runs
+        self.mean: float | None = None  # None until the first pause
+        self.deviation = 0.0
+
+
+class Habits:
+    """The pauses of all sessions."""
+
+    def __init__(self) -> None:
+        self._habits: dict[Hashable, _Habit] = {}
+
+    def asked(self, session: Hashable, now: float) -> None:
+        """A session's request arrived."""
+        habit = self._habits.get(session)
+        if habit is None:
+            habit = self._habits[session] = _Habit()
+        if habit.answered_at is not None:
+            _learn(habit, now - habit.answered_at)
+            habit.answered_at = None
+
+    def answered(self, session: Hashable, now: float) -> None:
+        """A session's answer is ready and nothing more of it waits."""
+        if session in self._habits:
+            self._habits[session].answered_at = now
+
+    def forget(self, session: Hashable) -> None:
+        """A session is gone."""
+        self._habits.pop(session, None)
+
+    def waits(self, now: float, bound_s: float) -> list[float]:
+        """How long from now the sessions are away that will be back within bound_s, soonest first.
+
+        Left out: sessions that are overdue, and erratic ones, whose deviation is above the bound.
+        """
+        found: list[float] = []
+        for habit in self._habits.values():
+            if habit.answered_at is None or habit.mean is None or habit.deviation > bound_s:
+                continue
+            wait = habit.answered_at + habit.mean + habit.deviation - now
+            if wait < bound_s and wait > -_LATE * habit.deviation - _LATE_FLOOR_S:
+                found.append(max(wait, 0.0))
+        return sorted(found)
+
+
+def _learn(habit: _Habit, pause: float) -> None:
+    if habit.mean is None:
+        habit.mean = pause
+        return
+    error = pause - habit.mean
+    habit.mean += _WEIGHT * error
+    habit.deviation += _WEIGHT * (abs(error) - habit.deviation)

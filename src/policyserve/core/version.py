@@ -1,0 +1,10 @@
+"""Which policyserve this is."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("policyserve")
+except PackageNotFoundError:  # a source tree on PYTHONPATH
+    VERSION = "0+source"

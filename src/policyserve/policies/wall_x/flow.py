@@ -1,0 +1,180 @@
+"""Flow sampling: the prefix once, then T Euler steps over the action tokens alone.
+
+The prefix never sees what follows it and does not know the time, so its keys and values are the same at every step:
+`FlowSampler.prepare` computes them once, and `step` runs the actions (and, where they are seen, the tokens after them)
+against that cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyserve.core.arrays import Array
+from policyserve.policies.wall_x.architecture import ACTION
+from policyserve.policies.wall_x.attention import (
+    AttentionMode,
+    Rule,
+    grouped_attention,
+    grouped_bias,
+    needs_trailing,
+    postfix_mask,
+    postfix_rule,
+    prompt_attention,
+)
+from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.network import Network
+from policyserve.policies.wall_x.rope import Rotation
+from policyserve.policies.wall_x.sequence import Layout, Prefix, embed_prefix, layout_of, rotate_by, to_device
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a run of Euler steps has in common with others, so that one CUDA graph serves them all."""
+
+    rules: tuple[Rule, ...]  # of each step
+    deltas: tuple[float, ...]  # t_{k+1} - t_k
+    actions: int
+    trailing: int
+    prefix: int  # slots of the cache before the actions
+
+
+@dataclass(frozen=True)
+class FlowState:
+    """One batch on its way. All but `schedule` are tensors of fixed shapes; `x` and the cache's end change in place.
+
+    x: (B, H, A) float32. of_masks: (B, H, h); of_times: (T, h). trailing: (B, n, hidden). rotation: of the postfix,
+    (B, H + n, 1, D/2). biases: by rule, see grouped_bias; none where all see all.
+    """
+
+    schedule: Schedule
+    cache: KvCache
+    x: Tensor
+    of_masks: Tensor
+    of_times: Tensor
+    trailing: Tensor
+    rotation: Rotation
+    biases: dict[Rule, Tensor]
+
+    def tensors(self) -> list[Tensor]:
+        fixed = [self.cache.keys, self.cache.values, self.x, self.of_masks, self.of_times, self.trailing]
+        return [*fixed, self.rotation.cos, self.rotation.sin, *(self.biases[rule] for rule in sorted(self.biases))]
+
+
+class FlowSampler:
+    """Samples action chunks. One network, one thread."""
+
+    def __init__(self, network: Network, *, slot_multiple: int = 1) -> None:
+        """slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur."""
+        self.network = network
+        self._slot_multiple = slot_multiple
+        self._folded = network.action_head.fold()
+
+    def prepare(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> FlowState:
+        """Run images and prefixes and gather all that the steps need. Raises ValueError for inputs that do not fit."""
+        layouts = [layout_of(item, self.network.architecture) for item in items]
+        _check(items, layouts)
+        prefix = embed_prefix(self.network, items, layouts)
+        schedule = self._schedule(layouts, attention, num_steps)
+        actions, trailing = schedule.actions, schedule.trailing
+        times = torch.linspace(0, 1, num_steps + 1)[:-1].to(self.network.device)
+        of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
+        ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
+        positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
+        biases = {rule: self._bias(rule, prefix.lengths, schedule) for rule in sorted(set(schedule.rules))}
+        return FlowState(
+            schedule=schedule,
+            cache=self._prefill(prefix, schedule),
+            x=self._stack([item.noise for item in items]),
+            of_masks=of_masks,
+            of_times=of_times,
+            trailing=self.network.decoder.embed(to_device(ids[:, :trailing].astype(np.int64), self.network.device)),
+            rotation=rotate_by(self.network, positions[:, :, : actions + trailing]),
+            biases={rule: bias for rule, bias in biases.items() if bias is not None},
+        )
+
+    def step(self, state: FlowState, k: int) -> tuple[Tensor, Tensor]:
+        """One Euler step; `state.x` moves on. Returns the actions' hidden states (B, H, hidden) and v (B, H, A)."""
+        schedule, network = state.schedule, self.network
+        rule = schedule.rules[k]
+        trailing = schedule.trailing if needs_trailing(rule) else 0
+        constant = state.of_masks + state.of_times[k]
+        x = network.action_head.embed_actions(state.x, self._folded, constant).to(network.dtype)
+        if trailing:
+            x = torch.cat((x, state.trailing), dim=1)
+        start, stop = schedule.prefix, schedule.prefix + x.shape[1]
+        bias = state.biases.get(rule)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            all_keys, all_values = state.cache.keys[layer], state.cache.values[layer]
+            all_keys[:, :, start:stop] = keys
+            all_values[:, :, start:stop] = values
+            return grouped_attention(queries, all_keys[:, :, :stop], all_values[:, :, :stop], bias)
+
+        spans = spans_of(actions=schedule.actions, trailing=trailing)
+        hidden = network.decoder(x, spans, state.rotation[:, : x.shape[1]], attend)
+        hidden = network.decoder.norm(hidden[:, : schedule.actions], ((ACTION, schedule.actions),))
+        velocities = network.action_head.velocities(hidden)
+        state.x.add_(velocities, alpha=schedule.deltas[k])
+        return hidden, velocities
+
+    def run(self, state: FlowState) -> None:
+        """All steps; `state.x` ends at the actions."""
+        for k in range(len(state.schedule.rules)):
+            self.step(state, k)
+
+    def _schedule(self, layouts: Sequence[Layout], attention: AttentionMode, num_steps: int) -> Schedule:
+        a = self.network.architecture
+        mode = "causal" if attention == "upstream_sdpa" and a.is_action_attention_causal else attention
+        rules = tuple(
+            postfix_rule(mode, step, has_attention_experts=a.has_attention_experts) for step in range(num_steps)
+        )
+        trailing = layouts[0].trailing if any(needs_trailing(rule) for rule in rules) else 0
+        slots = -(-max(layout.prefix for layout in layouts) // self._slot_multiple) * self._slot_multiple
+        deltas = np.diff(torch.linspace(0, 1, num_steps + 1).numpy())
+        return Schedule(rules, tuple(float(delta) for delta in deltas), layouts[0].actions, trailing, slots)
+
+    def _prefill(self, prefix: Prefix, schedule: Schedule) -> KvCache:
+        """Keys and values of the prefix, in a cache that has room for the postfix."""
+        decoder = self.network.decoder
+        length = prefix.x.shape[1]
+        cache = decoder.empty_cache(prefix.x.shape[0], schedule.prefix + schedule.actions + schedule.trailing)
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor | None:
+            cache.keys[layer][:, :, :length] = keys
+            cache.values[layer][:, :, :length] = values
+            is_last = layer == decoder.architecture.layers - 1
+            return None if is_last else prompt_attention(queries, keys, values)
+
+        decoder(prefix.x, spans_of(text=length), prefix.rotation, attend)
+        return cache
+
+    def _bias(self, rule: Rule, lengths: Sequence[int], schedule: Schedule) -> Tensor | None:
+        """The bias of one rule over [prefix slots, postfix]; None where every query sees every key."""
+        network, a = self.network, self.network.architecture
+        trailing = schedule.trailing if needs_trailing(rule) else 0
+        if rule == "all" and min(lengths) == schedule.prefix:
+            return None
+        different = lengths if len(set(lengths)) > 1 else lengths[:1]  # one row serves all if they are equal
+        slots = np.arange(schedule.prefix) < np.array(different)[:, None]
+        postfix = postfix_mask(rule, schedule.actions, trailing)  # (S, S)
+        seen = torch.from_numpy(slots)[:, None].expand(-1, postfix.shape[0], -1)  # (B or 1, S, P)
+        mask = torch.cat((seen, postfix.expand(seen.shape[0], -1, -1)), dim=-1)
+        return grouped_bias(mask, a.heads // a.kv_heads, network.dtype).to(network.device)
+
+    def _stack(self, arrays: Sequence[Array | None]) -> Tensor:
+        return to_device(np.stack([np.asarray(array, dtype=np.float32) for array in arrays]), self.network.device).clone()
+
+
+def _check(items: Sequence[ModelInput], layouts: Sequence[Layout]) -> None:
+    if len({(layout.actions, layout.trailing) for layout in layouts}) != 1:
+        raise ValueError("the inputs of a batch must have equally many actions and tokens after them")
+    for item, layout in zip(items, layouts, strict=True):
+        if item.noise is None or item.noise.shape != item.dof_mask.shape or len(item.noise) != layout.actions:
+            shape = None if item.noise is None else item.noise.shape
+            raise ValueError(f"noise: expected {(layout.actions, item.dof_mask.shape[-1])}, got {shape}")

@@ -1,0 +1,57 @@
+"""The pieces that both towers are made of: matrices without gradients, RMS norms, gated feed-forward layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def weight(*shape: int) -> nn.Parameter:
+    """A parameter's place: shape alone, until the checkpoint's loader fills it."""
+    return nn.Parameter(torch.empty(*shape, device="meta"), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """x Wᵀ + b. Several of a checkpoint's matrices may be stacked in one: fewer, larger products."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = weight(outputs, inputs)
+        self.bias = weight(outputs) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class RmsNorm(nn.Module):
+    """x / rms(x) · weight, all in float32, then back to x's dtype. Reads the first channels if it is narrower than x,
+    and the others become 0."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = weight(width)
+        self._width, self._epsilon = width, epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = x.shape[-1] - self._width
+        y = F.rms_norm(x[..., : self._width].float(), (self._width,), self.weight.float(), self._epsilon).to(x.dtype)
+        return F.pad(y, (0, missing)) if missing else y
+
+
+class SwiGlu(nn.Module):
+    """down(silu(gate x) · up x), gate and up stacked in one matrix. Narrower than x: see RmsNorm."""
+
+    def __init__(self, width: int, inner: int, *, bias: bool) -> None:
+        super().__init__()
+        self.gate_up = Linear(width, 2 * inner, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
+        self._width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x[..., : self._width]).chunk(2, dim=-1)
+        y = self.down(F.silu(gate).mul_(up))
+        missing = x.shape[-1] - self._width
+        return F.pad(y, (0, missing)) if missing else y

@@ -1,0 +1,94 @@
+"""A loaded Wall-X network and the two things it does: sample actions, and make FAST's tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import ConfigError
+from policyserve.policies.wall_x.architecture import Architecture
+from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
+from policyserve.policies.wall_x.flow import FlowSampler
+from policyserve.policies.wall_x.generate import Generator
+from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.network import Network, load_network
+
+log = logging.getLogger(__name__)
+
+DType = Literal["bfloat16", "float16", "float32"]
+_DTYPES: Mapping[str, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+class WallXModel:
+    """A network on its device. Called by one thread at a time; answers are finished NumPy arrays."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._flow = FlowSampler(network)
+        self._generator = Generator(network)
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.network.architecture
+
+    @torch.inference_mode()
+    def flow(self, inputs: Sequence[ModelInput], *, attention: AttentionMode, num_steps: int = 10) -> list[Array]:
+        """Sample action chunks from each input's noise. Returns (H, A) float32 each, still normalised.
+
+        attention: see attention.py; upstream_sdpa is causal where the checkpoint's config asks for that. Raises
+        ValueError for inputs that do not fit the network or each other.
+        """
+        if attention not in ATTENTION_MODES:
+            raise ValueError(f"attention: expected one of {', '.join(ATTENTION_MODES)}, got {attention!r}")
+        if num_steps < 1:
+            raise ValueError(f"num_steps: expected 1 or more, got {num_steps}")
+        if not inputs:
+            return []
+        state = self._flow.prepare(inputs, attention, num_steps)
+        self._flow.run(state)
+        return list(state.x.cpu().numpy())
+
+    @torch.inference_mode()
+    def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
+        """Continue each prompt greedily. Returns the new ids, the end token included; without it: stopped at the limit."""
+        return self._generator.run(inputs, max_new_tokens) if inputs else []
+
+
+def load_model(
+    directory: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: DType = "float32",
+    train_config: Mapping[str, Any] | None = None,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> WallXModel:
+    """Load a checkpoint directory.
+
+    train_config: the training run's YAML as a mapping, which overrides config.json. on_stage: told what happens, a
+    line at a time. Raises ConfigError: a missing device, file or field, tensors that do not fit.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
+    place = _find_device(device)
+    with torch.inference_mode():
+        return WallXModel(load_network(directory, train_config, place, _DTYPES[dtype], on_stage))
+
+
+def _find_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected cpu or cuda, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device: {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu")
+    return device

@@ -1,0 +1,172 @@
+"""A Wall-X model as a policy: observations of many sessions in, un-normalised action chunks out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import BadAction, Overloaded, PolicyserveError
+from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.spec import PolicySpec
+from policyserve.policies.wall_x.conventions import Attention
+from policyserve.policies.wall_x.fast import FastTokenizer
+from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.processor import Processor
+
+log = logging.getLogger(__name__)
+
+Answer: TypeAlias = ActionChunk | PolicyserveError
+MAX_NEW_TOKENS = 100
+
+
+class Network(Protocol):
+    """The network: prepared observations in, normalised actions or token ids out, one for each."""
+
+    def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]: ...
+    def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]: ...
+
+
+class Answering(Protocol):
+    """How prepared observations become normalised actions, (horizon, at least action_dim) each, or errors."""
+
+    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]: ...
+
+
+@dataclass(frozen=True)
+class FlowAnswering:
+    """Samples actions from noise."""
+
+    attention: Attention
+    num_steps: int = 10
+
+    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
+        return [*network.flow(inputs, attention=self.attention, num_steps=self.num_steps)]
+
+
+@dataclass(frozen=True)
+class FastAnswering:
+    """Lets the model write action tokens and decodes them.
+
+    first_id: the first action token's id in the model's vocabulary. text_of: ids to text, for the error.
+    """
+
+    tokenizer: FastTokenizer
+    first_id: int
+    text_of: Callable[[Sequence[int]], str]
+    horizon: int
+    action_dim: int
+
+    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
+        return [self.decode(ids) for ids in network.generate(inputs, max_new_tokens=MAX_NEW_TOKENS)]
+
+    def decode(self, new_ids: Sequence[int]) -> Array | BadAction:
+        """Decode what the model wrote, text between the action tokens left out; (horizon, action_dim) float64."""
+        action_ids = [id_ - self.first_id for id_ in new_ids if id_ >= self.first_id]
+        try:
+            return self.tokenizer.decode(action_ids, self.horizon, self.action_dim)
+        except BadAction as error:
+            return BadAction(f"{error}; the model wrote {self.text_of(new_ids)}")
+
+
+class WallXModelPolicy:
+    """Answers a batch with one call of the network; an observation that is refused fails alone.
+
+    A session's state is the number of its chunks so far, for its noise. Where the device's memory does not suffice,
+    that batch fails and later ones are cut smaller. buckets: the batch sizes that a server warms.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        processor: Processor,
+        answering: Answering,
+        spec: PolicySpec,
+        *,
+        on_undecodable: Literal["error", "zeros"] = "error",
+        buckets: Sequence[int] = (1,),
+    ) -> None:
+        self.spec = spec
+        self.buckets = buckets
+        self._network, self._processor, self._answering = network, processor, answering
+        self._on_undecodable = on_undecodable
+        self._largest = spec.max_batch
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[Answer]:
+        prepared = [self._prepare(one) for one in batch]
+        answers: list[Answer | None] = [one if isinstance(one, PolicyserveError) else None for one in prepared]
+        waiting = [place for place, answer in enumerate(answers) if answer is None]
+        while waiting:
+            places, waiting = waiting[: self._largest], waiting[self._largest :]
+            inputs = [one for place in places if isinstance(one := prepared[place], ModelInput)]
+            for place, answer in zip(places, self._answer(inputs), strict=True):
+                answers[place] = self._chunk(batch[place], prepared[place], answer)
+        return [answer for answer in answers if answer is not None]
+
+    def warm_up(self, sizes: Sequence[int]) -> None:
+        """Run the network on an observation of zeros, in batches of these sizes, whatever it answers."""
+        example = self._processor.prepare(self.spec.example())
+        for size in sizes:
+            self._answering(self._network, [example] * size)
+
+    def close(self) -> None:
+        """Let go of the network, whose memory is free when nobody else holds it."""
+        del self._network
+
+    def _prepare(self, one: PolicyInput) -> ModelInput | PolicyserveError:
+        try:
+            return self._processor.prepare(one.observation, one.state or 0)
+        except PolicyserveError as error:
+            return error
+
+    def _answer(self, inputs: Sequence[ModelInput]) -> Sequence[Array | PolicyserveError]:
+        try:
+            return self._answering(self._network, inputs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler: the error holds the frames that hold the tensors.
+        _free_device_memory()
+        return [self._shrink(len(inputs))] * len(inputs)
+
+    def _shrink(self, size: int) -> PolicyserveError:
+        self._largest = max(1, size // 2)
+        log.error("out of memory with a batch of %d; batches of at most %d from now on", size, self._largest)
+        if size > 1:
+            return Overloaded(f"out of memory with a batch of {size}; from now on {self._largest} at a time, ask again")
+        return Overloaded(
+            "out of memory with one observation; serve smaller images, bfloat16, or on a device with more memory"
+        )
+
+    def _chunk(
+        self, one: PolicyInput, prepared: ModelInput | PolicyserveError, answer: Array | PolicyserveError
+    ) -> Answer:
+        state = (one.state or 0) + 1
+        if isinstance(answer, BadAction) and self._on_undecodable == "zeros":
+            log.warning("answered zeros: %s", answer)
+            return ActionChunk(self._zeros(), state)
+        if isinstance(answer, PolicyserveError) or isinstance(prepared, PolicyserveError):
+            return answer if isinstance(answer, PolicyserveError) else ActionChunk(answer)
+        scale = self._processor.normalizer.action[prepared.dataset]
+        actions = scale.unnormalise(answer[:, : self._processor.action_dim])
+        return ActionChunk(actions.astype(np.float32), state)
+
+    def _zeros(self) -> Array:
+        return np.zeros((self._processor.horizon, self._processor.action_dim), np.float32)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that host or device has no memory left; torch's own class only exists with torch."""
+    is_allocators = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or is_allocators
+
+
+def _free_device_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,129 @@
+"""One observation, by the chosen conventions, to what the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policyserve.core.arrays import Array, describe
+from policyserve.core.errors import BadObservation
+from policyserve.policies.wall_x.conventions import Conventions
+from policyserve.policies.wall_x.images import ImageLayout, image_patches, read_image, resize_image
+from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.normalizer import Normalizer
+from policyserve.policies.wall_x.tokens import PromptTokens
+
+_PATCHES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Prepares observations that meet the policy's spec.
+
+    state_dim, action_dim: the robot's. state_width, action_width: the network's. flow: whether the answer is sampled,
+    so that action tokens and noise are part of the input.
+    """
+
+    tokens: PromptTokens
+    normalizer: Normalizer
+    conventions: Conventions
+    cameras: Sequence[str]
+    horizon: int
+    state_dim: int
+    action_dim: int
+    state_width: int
+    action_width: int
+    flow: bool
+    seed: int = 0
+    image_layout: ImageLayout = "any"
+    allow_missing_state: bool = False
+
+    def prepare(self, observation: Mapping[str, Any], chunk: int = 0) -> ModelInput:
+        """Prepare one observation; chunk: how many of its session came before, for the noise.
+
+        Raises BadObservation with the path of what cannot be taken.
+        """
+        dataset = self.normalizer.choose(observation.get("dataset_names"))
+        state = self._state(observation.get("state"), dataset)
+        patches, grids = self._images(observation)
+        image_tokens = [rows * columns // _PATCHES_PER_TOKEN for rows, columns in grids]
+        ids = self.tokens.prefix(observation["prompt"], image_tokens)
+        if self.flow:
+            ids = self.tokens.with_actions(ids, self.horizon, trailing=self.conventions.trailing_tokens)
+        return ModelInput(
+            input_ids=ids,
+            patches=patches,
+            grids=grids,
+            state=state,
+            state_mask=None if state is None else self._state_mask(),
+            dof_mask=np.tile(_ones_until(self.action_dim, self.action_width), (self.horizon, 1)),
+            noise=self._noise(observation.get("noise"), chunk) if self.flow else None,
+            dataset=dataset,
+        )
+
+    def _images(self, observation: Mapping[str, Any]) -> tuple[Array, tuple[tuple[int, int], ...]]:
+        pieces: list[Array] = []
+        grids: list[tuple[int, int]] = []
+        for camera in self.cameras:
+            picture = read_image(_at(observation, camera), camera, self.image_layout)
+            resized = resize_image(picture, camera, long_side_256=self.conventions.long_side_256)
+            patches, grid = image_patches(resized)
+            pieces.append(patches)
+            grids.append(grid)
+        return np.concatenate(pieces), tuple(grids)
+
+    def _state(self, state: Any, dataset: str) -> Array | None:
+        """(state_width,) float32, zeros behind the robot's own numbers."""
+        if state is None:
+            if self.allow_missing_state:
+                return None
+            raise BadObservation("state", describe("float32", (self.state_dim,)), "none")
+        numbers = np.asarray(state, np.float32)
+        if numbers.shape != (self.state_dim,):
+            raise BadObservation("state", describe("float32", (self.state_dim,)), describe("float32", numbers.shape))
+        _check_finite(numbers, "state")
+        padded = np.zeros(self.state_width, np.float32)
+        padded[: self.state_dim] = numbers
+        if self.conventions.state == "raw":
+            return padded
+        scale = self.normalizer.state.get(dataset)
+        if scale is None:
+            known = ", ".join(self.normalizer.state)
+            raise BadObservation("dataset_names", f"a data set with statistics of states: {known}", repr(dataset))
+        scaled = scale.normalise(padded[: scale.low.size])
+        return np.concatenate([scaled, padded[scale.low.size :]]).astype(np.float32)
+
+    def _state_mask(self) -> Array:
+        end = self.action_dim if self.conventions.state_mask_end == "action_dim" else self.state_dim
+        return _ones_until(end, self.state_width)
+
+    def _noise(self, noise: Any, chunk: int) -> Array:
+        """(horizon, action_width) float32: the observation's own, or the session's next."""
+        shape = (self.horizon, self.action_width)
+        if noise is None:
+            return np.random.default_rng((self.seed, chunk)).standard_normal(shape, np.float32)
+        numbers = np.asarray(noise, np.float32)
+        if numbers.shape != shape:
+            raise BadObservation("noise", describe("float32", shape), describe("float32", numbers.shape))
+        _check_finite(numbers, "noise")
+        return numbers
+
+
+def _at(observation: Mapping[str, Any], path: str) -> Any:
+    """A camera's image; the spec's validation leaves it under its flat path."""
+    if path not in observation:
+        raise BadObservation(path, "an image", f"keys {', '.join(map(str, observation))}"[:300])
+    return observation[path]
+
+
+def _check_finite(numbers: Array, path: str) -> None:
+    if not np.isfinite(numbers).all():
+        got = "NaN or Inf"
+        raise BadObservation(path, "finite numbers", got)
+
+
+def _ones_until(end: int, width: int) -> Array:
+    return (np.arange(width) < end).astype(np.float32)

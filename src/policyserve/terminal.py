@@ -1,0 +1,122 @@
+"""What all commands do with a terminal: flags from dataclasses, one-line errors, logging, a server's life."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from policyserve.core.errors import ConfigError, PolicyserveError
+
+if TYPE_CHECKING:
+    from policyserve.core.spec import PolicySpec
+    from policyserve.server.server import Server
+
+log = logging.getLogger(__name__)
+
+ARGUMENT_ERROR = 2
+FAILURE = 1
+
+T = TypeVar("T")
+
+
+def parse(arguments: type[T], prog: str, argv: Sequence[str], default: T | None = None) -> T:
+    """Read a dataclass of flags, `--a-b` and `--a_b` alike; exits with 2 and one line for a wrong one."""
+    import tyro  # half of a command's start-up time: not before it is needed
+
+    said = io.StringIO()
+    start = tyro.MISSING_NONPROP if default is None else default
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(arguments, prog=prog, args=argv, default=start, config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit as exit_request:
+        if not exit_request.code:
+            raise
+        complain(f"{prog}: {_first_sentence(said.getvalue())}; --help lists all flags", ARGUMENT_ERROR)
+    except ConfigError as error:
+        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+
+
+def complain(message: str, exit_code: int) -> NoReturn:
+    """Print one line to stderr and exit."""
+    print(message, file=sys.stderr)
+    raise SystemExit(exit_code)
+
+
+def log_to_stderr(debug: bool) -> None:
+    """Configure logging for the process: info and above, or everything of ours with `debug`."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("policyserve").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
+    """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot."""
+    log_to_stderr(debug)
+    started_at = time.monotonic()
+    print(f"policyserve serves {title}\n  from    {origin}", flush=True)
+
+    def on_ready(spec: PolicySpec) -> None:
+        for line in describe(spec, *server.address):
+            print(f"  {line}")
+        gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
+        print(f"ready after {time.monotonic() - started_at:.1f} s; Ctrl-C stops it", flush=True)
+
+    try:
+        asyncio.run(server.run(on_ready))
+    except PolicyserveError as error:
+        log.debug("the traceback", exc_info=error)
+        complain(f"policyserve: {error}", FAILURE)
+
+
+def _first_sentence(box: str) -> str:
+    """The words of the frame that tyro draws around an error, without the frame; suggestions in brackets."""
+    rows = [row for line in box.splitlines() if (row := line.strip(" │"))][1:]  # the first is the frame's title
+    sections: list[list[str]] = [[]]
+    for row in rows:
+        if row.strip("─-╭╮╰╯ "):  # tyro draws in ASCII where stdout is not UTF-8
+            sections[-1].append(row)
+        elif sections[-1]:
+            sections.append([])
+    message = " ".join(sections[0]).rstrip(".") or "the arguments cannot be read"
+    near = [row.split(",")[0].split(" ")[0] for section in sections[1:] for row in section if row.startswith("--")]
+    message = message[0].lower() + message[1:]
+    return f"{message} (did you mean {near[0]}?)" if near and near[0] not in message else message
+
+
+def describe(spec: PolicySpec, host: str, port: int) -> list[str]:
+    """What a person who starts a server wants to know, line by line."""
+    reachable = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
+    url = f"ws://{reachable}:{port}"
+    lines = [f"takes   {path}: {leaf}" + (f"  {leaf.doc}" if leaf.doc else "") for path, leaf in spec.leaves.items()]
+    gives = "any finite numbers" if spec.action is None else str(spec.action)
+    steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
+    doc = f"  {spec.action.doc}" if spec.action and spec.action.doc else ""
+    return [
+        *(lines or ["takes   any observation (the policy declares no spec)"]),
+        f"gives   {gives}{steps}{doc}",
+        f"url     {url}   health: http://{reachable}:{port}/healthz",
+        f"client  {_client_line(spec, url)}",
+    ]
+
+
+def _client_line(spec: PolicySpec, url: str) -> str:
+    """A command to paste: it asks for one action with zeros."""
+    import numpy as np
+
+    needed = {
+        path: leaf for path, leaf in spec.leaves.items() if not leaf.optional and not getattr(leaf, "default", "")
+    }
+    examples = {path: leaf.example() for path, leaf in needed.items()} or {"obs": np.zeros(4, np.float32)}
+    items = [
+        f"'{path}': " + (f"np.zeros({value.shape}, '{value.dtype}')" if isinstance(value, np.ndarray) else repr(value))
+        for path, value in examples.items()
+    ]
+    client = f"policyserve.Client('{url}', dialect='{spec.dialect or 'openpi'}')"
+    code = f"import numpy as np, policyserve; print({client}.infer({{{', '.join(items)}}}).actions)"
+    return f'python -c "{code}"'

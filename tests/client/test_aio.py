@@ -1,0 +1,58 @@
+"""What only the client with an event loop has to bear."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+
+from policyserve import AsyncClient
+from tests.server.live import DEADLINE_S, serving
+
+
+def test_a_cancelled_calls_answer_is_never_the_next_ones() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def slow(x: Any) -> Any:
+        if x[0] == 1:
+            started.set()
+            assert release.wait(DEADLINE_S)
+        return x
+
+    async def talk(port: int) -> list[float]:
+        async with AsyncClient(f"ws://127.0.0.1:{port}", dialect="vibe_rl") as client:
+            broken_off = asyncio.ensure_future(client.infer({"obs": np.array([1.0])}))
+            await asyncio.to_thread(started.wait, DEADLINE_S)
+            broken_off.cancel()
+            await asyncio.wait([broken_off])
+            assert broken_off.cancelled()
+            release.set()
+            return (await client.infer({"obs": np.array([2.0])})).actions.tolist()
+
+    with serving(slow) as live:
+        assert asyncio.run(talk(live.port)) == [2.0]
+
+
+def test_many_clients_share_one_loop() -> None:
+    async def one(port: int, number: int) -> None:
+        async with AsyncClient(f"ws://127.0.0.1:{port}", dialect="vibe_rl") as client:
+            for step in range(20):
+                sent = np.array([number * 100 + step], np.float32)
+                assert (await client.infer({"obs": sent})).actions.tolist() == sent.tolist()
+
+    async def talk(port: int) -> None:
+        await asyncio.gather(*(one(port, number) for number in range(20)))
+
+    with serving() as live:
+        asyncio.run(talk(live.port))
+
+
+def test_a_with_statement_connects_and_knows_the_metadata() -> None:
+    async def talk(port: int) -> bool:
+        async with AsyncClient(f"ws://127.0.0.1:{port}") as client:
+            return "policyserve" in client.metadata
+
+    with serving() as live:
+        assert asyncio.run(talk(live.port))

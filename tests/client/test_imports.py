@@ -1,0 +1,37 @@
+"""A robot's computer loads what a client needs, and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+import policyserve
+policyserve.{name}
+heavy = {{"tyro", "jax", "jaxlib", "equinox", "torch", "h11", "threadpoolctl", "gymnasium", "tensorstore"}}
+heavy |= {{"policyserve." + room for room in ("server", "engine", "cli", "policies")}}
+print(sorted(heavy & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+def test_importing_a_client_loads_no_server_and_no_framework(name: str) -> None:
+    program = [sys.executable, "-c", PROGRAM.format(name=name)]
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_importing_the_package_loads_not_even_numpy() -> None:
+    program = [sys.executable, "-c", "import sys, policyserve; print('numpy' in sys.modules)"]
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_public_name_can_be_had() -> None:
+    import policyserve
+
+    for name in policyserve.__all__:
+        assert getattr(policyserve, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = policyserve.nonsense

@@ -1,0 +1,435 @@
+"""What both clients promise, in every dialect: one body of tests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+from websockets.utils import accept_key
+
+from policyserve import AsyncClient, Client, Reply
+from policyserve.core.errors import (
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    RemoteError,
+    WireError,
+)
+from policyserve.core.policy import ActionChunk, FunctionPolicy, PolicyInput, open_spec
+from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.dialects.vibe_rl import VibeRL
+from tests.server.live import DEADLINE_S, Live, serving
+
+SPEC = PolicySpec("double", {"x": ArraySpec((2,))}, ArraySpec((2,)), metadata={"robot": "arm"})
+X = np.array([1, 2], np.float32)
+
+
+class AnyClient(Protocol):
+    def infer(self, observation: Mapping[str, Any]) -> Reply: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+class Waiting:
+    """An AsyncClient whose calls wait, so that both clients pass one body."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._client = AsyncClient(url, **options)
+        self._loop = asyncio.new_event_loop()
+
+    def infer(self, observation: Mapping[str, Any]) -> Reply:
+        return self._loop.run_until_complete(self._client.infer(observation))
+
+    def reset(self) -> None:
+        self._loop.run_until_complete(self._client.reset())
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.run_until_complete(self._client.close())
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._client.metadata
+
+    def end(self) -> None:
+        self.close()
+        self._loop.close()
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes a client of this kind: make(url, **options)."""
+    made: list[Any] = []
+
+    def of_kind(url: str, **options: Any) -> AnyClient:
+        client: Any = Client(url, **options) if request.param == "sync" else Waiting(url, **options)
+        made.append(client)
+        return client
+
+    yield of_kind
+    for client in made:
+        client.end() if isinstance(client, Waiting) else client.close()
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving(FunctionPolicy(lambda observation: {"actions": observation["x"] * 2, "note": "hi"}, SPEC)) as live:
+        yield live
+
+
+def url(live: Live) -> str:
+    return f"ws://127.0.0.1:{live.port}"
+
+
+dialects = pytest.mark.parametrize("dialect", ["vibe_rl", "openpi", "wall_x"])
+
+
+@dialects
+def test_infer_gives_actions_timing_and_all_that_the_wire_carried(make: Make, live: Live, dialect: str) -> None:
+    client = make(url(live), dialect=dialect)
+    client.infer({"x": X})
+    for _ in range(2):
+        reply = client.infer({"x": X})
+        assert reply.actions.tolist() == [2, 4]
+        assert reply.actions.dtype == np.float32
+        assert reply.timing
+        assert all(isinstance(value, float) for value in reply.timing.values())
+        assert len(reply) == len(list(reply)) > 0
+    reply = client.infer({"x": X})
+    if dialect == "vibe_rl":
+        assert set(reply) == {"action", "latency_ms"}
+        assert reply.timing["latency_ms"] == reply["latency_ms"] > 0
+    else:
+        assert reply["note"] == "hi"
+        assert {"infer_ms", "prev_total_ms"} <= reply.timing.keys()
+
+
+@dialects
+def test_metadata_is_what_the_server_greets_with(make: Make, live: Live, dialect: str) -> None:
+    client = make(url(live), dialect=dialect)
+    client.infer({"x": X})
+    if dialect == "vibe_rl":
+        assert client.metadata == {}
+    else:
+        assert client.metadata["robot"] == "arm"
+        assert client.metadata["spec"]["observation"]["x"]["shape"] == [2]
+
+
+@dialects
+def test_a_refusal_is_a_remote_error_with_the_reason(make: Make, live: Live, dialect: str) -> None:
+    client = make(url(live), dialect=dialect)
+    with pytest.raises(RemoteError, match=r"x: expected float32 \(2,\), got float32 \(3,\)") as caught:
+        client.infer({"x": np.zeros(3, np.float32)})
+    assert not isinstance(caught.value, ConnectionLost)
+    assert caught.value.close_code == (1008 if dialect == "vibe_rl" else None)
+    assert client.infer({"x": X}).actions.tolist() == [2, 4]
+
+
+@dialects
+def test_a_policys_failure_is_a_remote_error_and_the_client_recovers(make: Make, dialect: str) -> None:
+    def picky(observation: Any) -> Any:
+        if observation["x"][0] < 0:
+            raise RuntimeError("the arm fell off")
+        return observation["x"]
+
+    with serving(FunctionPolicy(picky, SPEC)) as live:
+        client = make(url(live), dialect=dialect)
+        with pytest.raises(RemoteError, match="the arm fell off"):
+            client.infer({"x": -X})
+        with suppress(RemoteError):  # where the error was a frame, the close that follows it may meet the next call
+            client.infer({"x": X})
+        assert client.infer({"x": X}).actions.tolist() == [1, 2]
+        client.close()
+
+
+@dialects
+def test_reset_starts_a_new_session(make: Make, dialect: str) -> None:
+    class Counter:
+        spec = open_spec("counter")
+
+        def infer(self, batch: list[PolicyInput]) -> Any:
+            counts = [(one.state or 0) + 1 for one in batch]
+            return [ActionChunk(np.array([count], np.float32), state=count) for count in counts]
+
+        def close(self) -> None: ...
+
+    with serving(Counter()) as live:
+        client = make(url(live), dialect=dialect)
+        counts = [client.infer({"x": X}).actions[0] for _ in range(3)]
+        client.reset()
+        assert [*counts, client.infer({"x": X}).actions[0]] == [1, 2, 3, 1]
+        client.close()
+        assert client.infer({"x": X}).actions[0] == 1  # a closed client opens again
+        client.close()
+
+
+@dialects
+def test_a_late_answer_is_a_deadline_exceeded_and_never_the_next_requests(make: Make, dialect: str) -> None:
+    release = threading.Event()
+
+    def slow(observation: Any) -> Any:
+        if observation["x"][0] == 1:
+            assert release.wait(DEADLINE_S)
+        return observation["x"]
+
+    with serving(FunctionPolicy(slow, SPEC)) as live:
+        client = make(url(live), dialect=dialect, timeout_s=0.3)
+        with pytest.raises(DeadlineExceeded, match="no answer"):
+            client.infer({"x": X})
+        release.set()
+        live.until(lambda server: server.stats.sessions_open == 0)
+        assert client.infer({"x": X * 5}).actions.tolist() == [5, 10]
+        client.close()
+
+
+@dialects
+def test_a_server_that_goes_is_a_connection_lost_and_its_successor_is_found(make: Make, dialect: str) -> None:
+    with serving(FunctionPolicy(lambda observation: observation["x"], SPEC)) as live:
+        port = live.port
+        client = make(url(live), dialect=dialect, timeout_s=10)
+        client.infer({"x": X})
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            client.infer({"x": X})
+    with serving(FunctionPolicy(lambda observation: observation["x"] * 3, SPEC), port=port):
+        assert client.infer({"x": X}).actions.tolist() == [3, 6]
+        client.close()
+
+
+@dialects
+def test_a_connection_that_breaks_mid_call_is_lost(make: Make, dialect: str) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def block(observation: Any) -> Any:
+        if observation["x"][0] == 1 and not started.is_set():  # not the zeros of the warm-up
+            started.set()
+            assert release.wait(DEADLINE_S)
+        return observation["x"]
+
+    with serving(FunctionPolicy(block, SPEC)) as live:
+        client = make(url(live), dialect=dialect)
+
+        def cut() -> None:
+            assert started.wait(DEADLINE_S)
+            assert live.server is not None
+            live.call(lambda: [one.abort() for one in live.server._connections.values()])  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        with pytest.raises(ConnectionLost):
+            client.infer({"x": X})
+        cutter.join()
+        release.set()
+        assert client.infer({"x": X}).actions.tolist() == [1, 2]
+        client.close()
+
+
+def test_a_refused_connection_is_lost_and_says_where(make: Make) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionLost, match=f"127.0.0.1:{port}"):
+        make(f"ws://127.0.0.1:{port}").infer({"x": X})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"\x00" * 9_000],
+)
+def test_a_peer_that_is_no_policy_server_is_a_connection_lost(make: Make, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(said)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        with pytest.raises(ConnectionLost):
+            make(f"ws://127.0.0.1:{listener.getsockname()[1]}").infer({"x": X})
+        speaker.join()
+
+
+def test_a_peer_that_says_nothing_is_a_deadline_exceeded(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(DeadlineExceeded, match="handshake"):
+        make(f"ws://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2).infer({"x": X})
+
+
+def test_a_server_that_never_greets_is_a_deadline_exceeded(make: Make) -> None:
+    release = threading.Event()
+
+    def load(_: Any) -> Any:
+        release.wait(DEADLINE_S)
+        raise ConfigError("never")
+
+    with serving(load=load) as live:
+        with pytest.raises(DeadlineExceeded):
+            make(url(live), dialect="openpi", timeout_s=0.2).infer({"x": X})
+        live.until(lambda server: server.stats.sessions_open == 0)
+        release.set()
+
+
+@dialects
+def test_a_server_whose_policy_failed_to_load_tells_why(make: Make, dialect: str) -> None:
+    def load(_: Any) -> Any:
+        raise ConfigError("no checkpoint in /data")
+
+    with serving(load=load) as live:
+        with pytest.raises(RemoteError, match="no checkpoint in /data"):
+            make(url(live), dialect=dialect).infer({"x": X})
+        live.until(lambda server: server.stats.sessions_open == 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["http://127.0.0.1:8000", "127.0.0.1:8000", "ws://", "ws://:8000", "ws://host:port", "ws://host:99999", ""],
+)
+def test_a_wrong_url_is_refused_at_once(make: Make, wrong: str) -> None:
+    with pytest.raises(ConfigError, match="url"):
+        make(wrong)
+
+
+def test_an_unknown_dialect_is_refused_at_once(make: Make) -> None:
+    with pytest.raises(ConfigError, match="openpi"):
+        make("ws://127.0.0.1:8000", dialect="klingon")
+
+
+@dialects
+def test_what_the_wire_cannot_carry_is_refused_and_nothing_is_sent(make: Make, live: Live, dialect: str) -> None:
+    client = make(url(live), dialect=dialect)
+    with pytest.raises(WireError):
+        client.infer({"x": np.array([None, None])})
+    assert client.infer({"x": X}).actions.tolist() == [2, 4]
+
+
+@dialects
+def test_large_observations_and_actions_pass(make: Make, dialect: str) -> None:
+    with serving(lambda observation: observation["x"]) as live:
+        sent = np.random.default_rng(0).integers(0, 255, (2, 1000, 1000, 3), np.uint8)
+        client = make(url(live), dialect=dialect)
+        assert np.array_equal(client.infer({"x": sent}).actions, sent)
+        client.close()
+
+
+def test_an_api_key_is_sent_as_a_header(make: Make) -> None:
+    keys: list[str | None] = []
+
+    def handle(peer: ServerConnection) -> None:
+        assert peer.request is not None
+        keys.append(peer.request.headers.get("Authorization"))
+
+    with plain_server(handle) as port, pytest.raises(ConnectionLost):
+        make(f"ws://127.0.0.1:{port}", dialect="vibe_rl", api_key="secret").infer({"x": X})
+    assert keys == ["Api-Key secret"]
+
+
+# The original vibe_rl server, imitated: it answers, and closes 1000 without a word on any error.
+
+
+@contextmanager
+def plain_server(handle: Callable[[ServerConnection], None], **options: Any) -> Iterator[int]:
+    with serve(handle, "127.0.0.1", 0, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.socket.getsockname()[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def original(peer: ServerConnection) -> None:
+    from policyserve.core.messages import Timing
+
+    wire = VibeRL()
+    for message in peer:
+        try:
+            (x,) = wire.read_request(message).observation.values()
+            assert x.shape == (2,)
+        except Exception:
+            return
+        sent = wire.write_reply(ActionChunk(x * 2), Timing(0, 0, 1.5))
+        assert isinstance(sent, bytes)
+        peer.send(sent)
+
+
+def test_the_original_server_is_served_by(make: Make) -> None:
+    with plain_server(original) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="vibe_rl")
+        for _ in range(3):
+            reply = client.infer({"obs": X})
+            assert reply.actions.tolist() == [2, 4]
+            assert reply.timing == {"latency_ms": 1.5}
+        with pytest.raises(ConnectionLost, match="without an answer") as caught:
+            client.infer({"obs": np.zeros(3)})
+        assert caught.value.close_code == 1000
+        assert client.infer({"obs": X}).actions.tolist() == [2, 4]
+        client.close()
+
+
+def test_an_answer_in_another_dialect_is_a_wire_error(make: Make) -> None:
+    def handle(peer: ServerConnection) -> None:
+        for _ in peer:
+            peer.send(b"\x81\xa1a\x01")
+
+    with plain_server(handle) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="vibe_rl")
+        with pytest.raises(WireError):
+            client.infer({"obs": X})
+        client.close()
+
+
+def test_a_greeting_that_is_none_leaves_no_connection_behind(make: Make) -> None:
+    gone = threading.Event()
+
+    def handle(peer: ServerConnection) -> None:
+        peer.send(b"\xc1")
+        with suppress(ConnectionClosed):
+            peer.recv(timeout=DEADLINE_S)
+        gone.set()
+
+    with plain_server(handle) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="openpi")
+        with pytest.raises(WireError):
+            client.infer({"obs": X})
+        assert gone.wait(DEADLINE_S), "the connection is still open"
+        client.close()
+
+
+def test_a_server_that_does_not_read_is_a_deadline_exceeded(make: Make) -> None:
+    release = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def shake_hands_and_stall() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                head = peer.recv(65536).decode()
+                (key,) = (line[19:] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key: "))
+                upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                peer.sendall(f"{upgrade}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+                assert release.wait(DEADLINE_S)
+
+        staller = threading.Thread(target=shake_hands_and_stall)
+        staller.start()
+        client = make(f"ws://127.0.0.1:{listener.getsockname()[1]}", dialect="vibe_rl", timeout_s=0.5)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                client.infer({"obs": np.zeros(16_000_000, np.float32)})
+        finally:
+            release.set()
+            staller.join()

@@ -1,0 +1,113 @@
+"""The tree of errors: whose fault, worth another try, and texts that wires and logs can carry."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from policyserve.core import errors
+from policyserve.core.dialect import close_code_of, close_reason
+from policyserve.core.errors import (
+    BadAction,
+    BadObservation,
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    MissingDependency,
+    NotReady,
+    Overloaded,
+    PolicyFailed,
+    PolicyserveError,
+    RemoteError,
+    WireError,
+)
+
+ALL = [
+    error
+    for _, error in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(error, PolicyserveError) and error is not PolicyserveError
+]
+
+
+def test_every_error_has_a_code_of_its_own_but_for_the_abstract_ones() -> None:
+    codes = [error.code for error in ALL if error is not errors.Refusal]
+    assert len(codes) == len(set(codes))
+    assert "internal" not in codes
+
+
+@pytest.mark.parametrize(
+    ("error", "blame", "retryable", "close_code"),
+    [
+        (WireError("", "a map", "a list"), "client", False, 1008),
+        (BadObservation("obs", "float32 (4,)", "float32 (3,)"), "client", False, 1008),
+        (Overloaded("full"), "server", True, 1013),
+        (DeadlineExceeded("late"), "server", True, 1013),
+        (NotReady("loading"), "server", True, 1013),
+        (PolicyFailed("it raised"), "server", False, 1011),
+        (BadAction("NaN"), "server", False, 1011),
+        (ConfigError("port"), "server", False, 1011),
+    ],
+)
+def test_blame_and_retryable_decide_the_close_code(
+    error: PolicyserveError, blame: str, retryable: bool, close_code: int
+) -> None:
+    assert (error.blame, error.retryable, close_code_of(error)) == (blame, retryable, close_code)
+
+
+def test_errors_are_also_what_python_programs_expect() -> None:
+    assert issubclass(DeadlineExceeded, TimeoutError)
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(MissingDependency, ImportError)
+    assert issubclass(ConnectionLost, RemoteError)
+    assert issubclass(BadAction, PolicyFailed)
+
+
+def test_a_refusal_reads_path_expected_got_hint() -> None:
+    error = WireError("obs/state", "float32 (4,)", "float32 (3,)", "cut it")
+    assert str(error) == "obs/state: expected float32 (4,), got float32 (3,); cut it"
+    assert (error.path, error.expected, error.got, error.hint) == (
+        "obs/state",
+        "float32 (4,)",
+        "float32 (3,)",
+        "cut it",
+    )
+
+
+def test_a_refusal_of_the_whole_frame_has_no_path() -> None:
+    assert str(WireError("", "a map", "a list")) == "expected a map, got a list"
+
+
+def test_a_missing_dependency_says_what_to_run() -> None:
+    assert "pip install 'policyserve[jax]'" in str(MissingDependency("jax", "jax"))
+
+
+def test_a_path_as_long_as_a_frame_leaves_room_for_expected_and_got() -> None:
+    """A client chooses its keys: one of a megabyte must not fill the log, nor push the reason out of a close frame."""
+    error = WireError("k" * 1_000_000, "a map", "a list")
+    assert len(str(error)) < 1_000
+    assert "expected a map, got a list" in close_reason(error)
+    assert error.path.startswith("kkkk")
+
+
+def test_a_clients_key_cannot_forge_log_lines() -> None:
+    text = str(WireError("obs\nERROR session 1: hacked\x1b[31m", "a map", "a list"))
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 123, "é" * 61, "x" * 10_000, "é" * 10_000, "🤖" * 1_000, "x" * 120 + "é" * 5, ""]
+)
+def test_a_close_reason_fits_its_frame(text: str) -> None:
+    reason = close_reason(PolicyFailed(text))
+    assert 0 < len(reason.encode("utf-8")) <= 123
+
+
+def test_a_short_close_reason_is_whole() -> None:
+    assert close_reason(PolicyFailed("x" * 123)) == "x" * 123
+    assert close_reason(PolicyFailed("x" * 124)).endswith("…")
+
+
+def test_a_close_reason_can_always_be_encoded() -> None:
+    """File names with undecodable bytes bring lone surrogates into a policy's exceptions."""
+    assert close_reason(PolicyFailed("cannot open /tmp/\udcff")).encode("utf-8")

@@ -1,0 +1,163 @@
+"""How a function, an object or a policy becomes a Policy, and how its answers are read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyserveError
+from policyserve.core.policy import (
+    ActionChunk,
+    FunctionPolicy,
+    Policy,
+    PolicyInput,
+    as_policy,
+    open_spec,
+    read_answer,
+    split_rows,
+)
+from policyserve.core.spec import ArraySpec, PolicySpec
+
+SPEC = PolicySpec("twice", {"x": ArraySpec((2,))}, ArraySpec((2,)), max_client_batch=8)
+
+
+def answers(
+    policy: Policy, *observations: Any, batch_size: int | None = None
+) -> Sequence[ActionChunk | PolicyserveError]:
+    return policy.infer([PolicyInput(observation, batch_size) for observation in observations])
+
+
+def actions(answer: ActionChunk | PolicyserveError) -> Any:
+    assert isinstance(answer, ActionChunk)
+    return answer.actions.tolist()
+
+
+class Doubler:
+    def __init__(self) -> None:
+        self.metadata = {"robot": "arm"}
+
+    def infer(self, observation: Any) -> Any:
+        return {"actions": observation * 2, "note": "twice"}
+
+
+class Whole:
+    spec = SPEC
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
+        return [ActionChunk(one.observation["x"] * 2) for one in batch]
+
+    def close(self) -> None: ...
+
+
+def test_a_policy_stays_itself() -> None:
+    policy = Whole()
+    assert as_policy(policy) is policy
+    assert isinstance(policy, Policy)
+
+
+def test_a_function_becomes_a_policy_named_after_it() -> None:
+    def twice(observation: Any) -> Any:
+        return observation * 2
+
+    policy = as_policy(twice)
+    assert policy.spec.name == "twice"
+    assert (policy.spec.observation, policy.spec.max_batch, policy.spec.max_client_batch) == (None, 1, 0)
+    assert actions(answers(policy, np.ones(2))[0]) == [2, 2]
+
+
+def test_an_object_with_infer_becomes_a_policy_with_its_metadata_and_extras() -> None:
+    policy = as_policy(Doubler())
+    (answer,) = answers(policy, np.ones(2))
+    assert actions(answer) == [2, 2]
+    assert isinstance(answer, ActionChunk)
+    assert answer.extras == {"note": "twice"}
+    assert policy.spec.metadata == {"robot": "arm"}
+    assert policy.spec.name == "Doubler"
+
+
+def test_a_callable_without_a_name_takes_its_types() -> None:
+    assert as_policy(functools.partial(np.add, 1)).spec.name == "partial"
+
+
+def test_a_spec_that_is_given_is_taken() -> None:
+    assert as_policy(lambda observation: observation, SPEC).spec is SPEC
+
+
+def test_metadata_that_is_no_map_is_left_out() -> None:
+    assert open_spec("p", metadata=lambda: {}).metadata == {}
+
+
+@pytest.mark.parametrize("thing", [None, 1, "policy", [], Doubler, int, object()])
+def test_what_cannot_answer_is_no_policy(thing: Any) -> None:
+    with pytest.raises(ConfigError, match="a policy is"):
+        as_policy(thing)
+
+
+def test_a_functions_exception_fails_its_own_input_alone() -> None:
+    def picky(observation: Any) -> Any:
+        if observation < 0:
+            raise KeyError("negative")
+        return observation
+
+    good, bad, last = answers(FunctionPolicy(picky, open_spec("picky")), 1, -1, 2)
+    assert actions(good) == 1
+    assert isinstance(bad, PolicyFailed)
+    assert "picky raised KeyError" in str(bad)
+    assert isinstance(bad.__cause__, KeyError)
+    assert actions(last) == 2
+
+
+def test_a_functions_own_refusal_passes_through() -> None:
+    error = BadObservation("x", "less", "more")
+
+    def refuse(observation: Any) -> Any:
+        raise error
+
+    assert answers(FunctionPolicy(refuse, open_spec("refuse")), 1)[0] is error
+
+
+def test_a_clients_batch_is_answered_row_by_row() -> None:
+    policy = FunctionPolicy(lambda observation: observation["x"] * 2, SPEC)
+    (answer,) = answers(policy, {"x": np.array([[1, 2], [3, 4]], np.float32)}, batch_size=2)
+    assert actions(answer) == [[2, 4], [6, 8]]
+
+
+def test_an_empty_batch_is_answered_without_the_function() -> None:
+    def never(observation: Any) -> Any:
+        raise AssertionError("called")
+
+    (answer,) = answers(FunctionPolicy(never, SPEC), {"x": np.zeros((0, 2), np.float32)}, batch_size=0)
+    assert isinstance(answer, ActionChunk)
+    assert answer.actions.shape == (0, 2)
+    assert answer.actions.dtype == np.float32
+
+
+@pytest.mark.parametrize("answer", [[1, 2], (1, 2), np.array([1, 2]), {"actions": [1, 2]}, {"action": [1, 2]}])
+def test_an_answer_may_be_numbers_or_a_map(answer: Any) -> None:
+    assert read_answer(answer).actions.tolist() == [1, 2]
+
+
+def test_a_chunk_is_read_as_it_is() -> None:
+    chunk = ActionChunk(np.zeros(2), state="s")
+    assert read_answer(chunk) is chunk
+
+
+def test_a_map_without_actions_names_its_keys() -> None:
+    with pytest.raises(BadAction, match="movement"):
+        read_answer({"movement": [1, 2]})
+
+
+def test_a_ragged_answer_is_a_bad_action() -> None:
+    with pytest.raises(BadAction):
+        read_answer([[1], [1, 2]])
+
+
+def test_rows_of_a_nested_batch_keep_their_texts() -> None:
+    rows = split_rows({"a": {"x": np.arange(4).reshape(2, 2)}, "prompt": "go", "names": ["one"]}, 2)
+    assert [row["a"]["x"].tolist() for row in rows] == [[0, 1], [2, 3]]
+    assert all(row["prompt"] == "go" and row["names"] == ["one"] for row in rows)
+    assert split_rows({"x": np.zeros((0, 2))}, 0) == []

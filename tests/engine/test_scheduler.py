@@ -1,0 +1,226 @@
+"""Requests in, outcomes back: the scheduler over a runner whose batches the test ends by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.batcher import Batcher
+from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyFailed
+from policyserve.core.policy import ActionChunk
+from policyserve.core.session import Answered, Outcome
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.runner import OnDone, OnStage, Task, ThreadRunner
+from policyserve.engine.scheduler import Scheduler
+
+
+class HandRunner:
+    """Keeps the batch that runs until the test ends it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+        self.forgotten: list[Hashable] = []
+        self._on_done: OnDone | None = None
+
+    async def start(self, on_stage: OnStage) -> PolicySpec:
+        return PolicySpec("hand", None, None)
+
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        assert self._on_done is None, "one batch at a time"
+        self.batches.append([task.observation for task in batch])
+        self._on_done = on_done
+
+    def end_batch(self) -> None:
+        on_done, self._on_done = self._on_done, None
+        assert on_done is not None
+        on_done([Answered(ActionChunk(np.array(one)), 0.0, 0.0) for one in self.batches[-1]])
+
+    def forget(self, session: Hashable) -> None:
+        self.forgotten.append(session)
+
+    async def close(self, timeout_s: float) -> None: ...
+
+
+class Bench:
+    """A scheduler and the outcomes that came back, in the order of their coming."""
+
+    def __init__(self, max_batch: int = 2, max_queue: int = 4, request_timeout_s: float = 1_000.0) -> None:
+        self.runner = HandRunner()
+        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue), request_timeout_s)
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.changed = asyncio.Event()
+
+    def submit(self, session: Hashable, name: str) -> None:
+        def note(outcome: Outcome) -> None:
+            self.outcomes.append((name, outcome))
+            self.changed.set()
+
+        self.scheduler.submit(Task(session, name), time.monotonic(), note)
+
+    @property
+    def answers(self) -> list[tuple[str, str]]:
+        return [(name, str(one.chunk.actions)) for name, one in self.outcomes if isinstance(one, Answered)]
+
+
+def run(talk: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(talk(), 30)
+
+    asyncio.run(bounded())
+
+
+def test_the_first_request_starts_at_once_and_those_behind_it_share_the_next_batch() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        bench.submit(1, "a")
+        assert bench.runner.batches == [["a"]]
+        for session, name in ((1, "b"), (2, "c"), (3, "d")):
+            bench.submit(session, name)
+        bench.runner.end_batch()
+        assert bench.runner.batches[1] == ["c", "d"]
+        bench.runner.end_batch()
+        assert bench.runner.batches[2] == ["b"]
+        bench.runner.end_batch()
+        assert bench.answers == [("a", "a"), ("c", "c"), ("d", "d"), ("b", "b")]
+
+    run(talk)
+
+
+def test_the_next_batch_starts_before_the_replies_are_written() -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=1)
+        batches_at_reply: list[int] = []
+        bench.scheduler.submit(Task(1, "a"), 0.0, lambda _: batches_at_reply.append(len(bench.runner.batches)))
+        bench.submit(2, "b")
+        bench.runner.end_batch()
+        assert batches_at_reply == [2]
+        bench.runner.end_batch()
+
+    run(talk)
+
+
+def test_a_full_queue_refuses_and_loses_nothing() -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=1, max_queue=2)
+        for number in range(3):
+            bench.submit(number, str(number))
+        with pytest.raises(Overloaded):
+            bench.submit(9, "too many")
+        for _ in range(3):
+            bench.runner.end_batch()
+        assert [name for name, _ in bench.answers] == ["0", "1", "2"]
+
+    run(talk)
+
+
+def test_a_request_that_waits_past_its_deadline_is_told_and_never_runs() -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=1, request_timeout_s=0.02)
+        bench.submit(1, "runs")
+        bench.submit(2, "waits")
+        await bench.changed.wait()
+        ((name, outcome),) = bench.outcomes
+        assert name == "waits"
+        assert isinstance(outcome, DeadlineExceeded)
+        bench.runner.end_batch()
+        assert bench.runner.batches == [["runs"]]
+        assert bench.answers == [("runs", "runs")]
+        await bench.scheduler.drained()
+        # The alarm is set anew for whoever waits next.
+        bench.changed.clear()
+        bench.submit(1, "runs")
+        bench.submit(2, "waits again")
+        await bench.changed.wait()
+        assert bench.outcomes[-1][0] == "waits again"
+        bench.runner.end_batch()
+
+    run(talk)
+
+
+def test_a_forgotten_sessions_requests_are_dropped_and_others_go_on() -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=1)
+        bench.submit(1, "a")
+        bench.submit(1, "b")
+        bench.submit(2, "c")
+        bench.scheduler.forget(1)
+        assert bench.runner.forgotten == [1]
+        bench.runner.end_batch()
+        bench.runner.end_batch()
+        assert bench.runner.batches == [["a"], ["c"]]
+        await bench.scheduler.drained()
+
+    run(talk)
+
+
+def test_drained_waits_for_what_runs_and_what_waits() -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=1)
+        await bench.scheduler.drained()
+        bench.submit(1, "a")
+        bench.submit(2, "b")
+        waiting = asyncio.ensure_future(bench.scheduler.drained())
+        for _ in range(2):
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            bench.runner.end_batch()
+        await waiting
+        assert len(bench.answers) == 2
+
+    run(talk)
+
+
+def test_one_listeners_exception_does_not_cost_the_others_their_answers(caplog: pytest.LogCaptureFixture) -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=2)
+
+        def fall(_: Outcome) -> None:
+            raise RuntimeError("a bug of ours")
+
+        bench.submit(0, "first")
+        bench.scheduler.submit(Task(1, "a"), time.monotonic(), fall)
+        bench.submit(2, "b")
+        bench.runner.end_batch()
+        bench.runner.end_batch()
+        assert [name for name, _ in bench.answers] == ["first", "b"]
+        await bench.scheduler.drained()
+        assert "a bug of ours" in caplog.text
+
+    run(talk)
+
+
+def test_over_a_real_thread_every_request_gets_its_own_answer() -> None:
+    def double(batch: Sequence[Any]) -> list[ActionChunk | PolicyFailed]:
+        return [
+            ActionChunk(np.array(one.observation * 2)) if one.observation % 7 else PolicyFailed("7") for one in batch
+        ]
+
+    class Doubler:
+        spec = PolicySpec("double", None, None, max_batch=5)
+
+        def infer(self, batch: Sequence[Any]) -> Any:
+            return double(batch)
+
+        def close(self) -> None: ...
+
+    async def talk() -> None:
+        runner = ThreadRunner(lambda _: Doubler())
+        await runner.start(lambda _: None)
+        scheduler = Scheduler(runner, Batcher(5, 10_000), 1_000.0)
+        seen: dict[int, Outcome] = {}
+        for number in range(500):
+            scheduler.submit(
+                Task(number % 11, number), time.monotonic(), lambda one, number=number: seen.update({number: one})
+            )
+        await scheduler.drained()
+        assert len(seen) == 500
+        for number, outcome in seen.items():
+            assert isinstance(outcome, PolicyFailed) if number % 7 == 0 else outcome.chunk.actions == number * 2  # type: ignore[union-attr]
+        await runner.close(5)
+
+    run(talk)

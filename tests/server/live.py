@@ -1,0 +1,247 @@
+"""A real server on a free port, in a thread of its own, and a raw TCP peer for what no client library would send."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import msgpack
+import numpy as np
+from websockets.sync.client import ClientConnection, connect
+
+from policyserve.core.policy import as_policy
+from policyserve.dialects.vibe_rl import VibeRL
+from policyserve.engine.runner import LoadPolicy
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import Server
+
+T = TypeVar("T")
+DEADLINE_S = 30.0  # generous: only a bug reaches it
+WIRE = VibeRL()
+
+
+class Live:
+    """A running server, seen from another thread."""
+
+    def __init__(self, load: LoadPolicy, settings: dict[str, Any]) -> None:
+        self._load = load
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave: asyncio.Event | None = None
+        self._listens = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="server")
+        self._error: BaseException | None = None
+        self.server: Server | None = None
+        self.port = 0
+        self.complaints: list[str] = []  # of the event loop: exceptions that nobody caught
+        self.tasks_left: list[str] = []
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._listens.wait(DEADLINE_S)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._listens.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(lambda _, context: self.complaints.append(repr(context)))
+        self._leave = asyncio.Event()
+        config = ServerConfig(**{"host": "127.0.0.1", "port": 0, **self._settings})
+        async with Server(self._load, config) as self.server:
+            self.port = self.server.address[1]
+            self._listens.set()
+            await self._leave.wait()
+        await asyncio.sleep(0)
+        self.tasks_left = [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The result of `function`, called in the server's event loop."""
+        assert self._loop is not None
+
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(DEADLINE_S)
+
+    def ready(self) -> None:
+        """Wait for the policy; raises what loading raised."""
+        assert self._loop is not None
+        assert self.server is not None
+        asyncio.run_coroutine_threadsafe(self.server.ready(), self._loop).result(DEADLINE_S)
+
+    def until(self, condition: Callable[[Server], bool]) -> None:
+        """Wait until the server is so."""
+        assert self._loop is not None
+
+        async def wait() -> None:
+            assert self.server is not None
+            while not condition(self.server):  # noqa: ASYNC110 - any state of the server, and nobody tells of its change
+                await asyncio.sleep(0.002)
+
+        asyncio.run_coroutine_threadsafe(wait(), self._loop).result(DEADLINE_S)
+
+    def stop(self) -> None:
+        """Have the server end as a signal would; returns at once."""
+        assert self._loop is not None
+        assert self._leave is not None
+        with suppress(RuntimeError):  # it has ended already
+            self._loop.call_soon_threadsafe(self._leave.set)
+
+    def join(self) -> None:
+        """Wait for its end; raises what it raised."""
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the server did not end"
+        if self._error is not None:
+            raise self._error
+
+    # Peers
+
+    def url(self, path: str = "/vibe_rl") -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def websocket(self, path: str = "/vibe_rl", **options: Any) -> ClientConnection:
+        """A plain `websockets` client."""
+        return connect(self.url(path), **{"compression": None, "max_size": None, "close_timeout": 5, **options})
+
+    def tcp(self) -> socket.socket:
+        peer = socket.create_connection(("127.0.0.1", self.port))
+        peer.settimeout(DEADLINE_S)
+        return peer
+
+    def http(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, dict[str, str]]:
+        """An HTTP answer: status, body, headers in lower case."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read(), {key.lower(): value for key, value in response.getheaders()}
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        """Whether a new session with a good request gets the right answer (of an echo policy)."""
+        with self.websocket() as peer:
+            return ask(peer, 41.0) == 41.0
+
+
+@contextmanager
+def serving(policy: Any = lambda x: x, *, load: LoadPolicy | None = None, **settings: Any) -> Iterator[Live]:
+    """Serve a policy (an echo, unless told) and check at the end that the server leaves nothing behind."""
+    ready = None if load else as_policy(policy)
+    live = Live(load or (lambda _: ready), settings)  # type: ignore[arg-type, return-value]
+    live.start()
+    try:
+        if load is None:
+            live.ready()
+        yield live
+    finally:
+        live.stop()
+        live.join()
+    assert live.complaints == []
+    assert live.tasks_left == []
+    assert live.server is not None
+    assert live.server.stats.sessions_open == 0
+    gc.collect()  # a transport that nobody closed warns here, and warnings are errors
+
+
+def frame(x: Any, **more: Any) -> bytes:
+    """A good vibe_rl request."""
+    sent = WIRE.write_request({"obs": np.asarray(x, np.float32), **more})
+    assert isinstance(sent, bytes)
+    return sent
+
+
+def request(dtype: Any = "<f4", shape: Any = (1,), data: Any = bytes(4)) -> bytes:
+    """A vibe_rl request whose parts may lie."""
+    return packed({"obs": data, "__meta__": {"obs": {"dtype": dtype, "shape": shape}}})
+
+
+def packed(message: Any) -> bytes:
+    sent = msgpack.packb(message)
+    assert isinstance(sent, bytes)
+    return sent
+
+
+def answer(received: Any) -> float:
+    """The one number in a vibe_rl reply."""
+    return float(WIRE.read_reply(received).actions.ravel()[0])
+
+
+def ask(peer: ClientConnection, x: float) -> float:
+    """Send one number, get one number."""
+    peer.send(frame([x]))
+    return answer(peer.recv(timeout=DEADLINE_S))
+
+
+HANDSHAKE = (
+    b"GET /vibe_rl HTTP/1.1\r\nHost: robot\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+def open_raw(live: Live, more: bytes = b"") -> tuple[socket.socket, bytes]:
+    """A WebSocket over bare TCP: the socket, and the response's head."""
+    peer = live.tcp()
+    peer.sendall(HANDSHAKE + more + b"\r\n")
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = peer.recv(1)
+        assert byte, head
+        head += byte
+    return peer, head
+
+
+def masked(opcode: int, payload: bytes, *, fin: bool = True, length: int | None = None) -> bytes:
+    """A client's WebSocket frame, masked with zeros; `length` may lie."""
+    size = len(payload) if length is None else length
+    if size < 126:
+        head = bytes([0x80 | size])
+    elif size < 1 << 16:
+        head = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        head = b"\xff" + size.to_bytes(8, "big")
+    return bytes([(0x80 if fin else 0) | opcode]) + head + bytes(4) + payload
+
+
+def read_frame(peer: socket.socket) -> tuple[int, bytes]:
+    """The server's next frame: opcode and payload."""
+    first, second = _exactly(peer, 2)
+    assert first & 0x70 == 0, "no extension was negotiated"
+    size = second & 0x7F
+    if size == 126:
+        size = int.from_bytes(_exactly(peer, 2), "big")
+    elif size == 127:
+        size = int.from_bytes(_exactly(peer, 8), "big")
+    return first & 0x0F, _exactly(peer, size)
+
+
+def _exactly(peer: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = peer.recv(size - len(data))
+        if not more:
+            raise EOFError(data)
+        data += more
+    return data
+
+
+def until_eof(peer: socket.socket) -> bytes:
+    """All that the server still sends."""
+    data = b""
+    while more := peer.recv(65536):
+        data += more
+    return data

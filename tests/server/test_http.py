@@ -1,0 +1,230 @@
+"""Plain HTTP on the robots' port: every request gets a whole answer, never a dropped connection."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from policyserve.core.policy import Policy, as_policy
+from policyserve.core.stats import Stats
+from policyserve.server.http import Health, is_route, respond
+from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, frame, serving, until_eof
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving() as live:
+        yield live
+
+
+def exchange(live: Live, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send raw bytes; the status, headers and body of the answer, which must be whole and end the connection."""
+    with live.tcp() as peer:
+        peer.sendall(sent)
+        return parse(until_eof(peer))
+
+
+def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    assert "content-length" in headers, data
+    return int(status.split()[1]), headers, body
+
+
+# The table of routes
+
+
+def test_routes_are_pure() -> None:
+    health = Health(Stats(requests=4, total_latency_ms=5.0), stage="")
+    assert json.loads(respond("GET", "/healthz", health).body) == {
+        "status": "ok",
+        "requests": 4,
+        "avg_latency_ms": 1.25,
+    }
+    assert respond("GET", "/readyz", health).status == 200
+    assert respond("GET", "/readyz", Health(Stats(), "loading")).status == 503
+    assert respond("POST", "/healthz", health).status == 405
+    assert respond("GET", "/", health).status == 404
+    assert is_route("/healthz")
+    assert not is_route("/vibe_rl")
+
+
+def test_the_founding_json_is_there_before_the_first_request() -> None:
+    body = respond("GET", "/healthz", Health(Stats(), "")).body
+    assert json.loads(body) == {"status": "ok", "requests": 0, "avg_latency_ms": 0.0}
+    assert b" " not in body
+
+
+# Over a socket
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/healthz?full=1"])
+def test_healthz_is_the_founding_json(live: Live, path: str) -> None:
+    status, body, headers = live.http("GET", path)
+    assert status == 200
+    assert headers["content-type"] == "application/json"
+    assert int(headers["content-length"]) == len(body)
+    assert json.loads(body)["status"] == "ok"
+
+
+def test_healthz_counts_requests() -> None:
+    with serving() as live, live.websocket() as peer:
+        for number in range(3):
+            ask(peer, number)
+        health = json.loads(live.http("GET", "/healthz")[1])
+        assert health["requests"] == 3
+        assert health["avg_latency_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/nope", 404),
+        ("GET", "/vibe_rl", 404),
+        ("POST", "/nope", 404),
+        ("POST", "/healthz", 405),
+        ("PUT", "/healthz", 405),
+        ("DELETE", "/readyz", 405),
+        ("OPTIONS", "/healthz", 405),
+    ],
+)
+def test_other_requests_get_a_proper_refusal(live: Live, method: str, path: str, status: int) -> None:
+    got, body, headers = live.http(method, path)
+    assert got == status
+    assert int(headers["content-length"]) == len(body) > 0
+    assert headers.get("allow") == ("GET" if status == 405 else None)
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 900_000, 20_000_000])
+def test_a_refused_body_does_not_cost_its_sender_the_answer(live: Live, size: int) -> None:
+    assert live.http("POST", "/act", bytes(size))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nope"])
+def test_head_gets_a_head_alone(live: Live, path: str) -> None:
+    status, headers, body = exchange(live, b"HEAD %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+    assert 400 <= status < 500
+    assert int(headers["content-length"]) > 0
+    assert body == b""
+
+
+RAW: dict[str, tuple[bytes, int]] = {
+    "HTTP/1.0": (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+    "HTTP/1.1 without a host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+    "garbage": (b"\x00\x01\x02 hello\r\n\r\n", 400),
+    "garbage without an end": (b"\xff" * 20_000, 431),
+    "a TLS hello": (bytes.fromhex("1603010200010001fc0303") + bytes(range(200)), 400),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
+    "a header of 400 kB": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 400_000 + b"\r\n\r\n", 431),
+    "ten thousand headers": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 10_000 + b"\r\n", 431),
+    "a handshake without a key": (HANDSHAKE.replace(b"Sec-WebSocket-Key", b"X-Key") + b"\r\n", 400),
+    "a handshake of version 8": (HANDSHAKE.replace(b"Version: 13", b"Version: 8") + b"\r\n", 426),
+    "a handshake by POST": (HANDSHAKE.replace(b"GET", b"POST") + b"\r\n", 404),
+    "a handshake on a page": (HANDSHAKE.replace(b"/vibe_rl", b"/healthz") + b"\r\n", 200),
+    "a handshake with a long cookie": (HANDSHAKE + b"Cookie: " + b"y" * 10_000 + b"\r\n\r\n", 400),
+    "a handshake with bare newlines": (HANDSHAKE.replace(b"\r\n", b"\n") + b"\n", 400),
+    "a handshake with a body": (HANDSHAKE + b"Content-Length: 3\r\n\r\nabc", 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "status"), RAW.values(), ids=RAW.keys())
+def test_whatever_speaks_to_the_port_gets_an_http_answer(live: Live, sent: bytes, status: int) -> None:
+    got, headers, body = exchange(live, sent)
+    assert got // 100 == status // 100
+    if sent.startswith((b"GET /healthz", b"\x00", b"PRI", b"SSH")):
+        assert got == status
+    assert int(headers["content-length"]) == len(body)
+    assert live.answers()
+
+
+def test_a_request_byte_by_byte_is_answered(live: Live) -> None:
+    with live.tcp() as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n":
+            peer.send(bytes([byte]))
+        assert parse(until_eof(peer))[0] == 200
+
+
+def test_a_peer_that_ends_its_side_first_still_reads_the_answer(live: Live) -> None:
+    with live.tcp() as peer:
+        peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        peer.shutdown(socket.SHUT_WR)
+        assert parse(until_eof(peer))[0] == 200
+
+
+def test_a_handshake_that_never_ends_is_told_so() -> None:
+    with serving(handshake_timeout_s=0.05) as live:
+        for sent in (b"", b"GET /hea", HANDSHAKE, b"SSH-2.0-OpenSSH_9.6\r\n"):
+            assert exchange(live, sent)[0] == 408
+        assert live.answers()
+
+
+def test_a_thousand_connections_that_say_nothing_disturb_nobody() -> None:
+    with serving() as live:
+        idle = [live.tcp() for _ in range(200)]
+        assert live.answers()
+        for peer in idle:
+            peer.close()
+
+
+# While the policy is busy
+
+
+def test_pages_answer_from_the_first_moment_while_the_policy_loads() -> None:
+    release = threading.Event()
+
+    def load(on_stage: Callable[[str], None]) -> Policy:
+        on_stage("reading weights")
+        assert release.wait(DEADLINE_S)
+        return as_policy(lambda x: x)
+
+    with serving(load=load) as live:
+        assert live.http("GET", "/healthz")[0] == 200
+        live.until(lambda server: server.health().stage == "reading weights")
+        status, body, _ = live.http("GET", "/readyz")
+        assert status == 503
+        assert json.loads(body)["stage"] == "reading weights"
+        release.set()
+        live.ready()
+        assert live.http("GET", "/readyz")[0] == 200
+
+
+def test_pages_answer_and_sessions_open_while_a_call_blocks() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def block(x: Any) -> Any:
+        started.set()
+        assert release.wait(DEADLINE_S)
+        return x
+
+    with serving(block) as live, live.websocket() as peer:
+        peer.send(frame([1.0]))
+        assert started.wait(DEADLINE_S)
+        assert live.http("GET", "/healthz")[0] == 200
+        assert live.http("GET", "/readyz")[0] == 200
+        with live.websocket() as other:
+            assert other.ping().wait(DEADLINE_S)
+        assert peer.ping().wait(DEADLINE_S)
+        release.set()
+        peer.recv(timeout=DEADLINE_S)
+
+
+def test_a_full_server_says_so_in_http() -> None:
+    with serving(max_sessions=2) as live:
+        with live.websocket() as first, live.websocket():
+            with pytest.raises(InvalidStatus) as caught:
+                live.websocket()
+            assert caught.value.response.status_code == 503
+            assert b"2 sessions are open" in (caught.value.response.body or b"")
+            assert live.http("GET", "/healthz")[0] == 200
+            assert ask(first, 1.0) == 1.0
+        live.until(lambda server: server.stats.sessions_open == 0)
+        assert live.answers()

@@ -1,0 +1,271 @@
+"""Starting, stopping, and what the constructor takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+import policyserve
+from policyserve.core.errors import ConfigError
+from policyserve.core.spec import PolicySpec
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import PolicyServer, Server
+from tests.server.live import DEADLINE_S, answer, ask, frame, serving
+
+
+def close_of(peer: Any) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as caught:
+        peer.recv(timeout=DEADLINE_S)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+def gate(started: threading.Event, release: threading.Event) -> Any:
+    def wait(x: Any) -> Any:
+        started.set()
+        assert release.wait(DEADLINE_S)
+        return x
+
+    return wait
+
+
+# Stopping
+
+
+def test_a_stopping_server_answers_what_is_in_flight_then_closes_1001() -> None:
+    started, release = threading.Event(), threading.Event()
+    with serving(gate(started, release)) as live:
+        with live.websocket() as busy, live.websocket() as idle:
+            for number in range(3):
+                busy.send(frame([number]))
+            live.until(lambda server: server.scheduler is not None and server.scheduler._batcher.queued == 2)  # pyright: ignore[reportPrivateUsage]
+            live.stop()
+            assert close_of(idle) == (1001, "the server is stopping")
+            with pytest.raises(OSError, match="refused"):
+                live.tcp()
+            busy.send(frame([9.0]))  # comes too late: it is not answered
+            release.set()
+            assert [answer(busy.recv(timeout=DEADLINE_S)) for _ in range(3)] == [0, 1, 2]
+            assert close_of(busy) == (1001, "the server is stopping")
+        live.join()
+
+
+def test_a_stopping_server_waits_no_longer_than_it_was_told() -> None:
+    started, release = threading.Event(), threading.Event()
+    with serving(gate(started, release), drain_s=0.05) as live:
+        with live.websocket() as busy:
+            busy.send(frame([1.0]))
+            assert started.wait(DEADLINE_S)
+            live.stop()
+            assert close_of(busy)[0] == 1001
+        release.set()
+        live.join()
+
+
+def test_connections_that_are_no_session_end_with_the_server() -> None:
+    with serving() as live:
+        idle = live.tcp()
+        half = live.tcp()
+        half.sendall(b"GET /hea")
+        assert live.answers()
+        live.stop()
+        live.join()
+        for peer in (idle, half):
+            assert peer.recv(1000) == b""
+            peer.close()
+
+
+def test_a_server_that_still_loads_stops() -> None:
+    release = threading.Event()
+
+    def load(_: Any) -> Any:
+        release.wait(DEADLINE_S)
+        raise ConfigError("too late")
+
+    with serving(load=load) as live:
+        with live.websocket() as early:
+            early.send(frame([1.0]))
+            assert early.ping().wait(DEADLINE_S)
+            live.stop()
+            assert close_of(early) == (1001, "the server is stopping")
+        release.set()
+        live.join()
+
+
+PROGRAM = """
+import sys, policyserve
+server = policyserve.Server(lambda _: policyserve.as_policy(lambda x: x), policyserve.ServerConfig("127.0.0.1", 0))
+import asyncio
+async def main():
+    await server.run(on_ready=lambda spec: print(server.address[1], flush=True))
+asyncio.run(main())
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_without_a_traceback(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        port = int(program.stdout.readline())
+
+        async def talk() -> int:
+            async with connect(f"ws://127.0.0.1:{port}/vibe_rl") as peer:
+                await peer.send(frame([1.0]))
+                assert answer(await peer.recv()) == 1.0
+                os.kill(program.pid, number)
+                await asyncio.wait_for(peer.wait_closed(), DEADLINE_S)
+                assert peer.close_code is not None
+                return peer.close_code
+
+        assert asyncio.run(talk()) == 1001
+        assert program.wait(DEADLINE_S) == 0
+        assert program.stdout.read() == b"ended\n"
+        assert program.stderr.read() == b""
+
+
+# Starting
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
+            asyncio.run(PolicyServer(lambda x: x, "127.0.0.1", port).run())
+
+
+@pytest.mark.parametrize("host", ["256.0.0.1", "no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_named(host: str) -> None:
+    with pytest.raises(ConfigError, match=host):
+        asyncio.run(PolicyServer(lambda x: x, host, 0).run())
+
+
+def test_run_raises_what_loading_raised() -> None:
+    def load(_: Any) -> Any:
+        raise ConfigError("no checkpoint")
+
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        asyncio.run(Server(load, ServerConfig("127.0.0.1", 0)).run())
+
+
+def test_run_ends_at_stop_and_tells_when_it_is_ready() -> None:
+    seen: list[PolicySpec] = []
+    server = PolicyServer(lambda x: x, "127.0.0.1", 0)
+
+    def ready(spec: PolicySpec) -> None:
+        seen.append(spec)
+        server.stop()
+
+    asyncio.run(asyncio.wait_for(server.run(on_ready=ready), DEADLINE_S))
+    assert len(seen) == 1
+
+
+def test_a_second_stop_ends_the_drain() -> None:
+    started, release = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        server = PolicyServer(gate(started, release), "127.0.0.1", 0, config=ServerConfig(drain_s=1_000))
+        running = asyncio.ensure_future(server.run())
+        await asyncio.sleep(0)
+        while not server._connections:  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.01)
+            if not server._numbers:  # pyright: ignore[reportPrivateUsage]
+                peer = await connect(f"ws://127.0.0.1:{server.address[1]}/vibe_rl")
+                await peer.send(frame([1.0]))
+        await asyncio.to_thread(started.wait, DEADLINE_S)
+        server.stop()
+        await asyncio.sleep(0)
+        server.stop()
+        await asyncio.wait_for(running, DEADLINE_S)
+        release.set()
+
+    asyncio.run(main())
+
+
+def test_the_context_manager_serves_any_kind_of_policy_on_a_free_port() -> None:
+    class Object:
+        def infer(self, observation: Any) -> Any:
+            return {"actions": observation * 2}
+
+    async def main(policy: Any) -> float:
+        async with PolicyServer(policy, "127.0.0.1", port=0) as server:
+            host, port = server.address
+            await server.ready()
+            async with connect(f"ws://{host}:{port}/vibe_rl") as peer:
+                await peer.send(frame([4.0]))
+                got = answer(await peer.recv())
+            assert isinstance(server, PolicyServer)
+            assert server._request_count == 1  # pyright: ignore[reportPrivateUsage]
+            assert server._total_latency_ms > 0  # pyright: ignore[reportPrivateUsage]
+            with pytest.raises(AttributeError):
+                server._request_count = 2  # type: ignore[misc]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+            return got
+
+    assert asyncio.run(main(Object())) == 8.0
+    assert asyncio.run(main(lambda x: x + 1)) == 5.0
+
+
+def test_an_address_before_the_start_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="start it first"):
+        _ = PolicyServer(lambda x: x).address
+
+
+def test_the_policys_close_is_called_at_the_end() -> None:
+    closed = threading.Event()
+
+    class Closing:
+        spec = policyserve.PolicySpec("closing", None, None)
+
+        def infer(self, batch: Any) -> Any:
+            return [policyserve.ActionChunk(np.zeros(1)) for _ in batch]
+
+        def close(self) -> None:
+            closed.set()
+
+    with serving(Closing()) as live, live.websocket() as peer:
+        assert ask(peer, 1.0) == 0.0
+        assert not closed.is_set()
+    assert closed.is_set()
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("port", -1),
+        ("port", 65_536),
+        ("dialect", "klingon"),
+        ("drain_s", -1.0),
+        ("request_timeout_s", 0.0),
+        ("max_frame_mib", 0.0),
+        ("max_sessions", 0),
+        ("max_pending", 0),
+        ("max_queue", 0),
+        ("handshake_timeout_s", -1.0),
+        ("ping_interval_s", 0.0),
+        ("ping_timeout_s", 0.0),
+        ("first_frame_timeout_s", 0.0),
+        ("hello_grace_ms", -1.0),
+        ("drain_s", float("nan")),
+        ("request_timeout_s", float("nan")),
+    ],
+)
+def test_a_setting_out_of_bounds_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{field}: expected .* got {value!r}"):
+        ServerConfig(**{field: value})
