@@ -85,6 +85,7 @@ async def _talk(peer: ClientConnection, ledger: Ledger, dice: random.Random, goe
             ledger["sent"] += 1
             await peer.send(BAD)
         if not await _collect(peer, ledger, sent):
+            ledger["closed"] += errs
             return
         if errs:
             await _expect_refusal(peer, ledger)

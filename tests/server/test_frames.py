@@ -90,7 +90,10 @@ def test_a_bad_frame_closes_1008_with_a_reason_and_others_go_on(live: Live, sent
 BAD_OBSERVATIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wrong key": ({"obz": np.zeros(4)}, ["obs: expected float32 (4,)", "got keys obz", "did you mean 'obs'"]),
     "wrong shape": ({"obs": np.zeros(3)}, ["obs: expected float32 (4,)", "got float64 (3,)"]),
-    "a batch": ({"obs": np.zeros((2, 4))}, ["obs: expected float32 (4,)", "got float64 (2, 4); this policy takes one at a time", "one at a time"]),
+    "a batch": (
+        {"obs": np.zeros((2, 4))},
+        ["obs: expected float32 (4,)", "got float64 (2, 4); this policy takes one at a time", "one at a time"],
+    ),
 }
 
 

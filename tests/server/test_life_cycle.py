@@ -127,8 +127,8 @@ def test_a_signal_ends_it_without_a_traceback(number: signal.Signals) -> None:
                 assert answer(await peer.recv()) == 1.0
                 os.kill(program.pid, number)
                 await asyncio.wait_for(peer.wait_closed(), DEADLINE_S)
-                assert peer.close_code is not None
-                return peer.close_code
+                assert peer.protocol.close_code is not None
+                return peer.protocol.close_code
 
         assert asyncio.run(talk()) == 1001
         assert program.wait(DEADLINE_S) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError
 from policyserve.core.messages import Frame, Observation, Reply
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -70,7 +76,7 @@ class AsyncClient:
             connection = await connect(self._url, **connect_options(self._api_key, _left(deadline)))
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, InvalidHandshake) as error:
+        except (OSError, EOFError, ValueError, InvalidHandshake) as error:  # the middle two: websockets before 15
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         self._session = open_session(self._dialect)
         if self._session.dialect.greets:
@@ -90,7 +96,8 @@ class AsyncClient:
         from websockets.exceptions import ConnectionClosed
 
         try:
-            return await asyncio.wait_for(waiting, _left(deadline))
+            async with timeout(_left(deadline)):  # not wait_for: on Python 3.11 it may swallow a cancellation
+                return await waiting
         except ConnectionClosed as error:
             self._drop(connection)
             raise ended(error) from error

@@ -72,13 +72,17 @@ class Client:
             return self._connection
         from websockets.exceptions import InvalidHandshake
         from websockets.sync.client import connect
+        from websockets.version import version
 
+        options = connect_options(self._api_key, _left(deadline))
+        if int(version.partition(".")[0]) < 15:  # it sends no pings; away once 15 is required
+            del options["ping_timeout"]
         try:
             # Entered by hand, since it outlives this call: the same in every release of the library.
-            connection = connect(self._url, **connect_options(self._api_key, _left(deadline))).__enter__()
+            connection = connect(self._url, **options).__enter__()
         except TimeoutError as error:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, InvalidHandshake) as error:
+        except (OSError, EOFError, ValueError, InvalidHandshake) as error:  # the middle two: websockets before 15
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         _bound_sending(connection.socket, self._timeout_s)
         self._session = open_session(self._dialect)

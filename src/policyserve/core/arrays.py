@@ -29,7 +29,8 @@ def read_array(data: object, dtype: object, shape: object, path: str) -> Array:
     """Build an array from its parts as they came off a wire.
 
     data: bytes-like, C order. dtype: its name, "<f4" or "float32". shape: a list of non-negative ints.
-    Returns a writable, aligned copy in native byte order. Raises WireError naming `path`.
+    Returns a writable, aligned array in native byte order: a view of `data` where that is a writable memoryview (it is
+    the message's own buffer then), else a copy. Raises WireError naming `path`.
     """
     number = read_dtype(dtype, path)
     sizes = _read_shape(shape, path)
@@ -39,13 +40,15 @@ def read_array(data: object, dtype: object, shape: object, path: str) -> Array:
 
 
 def array_from_buffer(data: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], path: str) -> Array:
-    """Copy `data` into a fresh array of `dtype` and `shape`; raises WireError if the sizes do not match."""
+    """An array of `dtype` and `shape`, as read_array() makes it; raises WireError if the sizes do not match."""
     expected = prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise WireError(path, f"{expected} bytes for {describe(dtype, shape)}", f"{len(data)} bytes")
     flat = np.frombuffer(data, dtype)
     if dtype.kind == "b":
         flat = flat.view(np.uint8) != 0  # any non-zero byte is true: other bit patterns are not a valid bool
+    if isinstance(data, memoryview) and flat.flags.writeable and flat.flags.aligned and flat.dtype.isnative:
+        return flat.reshape(shape)
     return flat.astype(dtype.newbyteorder("=")).reshape(shape)
 
 

@@ -37,6 +37,8 @@ class Spelling:
                 return found
             prefix = f"{path}/" if path else ""
             return {key: self.unmark(inner, prefix + key) for key, inner in value.items()}
+        if isinstance(value, memoryview):
+            return bytes(value)  # a bin that is no array's: nobody expects a view
         if isinstance(value, list):
             return [self.unmark(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
         return value

@@ -86,7 +86,7 @@ def _read_fields(frame: Frame) -> tuple[dict[str, Any], Mapping[str, Any]]:
     if _META not in message:
         raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
     meta = message.pop(_META)
-    if isinstance(meta, bytes):
+    if isinstance(meta, (bytes, memoryview)):
         meta = unpack(meta)
     if not isinstance(meta, dict):
         raise WireError(_META, "a map", type(meta).__name__)
@@ -101,13 +101,13 @@ def _read_value(key: str, data: Any, meta: Mapping[str, Any]) -> Array:
     for part in ("dtype", "shape"):
         if part not in entry:
             raise WireError(f"{_META}/{key}", "a map with dtype and shape", f"no {part}")
-    if not isinstance(data, bytes):
+    if not isinstance(data, (bytes, memoryview)):
         raise WireError(key, "the array's raw bytes", type(data).__name__)
     shape = _read_shape(key, data, entry)
     return read_array(data, entry["dtype"], shape, key)
 
 
-def _read_shape(key: str, data: bytes, entry: Mapping[str, Any]) -> Any:
+def _read_shape(key: str, data: bytes | memoryview, entry: Mapping[str, Any]) -> Any:
     """The shape as reshape() takes it: a list, an int, nil for one dimension, one -1 for what is left."""
     shape = entry["shape"]
     if shape is None:

@@ -68,8 +68,7 @@ class FrameReader:
         self._scratch = scratch
         self._rest = b""  # the beginning of a frame whose header, or short payload, is not whole yet
         self._filling: _Filling | None = None
-        self._parts: list[bytearray | memoryview] = []  # of a fragmented message
-        self._parts_bytes = 0
+        self._fragments: bytearray | None = None  # of a message, joined: a list would grow with empty ones
         self._opcode = CONTINUATION  # of the message whose fragments come; CONTINUATION: none
         self._is_over = False
 
@@ -123,7 +122,7 @@ class FrameReader:
                 return 0
             if size > 125:
                 (size,) = struct.unpack_from(">H" if size == 126 else ">Q", data, start + 2)
-            if opcode < CLOSE and size + self._parts_bytes > self._max_bytes:
+            if opcode < CLOSE and size + len(self._fragments or b"") > self._max_bytes:
                 problem = Violation(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
         if problem is not None:
             self._is_over = True
@@ -167,13 +166,12 @@ class FrameReader:
             return self._end_control(opcode, bytes(payload))
         if opcode != CONTINUATION:
             self._opcode = opcode
-        if not is_final or self._parts:
-            self._parts.append(payload)
-            self._parts_bytes += len(payload)
+        if not is_final or self._fragments is not None:
+            self._fragments = self._fragments or bytearray()
+            self._fragments += payload
             if not is_final:
                 return []
-            payload = memoryview(bytearray().join(self._parts))
-            self._parts, self._parts_bytes = [], 0
+            payload, self._fragments = memoryview(self._fragments), None
         opcode, self._opcode = self._opcode, CONTINUATION
         if opcode == BINARY:
             return [Message(payload)]
@@ -192,12 +190,13 @@ class FrameReader:
         if not payload:
             return [PeerClose(NO_CODE, "")]
         code = int.from_bytes(payload[:2], "big")
-        if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code < 5000):
-            return [Violation(PROTOCOL_ERROR, "a close frame without a valid code")]
         try:
-            return [PeerClose(code, payload[2:].decode())]
+            reason = payload[2:].decode()
         except UnicodeDecodeError:
             return [Violation(BAD_TEXT, "a close reason that is not UTF-8")]
+        if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code < 5000):
+            return [Violation(PROTOCOL_ERROR, "a close frame without a valid code")]
+        return [PeerClose(code, reason)]
 
 
 class _Filling:

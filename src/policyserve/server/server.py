@@ -29,6 +29,7 @@ from policyserve.core.version import VERSION
 from policyserve.engine.runner import LoadPolicy, Runner, ThreadRunner
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import http
+from policyserve.server.buffers import BufferPool
 from policyserve.server.config import ServerConfig
 from policyserve.server.websocket import Connection
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_POOL_BYTES = 256 * 1024 * 1024
 _AUTO = dialects.Auto()
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
@@ -51,6 +53,7 @@ class Server:
     def __init__(self, load: LoadPolicy, config: ServerConfig | None = None) -> None:
         self.config = config or ServerConfig()
         self.stats = Stats()
+        self.pool = BufferPool(_POOL_BYTES)
         self.scheduler: Scheduler | None = None
         self._runner: Runner = ThreadRunner(load)
         self._spec: PolicySpec | None = None

@@ -1,7 +1,7 @@
-"""The edge: one TCP connection, HTTP first, then WebSocket frames; a thin shell around a pure Session.
+"""The edge: one connection, HTTP first, then WebSocket frames; a thin shell around a pure Session.
 
-Frames are `websockets`' sans-I/O protocol, HTTP is h11's. permessage-deflate is never negotiated: it costs ten times
-the transfer on images. Everything here runs in the event loop's thread.
+A message's bytes go from the socket into the message's own buffer, whose views the policy gets. Everything here runs in
+the event loop's thread.
 """
 
 from __future__ import annotations
@@ -10,28 +10,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from typing import Any, Protocol
-
-import h11
-from websockets.frames import Frame as WireFrame
-from websockets.frames import Opcode
-from websockets.http11 import Request as HandshakeRequest
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.engine.runner import Task
 from policyserve.engine.scheduler import Scheduler
-from policyserve.server import http
+from policyserve.server import framing, http
+from policyserve.server.buffers import BufferPool
 from policyserve.server.config import ServerConfig
+from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 
 log = logging.getLogger(__name__)
 
-_MAX_HEAD_BYTES = 16 * 1024
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
+_JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
+_SCRATCH = framing.make_scratch()  # where bytes land that belong to no large message; used within one call only
 
 
 class Host(Protocol):
@@ -39,6 +34,7 @@ class Host(Protocol):
 
     config: ServerConfig
     scheduler: Scheduler | None  # None until the policy is ready
+    pool: BufferPool
 
     def health(self) -> http.Health: ...
     def open_session(self, connection: Connection, path: str) -> Session | http.Response: ...
@@ -47,7 +43,7 @@ class Host(Protocol):
     def count(self, effect: Send | Failed) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One peer. `number` names its session in the log and in the scheduler."""
 
     def __init__(self, host: Host, number: int) -> None:
@@ -55,12 +51,9 @@ class Connection(asyncio.Protocol):
         self.session: Session | None = None
         self._host = host
         self._transport: asyncio.Transport | None = None
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
-        self._head = bytearray()  # what the parser has read: the frames' protocol reads it again
-        self._answered_http = False
-        self._websocket: ServerProtocol | None = None
-        self._message: bytearray | None = None  # a fragmented one, as far as it has come
-        self._is_text = False
+        self._handshake: Handshake | None = Handshake()  # until it is through, or refused
+        self._frames: framing.FrameReader | None = None  # from then on, if it became a WebSocket
+        self._is_closing = False  # our close frame is sent, or never will be: no frame may follow
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
@@ -82,9 +75,7 @@ class Connection(asyncio.Protocol):
             self._host.close_session(self)
 
     def eof_received(self) -> bool:
-        if self._websocket is not None:
-            self._websocket.receive_eof()
-            self._flush()
+        self._is_closing = True
         self._call_later(_CLOSE_TIMEOUT_S, self.abort)  # a peer that does not read what is left would stay for ever
         return False
 
@@ -108,100 +99,66 @@ class Connection(asyncio.Protocol):
 
     # Bytes in
 
-    def data_received(self, data: bytes) -> None:
-        if self._websocket is not None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the event loop writes what comes next."""
+        return memoryview(_SCRATCH) if self._frames is None else self._frames.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._frames is not None:
             self._heard_at = time.monotonic()
-            self._websocket.receive_data(data)
-            self._read_frames()
-        elif not self._answered_http:  # else the rest of a refused request: read and dropped, see _half_close
-            self._head += data
-            self._read_head(data)
+            self._take(self._frames.advance(nbytes))
+        elif self._handshake is not None:
+            self._begin(bytes(_SCRATCH[:nbytes]))
+        # else the rest of a refused request: read and dropped, see _half_close
 
-    def _read_head(self, data: bytes) -> None:
-        try:
-            self._parser.receive_data(data)
-            request = self._parser.next_event()
-        except h11.RemoteProtocolError as error:
-            self._respond(http.text(error.error_status_hint, str(error)))
-            return
-        if not isinstance(request, h11.Request):
-            return
-        path = request.target.decode("ascii", "replace").partition("?")[0]
-        if not _is_handshake(request) or http.is_route(path):
-            method = request.method.decode()
-            self._respond(http.respond(method, path, self._host.health()), has_body=method != "HEAD")
-        else:
-            self._upgrade(path)
+    def _begin(self, data: bytes) -> None:
+        assert self._handshake is not None
+        asked = self._handshake.feed(data)
+        if isinstance(asked, PageRequest):
+            self._respond(http.respond(asked.method, asked.path, self._host.health()))
+        elif isinstance(asked, http.Response):
+            self._respond(asked)
+        elif asked is not None:
+            self._upgrade(asked)
 
-    def _upgrade(self, path: str) -> None:
-        websocket = ServerProtocol(max_size=self._host.config.max_frame_bytes, logger=_library_log)
-        # What came behind the head is for later: read now, frames would be lost among the handshake's events.
-        behind, _ = self._parser.trailing_data
-        websocket.receive_data(bytes(self._head.removesuffix(behind)))
-        self._head.clear()
-        requests = [event for event in websocket.events_received() if isinstance(event, HandshakeRequest)]
-        if not requests:
-            self._respond(http.text(400, f"not a WebSocket handshake: {websocket.handshake_exc}"))
-            return
-        response = websocket.accept(requests[0])
-        if response.status_code != 101:
-            self._respond(http.text(response.status_code, (response.body or b"").decode().strip()))
-            return
-        opened = self._host.open_session(self, path)
+    def _upgrade(self, asked: UpgradeRequest) -> None:
+        opened = self._host.open_session(self, asked.path)
         if isinstance(opened, http.Response):
             self._respond(opened)
             return
         self.session = opened
-        self._websocket = websocket
-        websocket.send_response(response)
+        self._handshake = None
+        frames = self._frames = framing.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        self._write(asked.accept)
         self._heard_at = time.monotonic()
         self._call_later(self._host.config.ping_interval_s, self._keep_alive)
-        self._flush()
         self._host.start_session(self)
-        if behind:
-            self.data_received(behind)
+        if asked.behind:
+            self._take(frames.feed(asked.behind))
 
-    def _respond(self, response: http.Response, has_body: bool = True) -> None:
+    def _respond(self, response: http.Response) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
-        headers = [
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("Connection", "close"),
-            *response.headers,
-        ]
-        reason = HTTPStatus(response.status).phrase
-        head = self._parser.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""
-        body = self._parser.send(h11.Data(data=response.body)) or b"" if has_body else b""
-        self._answered_http = True
-        self._write(head + body)
+        assert self._handshake is not None
+        self._write(self._handshake.answer(response))
+        self._handshake = None
         self._half_close()
 
     def _time_out_handshake(self) -> None:
         self._respond(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
 
-    def _read_frames(self) -> None:
-        assert self._websocket is not None
-        for event in self._websocket.events_received():
-            if isinstance(event, WireFrame):
-                message = self._assemble(event)
-                if message is not None:
-                    self._receive(message)
-        self._flush()
-
-    def _assemble(self, frame: WireFrame) -> Frame | None:
-        """Join fragments; the protocol below has checked their order and the message's size."""
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._is_text = frame.opcode is Opcode.TEXT
-        elif frame.opcode is not Opcode.CONT:
-            return None
-        message: Frame = frame.data
-        if not frame.fin or self._message is not None:
-            self._message = self._message or bytearray()  # not a list of fragments: empty ones would fill it
-            self._message += frame.data
-            if not frame.fin:
-                return None
-            message, self._message = self._message, None
-        return bytes(message).decode("utf-8", "replace") if self._is_text else message
+    def _take(self, events: Sequence[framing.FrameEvent]) -> None:
+        for event in events:
+            if isinstance(event, framing.Message):
+                self._receive(event.payload)
+            elif isinstance(event, framing.Ping):
+                self._write_frame(framing.PONG, event.payload)
+            elif isinstance(event, framing.PeerClose):
+                self._send_close(event.code, event.reason)
+                self._half_close()
+            else:
+                log.warning("session %d: %s", self.number, event.reason)
+                self._send_close(event.code, event.reason)
+                self._half_close()
 
     # Between the session and the scheduler
 
@@ -248,18 +205,14 @@ class Connection(asyncio.Protocol):
             self._answer(submit.ticket, error)
 
     def _send(self, frame: Frame) -> None:
-        if self._websocket is None or self._websocket.state is not State.OPEN:
-            return
         if isinstance(frame, str):
-            self._websocket.send_text(frame.encode())
+            self._write_frame(framing.TEXT, frame.encode())
         else:
-            self._websocket.send_binary(frame)
-        self._flush()
+            self._write_frame(framing.BINARY, frame)
 
     def _close(self, close: Close) -> None:
-        if self._websocket is not None and self._websocket.state is State.OPEN:
-            self._websocket.send_close(close.code, close.reason)
-            self._flush()
+        if not self._is_closing:
+            self._send_close(close.code, close.reason)
             self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def _log_failure(self, error: PolicyserveError) -> None:
@@ -270,13 +223,18 @@ class Connection(asyncio.Protocol):
 
     # Bytes out
 
-    def _flush(self) -> None:
-        assert self._websocket is not None
-        for data in self._websocket.data_to_send():
-            if data:
-                self._write(data)
-            else:  # an empty bytestring: the protocol has nothing more to send
-                self._half_close()
+    def _write_frame(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
+        if self._is_closing or self._transport is None or self._transport.is_closing():
+            return
+        header = framing.frame_header(opcode, len(payload))
+        if len(payload) <= _JOINED:
+            self._transport.write(b"".join((header, payload)))
+        else:
+            self._transport.writelines((header, payload))
+
+    def _send_close(self, code: int, reason: str) -> None:
+        self._write_frame(framing.CLOSE, framing.close_payload(code, reason))
+        self._is_closing = True
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -309,9 +267,8 @@ class Connection(asyncio.Protocol):
             log.warning("session %d: silent for %g s, gone", self.number, config.ping_timeout_s)
             self.abort()
             return
-        if self._websocket is not None and self._websocket.state is State.OPEN:
-            self._websocket.send_ping(b"")
-            self._flush()
+        if not self._is_closing:
+            self._write_frame(framing.PING, b"")
             self._call_later(config.ping_interval_s, self._keep_alive)
 
     def _call_later(self, delay_s: float | None, callback: Callable[[], Any]) -> None:
@@ -323,13 +280,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def _is_handshake(request: h11.Request) -> bool:
-    upgrades = {value.strip().lower() for name, value in request.headers if name == b"upgrade"}
-    return request.method == b"GET" and b"websocket" in upgrades
-
-
-# The library's own lines (one per connection) say what ours say already.
-_library_log = logging.getLogger("policyserve.websockets")
-_library_log.setLevel(logging.WARNING)

@@ -1,9 +1,22 @@
-"""Wall-X models: how they are configured and what they take and give."""
+"""Wall-X models: how they are configured, what they take and give, and how they are loaded."""
 
 from __future__ import annotations
 
 from policyserve.policies.wall_x.config import MODEL_CONFIGS, ModelConfig
-from policyserve.policies.wall_x.loading import STAND_IN, load_policy
+from policyserve.policies.wall_x.conventions import CONVENTIONS, Conventions, conventions_named
+from policyserve.policies.wall_x.loading import STAND_IN, check_model, load_policy
+from policyserve.policies.wall_x.options import Options
 from policyserve.policies.wall_x.spec import wall_x_spec
 
-__all__ = ["MODEL_CONFIGS", "STAND_IN", "ModelConfig", "load_policy", "wall_x_spec"]
+__all__ = [
+    "CONVENTIONS",
+    "MODEL_CONFIGS",
+    "STAND_IN",
+    "Conventions",
+    "ModelConfig",
+    "Options",
+    "check_model",
+    "conventions_named",
+    "load_policy",
+    "wall_x_spec",
+]

@@ -153,7 +153,9 @@ def _allocate(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> nn
     try:
         return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
     except torch.OutOfMemoryError as error:
-        raise ConfigError(f"the weights do not fit on {device}; use --model-config.dtype bfloat16 or a larger one") from error
+        raise ConfigError(
+            f"the weights do not fit on {device}; use --model-config.dtype bfloat16 or a larger one"
+        ) from error
 
 
 def _put(network: nn.Module, path: str, values: nn.Parameter) -> nn.Parameter:

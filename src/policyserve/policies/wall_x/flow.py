@@ -168,7 +168,9 @@ class FlowSampler:
         return grouped_bias(mask, a.heads // a.kv_heads, network.dtype).to(network.device)
 
     def _stack(self, arrays: Sequence[Array | None]) -> Tensor:
-        return to_device(np.stack([np.asarray(array, dtype=np.float32) for array in arrays]), self.network.device).clone()
+        return to_device(
+            np.stack([np.asarray(array, dtype=np.float32) for array in arrays]), self.network.device
+        ).clone()
 
 
 def _check(items: Sequence[ModelInput], layouts: Sequence[Layout]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadObservation
+from policyserve.core.errors import BadObservation, ConfigError
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Scale:
         return values * width + low if self.is_mean_std else (values + 1) / 2 * width + low
 
 
+def _bounds(dims: range) -> str:
+    return str(dims[0]) if len(dims) == 1 else f"{dims[0]} … {dims[-1]}"
+
+
 def _known(values: Array) -> Array:
     return np.where(np.isfinite(values), values, np.float32(0))
 
@@ -52,6 +56,22 @@ class Normalizer:
     def names(self) -> tuple[str, ...]:
         """The data sets that actions can be scaled back with."""
         return tuple(self.action)
+
+    def fitting(self, action_dims: range, state_dims: range | None = None) -> Normalizer:
+        """Without the data sets of other robots, so that nobody can name them: those of other widths.
+
+        state_dims: None where states are not scaled. Raises ConfigError if none is left.
+        """
+        action = {name: scale for name, scale in self.action.items() if scale.low.size in action_dims}
+        state = {name: scale for name, scale in self.state.items() if name in action}
+        if state_dims is not None:
+            state = {name: scale for name, scale in state.items() if scale.low.size in state_dims}
+            action = {name: action[name] for name in state}
+        if not action:
+            states = "" if state_dims is None else f" and states of {_bounds(state_dims)}"
+            got = ", ".join(f"{name} of {scale.low.size}" for name, scale in self.action.items())
+            raise ConfigError(f"statistics: expected actions of {_bounds(action_dims)}{states} numbers, got {got}")
+        return Normalizer(action, state)
 
     def choose(self, names: Any, *, path: str = "dataset_names") -> str:
         """The data set that a client means: a name, a list of one, or, of only one, none at all.

@@ -25,7 +25,7 @@ Answer: TypeAlias = ActionChunk | PolicyserveError
 MAX_NEW_TOKENS = 100
 
 
-class Network(Protocol):
+class Model(Protocol):
     """The network: prepared observations in, normalised actions or token ids out, one for each."""
 
     def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]: ...
@@ -35,7 +35,7 @@ class Network(Protocol):
 class Answering(Protocol):
     """How prepared observations become normalised actions, (horizon, at least action_dim) each, or errors."""
 
-    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]: ...
+    def __call__(self, network: Model, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FlowAnswering:
     attention: Attention
     num_steps: int = 10
 
-    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
+    def __call__(self, network: Model, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
         return [*network.flow(inputs, attention=self.attention, num_steps=self.num_steps)]
 
 
@@ -62,7 +62,7 @@ class FastAnswering:
     horizon: int
     action_dim: int
 
-    def __call__(self, network: Network, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
+    def __call__(self, network: Model, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
         return [self.decode(ids) for ids in network.generate(inputs, max_new_tokens=MAX_NEW_TOKENS)]
 
     def decode(self, new_ids: Sequence[int]) -> Array | BadAction:
@@ -83,7 +83,7 @@ class WallXModelPolicy:
 
     def __init__(
         self,
-        network: Network,
+        network: Model,
         processor: Processor,
         answering: Answering,
         spec: PolicySpec,
@@ -116,7 +116,7 @@ class WallXModelPolicy:
 
     def close(self) -> None:
         """Let go of the network, whose memory is free when nobody else holds it."""
-        del self._network
+        vars(self).pop("_network", None)
 
     def _prepare(self, one: PolicyInput) -> ModelInput | PolicyserveError:
         try:

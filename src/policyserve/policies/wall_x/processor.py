@@ -89,10 +89,7 @@ class Processor:
         padded[: self.state_dim] = numbers
         if self.conventions.state == "raw":
             return padded
-        scale = self.normalizer.state.get(dataset)
-        if scale is None:
-            known = ", ".join(self.normalizer.state)
-            raise BadObservation("dataset_names", f"a data set with statistics of states: {known}", repr(dataset))
+        scale = self.normalizer.state[dataset]
         scaled = scale.normalise(padded[: scale.low.size])
         return np.concatenate([scaled, padded[scale.low.size :]]).astype(np.float32)
 

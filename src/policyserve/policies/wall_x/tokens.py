@@ -35,7 +35,7 @@ class PromptTokens:
     """
 
     def __init__(self, tokenizer: Any, cameras: Sequence[str], *, allow_special_tokens: bool = False) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._cameras = tuple(cameras)
         self._allow_special_tokens = allow_special_tokens
         self._added: dict[int, str] = {
@@ -48,7 +48,7 @@ class PromptTokens:
 
     def id_of(self, text: str) -> int:
         """The id of a token; raises ConfigError if the tokenizer has none of this name."""
-        id_ = self._tokenizer.token_to_id(text)
+        id_ = self.tokenizer.token_to_id(text)
         if id_ is None:
             raise ConfigError(f"the tokenizer has no token {text}: it belongs to another model")
         return id_
@@ -72,7 +72,7 @@ class PromptTokens:
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text that ids stand for, special tokens included."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def _encode(self, task: str) -> Array:
         try:
@@ -85,7 +85,7 @@ class PromptTokens:
 
     def _ids(self, text: str) -> Array:
         text.encode()  # the tokenizer's own error for lone surrogates is a TypeError
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
+        return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
 
     def _count_added(self, ids: Array) -> dict[int, int]:
         found, counts = np.unique(ids, return_counts=True)

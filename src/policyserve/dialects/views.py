@@ -1,0 +1,144 @@
+"""MessagePack read without copying: a large bin is a view of the message's own buffer.
+
+The C decoder copies every bin into a block of its own, which for camera frames costs more than all else. This one reads
+the same language, a little slower per item; wire.unpack uses it for large messages.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from policyserve.core.errors import WireError
+
+_COPIED = 1024  # bytes; a smaller bin is copied, so that nobody keeps a large buffer for it
+_ENDED = "a frame that ends too early"
+
+
+class ViewReader:
+    """Reads one value from `data`. limits: the deepest nesting, and how many entries and items may be built."""
+
+    def __init__(self, data: memoryview, texts: bool, max_depth: int, max_items: int) -> None:
+        self.position = 0
+        self._data = data
+        self._texts = texts
+        self._max_depth = max_depth
+        self._items_left = max_items
+
+    def read(self, depth: int = 0) -> Any:
+        """The next value; raises WireError for anything that is no MessagePack, or beyond the limits."""
+        tag = self._byte()
+        if tag <= 0x7F:
+            return tag
+        if tag >= 0xE0:
+            return tag - 0x100
+        if tag <= 0x8F:
+            return self._map(tag & 0x0F, depth)
+        if tag <= 0x9F:
+            return self._list(tag & 0x0F, depth)
+        if tag <= 0xBF:
+            return self._text(tag & 0x1F)
+        if tag in _CONSTANTS:
+            return _CONSTANTS[tag]
+        if tag in _NUMBERS:
+            number: struct.Struct = _NUMBERS[tag]
+            return number.unpack(self._take(number.size))[0]
+        if tag in _SIZES:
+            kind, size = _SIZES[tag]
+            count: int = size.unpack(self._take(size.size))[0]
+            return self._sized(kind, count, depth)
+        raise WireError("", "maps, lists, texts, bins and numbers", f"MessagePack type {tag:#04x}")
+
+    def _sized(self, kind: str, count: int, depth: int) -> Any:
+        if kind == "map":
+            return self._map(count, depth)
+        if kind == "list":
+            return self._list(count, depth)
+        if kind == "text":
+            return self._text(count)
+        taken = self._take(count)
+        return bytes(taken) if count < _COPIED else taken
+
+    def _map(self, count: int, depth: int) -> dict[str, Any]:
+        self._enter(count, depth)
+        read: dict[str, Any] = {}
+        for _ in range(count):
+            key = self._key()
+            if key in read:
+                raise WireError("", "different keys in a map", "the same key twice")
+            read[key] = self.read(depth + 1)
+        return read
+
+    def _list(self, count: int, depth: int) -> list[Any]:
+        self._enter(count, depth)
+        return [self.read(depth + 1) for _ in range(count)]
+
+    def _enter(self, count: int, depth: int) -> None:
+        if depth > self._max_depth:
+            raise WireError("", f"at most {self._max_depth} levels of nesting", "more")
+        self._items_left -= count + 1
+        if self._items_left < 0:
+            raise WireError("", "fewer map entries and list items", "more than a frame may hold")
+
+    def _key(self) -> str:
+        tag = self._byte()
+        if 0xA0 <= tag <= 0xBF:
+            size = tag & 0x1F
+        elif tag in _SIZES and _SIZES[tag][0] in ("text", "bin"):
+            size = _SIZES[tag][1].unpack(self._take(_SIZES[tag][1].size))[0]
+        else:
+            raise WireError("", "texts as map keys", f"MessagePack type {tag:#04x}")
+        return self._decode(self._take(size))
+
+    def _text(self, size: int) -> str | bytes:
+        taken = self._take(size)
+        return self._decode(taken) if self._texts else bytes(taken)
+
+    def _decode(self, taken: memoryview) -> str:
+        try:
+            return str(taken, "utf-8")
+        except UnicodeDecodeError:
+            raise WireError("", "UTF-8 texts", f"{bytes(taken[:20])!r}") from None
+
+    def _byte(self) -> int:
+        if self.position >= len(self._data):
+            raise WireError("", "a MessagePack map", _ENDED)
+        byte = self._data[self.position]
+        self.position += 1
+        return byte
+
+    def _take(self, count: int) -> memoryview:
+        end = self.position + count
+        if end > len(self._data):
+            raise WireError("", "a MessagePack map", _ENDED)
+        taken = self._data[self.position : end]
+        self.position = end
+        return taken
+
+
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+_NUMBERS = {
+    0xCA: struct.Struct(">f"),
+    0xCB: struct.Struct(">d"),
+    0xCC: struct.Struct(">B"),
+    0xCD: struct.Struct(">H"),
+    0xCE: struct.Struct(">I"),
+    0xCF: struct.Struct(">Q"),
+    0xD0: struct.Struct(">b"),
+    0xD1: struct.Struct(">h"),
+    0xD2: struct.Struct(">i"),
+    0xD3: struct.Struct(">q"),
+}
+_ONE, _TWO, _FOUR = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
+_SIZES = {
+    0xC4: ("bin", _ONE),
+    0xC5: ("bin", _TWO),
+    0xC6: ("bin", _FOUR),
+    0xD9: ("text", _ONE),
+    0xDA: ("text", _TWO),
+    0xDB: ("text", _FOUR),
+    0xDC: ("list", _TWO),
+    0xDD: ("list", _FOUR),
+    0xDE: ("map", _TWO),
+    0xDF: ("map", _FOUR),
+}

@@ -1,0 +1,100 @@
+"""What a connection begins with: one HTTP request, which asks for a page or to become a WebSocket. No socket, no clock.
+
+HTTP is read by h11, the WebSocket handshake is checked by `websockets`. Extensions are never agreed on:
+permessage-deflate costs ten times the transfer on images.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeAlias
+
+import h11
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from policyserve.server import http
+
+_MAX_HEAD_BYTES = 16 * 1024
+
+# The library's own lines (one per connection) say what ours say already.
+_library_log = logging.getLogger("policyserve.websockets")
+_library_log.setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A plain HTTP request."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """A WebSocket handshake that is fine. accept: what to send to accept it. behind: bytes that came after it."""
+
+    path: str
+    accept: bytes
+    behind: bytes
+
+
+Asked: TypeAlias = PageRequest | UpgradeRequest | http.Response
+
+
+class Handshake:
+    """Reads a connection's first request, and writes HTTP answers to it."""
+
+    def __init__(self) -> None:
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        self._head = bytearray()  # what the parser has read: the handshake's protocol reads it again
+        self._is_head = False  # a HEAD request, whose answer has no body
+
+    def feed(self, data: bytes) -> Asked | None:
+        """What the peer asks for; an http.Response if its request must be refused; None if more is to come."""
+        self._head += data
+        try:
+            self._parser.receive_data(data)
+            request = self._parser.next_event()
+        except h11.RemoteProtocolError as error:
+            return http.text(error.error_status_hint, str(error))
+        if not isinstance(request, h11.Request):
+            return None
+        self._is_head = request.method == b"HEAD"
+        path = request.target.decode("ascii", "replace").partition("?")[0]
+        if not _is_upgrade(request) or http.is_route(path):
+            return PageRequest(request.method.decode(), path)
+        return self._upgrade(path)
+
+    def answer(self, response: http.Response) -> bytes:
+        """The bytes of an HTTP answer, after which the connection closes."""
+        headers = [
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("Connection", "close"),
+            *response.headers,
+        ]
+        reason = HTTPStatus(response.status).phrase
+        head = self._parser.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""
+        body = b"" if self._is_head else self._parser.send(h11.Data(data=response.body)) or b""
+        return head + body
+
+    def _upgrade(self, path: str) -> UpgradeRequest | http.Response:
+        websocket = ServerProtocol(logger=_library_log)
+        behind, _ = self._parser.trailing_data
+        websocket.receive_data(bytes(self._head.removesuffix(behind)))
+        requests = [event for event in websocket.events_received() if isinstance(event, Request)]
+        if not requests:
+            return http.text(400, f"not a WebSocket handshake: {websocket.handshake_exc}")
+        response = websocket.accept(requests[0])
+        if response.status_code != 101:
+            return http.text(response.status_code, (response.body or b"").decode().strip())
+        websocket.send_response(response)
+        return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind)
+
+
+def _is_upgrade(request: h11.Request) -> bool:
+    upgrades = {value.strip().lower() for name, value in request.headers if name == b"upgrade"}
+    return request.method == b"GET" and b"websocket" in upgrades
