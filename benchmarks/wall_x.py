@@ -267,7 +267,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         model, facts = load(options.size, options.device, options.dtype, folder)
         rates = measure_rates(model.network.device, model.network.dtype)
-        device = torch.cuda.get_device_name() if model.network.device.type == "cuda" else f"{options.threads} CPU threads"
+        device = (
+            torch.cuda.get_device_name() if model.network.device.type == "cuda" else f"{options.threads} CPU threads"
+        )
         print(f"{options.size}: {facts['parameters'] / 1e6:.1f} M parameters, {options.dtype}, {device}")
         print(f"copy {rates.bandwidth / 1e9:.1f} GB/s, matmul {rates.matmul / 1e9:.0f} GFLOP/s\n")
         batches = [int(batch) for batch in options.batches.split(",") if batch]

@@ -39,6 +39,11 @@ def golden_frame(title: str) -> bytes:
     return bytes.fromhex(found.group(1))
 
 
+def packed(value: Any) -> bytes:
+    frame: Any = msgpack.packb(value)
+    return frame
+
+
 def read(spelling: Spelling, frame: bytes) -> Any:
     return spelling.unmark(unpack(frame, texts=True))
 
@@ -80,7 +85,7 @@ def test_marker_keys_may_be_texts_too() -> None:
     openpi = {"__ndarray__": True, "data": data, "dtype": "<f4", "shape": [3]}
     wall_x = {"nd": True, "type": "<f4", "kind": "", "shape": [3], "data": data}
     for spelling, value in ((OPENPI, openpi), (MSGPACK_NUMPY, wall_x)):
-        assert read(spelling, msgpack.packb({"a": value}))["a"].tolist() == [0, 1, 2]
+        assert read(spelling, packed({"a": value}))["a"].tolist() == [0, 1, 2]
 
 
 FORGED: dict[str, tuple[Spelling, dict[bytes, Any]]] = {
@@ -114,15 +119,15 @@ FORGED: dict[str, tuple[Spelling, dict[bytes, Any]]] = {
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_forged_array_is_refused_with_its_path(kind: str) -> None:
     spelling, value = FORGED[kind]
-    frame = msgpack.packb({"images": {"cam": value}})
+    frame = packed({"images": {"cam": value}})
     with pytest.raises(WireError) as refused:
         by_name(spelling.name).read_request(frame)
     assert refused.value.path == "images/cam"
 
 
 def test_a_marker_key_with_an_innocent_value_is_just_a_map() -> None:
-    assert read(OPENPI, msgpack.packb({"a": {"__ndarray__": "a note"}})) == {"a": {"__ndarray__": "a note"}}
-    assert read(MSGPACK_NUMPY, msgpack.packb({"a": {"nd": "north-east"}})) == {"a": {"nd": "north-east"}}
+    assert read(OPENPI, packed({"a": {"__ndarray__": "a note"}})) == {"a": {"__ndarray__": "a note"}}
+    assert read(MSGPACK_NUMPY, packed({"a": {"nd": "north-east"}})) == {"a": {"nd": "north-east"}}
 
 
 def test_each_spelling_is_told_from_the_other_at_any_depth() -> None:

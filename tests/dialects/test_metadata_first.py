@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
 import pytest
 
@@ -158,7 +157,7 @@ def test_what_breaks_the_wire_is_a_wire_error(name: str) -> None:
     for _ in range(12):
         deep = {"x": deep}
     twice = b"\x82\xa1a\x01\xc4\x01a\x02"  # {"a": 1, b"a": 2}
-    for frame in (by_name(name).write_request({"deep": deep}), twice, b"\x90", b"", b"\xc1", "text", msgpack.packb(1)):
+    for frame in (by_name(name).write_request({"deep": deep}), twice, b"\x90", b"", b"\xc1", "text", b"\x01"):
         with pytest.raises(WireError):
             by_name(name).read_request(frame)
 

@@ -8,6 +8,7 @@ What it finds becomes a test in tests/dialects; pytest does not collect this fil
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import atheris
 
@@ -19,6 +20,7 @@ with atheris.instrument_imports(include=["policyserve"]):
     from policyserve.core.session import Session
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.dialects import Auto, by_name, names
+    from policyserve.dialects.wire import unpack_views
 
 SPEC = PolicySpec(
     "fuzzed",
@@ -37,19 +39,18 @@ SPEC = PolicySpec(
 def check(frame: bytes | str) -> None:
     """Hand a frame to both halves of every dialect, and to a session that does not know its dialect."""
     for name in names():
-        try:
+        with suppress(WireError, BadObservation):
             request = by_name(name).read_request(frame)
             assert isinstance(request, Request)
             SPEC.validate(request.observation)
-        except (WireError, BadObservation):
-            pass
-        try:
+        with suppress(WireError, RemoteError):
             assert isinstance(by_name(name).read_reply(frame), Reply)
-        except (WireError, RemoteError):
-            pass
     session = Session(None, choice=Auto(), max_pending=2)
     session.serve(SPEC, {})
     session.receive(frame, 0.0)
+    with suppress(WireError):
+        if not isinstance(frame, str):
+            unpack_views(memoryview(bytearray(frame)))
 
 
 def fuzz(data: bytes) -> None:

@@ -193,10 +193,10 @@ HANDSHAKE = (
 )
 
 
-def open_raw(live: Live, more: bytes = b"") -> tuple[socket.socket, bytes]:
+def open_raw(live: Live, more: bytes = b"", path: str = "/vibe_rl") -> tuple[socket.socket, bytes]:
     """A WebSocket over bare TCP: the socket, and the response's head."""
     peer = live.tcp()
-    peer.sendall(HANDSHAKE + more + b"\r\n")
+    peer.sendall(HANDSHAKE.replace(b"/vibe_rl", path.encode()) + more + b"\r\n")
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = peer.recv(1)

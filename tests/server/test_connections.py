@@ -15,6 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, as_policy, open_spec
 from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.dialects import by_name
+from policyserve.server.server import Server
 from tests.server.live import (
     DEADLINE_S,
     HANDSHAKE,
@@ -452,3 +454,37 @@ def test_metadata_that_cannot_be_sent_is_told_and_disturbs_nobody() -> None:
         with live.websocket("/openpi") as peer:
             assert "metadata" in str(peer.recv(timeout=DEADLINE_S))
         assert live.answers()
+
+
+def test_a_client_that_sends_without_end_is_held_back_and_then_answered() -> None:
+    """Beyond its bound it is refused, beyond twice that its bytes stay in the socket; nothing is lost or reordered."""
+    started, release = threading.Event(), threading.Event()
+
+    def slow(observation: Any) -> Any:
+        started.set()
+        assert release.wait(DEADLINE_S)
+        return observation["obs"]
+
+    def most_pending(server: Server) -> int:
+        connections = server._connections.values()  # pyright: ignore[reportPrivateUsage]
+        return max(each.session.pending for each in connections if each.session is not None)
+
+    total, bound = 2_000, 10
+    with serving(slow, max_pending=bound, dialect="openpi") as live:
+        peer, _ = open_raw(live, path="/openpi")
+        read_frame(peer)  # the greeting
+        request = by_name("openpi").write_request({"obs": np.zeros(1, np.float32)})
+        assert isinstance(request, bytes)
+        peer.sendall(masked(BINARY, request))
+        assert started.wait(DEADLINE_S)
+        sender = threading.Thread(target=lambda: peer.sendall(masked(BINARY, request) * (total - 1)))
+        sender.start()
+        live.until(lambda server: most_pending(server) > 2 * bound)
+        assert live.call(lambda: most_pending(live.server)) < total  # type: ignore[arg-type]
+        release.set()
+        opcodes = [read_frame(peer)[0] for _ in range(total)]
+        sender.join(DEADLINE_S)
+        assert opcodes.count(BINARY) >= bound
+        assert opcodes.count(TEXT) >= bound
+        assert opcodes.count(BINARY) + opcodes.count(TEXT) == total
+        peer.close()

@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 Blame = Literal["client", "server"]
+_TRY_AGAIN_LATER = 1013  # a close code
 
 _MAX_PATH = 60  # characters of a message: a client's key may be as long as its frame, and a close reason has 123 bytes
 
@@ -33,7 +34,7 @@ class PolicyserveError(Exception):
 
     code: ClassVar[str] = "internal"
     blame: ClassVar[Blame] = "server"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
 
 class Refusal(PolicyserveError):
@@ -134,6 +135,7 @@ class RemoteError(PolicyserveError):
 
     def __init__(self, message: str, close_code: int | None = None) -> None:
         self.close_code = close_code
+        self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER
         super().__init__(message)
 
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from policyserve import dialects
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
+
+Self = TypeVar("Self", bound="Server")
 
 _POOL_BYTES = 256 * 1024 * 1024
 _AUTO = dialects.Auto()
@@ -110,7 +112,7 @@ class Server:
             self._hurry.set()
         self._stop.set()
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self: Self) -> Self:
         self._listener = await self._listen()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)

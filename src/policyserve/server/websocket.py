@@ -54,6 +54,8 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake: Handshake | None = Handshake()  # until it is through, or refused
         self._frames: framing.FrameReader | None = None  # from then on, if it became a WebSocket
         self._is_closing = False  # our close frame is sent, or never will be: no frame may follow
+        self._is_peer_slow = False  # it does not read its replies
+        self._is_reading_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
@@ -173,10 +175,13 @@ class Connection(asyncio.BufferedProtocol):
         if not was_known and self.session.dialect is not None:
             log.info("session %d speaks %s", self.number, self.session.dialect.name)
         self.perform(effects)
+        self._set_reading()
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         if self.session is not None:
             self.perform(self.session.answer(ticket, outcome, time.monotonic()))
+            if self._is_reading_paused:
+                self._set_reading()
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Carry out what the session wants."""
@@ -252,11 +257,23 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """A peer that does not read its replies gets no more of them: its requests are no longer read either."""
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._is_peer_slow = True
+        self._set_reading()
 
     def resume_writing(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        self._is_peer_slow = False
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        """Leave in the socket what a session sends beyond twice its bound, where every further request is refused."""
+        is_swamped = self.session is not None and self.session.pending > 2 * self._host.config.max_pending
+        wants_pause = self._is_peer_slow or is_swamped
+        if wants_pause == self._is_reading_paused or self._transport is None or self._transport.is_closing():
+            return
+        self._is_reading_paused = wants_pause
+        if wants_pause:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
 
     # Time

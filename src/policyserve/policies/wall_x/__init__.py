@@ -5,7 +5,7 @@ from __future__ import annotations
 from policyserve.policies.wall_x.config import MODEL_CONFIGS, ModelConfig
 from policyserve.policies.wall_x.conventions import CONVENTIONS, Conventions, conventions_named
 from policyserve.policies.wall_x.loading import STAND_IN, check_model, load_policy
-from policyserve.policies.wall_x.options import Options
+from policyserve.policies.wall_x.options import OptionFlags, Options
 from policyserve.policies.wall_x.spec import wall_x_spec
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "STAND_IN",
     "Conventions",
     "ModelConfig",
+    "OptionFlags",
     "Options",
     "check_model",
     "conventions_named",

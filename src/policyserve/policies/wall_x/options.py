@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.wall_x.conventions import Conventions
+from policyserve.policies.wall_x.conventions import Attention, Conventions, Padding, conventions_named
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,58 @@ class Options:
             raise ConfigError(f"max_batch: expected 1 or more, got {self.max_batch}")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class OptionFlags:
+    """The same choices as a command line spells them: a bundle of conventions, and fields to replace in it."""
+
+    conventions: Literal["upstream", "trained", "pad20", "lerobot"] | None = None
+    """Whose ways: the original server's, those of training, those of late 2025, or LeRobot's; without it, the original
+    server's, padded where the checkpoint's vectors are wider than the robot's."""
+    attention: Attention | None = None
+    """What action tokens see of each other."""
+    trailing_tokens: bool | None = None
+    """Whether the end of the assistant's turn follows the action tokens."""
+    state: Literal["raw", "normalised"] | None = None
+    """Whether the client has scaled the state, or the server does it."""
+    statistics: Literal["min_max", "mean_std"] | None = None
+    """What scales state and actions."""
+    state_mask_end: Literal["action_dim", "state_dim"] | None = None
+    """Where the mask of the state ends."""
+    padding: Padding | None = None
+    """How wide states and actions are for the model."""
+    long_side_256: bool | None = None
+    """Whether images are first resized to 256 pixels on their long side."""
+    num_steps: int = 10
+    """Euler steps of the flow sampler."""
+    seed: int = 0
+    """Where each session's noise begins."""
+    on_undecodable: Literal["error", "zeros"] = "error"
+    """What answers tokens that are no actions."""
+    image_layout: Literal["any", "HWC", "CHW"] = "any"
+    """What a color image's axes are; any: its shape decides, and what can be both is refused."""
+    max_batch: int | None = None
+    """Observations per model call; without it, as many as fit in memory."""
+    allow_special_tokens: bool = False
+    """Take special tokens in prompts: only where all clients are trusted."""
+    allow_missing_state: bool = False
+    """Take observations without a state."""
+
+    def options(self) -> Options:
+        """The options that these flags mean; raises ConfigError."""
+        changes = {field.name: getattr(self, field.name) for field in fields(Conventions)}
+        is_changed = any(value is not None for value in changes.values())
+        chosen = None
+        if self.conventions is not None or is_changed:
+            chosen = conventions_named(self.conventions or "upstream", **changes)
+        return Options(
+            conventions=chosen,
+            num_steps=self.num_steps,
+            seed=self.seed,
+            on_undecodable=self.on_undecodable,
+            image_layout=self.image_layout,
+            max_batch=self.max_batch,
+            allow_special_tokens=self.allow_special_tokens,
+            allow_missing_state=self.allow_missing_state,
+        )

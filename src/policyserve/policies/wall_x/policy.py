@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Answer: TypeAlias = ActionChunk | PolicyserveError
 MAX_NEW_TOKENS = 100
+_ALLOCATORS_WORDS = ("allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 class Model(Protocol):
@@ -162,8 +163,9 @@ class WallXModelPolicy:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that host or device has no memory left; torch's own class only exists with torch."""
-    is_allocators = isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or is_allocators
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATORS_WORDS)
 
 
 def _free_device_memory() -> None:

@@ -102,7 +102,9 @@ class PromptTokens:
     def _check_length(self, length: int) -> None:
         if length > MAX_LENGTH:
             got = f"{length} with the images and the text around it"
-            raise BadObservation("prompt", f"at most {MAX_LENGTH} tokens", got, "shorten the text")
+            raise BadObservation(
+                "prompt", f"at most {MAX_LENGTH} tokens", got, "shorten the text, or send smaller images"
+            )
 
 
 def load_tokenizer(model_path: Path, processor_path: Path | None = None, *, action_tokens: int = 0) -> Any:
