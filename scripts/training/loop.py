@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array, lax
 from tqdm import tqdm
 
-from .config import PPOConfig, TrainConfig
+from policyserve.policies.vibe_rl import PPOConfig, SACConfig, TrainConfig
+
 from .envs import ENVIRONMENTS, Environment, begin_episode, play_step
 from .ppo import PPO
 from .sac import SAC
@@ -137,4 +138,5 @@ def _normalized(env: Environment, stats: NormStats) -> Environment:
 def _make_learner(config: TrainConfig, env: Environment) -> Learner:
     if isinstance(config.algo, PPOConfig):
         return PPO(env, config.algo)
+    assert isinstance(config.algo, SACConfig), "the recipes are PPO's and SAC's"
     return SAC(env, config.algo, config.runner.buffer_size, config.runner.warmup_steps)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from .config import PPOConfig
+from policyserve.policies.vibe_rl import PPOConfig
+
 from .envs import Environment, Episode, Transition, begin_episode, play_step
 from .networks import MLP, make_layers
 from .optimizer import begin, clipped_adam, descend

@@ -16,7 +16,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from .config import TrainConfig
+from policyserve.policies.vibe_rl import TrainConfig
+
+from .config import algorithm_name
 from .loop import NormStats, Trained
 
 
@@ -31,7 +33,7 @@ def write_run(folder: Path, config: TrainConfig, trained: Trained) -> Path:
     write_state(checkpoint / "state.eqx", trained.state)
     metadata = {
         "env_id": config.env_id,
-        "algo": config.algo_name,
+        "algo": algorithm_name(config),
         "env_steps": trained.best.env_steps,
         "updates": int(trained.state.step),
         "eval_return_mean": trained.best.mean,
@@ -68,7 +70,7 @@ def draw_curve(path: Path, config: TrainConfig, trained: Trained, solved_return:
         zorder=3,
         label="kept checkpoint",
     )
-    axes.set(title=f"{config.algo_name.upper()} on {config.env_id}", xlabel="environment steps", ylabel="return")
+    axes.set(title=f"{algorithm_name(config).upper()} on {config.env_id}", xlabel="environment steps", ylabel="return")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlim(0, config.runner.total_timesteps)
     axes.grid(alpha=0.3)

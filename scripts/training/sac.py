@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from .config import SACConfig
+from policyserve.policies.vibe_rl import SACConfig
+
 from .envs import Environment, Episode, Transition, begin_episode, play_step
 from .networks import GaussianActor, TwinCritic, make_gaussian_actor, make_twin_critic
 from .optimizer import begin, clipped_adam, descend

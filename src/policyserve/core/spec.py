@@ -18,166 +18,23 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadAction, BadObservation
+from policyserve.core.leaves import (
+    ArraySpec,
+    ImageSpec,
+    LeafSpec,
+    TextListSpec,
+    TextSpec,
+    layout_of,
+    name_of,
+    sizes_match,
+)
 from policyserve.core.messages import Observation
 
+__all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "TextSpec", "ValidObservation"]
+
 _MAX_KEYS_TOLD = 64  # of an observation that lacks one; comparing thousands would hold the event loop up
-_ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
-_ANY_SIDE_EXAMPLE = 64  # and for an image's side
-_MAX_IMAGE_SIDE = 8192
-_MAX_TEXT = 100_000  # characters
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit."""
-
-    shape: tuple[int | None, ...]
-    dtype: str = "float32"
-    doc: str = ""
-    optional: bool = False
-
-    def __str__(self) -> str:
-        return describe(self.dtype, self.shape)
-
-    def read(self, value: Any, path: str) -> tuple[Array, int | None]:
-        """Return `value` as this spec's dtype and its batch size (None: no client batch); raises BadObservation."""
-        if not isinstance(value, (np.ndarray, np.generic, int, float)):
-            raise BadObservation(path, str(self), _name_of(value))
-        array: Array = np.asarray(value)
-        extra = array.ndim - len(self.shape)
-        sizes = array.shape[extra:] if extra in (0, 1) else None
-        if sizes is None or not _sizes_match(sizes, self.shape):
-            raise BadObservation(path, str(self), _name_of(value))
-        return self._cast(array, path), array.shape[0] if extra else None
-
-    def _cast(self, array: Array, path: str) -> Array:
-        wanted = np.dtype(self.dtype)
-        if array.dtype == wanted:
-            return array
-        if wanted.kind == "f" and array.dtype.kind in "biuf":
-            # A float64 beyond float32 becomes inf, a signalling NaN a quiet one: the policy decides.
-            with np.errstate(all="ignore"):
-                return array.astype(wanted)
-        if wanted.kind in "iu" and array.dtype.kind in "biu":
-            cast_array = array.astype(wanted)
-            if np.array_equal(cast_array, array):
-                return cast_array
-        raise BadObservation(path, str(self), _name_of(array))
-
-    def example(self, batch: tuple[int, ...] = ()) -> Array:
-        """Zeros of this shape, with `batch` in front."""
-        return np.zeros(batch + _filled(self.shape), self.dtype)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-like description, for metadata."""
-        return {"kind": "array", "shape": list(self.shape), "dtype": self.dtype, "doc": self.doc}
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """A camera image. An image is never cast between uint8 and float: its scale would be a guess.
-
-    layouts: the orders of axes that pass, such as "HWC" and "CHW" (C is 3 channels), "HW" (gray) or "1HWC"; the first
-    is what example() makes. dtypes: those that pass as they are; "float" is any of them.
-    """
-
-    height: int | None = None
-    width: int | None = None
-    layouts: tuple[str, ...] = ("HWC",)
-    dtypes: tuple[str, ...] = ("uint8",)
-    doc: str = ""
-    optional: bool = False
-
-    def __str__(self) -> str:
-        sizes = f", {self.height or '*'} x {self.width or '*'}" if self.height or self.width else ""
-        return f"{' or '.join(self.dtypes)} image {'|'.join(self.layouts)}{sizes}"
-
-    def read(self, value: Any, path: str) -> tuple[Array, int | None]:
-        """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation."""
-        if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
-            raise BadObservation(path, str(self), _name_of(value) + _layout_of(value))
-        for extra in (0, 1):
-            sizes = value.shape[extra:]
-            if any(_sizes_match(sizes, self._shape(layout)) for layout in self.layouts) and 0 not in sizes:
-                if max(sizes) > _MAX_IMAGE_SIDE:
-                    raise BadObservation(path, f"an image of at most {_MAX_IMAGE_SIDE} pixels a side", _name_of(value))
-                return value, value.shape[0] if extra else None
-        raise BadObservation(path, str(self), _name_of(value) + _layout_of(value))
-
-    def example(self, batch: tuple[int, ...] = ()) -> Array:
-        """A black image, with `batch` in front."""
-        shape = tuple(_ANY_SIDE_EXAMPLE if size is None else size for size in self._shape(self.layouts[0]))
-        return np.zeros(batch + shape, "float32" if self.dtypes[0] == "float" else self.dtypes[0])
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-like description, for metadata."""
-        sizes = {"height": self.height, "width": self.width}
-        formats = {"layouts": list(self.layouts), "dtypes": list(self.dtypes)}
-        return {"kind": "image", **sizes, **formats, "doc": self.doc}
-
-    def _takes(self, dtype: np.dtype[Any]) -> bool:
-        return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
-
-    def _shape(self, layout: str) -> tuple[int | None, ...]:
-        sizes = {"H": self.height, "W": self.width, "C": 3, "1": 1}
-        return tuple(sizes[axis] for axis in layout)
-
-
-@dataclass(frozen=True)
-class TextSpec:
-    """One text, such as an instruction. default: used when the observation has none."""
-
-    doc: str = ""
-    default: str | None = None
-    optional: bool = False
-
-    def __str__(self) -> str:
-        return "a text (str)"
-
-    def read(self, value: Any, path: str) -> tuple[str, None]:
-        """Return `value` if it is a str; raises BadObservation."""
-        if not isinstance(value, str):
-            raise BadObservation(path, str(self), _name_of(value))
-        if len(value) > _MAX_TEXT:
-            raise BadObservation(path, f"a text of at most {_MAX_TEXT} characters", f"{len(value)}")
-        return value, None
-
-    def example(self, batch: tuple[int, ...] = ()) -> str:
-        """The default, or an empty text."""
-        return self.default or ""
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-like description, for metadata."""
-        return {"kind": "text", "default": self.default, "doc": self.doc}
-
-
-@dataclass(frozen=True)
-class TextListSpec:
-    """A list of texts; a single text is taken for a list of one."""
-
-    doc: str = ""
-    optional: bool = False
-
-    def __str__(self) -> str:
-        return "a list of texts (str)"
-
-    def read(self, value: Any, path: str) -> tuple[list[str], None]:
-        """Return `value` as a list of str; raises BadObservation."""
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-            raise BadObservation(path, str(self), _name_of(value))
-        return list(texts), None
-
-    def example(self, batch: tuple[int, ...] = ()) -> list[str]:
-        """A list of one empty text."""
-        return [""]
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-like description, for metadata."""
-        return {"kind": "text list", "doc": self.doc}
-
-
-LeafSpec: TypeAlias = ArraySpec | ImageSpec | TextSpec | TextListSpec
 # Values are LeafSpecs or, nested, maps of them.
 ObservationSpec: TypeAlias = Mapping[str, Any]
 
@@ -233,7 +90,7 @@ class PolicySpec:
                 continue
             found[path], batch = leaf.read(value, path)
             if batch is not None and not self.max_client_batch:
-                got = _name_of(value) + (_layout_of(value) if isinstance(leaf, ImageSpec) else "")
+                got = name_of(value) + (layout_of(value) if isinstance(leaf, ImageSpec) else "")
                 raise BadObservation(path, str(leaf), got, "this policy takes one at a time")
             if not isinstance(leaf, (TextSpec, TextListSpec)):
                 batches[path] = batch
@@ -253,14 +110,14 @@ class PolicySpec:
         """
         array: Array = np.array(actions)
         if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-            raise BadAction(f"{self.name} answered {_name_of(actions)}, expected numbers")
+            raise BadAction(f"{self.name} answered {name_of(actions)}, expected numbers")
         if self.action is not None:
             shape = tuple(size for size in (batch_size, self.horizon) if size is not None) + self.action.shape
-            if not _sizes_match(array.shape, shape):
+            if not sizes_match(array.shape, shape):
                 wanted = describe(self.action.dtype, shape)
-                raise BadAction(f"{self.name} answered {_name_of(array)}, expected {wanted}")
+                raise BadAction(f"{self.name} answered {name_of(array)}, expected {wanted}")
             array = self._cast_action(array, self.action.dtype)
-        elif array.dtype.name == "bfloat16":
+        elif array.dtype.kind not in "biuf":
             array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise BadAction(f"{self.name} answered NaN or Inf")
@@ -272,7 +129,7 @@ class PolicySpec:
         with np.errstate(all="ignore"):  # the finite check that follows reports an overflow
             cast_array = array.astype(dtype)
         if cast_array.dtype.kind != "f" and (array.dtype.kind == "f" or not np.array_equal(cast_array, array)):
-            raise BadAction(f"{self.name} answered {_name_of(array)}, expected {dtype}")
+            raise BadAction(f"{self.name} answered {name_of(array)}, expected {dtype}")
         return cast_array
 
     def describe(self) -> dict[str, Any]:
@@ -368,36 +225,3 @@ def _default(leaf: LeafSpec) -> Any:
     if isinstance(leaf, TextSpec) and leaf.default is not None:
         return leaf.default
     return _MISSING
-
-
-def _sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
-    if sizes == shape:
-        return True
-    return len(sizes) == len(shape) and all(
-        want is None or size == want for size, want in zip(sizes, shape, strict=True)
-    )
-
-
-def _filled(shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    return tuple(_ANY_SIZE_EXAMPLE if size is None else size for size in shape)
-
-
-def _layout_of(value: Any) -> str:
-    """What an array that was refused as an image looks like."""
-    sizes = value.shape if isinstance(value, np.ndarray) else ()
-    if 0 in sizes:
-        return ", an image of 0 pixels"
-    if len(sizes) == 2:
-        return ", which looks like a gray HW image"
-    if len(sizes) != 3:
-        return ""
-    for channels, kind in ((3, ""), (4, " with 4 channels (RGBA)"), (1, " with 1 channel")):
-        if channels in (sizes[-1], sizes[0]):
-            return f", which looks like {'HWC' if sizes[-1] == channels else 'CHW'}{kind}"
-    return ""
-
-
-def _name_of(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return describe(value.dtype, value.shape)
-    return f"{type(value).__name__} {value!r:.40}" if isinstance(value, (str, int, float)) else type(value).__name__

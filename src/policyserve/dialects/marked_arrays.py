@@ -142,6 +142,8 @@ def _as_writable(value: Any) -> Array:
     if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"a {type(value).__name__} cannot be sent")
     array: Array = np.asarray(value)
+    if array.dtype.kind in "biuf":
+        return array
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":

@@ -48,7 +48,8 @@ def unpack(frame: Frame, *, texts: bool = False) -> Any:
         raise WireError("", "one MessagePack value", f"{len(error.extra)} bytes after it") from error
     except Exception as error:  # a stranger's bytes: msgpack raises half a dozen types for them
         raise WireError("", "a MessagePack map", _reason(error)) from error
-    check_depth(value)
+    if bounds.containers > MAX_DEPTH:  # fewer cannot nest deeper
+        check_depth(value)
     return value
 
 
@@ -66,6 +67,7 @@ class _Bounds:
 
     def __init__(self) -> None:
         self._items = 0
+        self.containers = 0
 
     def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         self._count(len(pairs))
@@ -79,6 +81,7 @@ class _Bounds:
         return values
 
     def _count(self, items: int) -> None:
+        self.containers += 1
         self._items += items + 1
         if self._items > _MAX_ITEMS:
             raise WireError("", f"at most {_MAX_ITEMS} map entries and list items", "more")
