@@ -3,13 +3,14 @@
     python benchmarks/wall_x.py [--size tiny|mid|real] [--device cpu|cuda] [--dtype float32|bfloat16]
                                 [--attention causal] [--batches 1,2,4,8] [--compare 300,600,900] [--json FILE]
 
-The weights are written as a checkpoint directory into a temporary folder and loaded as a user's would be (`real`: 8.4 GB
-there, and as much memory). limit: the longer of the times that a stage's bytes and FLOPs need at the copy bandwidth
+The weights are written as a checkpoint directory into a temporary folder and loaded as a user's would be (`real`: 8.4
+GB there, and as much memory). limit: the longer of the times that a stage's bytes and FLOPs need at the copy bandwidth
 and the matrix rate measured here; of limit: how much of the time that is. bytes: weights and cache that a stage must
 read; FLOPs: counted by torch, causal attention as if it were full.
 
-Against recompute: text prefix without images, 32 actions, ten steps, batch 1; the same weights and noise; cached with its
-prefill, recompute with its prefix already embedded; the median of the ratios of interleaved runs.
+Against recompute: text prefix without images, 32 actions, ten steps, batch 1; the same weights and noise; cached with
+its prefill, recompute with its prefix already embedded; the median of the ratios of interleaved runs.
+LeRobot's own port, which recomputes too, is not run: its package asks for an older torch.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import Generator
+from policyserve.policies.wall_x.graphs import Graphs, capture_cuda
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.model import WallXModel, load_model
 from policyserve.policies.wall_x.network import Network
@@ -104,8 +106,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     target = torch.empty_like(block)
     size = 8192 if is_gpu else 2048
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    copy = min(seconds_of(lambda: target.copy_(block), 3) for _ in range(3))
-    product = min(seconds_of(lambda: left @ right, 3) for _ in range(3))
+    copy = min(seconds_of(lambda: target.copy_(block), 1) for _ in range(10))
+    product = min(seconds_of(lambda: left @ right, 1) for _ in range(10))
     return Rates(2 * block.nbytes / copy, 2 * size**3 / product)
 
 
@@ -152,8 +154,17 @@ def measure_stages(
         decoding.slots.fill_(filled)
         generator.step(decoding, filled + 1, is_even=True)
 
-    def row(stage: str, function: Callable[[], Any], size: int, note: str = "") -> Row:
-        flops, seconds = count_flops(function), seconds_of(function, rounds)
+    run_steps: Callable[[], Any] = lambda: sampler.run(state)  # noqa: E731
+    run_token: Callable[[], Any] = decode
+    if network.device.type == "cuda":  # what the model does there
+        run_steps = Graphs(sampler.run, capture_cuda).enter(state).replay
+        room = decoding.cache.keys.shape[3]
+        run_token = Graphs(lambda it: generator.step(it, room), capture_cuda).enter(decoding).replay
+
+    def row(
+        stage: str, function: Callable[[], Any], size: int, note: str = "", timed: Callable[[], Any] | None = None
+    ) -> Row:
+        flops, seconds = count_flops(function), seconds_of(timed or function, rounds)
         limit = max(size / rates.bandwidth, flops / rates.matmul)
         return Row(stage, batch, seconds, size / 1e9, flops / 1e9, limit, note)
 
@@ -161,10 +172,10 @@ def measure_stages(
         row("vision", lambda: network.vision(patches, grids), vision, f"{len(grids)} images"),
         row("prefill", lambda: sampler.prepare(told, attention, STEPS), text, f"{TEXT + 2 * _CELLS} tokens each"),
         row("one flow step", lambda: sampler.step(state, STEPS - 1), acting + cached),
-        row("ten flow steps", lambda: sampler.run(state), STEPS * (acting + cached)),
+        row("ten flow steps", lambda: sampler.run(state), STEPS * (acting + cached), timed=run_steps),
         row("all, flow", lambda: model.flow(seen, attention=attention), vision + text + STEPS * (acting + cached)),
     ]
-    token = row("one FAST token", decode, text + head + cached)
+    token = row("one FAST token", decode, text + head + cached, timed=run_token)
     return [*rows, Row(**{**asdict(token), "note": f"{batch / token.seconds:.1f} tokens/s"})]
 
 
@@ -243,6 +254,7 @@ def load(size: str, device: str, dtype: Any, folder: str) -> tuple[WallXModel, d
         "weight_bytes": sum(parameter.nbytes for parameter in model.network.parameters()),
         "write_s": written - started,
         "load_s": time.perf_counter() - written,
+        "loaded_peak_bytes": peak_bytes(),
     }
     return model, facts
 
@@ -267,9 +279,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         model, facts = load(options.size, options.device, options.dtype, folder)
         rates = measure_rates(model.network.device, model.network.dtype)
-        device = (
-            torch.cuda.get_device_name() if model.network.device.type == "cuda" else f"{options.threads} CPU threads"
-        )
+        is_gpu = model.network.device.type == "cuda"
+        device = torch.cuda.get_device_name() if is_gpu else f"{options.threads} CPU threads"
         print(f"{options.size}: {facts['parameters'] / 1e6:.1f} M parameters, {options.dtype}, {device}")
         print(f"copy {rates.bandwidth / 1e9:.1f} GB/s, matmul {rates.matmul / 1e9:.0f} GFLOP/s\n")
         batches = [int(batch) for batch in options.batches.split(",") if batch]
@@ -278,14 +289,17 @@ def main() -> None:
             for batch in batches
             for row in measure_stages(model, rates, batch, options.attention, options.rounds, 100)
         ]
-        print_stages(rows)
+        if rows:
+            print_stages(rows)
         prefixes = [int(prefix) for prefix in options.compare.split(",") if prefix]
-        results = [compare(model, prefix, options.attention, 2 * options.rounds + 1) for prefix in prefixes]
+        results = [compare(model, prefix, options.attention, options.rounds) for prefix in prefixes]
         if results:
             print()
             print_comparison(results)
     facts["peak_bytes"] = peak_bytes()
-    print(f"\nloaded in {facts['load_s']:.1f} s, peak memory {facts['peak_bytes'] / 1e9:.2f} GB", file=sys.stderr)
+    loaded = f"loaded {facts['weight_bytes'] / 1e9:.2f} GB in {facts['load_s']:.1f} s"
+    peaks = f"{facts['loaded_peak_bytes'] / 1e9:.2f} GB until then, {facts['peak_bytes'] / 1e9:.2f} GB in all"
+    print(f"\n{loaded}, peak memory {peaks}", file=sys.stderr)
     if options.json:
         report = {"size": asdict(SIZES[options.size]), "dtype": options.dtype, "device": device, "rates": asdict(rates)}
         report.update(facts=facts, attention=options.attention, stages=[asdict(row) for row in rows], compare=results)

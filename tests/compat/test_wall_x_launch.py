@@ -90,11 +90,23 @@ def test_a_bad_checkpoint_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     paths = ["model-path", "action-tokenizer-path", "train-config-path"]
     flags = [word for name in paths for word in (f"--model-config.{name}", str(tmp_path / "model"))]
     missing = [*flags[:-1], str(tmp_path / "config.yml")]
-    for given, reason in ((flags, "cannot run Wall-X models yet"), (missing, "config.yml does not exist")):
-        ended = run(*LAUNCH, "--host", "127.0.0.1", "--port", "0", *given)
+    for given, reason in ((flags, "expected a training run's YAML file"), (missing, "config.yml does not exist")):
+        ended = run(*LAUNCH, "--host", "127.0.0.1", "--port", "0", "--model-config.device", "cpu", *given)
         assert ended.returncode == 1
         assert reason in ended.stderr
         assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_cuda_where_there_is_none_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    paths = ["model-path", "action-tokenizer-path", "train-config-path"]
+    flags = [word for name in paths for word in (f"--model-config.{name}", str(tmp_path))]
+    ended = run(*LAUNCH, *flags, "--model-config.device", "cuda")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "no CUDA device" in ended.stderr
 
 
 @pytest.mark.parametrize(("env", "state_dim"), [("libero", "8"), ("aloha", "14")])

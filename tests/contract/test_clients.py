@@ -433,3 +433,12 @@ def test_a_server_that_does_not_read_is_a_deadline_exceeded(make: Make) -> None:
         finally:
             release.set()
             staller.join()
+
+
+def test_a_client_that_was_closed_for_its_silence_asks_on_a_new_connection(make: Make) -> None:
+    policy = FunctionPolicy(lambda observation: observation["x"] * 2, SPEC)
+    with serving(policy, first_frame_timeout_s=0.05) as live:
+        client = make(url(live), dialect="vibe_rl")
+        client.reset()  # connects
+        live.until(lambda server: server.stats.sessions_opened == 1 and server.stats.sessions_open == 0)
+        np.testing.assert_array_equal(client.infer({"x": X}).actions, X * 2)

@@ -15,6 +15,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 
+_WALL_X = "wall-x"
 _BUILT_IN = {"demo_image": "policyserve.policies.fakes:demo_image"}
 
 
@@ -40,9 +41,13 @@ class ServePreset:
 def main(argv: Sequence[str], *, prog: str = "policyserve serve", needs_checkpoint: bool = False) -> None:
     """Serve what the arguments say; needs_checkpoint: no demo stands in for a checkpoint."""
     target = argv[0] if argv else ""
-    known = f"{', '.join(PRESETS)}, {', '.join(_BUILT_IN)}, or package.module:name"
+    known = f"{', '.join(PRESETS)}, {', '.join(_BUILT_IN)}, {_WALL_X}, or package.module:name"
     if target in ("-h", "--help"):
         print(f"usage: {prog} POLICY [flags]\n\nPOLICY is one of {known}\n{prog} POLICY --help lists its flags")
+    elif target == _WALL_X and not needs_checkpoint:
+        from policyserve.compat.wall_x import launch_serving
+
+        launch_serving(argv[1:], prog=f"{prog} {target}", dialect="auto")
     elif target in PRESETS:
         _serve_preset(target, argv[1:], f"{prog} {target}", needs_checkpoint)
     elif target in _BUILT_IN or (":" in target and not needs_checkpoint):

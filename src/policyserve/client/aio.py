@@ -35,6 +35,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._session: ClientSession = open_session(dialect)
         self._connection: ClientConnection | None = None
+        self._is_unused = True  # no request was sent on it
 
     async def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
@@ -67,6 +68,11 @@ class AsyncClient:
         await self.close()
 
     async def _connect(self, deadline: float) -> ClientConnection:
+        if self._connection is not None and self._is_unused:
+            for _ in range(2):
+                await asyncio.sleep(0)  # the loop reads what came meanwhile
+            if self._connection.state.name != "OPEN":
+                self._drop(self._connection)  # closed for its silence: nothing is lost by opening a new one
         if self._connection is not None:
             return self._connection
         from websockets.asyncio.client import connect
@@ -85,10 +91,11 @@ class AsyncClient:
             except PolicyserveError:
                 self._drop(connection)
                 raise
-        self._connection = connection
+        self._connection, self._is_unused = connection, True
         return connection
 
     async def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
+        self._is_unused = False
         await self._until(deadline, connection.send(frame), connection)
         return await self._until(deadline, connection.recv(), connection)
 

@@ -35,6 +35,7 @@ class Client:
         self._timeout_s = timeout_s
         self._session: ClientSession = open_session(dialect)
         self._connection: ClientConnection | None = None
+        self._is_unused = True  # no request was sent on it
 
     def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
@@ -68,21 +69,20 @@ class Client:
         self.close()
 
     def _connect(self, deadline: float) -> ClientConnection:
+        if self._connection is not None and self._is_unused and self._connection.state.name != "OPEN":
+            self._drop(self._connection)  # closed for its silence: nothing is lost by opening a new one
         if self._connection is not None:
             return self._connection
         from websockets.exceptions import InvalidHandshake
         from websockets.sync.client import connect
-        from websockets.version import version
 
         options = connect_options(self._api_key, _left(deadline))
-        if int(version.partition(".")[0]) < 15:  # it sends no pings; away once 15 is required
-            del options["ping_timeout"]
         try:
             # Entered by hand, since it outlives this call: the same in every release of the library.
             connection = connect(self._url, **options).__enter__()
         except TimeoutError as error:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, EOFError, ValueError, InvalidHandshake) as error:  # the middle two: websockets before 15
+        except (OSError, EOFError, ValueError, InvalidHandshake) as error:
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         _bound_sending(connection.socket, self._timeout_s)
         self._session = open_session(self._dialect)
@@ -92,12 +92,13 @@ class Client:
             except PolicyserveError:
                 self._drop(connection)
                 raise
-        self._connection = connection
+        self._connection, self._is_unused = connection, True
         return connection
 
     def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
         from websockets.exceptions import ConnectionClosed
 
+        self._is_unused = False
         try:
             connection.send(frame)
         except ConnectionClosed as error:

@@ -92,6 +92,7 @@ class ThreadRunner:
 
     async def close(self, timeout_s: float) -> None:
         """Close the policy after the calls before; gives up waiting (and leaves the thread) after timeout_s."""
+        self._inline = None
         self._calls.put(None)
         if self._ended is not None:
             await asyncio.wait([self._ended], timeout=timeout_s)
@@ -113,6 +114,8 @@ class ThreadRunner:
             policy.close()
         except Exception:  # a stranger's close: the server ends all the same
             log.exception("policy %s failed to close", policy.spec.name)
+        # Here and not in a thread that the interpreter's end overtakes: some frameworks abort when freed that late.
+        del policy, call
         self._in_loop(_settle, self._ended, None)
 
     def _answer(self, policy: Policy, batch: Sequence[Task]) -> list[Outcome]:

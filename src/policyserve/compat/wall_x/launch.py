@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from policyserve.core.errors import ConfigError
+from tyro.conf import arg
+
+from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.policy import Policy
 from policyserve.engine.runner import OnStage
-from policyserve.policies.wall_x import MODEL_CONFIGS, STAND_IN, ModelConfig, load_policy
+from policyserve.policies.wall_x import MODEL_CONFIGS, STAND_IN, ModelConfig, OptionFlags, check_runtime, load_policy
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from policyserve.terminal import ARGUMENT_ERROR, complain, parse, serve_until_stopped
-
-_PROG = "launch_serving"
+from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,37 @@ class LaunchFlags:
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
     model_config: ModelConfig = field(default_factory=ModelConfig)
+    options: Annotated[OptionFlags, arg(name="")] = field(default_factory=OptionFlags)
 
 
-def launch_serving(argv: Sequence[str] | None = None) -> None:
-    """Serve until a signal; exits with 2 for wrong arguments, with 1 for a checkpoint that cannot be served."""
+def launch_serving(argv: Sequence[str] | None = None, *, prog: str = "launch_serving", dialect: str = "wall_x") -> None:
+    """Serve until a signal; exits with 2 for wrong arguments, with 1 for a checkpoint that cannot be served.
+
+    prog: the command's name in messages. dialect: what `/` speaks.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
-    flags = parse(LaunchFlags, _PROG, args, LaunchFlags(model_config=MODEL_CONFIGS[_env_in(args)]))
+    flags = parse(LaunchFlags, prog, args, LaunchFlags(model_config=MODEL_CONFIGS[_env_in(args)]))
     config = flags.model_config
     if config.model_path != STAND_IN and config.missing_paths:
         named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
         hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
-        complain(f"{_PROG}: expected a path for each of {named}; {hint}", ARGUMENT_ERROR)
+        complain(f"{prog}: expected a path for each of {named}; {hint}", ARGUMENT_ERROR)
 
     def load(on_stage: OnStage) -> Policy:
         on_stage("loading the checkpoint")
-        return load_policy(config, default_prompt=flags.default_prompt, env=flags.env)
+        return load_policy(
+            config, default_prompt=flags.default_prompt, env=flags.env, options=options, on_stage=on_stage
+        )
 
     try:
-        server = Server(load, ServerConfig(host=flags.host, port=flags.port, dialect="wall_x"))
+        options = flags.options.options()
+        server = Server(load, ServerConfig(host=flags.host, port=flags.port, dialect=dialect))
+        if config.model_path != STAND_IN:
+            check_runtime(config)
+    except MissingDependency as error:
+        complain(f"{prog}: {error}", FAILURE)
     except ConfigError as error:
-        complain(f"{_PROG}: {error}", ARGUMENT_ERROR)
+        complain(f"{prog}: {error}", ARGUMENT_ERROR)
     serve_until_stopped(server, _title(flags), f"model path {config.model_path}", flags.debug)
 
 

@@ -9,13 +9,14 @@ from policyserve.compat.policy import BasePolicy
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.policy import PolicyInput
 from policyserve.engine.runner import run_batch
-from policyserve.policies.wall_x import ModelConfig, load_policy
+from policyserve.policies.wall_x import ModelConfig, Options, load_policy
 
 
 class WallXPolicy(BasePolicy):
     """A Wall-X model, loaded when it is made: serve it with WebsocketPolicyServer, or ask it here.
 
-    The arguments are ModelConfig's; agent_pos_dim is its state_dim, train_config the path of the YAML file.
+    The arguments are ModelConfig's; agent_pos_dim is its state_dim, train_config the path of the YAML file. options:
+    conventions, sampler steps, what trusted callers may send.
     batched: the policy that a server runs, with many sessions' observations at a time.
     """
 
@@ -33,6 +34,7 @@ class WallXPolicy(BasePolicy):
         dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
         predict_mode: Literal["fast", "diffusion"] = "fast",
         default_prompt: str | None = None,
+        options: Options | None = None,
     ) -> None:
         config = ModelConfig(
             model_path=model_path,
@@ -46,7 +48,7 @@ class WallXPolicy(BasePolicy):
             predict_mode=predict_mode,
             camera_key=[camera_key] if isinstance(camera_key, str) else list(camera_key),
         )
-        self.batched = load_policy(config, default_prompt=default_prompt)
+        self.batched = load_policy(config, default_prompt=default_prompt, options=options)
         self._state: Any = None
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:

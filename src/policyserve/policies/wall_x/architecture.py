@@ -132,6 +132,9 @@ class _Fields:
     def fail(self, name: str, expected: str) -> ConfigError:
         return ConfigError(f"{self._where}: {name}: expected {expected}, got {_json(self._values.get(name))}")
 
+    def __contains__(self, name: str) -> bool:
+        return self._values.get(name) is not None
+
     def get(self, name: str) -> Any:
         if name not in self._values:
             raise ConfigError(f"{self._where}: {name} is missing")
@@ -190,7 +193,7 @@ def _read_experts(config: _Fields, hidden: int) -> tuple[Expert, Expert]:
     if not isinstance(values, list) or len(values) != 2 or not all(isinstance(value, Mapping) for value in values):
         raise config.fail("experts", "two objects, for text and for actions")
     inner = [_Fields(value, f"experts.{index}").count("intermediate_size") for index, value in enumerate(values)]
-    widths = config.counts("dim_inputs", length=2)
+    widths = config.counts("dim_inputs", length=2) if "dim_inputs" in config else (hidden, hidden)
     if not all(0 < width <= hidden for width in widths):
         raise config.fail("dim_inputs", f"two numbers of 1 … hidden_size = {hidden}")
     return Expert(widths[0], inner[0]), Expert(widths[1], inner[1])

@@ -46,8 +46,9 @@ class ModelConfig:
 
     @property
     def missing_paths(self) -> tuple[str, ...]:
-        """The paths that nobody has given yet."""
-        return tuple(name for name in PATH_FIELDS if getattr(self, name) == getattr(ModelConfig, name))
+        """The paths that are needed and that nobody has given yet; sampled actions need no action tokenizer."""
+        needed = [name for name in PATH_FIELDS if self.predict_mode == "fast" or name != "action_tokenizer_path"]
+        return tuple(name for name in needed if getattr(self, name) == getattr(ModelConfig, name))
 
 
 def check_camera_keys(keys: list[str]) -> None:

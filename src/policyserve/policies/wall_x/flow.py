@@ -7,7 +7,7 @@ against that cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from policyserve.policies.wall_x.attention import (
     prompt_attention,
 )
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.graphs import Capture, Graphs
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation
@@ -61,19 +62,44 @@ class FlowState:
     rotation: Rotation
     biases: dict[Rule, Tensor]
 
-    def tensors(self) -> list[Tensor]:
-        fixed = [self.cache.keys, self.cache.values, self.x, self.of_masks, self.of_times, self.trailing]
-        return [*fixed, self.rotation.cos, self.rotation.sin, *(self.biases[rule] for rule in sorted(self.biases))]
+    @property
+    def key(self) -> Hashable:
+        return self.schedule, tuple(sorted(self.biases))
+
+    def tensors(self) -> list[tuple[Tensor, int | None]]:
+        """See graphs.State."""
+        by_row = [self.x, self.of_masks, self.trailing, self.rotation.cos, self.rotation.sin]
+        by_row += [self.biases[rule] for rule in sorted(self.biases)]
+        return [(self.cache.keys, 1), (self.cache.values, 1), (self.of_times, None), *((part, 0) for part in by_row)]
+
+    def replace(self, tensors: list[Tensor]) -> FlowState:
+        """See graphs.State."""
+        keys, values, of_times, x, of_masks, trailing, cos, sin, *biases = tensors
+        by_rule = dict(zip(sorted(self.biases), biases, strict=True))
+        rotation = Rotation(cos, sin)
+        return FlowState(self.schedule, KvCache(keys, values), x, of_masks, of_times, trailing, rotation, by_rule)
 
 
 class FlowSampler:
     """Samples action chunks. One network, one thread."""
 
-    def __init__(self, network: Network, *, slot_multiple: int = 1) -> None:
-        """slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur."""
+    def __init__(self, network: Network, *, slot_multiple: int = 1, capture: Capture | None = None) -> None:
+        """slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur.
+        capture: for the loop of Euler steps, see graphs.py; None: it runs plainly."""
         self.network = network
         self._slot_multiple = slot_multiple
+        self._graphs: Graphs[FlowState] | None = None if capture is None else Graphs(self.run, capture)
         self._folded = network.action_head.fold()
+
+    def sample(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> Tensor:
+        """Normalised actions (B, H, A), on the device. Raises ValueError for inputs that do not fit."""
+        state = self.prepare(items, attention, num_steps)
+        if self._graphs is None:
+            self.run(state)
+            return state.x
+        captured = self._graphs.enter(state)
+        captured.replay()
+        return captured.state.x[: len(items)]
 
     def prepare(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> FlowState:
         """Run images and prefixes and gather all that the steps need. Raises ValueError for inputs that do not fit."""
@@ -86,7 +112,6 @@ class FlowSampler:
         of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
         ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
         positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
-        biases = {rule: self._bias(rule, prefix.lengths, schedule) for rule in sorted(set(schedule.rules))}
         return FlowState(
             schedule=schedule,
             cache=self._prefill(prefix, schedule),
@@ -95,7 +120,7 @@ class FlowSampler:
             of_times=of_times,
             trailing=self.network.decoder.embed(to_device(ids[:, :trailing].astype(np.int64), self.network.device)),
             rotation=rotate_by(self.network, positions[:, :, : actions + trailing]),
-            biases={rule: bias for rule, bias in biases.items() if bias is not None},
+            biases=self._biases(prefix.lengths, schedule),
         )
 
     def step(self, state: FlowState, k: int) -> tuple[Tensor, Tensor]:
@@ -130,14 +155,16 @@ class FlowSampler:
 
     def _schedule(self, layouts: Sequence[Layout], attention: AttentionMode, num_steps: int) -> Schedule:
         a = self.network.architecture
-        mode = "causal" if attention == "upstream_sdpa" and a.is_action_attention_causal else attention
-        rules = tuple(
-            postfix_rule(mode, step, has_attention_experts=a.has_attention_experts) for step in range(num_steps)
-        )
+        mode: AttentionMode = attention
+        if attention == "upstream_sdpa" and a.is_action_attention_causal:
+            mode = "causal"
+        rules: list[Rule] = []
+        for step in range(num_steps):
+            rules.append(postfix_rule(mode, step, has_attention_experts=a.has_attention_experts))
         trailing = layouts[0].trailing if any(needs_trailing(rule) for rule in rules) else 0
         slots = -(-max(layout.prefix for layout in layouts) // self._slot_multiple) * self._slot_multiple
         deltas = np.diff(torch.linspace(0, 1, num_steps + 1).numpy())
-        return Schedule(rules, tuple(float(delta) for delta in deltas), layouts[0].actions, trailing, slots)
+        return Schedule(tuple(rules), tuple(float(delta) for delta in deltas), layouts[0].actions, trailing, slots)
 
     def _prefill(self, prefix: Prefix, schedule: Schedule) -> KvCache:
         """Keys and values of the prefix, in a cache that has room for the postfix."""
@@ -154,13 +181,21 @@ class FlowSampler:
         decoder(prefix.x, spans_of(text=length), prefix.rotation, attend)
         return cache
 
+    def _biases(self, lengths: Sequence[int], schedule: Schedule) -> dict[Rule, Tensor]:
+        found: dict[Rule, Tensor] = {}
+        for rule in schedule.rules:
+            if rule not in found and (bias := self._bias(rule, lengths, schedule)) is not None:
+                found[rule] = bias
+        return found
+
     def _bias(self, rule: Rule, lengths: Sequence[int], schedule: Schedule) -> Tensor | None:
         """The bias of one rule over [prefix slots, postfix]; None where every query sees every key."""
         network, a = self.network, self.network.architecture
         trailing = schedule.trailing if needs_trailing(rule) else 0
-        if rule == "all" and min(lengths) == schedule.prefix:
+        if rule == "all" and min(lengths) == schedule.prefix and self._graphs is None:
             return None
-        different = lengths if len(set(lengths)) > 1 else lengths[:1]  # one row serves all if they are equal
+        is_shared = len(set(lengths)) == 1 and self._graphs is None  # one row serves all; graphs want equal shapes
+        different = lengths[:1] if is_shared else lengths
         slots = np.arange(schedule.prefix) < np.array(different)[:, None]
         postfix = postfix_mask(rule, schedule.actions, trailing)  # (S, S)
         seen = torch.from_numpy(slots)[:, None].expand(-1, postfix.shape[0], -1)  # (B or 1, S, P)

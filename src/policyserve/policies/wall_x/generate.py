@@ -6,7 +6,7 @@ ended leaves the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from policyserve.policies.wall_x.architecture import TEXT
 from policyserve.policies.wall_x.attention import as_bias, grouped_attention, prompt_attention
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.graphs import Capture, Graphs
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import decoder_angles, rotation_of
@@ -23,7 +24,7 @@ from policyserve.policies.wall_x.sequence import embed_prefix, layout_of
 
 @dataclass(frozen=True)
 class DecodeState:
-    """Sequences on their way. All but `capacity` are tensors that `step` changes in place.
+    """Sequences on their way, in tensors that `step` changes in place.
 
     ids: (B,) each one's newest token. slots: (B,) where its key goes. positions: (B,) its rotary position.
     """
@@ -36,17 +37,31 @@ class DecodeState:
     def take(self, rows: Tensor) -> DecodeState:
         return DecodeState(self.cache.take(rows), self.ids[rows], self.slots[rows], self.positions[rows])
 
-    def tensors(self) -> list[Tensor]:
-        return [self.cache.keys, self.cache.values, self.ids, self.slots, self.positions]
+    @property
+    def key(self) -> Hashable:
+        return None
+
+    def tensors(self) -> list[tuple[Tensor, int | None]]:
+        """See graphs.State."""
+        return [(self.cache.keys, 1), (self.cache.values, 1), (self.ids, 0), (self.slots, 0), (self.positions, 0)]
+
+    def replace(self, tensors: list[Tensor]) -> DecodeState:
+        """See graphs.State."""
+        keys, values, ids, slots, positions = tensors
+        return DecodeState(KvCache(keys, values), ids, slots, positions)
 
 
 class Generator:
     """Greedy decoding. One network, one thread."""
 
-    def __init__(self, network: Network, *, slot_multiple: int = 1) -> None:
-        """slot_multiple: caches have a multiple of this many slots, so that few shapes occur."""
+    def __init__(self, network: Network, *, slot_multiple: int = 1, capture: Capture | None = None) -> None:
+        """slot_multiple: caches have a multiple of this many slots, so that few shapes occur. capture: for one step,
+        see graphs.py; None: it runs plainly."""
         self.network = network
         self._slot_multiple = slot_multiple
+        self._graphs: Graphs[DecodeState] | None = None
+        if capture is not None:
+            self._graphs = Graphs(lambda state: self.step(state, state.cache.keys.shape[3]), capture)
 
     def prepare(self, items: Sequence[ModelInput], max_new_tokens: int) -> tuple[DecodeState, Tensor]:
         """Run the prompts. Returns the state, its ids the first new tokens, and those tokens' logits (B, V).
@@ -104,11 +119,13 @@ class Generator:
         if max_new_tokens < 1:
             return [[] for _ in items]
         state, _ = self.prepare(items, max_new_tokens)
+        captured = None if self._graphs is None else self._graphs.enter(state)
+        state = state if captured is None else captured.state
         lengths = state.slots.tolist()
         made: list[list[int]] = [[] for _ in items]
         alive = list(range(len(items)))
         while True:
-            for row, token in zip(alive, state.ids.tolist(), strict=True):
+            for row, token in zip(alive, state.ids.tolist(), strict=False):  # a graph has more rows than are alive
                 made[row].append(token)
             going = [
                 place
@@ -118,7 +135,13 @@ class Generator:
             if not going:
                 return made
             if len(going) < len(alive):
-                state = state.take(torch.tensor(going, device=self.network.device))
                 alive = [alive[place] for place in going]
+                state = state.take(torch.tensor(going, device=self.network.device))
+                if self._graphs is not None:
+                    captured = self._graphs.enter(state)
+                    state = captured.state
+            if captured is not None:
+                captured.replay()
+                continue
             filled = [lengths[row] + len(made[row]) for row in alive]
             self.step(state, max(filled), is_even=min(filled) == max(filled))

@@ -71,10 +71,8 @@ def check_model(config: ModelConfig) -> None:
     if config.model_path == STAND_IN:
         return
     for name in PATH_FIELDS:
-        # Sampled actions need no action tokenizer.
-        is_needless = config.predict_mode == "diffusion" and name == "action_tokenizer_path"
-        if is_needless and name in config.missing_paths:
-            continue
+        if name == "action_tokenizer_path" and config.predict_mode == "diffusion":
+            continue  # sampled actions need none
         if not Path(getattr(config, name)).exists():
             raise ConfigError(f"{name}: {getattr(config, name)} does not exist")
     check_runtime(config)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from policyserve.core.arrays import Array
@@ -16,10 +15,13 @@ from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import Generator
+from policyserve.policies.wall_x.graphs import capture_cuda
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network, load_network
 
 log = logging.getLogger(__name__)
+
+_GPU_SLOTS = 64  # of the cache, or a multiple: few shapes, few graphs
 
 DType = Literal["bfloat16", "float16", "float32"]
 _DTYPES: Mapping[str, torch.dtype] = {
@@ -34,8 +36,10 @@ class WallXModel:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._flow = FlowSampler(network)
-        self._generator = Generator(network)
+        is_gpu = network.device.type == "cuda"
+        slots, capture = (_GPU_SLOTS, capture_cuda) if is_gpu else (1, None)
+        self._flow = FlowSampler(network, slot_multiple=slots, capture=capture)
+        self._generator = Generator(network, slot_multiple=slots, capture=capture)
 
     @property
     def architecture(self) -> Architecture:
@@ -54,13 +58,11 @@ class WallXModel:
             raise ValueError(f"num_steps: expected 1 or more, got {num_steps}")
         if not inputs:
             return []
-        state = self._flow.prepare(inputs, attention, num_steps)
-        self._flow.run(state)
-        return list(state.x.cpu().numpy())
+        return list(self._flow.sample(inputs, attention, num_steps).cpu().numpy())
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
-        """Continue each prompt greedily. Returns the new ids, the end token included; without it: stopped at the limit."""
+        """Continue each prompt greedily. Returns the new ids, with the end token unless the limit came first."""
         return self._generator.run(inputs, max_new_tokens) if inputs else []
 
 

@@ -60,7 +60,8 @@ def read_stats_json(path: Path, train_config: TrainConfig, *, mean_std: bool = F
 def _read_pth(path: Path) -> dict[str, Scale]:
     """`min.<data set>` and `delta.<data set>`, each (D,)."""
     tensors = _load_tensors(path)
-    values = {str(key): np.asarray(tensor.float().numpy(), np.float32) for key, tensor in tensors.items()}
+    # Copies: an array that is a view keeps its tensor, and one freed while the interpreter ends aborts the process.
+    values = {str(key): np.array(tensor.float().numpy()) for key, tensor in tensors.items()}
     low, width = "min.", "delta."
     names = [key.removeprefix(low) for key in values if key.startswith(low)]
     missing = [name for name in names if width + name not in values]

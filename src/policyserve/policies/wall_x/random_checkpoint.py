@@ -86,7 +86,7 @@ def random_config(size: RandomSize) -> dict[str, Any]:
 def write_random_checkpoint(
     directory: str | Path, config: Mapping[str, Any], vocabulary: int, *, shard_bytes: int = 1 << 30, seed: int = 0
 ) -> int:
-    """Write the directory; weights as the released ones are stored, bfloat16 with float32 norms. Returns their bytes."""
+    """Write the directory, in bfloat16 and float32 as the released ones are. Returns the weights' bytes."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -56,7 +56,7 @@ def prompt_positions(ids: Array, image_id: int, cells: Sequence[tuple[int, int]]
         pieces += [np.stack([text] * 3), np.stack([np.zeros_like(row), row, column]) + counter]
         counter, cursor = counter + max(rows, columns), stop
     expected = sum(rows * columns for rows, columns in cells)
-    if int(is_image.sum()) != expected or cursor < len(ids) and is_image[cursor:].any():
+    if int(is_image.sum()) != expected or is_image[cursor:].any():
         raise ValueError(f"the prompt holds {int(is_image.sum())} image tokens, its images make {expected}")
     text = np.arange(counter, counter + len(ids) - cursor)
     return np.concatenate([*pieces, np.stack([text] * 3)], axis=1).astype(np.int64)

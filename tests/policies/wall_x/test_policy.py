@@ -1,0 +1,235 @@
+"""The policy around a network that answers what a test wants: batches, refusals, sessions, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import BadAction, BadObservation, Overloaded, PolicyFailed
+from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.engine.runner import batch_buckets, run_batch
+from policyserve.policies.wall_x import Options
+from policyserve.policies.wall_x.assembly import build_answering, build_processor, build_spec, make_plan
+from policyserve.policies.wall_x.conventions import Attention
+from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.policy import WallXModelPolicy, is_out_of_memory
+from tests.policies.frameworks import import_or_skip
+from tests.policies.wall_x.golden import facts, model_config, observation, options, tensors
+
+torch = import_or_skip("torch")
+for package in ("tokenizers", "PIL.Image", "yaml", "safetensors.numpy"):
+    import_or_skip(package)
+
+
+class Model:
+    """Answers its input's noise, or the ids that it is given; raises what `fails` returns for a batch's size."""
+
+    def __init__(
+        self, ids: Sequence[int] = (), fails: Callable[[int], BaseException | None] = lambda size: None
+    ) -> None:
+        self.ids, self._fails = list(ids), fails
+        self.batches: list[int] = []
+
+    def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]:
+        self._called(inputs)
+        return [one.noise for one in inputs if one.noise is not None]
+
+    def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
+        self._called(inputs)
+        return [self.ids for _ in inputs]
+
+    def _called(self, inputs: Sequence[ModelInput]) -> None:
+        self.batches.append(len(inputs))
+        error = self._fails(len(inputs))
+        if error is not None:
+            raise error
+
+
+def policy_around(
+    model: Model,
+    name: str = "flow_libero_basic",
+    *,
+    on_undecodable: Literal["error", "zeros"] = "error",
+    **changes: Any,
+) -> WallXModelPolicy:
+    plan = make_plan(model_config(name), options(name, **changes))
+    processor = build_processor(plan)
+    spec = build_spec(plan, processor, default_prompt=None, env="libero", max_batch=plan.options.max_batch or 4)
+    answering = build_answering(plan, processor.tokens)
+    return WallXModelPolicy(model, processor, answering, spec, on_undecodable=on_undecodable)
+
+
+def given(policy: WallXModelPolicy, name: str = "flow_libero_basic", **changes: Any) -> PolicyInput:
+    return PolicyInput(policy.spec.validate({**observation(name), **changes}).observation)
+
+
+def test_actions_are_scaled_back_with_the_observations_own_data_set() -> None:
+    policy = policy_around(Model())
+    noise = np.linspace(-2, 2, 32 * 7, dtype=np.float32).reshape(32, 7)
+    for dataset in ("physical-intelligence/libero", "libero_all"):
+        (chunk,) = run_batch(policy, [given(policy, noise=noise, dataset_names=dataset)])
+        assert isinstance(chunk, ActionChunk)
+        loaded = torch.load(f"{model_config('flow_libero_basic').model_path}/normalizer_action.pth")
+        low, width = (loaded[f"{key}.{dataset}"].numpy() for key in ("min", "delta"))
+        np.testing.assert_array_equal(chunk.actions, (noise + 1) / 2 * width + low)
+
+
+def test_one_refused_observation_fails_alone_and_the_others_are_one_batch() -> None:
+    model = Model()
+    policy = policy_around(model)
+    good = given(policy)
+    bad = given(policy, state=np.full(8, np.nan))
+    answers = policy.infer([good, bad, good])
+    assert [type(answer) for answer in answers] == [ActionChunk, BadObservation, ActionChunk]
+    assert model.batches == [2]
+    assert policy.infer([bad]) == [answers[1]] or isinstance(policy.infer([bad])[0], BadObservation)
+    assert policy.infer([]) == []
+
+
+def test_a_batch_is_cut_at_max_batch() -> None:
+    model = Model()
+    policy = policy_around(model, max_batch=2)
+    assert policy.spec.max_batch == 2
+    assert len(policy.infer([given(policy)] * 5)) == 5
+    assert model.batches == [2, 2, 1]
+
+
+def test_each_session_has_its_own_noise_and_the_same_from_its_start() -> None:
+    policy = policy_around(Model())
+    whole = given(policy).observation
+    without = {key: value for key, value in whole.items() if key != "noise"}
+    first, same = policy.infer([PolicyInput(without)] * 2)
+    assert isinstance(first, ActionChunk)
+    assert isinstance(same, ActionChunk)
+    np.testing.assert_array_equal(first.actions, same.actions)
+    (second,) = policy.infer([PolicyInput(without, state=first.state)])
+    assert isinstance(second, ActionChunk)
+    assert not np.array_equal(first.actions, second.actions)
+    other = policy_around(Model(), seed=3).infer([PolicyInput(without)])[0]
+    assert isinstance(other, ActionChunk)
+    assert not np.array_equal(first.actions, other.actions)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's is named."""
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("[enforce fail] can't allocate memory: you tried")]
+)
+def test_out_of_memory_fails_that_batch_with_advice_and_smaller_ones_are_tried(error: BaseException) -> None:
+    model = Model(fails=lambda size: error if size > 1 else None)
+    policy = policy_around(model, max_batch=4)
+    one = given(policy)
+    answers = run_batch(policy, [one] * 4)
+    assert [type(answer) for answer in answers] == [Overloaded] * 4
+    assert "out of memory with a batch of 4; from now on 2 at a time" in str(answers[0])
+    answers = run_batch(policy, [one] * 4)
+    assert [type(answer) for answer in answers] == [Overloaded] * 2 + [ActionChunk] * 2
+    assert all(isinstance(answer, ActionChunk) for answer in run_batch(policy, [one] * 4))
+    assert model.batches == [4, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_out_of_memory_with_one_observation_says_what_helps() -> None:
+    policy = policy_around(Model(fails=lambda size: MemoryError()))
+    (answer,) = run_batch(policy, [given(policy)])
+    assert isinstance(answer, Overloaded)
+    assert "smaller images, bfloat16" in str(answer)
+
+
+def test_other_errors_of_the_network_are_no_matter_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes"))
+    policy = policy_around(Model(fails=lambda size: RuntimeError("shapes")))
+    (answer,) = run_batch(policy, [given(policy)])
+    assert isinstance(answer, PolicyFailed)
+
+
+def test_nan_from_the_network_never_reaches_a_robot() -> None:
+    class Broken(Model):
+        def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]:
+            return [np.full((32, 7), np.nan, np.float32) for _ in inputs]
+
+    policy = policy_around(Broken())
+    (answer,) = run_batch(policy, [given(policy)])
+    assert isinstance(answer, BadAction)
+
+
+@pytest.mark.parametrize("name", ["fast_libero_1", "fast_libero_h10_textprefix", "fast_aloha_1"])
+def test_fast_tokens_become_the_originals_actions(name: str) -> None:
+    arrays = tensors(name)
+    policy = policy_around(Model(arrays["fast/new_ids"].tolist()), name)
+    (chunk,) = run_batch(policy, [given(policy, name)])
+    assert isinstance(chunk, ActionChunk)
+    assert chunk.actions.dtype == np.float32
+    np.testing.assert_allclose(chunk.actions, arrays["fast/predict_action"][0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fast_bad_length", "fast_no_eos_100"])
+def test_undecodable_tokens_are_that_requests_error_with_what_the_model_wrote(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(tensors(name)["fast/new_ids"].tolist())
+    policy, case = policy_around(model, name), facts(name)
+    (answer,) = run_batch(policy, [given(policy, name)])
+    assert isinstance(answer, BadAction)
+    assert f"got {case['decoded_chars']}; the model wrote {case['generated_text']}" in str(answer)
+    policy = policy_around(model, name, on_undecodable="zeros")
+    (chunk,) = run_batch(policy, [given(policy, name)])
+    assert isinstance(chunk, ActionChunk)
+    assert chunk.actions.shape == (case["horizon"], case["action_dim"])
+    assert not chunk.actions.any()
+    assert "answered zeros: the model's action tokens do not decode" in caplog.text
+
+
+def test_the_spec_tells_cameras_units_names_and_conventions() -> None:
+    spec = policy_around(Model(), allow_missing_state=True).spec
+    assert list(spec.leaves) == ["front_view", "left_wrist_view", "prompt", "state", "dataset_names", "noise"]
+    described = spec.describe()["observation"]
+    assert "scaled by the client" in described["state"]["doc"]
+    assert described["dataset_names"]["names"] == ["physical-intelligence/libero", "libero_all"]
+    assert described["noise"]["shape"] == [32, 7]
+    assert spec.metadata["action_names"][0] == "master_right_ee_cartesian_pos[0]"
+    assert spec.metadata["conventions"]["attention"] == "upstream_sdpa"
+    assert spec.metadata["env"] == "libero"
+    assert "noise" not in policy_around(Model(), "fast_libero_1").spec.leaves
+
+
+def test_a_missing_camera_is_refused_with_all_of_them_and_the_nearest_name() -> None:
+    whole = observation("flow_libero_basic")
+    misnamed = {**{key: value for key, value in whole.items() if key != "front_view"}, "frontview": whole["front_view"]}
+    with pytest.raises(BadObservation, match=r"the cameras are front_view, left_wrist_view.*did you mean.*'frontview'"):
+        policy_around(Model()).spec.validate(misnamed)
+    surplus = policy_around(Model()).spec.validate({**whole, "top_view": whole["front_view"]})
+    assert surplus.unknown == ("top_view",)
+
+
+def test_a_state_or_noise_with_a_leading_axis_of_one_is_taken() -> None:
+    policy = policy_around(Model())
+    whole = observation("flow_libero_basic")
+    plain, rows = (
+        policy.infer([PolicyInput(policy.spec.validate(one).observation)])[0]
+        for one in (whole, {**whole, "state": whole["state"][None], "noise": whole["noise"][None]})
+    )
+    assert isinstance(plain, ActionChunk)
+    assert isinstance(rows, ActionChunk)
+    np.testing.assert_array_equal(plain.actions, rows.actions)
+
+
+def test_the_specs_own_example_is_answered_so_that_a_server_can_warm_up() -> None:
+    policy = policy_around(Model())
+    assert list(batch_buckets(policy)) == [1]
+    (answer,) = run_batch(policy, [PolicyInput(policy.spec.validate(policy.spec.example()).observation)])
+    assert isinstance(answer, ActionChunk)
+    fast = policy_around(Model([1, 2, 3]), "fast_libero_1")
+    fast.warm_up([1, 2])
+    fast.close()
+    fast.close()
+
+
+def test_options_default_to_what_strangers_may_send() -> None:
+    assert not Options().allow_special_tokens
+    assert not Options().allow_missing_state
