@@ -71,8 +71,8 @@ def check_model(config: ModelConfig) -> None:
     if config.model_path == STAND_IN:
         return
     for name in PATH_FIELDS:
-        if name == "action_tokenizer_path" and config.predict_mode == "diffusion":
-            continue  # sampled actions need none
+        if getattr(config, name) == getattr(ModelConfig, name) and name not in config.missing_paths:
+            continue  # nobody named it, and nobody needs it
         if not Path(getattr(config, name)).exists():
             raise ConfigError(f"{name}: {getattr(config, name)} does not exist")
     check_runtime(config)
