@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 ARGUMENT_ERROR = 2
 FAILURE = 1
+_BAR = 30  # columns
+_STAGE_COLUMNS = 38
 
 T = TypeVar("T")
 
@@ -60,8 +63,12 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
     log_to_stderr(debug)
     started_at = time.monotonic()
     print(f"policyserve serves {title}\n  from    {origin}", flush=True)
+    if sys.stdout.isatty():
+        server.on_stage = show_stage
 
     def on_ready(spec: PolicySpec) -> None:
+        if server.on_stage is not None:
+            print("\r\033[K", end="")
         for line in describe(spec, *server.address):
             print(f"  {line}")
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
@@ -72,6 +79,15 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
     except PolicyserveError as error:
         log.debug("the traceback", exc_info=error)
         complain(f"policyserve: {error}", FAILURE)
+
+
+def show_stage(stage: str) -> None:
+    """Show on one line of a terminal what loading is at, with a bar where the stage says `12 %`."""
+    found = re.search(r"(\d+) %", stage)
+    done = int(found.group(1)) * _BAR // 100 if found else 0
+    bar = f"[{'#' * done}{'.' * (_BAR - done)}] " if found else ""
+    end = "\n" if done == _BAR else ""  # what is logged next has a line of its own
+    print(f"\r\033[K  {bar}{stage[:_STAGE_COLUMNS]}", end=end, flush=True)
 
 
 def _first_sentence(box: str) -> str:
@@ -93,7 +109,10 @@ def describe(spec: PolicySpec, host: str, port: int) -> list[str]:
     """What a person who starts a server wants to know, line by line."""
     reachable = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
     url = f"ws://{reachable}:{port}"
-    lines = [f"takes   {path}: {leaf}" + (f"  {leaf.doc}" if leaf.doc else "") for path, leaf in spec.leaves.items()]
+    lines = [
+        f"takes   {path}: {leaf}{' (optional)' if leaf.optional else ''}" + (f"  {leaf.doc}" if leaf.doc else "")
+        for path, leaf in spec.leaves.items()
+    ]
     gives = "any finite numbers" if spec.action is None else str(spec.action)
     steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
     doc = f"  {spec.action.doc}" if spec.action and spec.action.doc else ""

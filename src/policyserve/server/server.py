@@ -57,6 +57,7 @@ class Server:
         self.stats = Stats()
         self.pool = BufferPool(_POOL_BYTES)
         self.scheduler: Scheduler | None = None
+        self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self._runner: Runner = ThreadRunner(load)
         self._spec: PolicySpec | None = None
         self._failure: NotReady | None = None  # why there will be no policy
@@ -240,6 +241,8 @@ class Server:
         if self._spec is None:
             self._stage = stage
             log.debug("%s", stage)
+            if self.on_stage is not None:
+                self.on_stage(stage)
 
     def _fail_sessions(self, error: Exception) -> None:
         self._stage = "loading failed"
