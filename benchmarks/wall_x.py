@@ -34,8 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.flow import FlowSampler
-from policyserve.policies.wall_x.generate import Generator
+from policyserve.policies.wall_x.generate import DecodeState, Generator
 from policyserve.policies.wall_x.graphs import Graphs, capture_cuda
+from policyserve.policies.wall_x.images import image_patches, read_image, resize_image
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.model import WallXModel, load_model
 from policyserve.policies.wall_x.network import Network
@@ -68,15 +69,17 @@ class Row:
     note: str = ""
 
 
-def make_input(model: WallXModel, text: int, *, cameras: int = 0, actions: int = ACTIONS, seed: int = 0) -> ModelInput:
-    """An observation of random numbers. text: tokens of the prefix besides the images'."""
+def make_input(
+    model: WallXModel, text: int, *, cameras: int = 0, actions: int = ACTIONS, trailing: int = 0, seed: int = 0
+) -> ModelInput:
+    """An observation of random numbers. text: tokens of the prefix besides the images'; trailing: after the actions."""
     a, random = model.architecture, np.random.default_rng(seed)
     special = {a.image_id, a.action_id, a.state_id, a.eos_id}
     allowed = np.array([i for i in range(model.network.decoder.embed_tokens.shape[0]) if i not in special])
     words = random.choice(allowed, text - 1)
     ids = [*words[: text // 2], *[a.image_id] * (cameras * _CELLS), *words[text // 2 :], a.state_id]
     return ModelInput(
-        input_ids=np.array(ids + [a.action_id] * actions, dtype=np.int64),
+        input_ids=np.array([*ids, *[a.action_id] * actions, *words[:trailing]], dtype=np.int64),
         patches=random.standard_normal((cameras * _CELLS * 4, 1176), dtype=np.float32),
         grids=(CAMERA,) * cameras,
         state=random.standard_normal(a.state_dim, dtype=np.float32),
@@ -136,8 +139,9 @@ def measure_stages(
 ) -> list[Row]:
     """All stages at one batch size: two cameras, LIBERO's length of prompt."""
     network = model.network
-    seen = [make_input(model, TEXT, cameras=2, seed=seed) for seed in range(batch)]
-    told = [make_input(model, TEXT + 2 * _CELLS, seed=seed) for seed in range(batch)]
+    trailing = 2 if attention == "upstream_sdpa" else 0  # whose prompt goes on after the actions
+    seen = [make_input(model, TEXT, cameras=2, trailing=trailing, seed=seed) for seed in range(batch)]
+    told = [make_input(model, TEXT + 2 * _CELLS, trailing=trailing, seed=seed) for seed in range(batch)]
     asked = [make_input(model, TEXT + 2 * _CELLS, actions=0, seed=seed) for seed in range(batch)]
     patches = torch.from_numpy(np.concatenate([item.patches for item in seen])).to(network.device)
     grids = tuple(grid for item in seen for grid in item.grids)
@@ -159,7 +163,8 @@ def measure_stages(
     if network.device.type == "cuda":  # what the model does there
         run_steps = Graphs(sampler.run, capture_cuda).enter(state).replay
         room = decoding.cache.keys.shape[3]
-        run_token = Graphs(lambda it: generator.step(it, room), capture_cuda).enter(decoding).replay
+        graphs: Graphs[DecodeState] = Graphs(lambda it: generator.step(it, room), capture_cuda)
+        run_token = graphs.enter(decoding).replay
 
     def row(
         stage: str, function: Callable[[], Any], size: int, note: str = "", timed: Callable[[], Any] | None = None
@@ -168,7 +173,14 @@ def measure_stages(
         limit = max(size / rates.bandwidth, flops / rates.matmul)
         return Row(stage, batch, seconds, size / 1e9, flops / 1e9, limit, note)
 
+    pictures = [np.random.default_rng(seed).integers(0, 256, (480, 640, 3), np.uint8) for seed in range(2 * batch)]
+
+    def look() -> None:
+        for picture in pictures:
+            image_patches(resize_image(read_image(picture, "camera"), "camera"))
+
     rows = [
+        row("images", look, sum(picture.nbytes for picture in pictures), f"{len(pictures)} of 480x640, on the CPU"),
         row("vision", lambda: network.vision(patches, grids), vision, f"{len(grids)} images"),
         row("prefill", lambda: sampler.prepare(told, attention, STEPS), text, f"{TEXT + 2 * _CELLS} tokens each"),
         row("one flow step", lambda: sampler.step(state, STEPS - 1), acting + cached),
