@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.policies.wall_x import ModelConfig, Options, check_model, conventions_named, load_policy
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, make_plan
 from policyserve.policies.wall_x.policy import FastAnswering, FlowAnswering
 from tests.policies.frameworks import import_or_skip
-from tests.policies.wall_x.golden import golden, model_config, observation, options
+from tests.policies.wall_x.golden import golden, model_config, observation, options, tensors
 
 torch = import_or_skip("torch")
 for package in ("tokenizers", "PIL.Image", "yaml", "safetensors.numpy"):
@@ -107,6 +108,27 @@ def test_without_pth_files_the_named_json_gives_the_statistics(tmp_path: Path) -
     assert processor.normalizer.names == ("physical-intelligence/libero",)
     without = {key: value for key, value in observation("flow_libero_basic").items() if key != "dataset_names"}
     assert processor.prepare(without).dataset == "physical-intelligence/libero"
+
+
+def test_the_tokenizer_may_be_where_the_train_config_says(tmp_path: Path) -> None:
+    """The files of a plain processor, without the tokens that training added: those are added on loading."""
+    directory = copy_of("checkpoint_flow_libero", tmp_path)
+    processor = tmp_path / "processor"
+    processor.mkdir()
+    trained = json.loads((directory / "tokenizer.json").read_text())
+    own = ("<|propri|>", "<|action|>")
+    trained["added_tokens"] = [token for token in trained["added_tokens"] if token["content"] not in own]
+    (processor / "tokenizer.json").write_text(json.dumps(trained))
+    for name in ("tokenizer.json", "added_tokens.json"):
+        (directory / name).unlink()
+    config = (directory / "config.yml").read_text()
+    (directory / "config.yml").write_text(config.replace("processor_path: .", "processor_path: ../processor"))
+    case = "flow_libero_basic"
+    policy = load_policy(of_copy(case, directory), options=options(case))
+    observed = policy.spec.validate(observation(case)).observation
+    (chunk,) = policy.infer([PolicyInput(observed)])
+    assert isinstance(chunk, ActionChunk)
+    np.testing.assert_allclose(chunk.actions, tensors(case)["e2e/predict_action"][0], atol=1e-4, rtol=0)
 
 
 def test_lerobots_conventions_scale_with_mean_and_deviation() -> None:

@@ -77,8 +77,15 @@ class Architecture:
         return self.hidden // self.heads
 
 
-def read_architecture(directory: str | Path, train_config: Mapping[str, Any] | None = None) -> Architecture:
+def read_architecture(
+    directory: str | Path,
+    train_config: Mapping[str, Any] | None = None,
+    *,
+    token_ids: Mapping[str, int] | None = None,
+) -> Architecture:
     """Read config.json and the ids of the special tokens of a checkpoint directory.
+
+    token_ids: those of `<|propri|>` and `<|action|>`, where the tokenizer is read elsewhere; None: from its files here.
 
     train_config: the training run's YAML as a mapping; its dof_config, agent_pos_config and
     causal_action_attention_mask take the place of config.json's. Raises ConfigError naming file and field.
@@ -98,7 +105,7 @@ def read_architecture(directory: str | Path, train_config: Mapping[str, Any] | N
     kv_heads = config.count("num_key_value_heads")
     config.check_divides("num_attention_heads", heads, "hidden_size", hidden)
     config.check_divides("num_key_value_heads", kv_heads, "num_attention_heads", heads)
-    ids = _read_token_ids(Path(directory))
+    ids = token_ids or _read_token_ids(Path(directory))
     return Architecture(
         hidden=hidden,
         layers=config.count("num_hidden_layers"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
@@ -16,7 +17,7 @@ from policyserve.policies.wall_x.options import Options
 from policyserve.policies.wall_x.policy import Answering, FastAnswering, FlowAnswering
 from policyserve.policies.wall_x.processor import Processor
 from policyserve.policies.wall_x.spec import wall_x_spec
-from policyserve.policies.wall_x.tokens import PromptTokens, load_tokenizer, read_action_tokens
+from policyserve.policies.wall_x.tokens import PromptTokens, load_tokenizer, read_action_tokens, special_ids
 from policyserve.policies.wall_x.train_config import TrainConfig, read_train_config
 
 
@@ -27,6 +28,7 @@ class Plan:
     config: ModelConfig
     options: Options
     train_config: TrainConfig
+    tokenizer: Any
     architecture: Architecture
     conventions: Conventions
 
@@ -40,7 +42,8 @@ def make_plan(config: ModelConfig, options: Options) -> Plan:
     """Read the train config and the checkpoint's sizes; raises ConfigError for what does not fit."""
     path = Path(config.train_config_path)
     train_config = read_train_config(path / "config.yml" if path.is_dir() else path)
-    architecture = read_architecture(config.model_path, train_config.fields)
+    tokenizer = _read_tokenizer(config, train_config)
+    architecture = read_architecture(config.model_path, train_config.fields, token_ids=special_ids(tokenizer))
     conventions = fit_conventions(
         options.conventions,
         state_dim=config.state_dim,
@@ -50,7 +53,7 @@ def make_plan(config: ModelConfig, options: Options) -> Plan:
     )
     if conventions.attention == "upstream_sdpa" and architecture.is_action_attention_causal:
         conventions = replace(conventions, attention="causal")  # what upstream does then
-    return Plan(config, options, train_config, architecture, conventions)
+    return Plan(config, options, train_config, tokenizer, architecture, conventions)
 
 
 def build_processor(plan: Plan) -> Processor:
@@ -61,7 +64,7 @@ def build_processor(plan: Plan) -> Processor:
     action_dims = range(config.action_dim, architecture.action_dim + 1)
     normalizer = load_normalizer(Path(config.model_path), plan.train_config, mean_std=mean_std)
     return Processor(
-        tokens=_prompt_tokens(plan),
+        tokens=PromptTokens(plan.tokenizer, config.camera_key, allow_special_tokens=plan.options.allow_special_tokens),
         normalizer=normalizer.fitting(action_dims, state_dims),
         conventions=conventions,
         cameras=tuple(config.camera_key),
@@ -113,9 +116,8 @@ def build_spec(
     )
 
 
-def _prompt_tokens(plan: Plan) -> PromptTokens:
+def _read_tokenizer(config: ModelConfig, train_config: TrainConfig) -> Any:
     added = 0
-    if not plan.flow and plan.train_config.fields.get("action_tokenizer_type") == "fast":
-        added = load_fast_tokenizer(Path(plan.config.action_tokenizer_path)).vocab_size
-    tokenizer = load_tokenizer(Path(plan.config.model_path), plan.train_config.processor_path, action_tokens=added)
-    return PromptTokens(tokenizer, plan.config.camera_key, allow_special_tokens=plan.options.allow_special_tokens)
+    if config.predict_mode == "fast" and train_config.fields.get("action_tokenizer_type") == "fast":
+        added = load_fast_tokenizer(Path(config.action_tokenizer_path)).vocab_size
+    return load_tokenizer(Path(config.model_path), train_config.processor_path, action_tokens=added)

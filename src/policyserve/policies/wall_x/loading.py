@@ -15,6 +15,7 @@ from policyserve.policies.wall_x.policy import Model, WallXModelPolicy
 from policyserve.policies.wall_x.runtime import batch_that_fits, check_runtime
 from policyserve.policies.wall_x.spec import wall_x_spec
 from policyserve.policies.wall_x.stand_in import NOTICE, stand_in
+from policyserve.policies.wall_x.tokens import special_ids
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def _load_model(plan: Plan, stage: Callable[[str], None]) -> Model:
         device=config.device,
         dtype=config.dtype,
         train_config=plan.train_config.fields,
+        token_ids=special_ids(plan.tokenizer),
         on_stage=stage,
     )
 

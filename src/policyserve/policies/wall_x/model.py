@@ -72,18 +72,20 @@ def load_model(
     device: str = "cpu",
     dtype: DType = "float32",
     train_config: Mapping[str, Any] | None = None,
+    token_ids: Mapping[str, int] | None = None,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> WallXModel:
     """Load a checkpoint directory.
 
-    train_config: the training run's YAML as a mapping, which overrides config.json. on_stage: told what happens, a
+    train_config: the training run's YAML as a mapping, which overrides config.json. token_ids: those of the special
+    tokens, where the tokenizer's files are not in the directory. on_stage: told what happens, a
     line at a time. Raises ConfigError: a missing device, file or field, tensors that do not fit.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     place = _find_device(device)
     with torch.inference_mode():
-        return WallXModel(load_network(directory, train_config, place, _DTYPES[dtype], on_stage))
+        return WallXModel(load_network(directory, train_config, place, _DTYPES[dtype], on_stage, token_ids))
 
 
 def _find_device(name: str) -> torch.device:

@@ -44,10 +44,11 @@ def load_network(
     device: torch.device,
     dtype: torch.dtype,
     on_stage: OnStage,
+    token_ids: Mapping[str, int] | None = None,
 ) -> Network:
     """Build the network that config.json describes and fill it. Raises ConfigError."""
     on_stage("reading config.json")
-    architecture = read_architecture(directory, train_config)
+    architecture = read_architecture(directory, train_config, token_ids=token_ids)
     stored = read_headers(directory)
     shape = stored[EMBEDDING].shape if EMBEDDING in stored else (1, architecture.hidden)
     has_own_head = HEAD in stored

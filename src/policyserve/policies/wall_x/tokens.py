@@ -128,6 +128,11 @@ def load_tokenizer(model_path: Path, processor_path: Path | None = None, *, acti
     return tokenizer
 
 
+def special_ids(tokenizer: Any) -> dict[str, int]:
+    """The ids of the tokens that the network treats specially, by name."""
+    return {name: tokenizer.token_to_id(name) for name in (PROPRIOCEPTION, ACTION)}
+
+
 def read_action_tokens(model_path: Path, tokenizer: Any) -> tuple[int, int]:
     """The id of the first FAST token in the model's vocabulary, and how many there are; raises ConfigError.
 
