@@ -118,9 +118,9 @@ async def _expect_refusal(peer: ClientConnection, ledger: Ledger) -> None:
 
 
 def held(server: Server) -> dict[str, int]:
-    """What is there now: tasks of the loop, open sessions, kilobytes that Python holds."""
+    """What is there now: tasks of the loop, open sessions, kilobytes that Python holds besides the pool's buffers."""
     gc.collect()
-    kilobytes = tracemalloc.get_traced_memory()[0] // 1024
+    kilobytes = (tracemalloc.get_traced_memory()[0] - server.pool.kept_bytes) // 1024
     return {"tasks": len(asyncio.all_tasks()), "sessions": server.stats.sessions_open, "kB": kilobytes}
 
 
