@@ -205,7 +205,8 @@ def test_the_context_manager_serves_any_kind_of_policy_on_a_free_port() -> None:
         async with PolicyServer(policy, "127.0.0.1", port=0) as server:
             host, port = server.address
             await server.ready()
-            async with connect(f"ws://{host}:{port}/vibe_rl") as peer:
+            assert server.address.url == f"ws://{host}:{port}"
+            async with connect(f"{server.address.url}/vibe_rl") as peer:
                 await peer.send(frame([4.0]))
                 got = answer(await peer.recv())
             assert isinstance(server, PolicyServer)

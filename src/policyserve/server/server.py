@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from policyserve import dialects
@@ -46,6 +46,18 @@ _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's threa
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
 
 
+class Address(NamedTuple):
+    """A host and a port, as a socket has them."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """`ws://host:port`."""
+        return f"ws://[{self.host}]:{self.port}" if ":" in self.host else f"ws://{self.host}:{self.port}"
+
+
 class Server:
     """Serves one policy, which `load` brings, on one port.
 
@@ -75,12 +87,12 @@ class Server:
     # For users
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that it listens on; the real port where the config says 0."""
+    def address(self) -> Address:
+        """Where it listens: host and port, the real one where the config says 0."""
         if self._listener is None or not self._listener.sockets:
             raise ConfigError("the server does not listen: start it first")
         name = self._listener.sockets[0].getsockname()
-        return name[0], name[1]
+        return Address(name[0], name[1])
 
     async def ready(self) -> PolicySpec:
         """Wait until the policy is loaded and warm; raises what loading raised."""
