@@ -78,6 +78,18 @@ def test_the_example_client_runs_against_a_flat_and_an_image_policy() -> None:
             assert lines[-1] == "Done."
 
 
+def test_wall_x_is_served_with_the_founding_flags_and_finds_out_its_clients_dialect() -> None:
+    flags = ["--env", "aloha", "--model-config.model-path", "stand-in", "--model-config.pred-horizon", "5", *PORT_0]
+    images = {camera: np.zeros((8, 10, 3), np.uint8) for camera in ("face_view", "left_wrist_view", "right_wrist_view")}
+    observation = {**images, "prompt": "fold", "state": np.zeros(14, np.float32)}
+    with serving([*POLICYSERVE, "serve", "wall-x", *flags]) as server:
+        assert "control nothing" in server.lines[0]
+        for dialect in ("wall_x", "openpi"):
+            with Client(f"{server.url}/", dialect=dialect) as client:
+                assert client.infer(observation).actions.shape == (5, 14)
+                assert client.metadata["env"] == "aloha"
+
+
 WRONG = {
     "no command": ([], 0, "", "usage: policyserve COMMAND"),
     "an unknown command": (["sevre"], 2, "expected a command (serve, eval), got 'sevre'", ""),
