@@ -85,7 +85,7 @@ def test_wall_x_is_served_with_the_founding_flags_and_finds_out_its_clients_dial
     with serving([*POLICYSERVE, "serve", "wall-x", *flags]) as server:
         assert "control nothing" in server.lines[0]
         for dialect in ("wall_x", "openpi"):
-            with Client(f"{server.url}/", dialect=dialect) as client:
+            with Client(f"{server.url}/robot", dialect=dialect) as client:  # a path that is no dialect
                 assert client.infer(observation).actions.shape == (5, 14)
                 assert client.metadata["env"] == "aloha"
 
