@@ -13,9 +13,11 @@ import pytest
 from policyserve.compat.openpi import image_tools
 from policyserve.core.errors import MissingDependency
 from tests.compat.image_cases import digests, picture
+from tests.policies.frameworks import import_or_skip
 
 
 def test_images_are_equal_to_openpi_clients_to_the_byte() -> None:
+    import_or_skip("PIL.Image")
     recorded = json.loads((Path(__file__).parent / "image_digests.json").read_text())
     assert digests(image_tools) == recorded
 
@@ -26,6 +28,7 @@ def test_an_image_that_fits_is_handed_back_as_it_is() -> None:
 
 
 def test_a_wide_image_gets_black_above_and_below() -> None:
+    import_or_skip("PIL.Image")
     resized = image_tools.resize_with_pad(np.full((10, 20, 3), 200, np.uint8), 8, 8)
     assert resized.shape == (8, 8, 3)
     assert not resized[:2].any()

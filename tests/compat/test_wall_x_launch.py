@@ -12,6 +12,7 @@ import pytest
 from policyserve.compat.wall_x import WallXClient, launch_serving
 from tests.cli.serving import run, serving
 from tests.compat.test_wall_x_client import observation
+from tests.policies.frameworks import import_or_skip
 
 LAUNCH = (sys.executable, "-m", "policyserve.compat.wall_x")
 STAND_IN = ("--model-config.model-path", "stand-in", "--host", "127.0.0.1", "--port", "0")
@@ -86,6 +87,8 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(
 
 
 def test_a_bad_checkpoint_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    for package in ("torch", "safetensors", "tokenizers", "PIL.Image", "yaml"):
+        import_or_skip(package)
     (tmp_path / "model").mkdir()
     paths = ["model-path", "action-tokenizer-path", "train-config-path"]
     flags = [word for name in paths for word in (f"--model-config.{name}", str(tmp_path / "model"))]
@@ -98,7 +101,7 @@ def test_a_bad_checkpoint_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_cuda_where_there_is_none_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    torch = import_or_skip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     paths = ["model-path", "action-tokenizer-path", "train-config-path"]
