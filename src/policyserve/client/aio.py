@@ -70,9 +70,9 @@ class AsyncClient:
     async def _connect(self, deadline: float) -> ClientConnection:
         if self._connection is not None and self._is_unused:
             for _ in range(2):
-                await asyncio.sleep(0)  # the loop reads what came meanwhile
-            if self._connection.state.name != "OPEN":
-                self._drop(self._connection)  # closed for its silence: nothing is lost by opening a new one
+                await asyncio.sleep(0)  # the loop reads what came meanwhile: a close for its silence, say
+        if self._connection is not None and self._connection.state.name != "OPEN":
+            self._drop(self._connection)  # ended while nothing was asked: nothing is lost by opening a new one
         if self._connection is not None:
             return self._connection
         from websockets.asyncio.client import connect

@@ -35,7 +35,6 @@ class Client:
         self._timeout_s = timeout_s
         self._session: ClientSession = open_session(dialect)
         self._connection: ClientConnection | None = None
-        self._is_unused = True  # no request was sent on it
 
     def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
@@ -69,8 +68,8 @@ class Client:
         self.close()
 
     def _connect(self, deadline: float) -> ClientConnection:
-        if self._connection is not None and self._is_unused and self._connection.state.name != "OPEN":
-            self._drop(self._connection)  # closed for its silence: nothing is lost by opening a new one
+        if self._connection is not None and self._connection.state.name != "OPEN":
+            self._drop(self._connection)  # ended while nothing was asked: nothing is lost by opening a new one
         if self._connection is not None:
             return self._connection
         from websockets.exceptions import InvalidHandshake
@@ -92,13 +91,12 @@ class Client:
             except PolicyserveError:
                 self._drop(connection)
                 raise
-        self._connection, self._is_unused = connection, True
+        self._connection = connection
         return connection
 
     def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
         from websockets.exceptions import ConnectionClosed
 
-        self._is_unused = False
         try:
             connection.send(frame)
         except ConnectionClosed as error:
