@@ -270,3 +270,27 @@ def test_the_policys_close_is_called_at_the_end() -> None:
 def test_a_setting_out_of_bounds_is_named(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}: expected .* got {value!r}"):
         ServerConfig(**{field: value})
+
+
+def test_it_runs_on_uvloop_too() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    image = np.arange(480 * 640 * 3, dtype=np.uint8).reshape(480, 640, 3)
+
+    async def main() -> None:
+        server = PolicyServer(lambda observation: observation["image"], "127.0.0.1", 0)
+        async with server, policyserve.AsyncClient(server.address.url) as client:
+            for _ in range(5):
+                np.testing.assert_array_equal((await client.infer({"image": image})).actions, image)
+
+    uvloop.run(main())
+
+
+def test_a_signal_ends_a_server_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    server = PolicyServer(lambda observation: observation, "127.0.0.1", 0)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(server.run(), DEADLINE_S)
+
+    uvloop.run(main())

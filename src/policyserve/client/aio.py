@@ -76,13 +76,13 @@ class AsyncClient:
         if self._connection is not None:
             return self._connection
         from websockets.asyncio.client import connect
-        from websockets.exceptions import InvalidHandshake
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
         try:
             connection = await connect(self._url, **connect_options(self._api_key, _left(deadline)))
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, EOFError, ValueError, InvalidHandshake) as error:  # the middle two: websockets before 15
+        except (OSError, EOFError, ValueError, ConnectionClosed, InvalidHandshake) as error:
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         self._session = open_session(self._dialect)
         if self._session.dialect.greets:

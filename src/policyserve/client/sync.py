@@ -72,7 +72,7 @@ class Client:
             self._drop(self._connection)  # ended while nothing was asked: nothing is lost by opening a new one
         if self._connection is not None:
             return self._connection
-        from websockets.exceptions import InvalidHandshake
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake
         from websockets.sync.client import connect
 
         options = connect_options(self._api_key, _left(deadline))
@@ -81,7 +81,7 @@ class Client:
             connection = connect(self._url, **options).__enter__()
         except TimeoutError as error:
             raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, EOFError, ValueError, InvalidHandshake) as error:
+        except (OSError, EOFError, ValueError, ConnectionClosed, InvalidHandshake) as error:
             raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
         _bound_sending(connection.socket, self._timeout_s)
         self._session = open_session(self._dialect)

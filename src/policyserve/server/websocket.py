@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
@@ -63,8 +63,7 @@ class Connection(asyncio.BufferedProtocol):
     # Life cycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self._call_later(self._host.config.handshake_timeout_s, self._time_out_handshake)
 
     def connection_lost(self, exc: Exception | None) -> None:
