@@ -24,16 +24,27 @@ def job(session: object, deadline: float = 1e9, payload: object = None) -> Job:
 class BatcherMachine(RuleBasedStateMachine):
     """Every job gets a number; the model is the list of those that wait and of those that run."""
 
+    max_wait_s = 0.0
+
     def __init__(self) -> None:
         super().__init__()
-        self.batcher = Batcher(MAX_BATCH, MAX_QUEUE)
+        self.batcher = Batcher(MAX_BATCH, MAX_QUEUE, self.max_wait_s)
         self.now = 0.0
+        self.waits_since: float | None = None  # a free runner is kept waiting
         self.numbers = 0
         self.waiting: list[Job] = []
         self.running: list[Job] = []
         self.out: set[int] = set()
         # Fairness: for each session that waits, how often each other was served since it began to wait.
         self.overtaken: dict[object, dict[object, int]] = {}
+
+    def check_wait(self) -> None:
+        """The runner is free, something waits, and nothing was started: only for a fuller batch, and not for long."""
+        start_at = self.batcher.start_at
+        assert start_at is not None
+        self.waits_since = self.now if self.waits_since is None else self.waits_since
+        assert self.now - self.waits_since < self.max_wait_s
+        assert self.now <= start_at <= self.waits_since + self.max_wait_s + 1e-9
 
     def take_out(self, jobs: list[Job]) -> None:
         for one in jobs:
@@ -43,6 +54,8 @@ class BatcherMachine(RuleBasedStateMachine):
         for session in list(self.overtaken):
             if not any(one.session == session for one in self.waiting):
                 del self.overtaken[session]
+        if not self.waiting:
+            self.waits_since = None
 
     @rule(session=SESSIONS, patience=st.floats(0, 20))
     def add(self, session: int, patience: float) -> None:
@@ -62,6 +75,10 @@ class BatcherMachine(RuleBasedStateMachine):
         if self.running or not self.waiting:
             assert taken == []
             return
+        if not taken:
+            self.check_wait()
+            return
+        self.waits_since = None
         sessions = [one.session for one in taken]
         assert len(set(sessions)) == len(sessions), "two of one session at once"
         able = {one.session for one in self.waiting}
@@ -107,13 +124,18 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_wakes_at_the_earliest_deadline(self) -> None:
-        assert self.batcher.wake_at(self.now) == min((one.deadline for one in self.waiting), default=None)
+        deadline = min((one.deadline for one in self.waiting), default=None)
+        start_at = self.batcher.start_at
+        if deadline is not None and start_at is not None:
+            deadline = min(deadline, start_at)
+        assert self.batcher.wake_at(self.now) == deadline
 
     def teardown(self) -> None:
         """Nothing is lost: what waits still comes out."""
         self.batcher.done(self.now)
-        for _ in range(self.numbers):
+        for _ in range(self.numbers + 1):
             self.running = []
+            self.now += 2 * self.max_wait_s  # whatever is waited for, it is over
             taken = self.batcher.take(self.now)
             self.take_out(taken)
             self.batcher.done(self.now)
@@ -121,6 +143,36 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.queued == 0
 
 
+class GatheringMachine(BatcherMachine):
+    """The same with waits for fuller batches; time passes in steps that make habits."""
+
+    max_wait_s = 2.0
+
+    @rule(elapsed=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    def pass_time(self, elapsed: float) -> None:
+        self.now += elapsed
+
+    @precondition(lambda self: not self.running and not self.waiting)
+    @rule(sessions=st.sets(SESSIONS, min_size=2, max_size=4), pause=st.sampled_from([0.5, 1.5, 3.0]))
+    def play_closed_loops(self, sessions: set[int], pause: float) -> None:
+        """Several sessions ask again `pause` after each answer, so that they are expected; then one comes first."""
+        for _ in range(4):
+            for session in sorted(sessions):
+                self.add(session, 1e6)
+            while self.waiting:
+                self.take()
+                if self.running:
+                    self.now += 10.0  # a batch takes long, so that a fuller one is worth a wait
+                    self.done()
+                else:
+                    self.now += 0.25
+            self.now += pause
+        self.add(min(sessions), 1e6)
+        self.take()
+
+
+TestGathering = GatheringMachine.TestCase
+TestGathering.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestBatcher = BatcherMachine.TestCase
 TestBatcher.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
