@@ -261,6 +261,23 @@ def test_a_header_is_what_websockets_writes(size: int) -> None:
     assert written[: len(written) - size] == frame_header(2, size)
 
 
+def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
+    """Many peers of one pool, each sending a large message in pieces, in turns."""
+    pool, scratch = BufferPool(1 << 24), bytearray(1 << 12)
+    for _ in range(2):  # the second time over, the pool has buffers to give out again
+        readers = [FrameReader(LIMIT, pool, scratch) for _ in range(4)]
+        sent = [pattern(90_000, seed) for seed in range(4)]
+        left = [frame(2, payload) for payload in sent]
+        read: dict[int, bytes] = {}
+        while any(left):
+            for number, to in enumerate(readers):
+                for event in write(to, left[number][:20_000]):
+                    assert isinstance(event, Message)
+                    read[number] = bytes(memoryview(event.payload)) if not isinstance(event.payload, str) else b""
+                left[number] = left[number][20_000:]
+        assert [read[number] for number in range(4)] == sent
+
+
 def test_a_buffer_is_used_again_only_when_nobody_holds_a_view_of_it() -> None:
     pool = BufferPool(1 << 22)
     first = pool.take(200_000)

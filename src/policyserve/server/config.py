@@ -15,9 +15,7 @@ class ServerConfig:
     host: str = "0.0.0.0"
     port: int = 8000  # 0: any free one
     dialect: str = "auto"  # what `/` speaks; "auto" finds it out
-    hello_grace_ms: float | None = (
-        None  # auto's wait for a client that speaks first; None: 200, 2000 for vibe_rl policies
-    )
+    hello_grace_ms: float | None = None  # auto's wait for a first frame; None: 200, 2000 for vibe_rl policies
     first_frame_timeout_s: float = 10.0  # where the client must speak first and does not
     drain_s: float = 10.0  # how long a stopping server waits for what is in flight
     request_timeout_s: float = 120.0  # from a request's arrival to the start of its batch

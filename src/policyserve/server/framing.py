@@ -89,7 +89,7 @@ class FrameReader:
         if filling.filled < filling.size:
             return []
         self._filling = None
-        return self._end_frame(filling.opcode, filling.is_final, filling.payload(), filling.mask)
+        return self._end_frame(filling.opcode, filling.is_final, filling.payload, filling.mask)
 
     def feed(self, data: memoryview | bytes) -> list[FrameEvent]:
         """Read bytes that came some other way; `data` is not kept."""
@@ -131,12 +131,14 @@ class FrameReader:
         mask = bytes(data[start + header - 4 : start + header])
         begin = start + header
         if available >= header + size:
-            payload = memoryview(self._own(data[begin : begin + size], size))[:size]
+            payload = memoryview(self._pool.take(size))[:size]
+            payload[:] = data[begin : begin + size]
             events += self._end_frame(opcode, bool(first & 0x80), payload, mask)
             return header + size
         if opcode >= CLOSE:
             return 0
-        filling = self._filling = _Filling(opcode, bool(first & 0x80), mask, size, self._pool.take(size))
+        payload = memoryview(self._pool.take(size))[:size]
+        filling = self._filling = _Filling(opcode, bool(first & 0x80), mask, payload)
         filling.begin(data[begin:])
         return available
 
@@ -154,11 +156,6 @@ class FrameReader:
             what = "a continuation of nothing" if opcode == CONTINUATION else "a new message inside another"
             return Violation(PROTOCOL_ERROR, what)
         return None
-
-    def _own(self, payload: memoryview | bytes, size: int) -> bytearray:
-        buffer = self._pool.take(size)
-        buffer[:size] = payload
-        return buffer
 
     def _end_frame(self, opcode: int, is_final: bool, payload: memoryview, mask: bytes) -> list[FrameEvent]:
         unmask(payload, mask)
@@ -200,27 +197,27 @@ class FrameReader:
 
 
 class _Filling:
-    """A data frame whose payload is on its way into its own buffer."""
+    """A data frame whose payload is on its way into its own buffer.
 
-    __slots__ = ("_buffer", "filled", "is_final", "mask", "opcode", "size")
+    It holds a view all the time: a buffer that nobody views is the pool's to give to somebody else.
+    """
 
-    def __init__(self, opcode: int, is_final: bool, mask: bytes, size: int, buffer: bytearray) -> None:
+    __slots__ = ("filled", "is_final", "mask", "opcode", "payload", "size")
+
+    def __init__(self, opcode: int, is_final: bool, mask: bytes, payload: memoryview) -> None:
         self.opcode = opcode
         self.is_final = is_final
         self.mask = mask
-        self.size = size
+        self.payload = payload
+        self.size = len(payload)
         self.filled = 0
-        self._buffer = buffer
 
     def begin(self, data: memoryview | bytes) -> None:
         self.filled = len(data)
-        self._buffer[: self.filled] = data
+        self.payload[: self.filled] = data
 
     def space(self) -> memoryview:
-        return memoryview(self._buffer)[self.filled : self.size]
-
-    def payload(self) -> memoryview:
-        return memoryview(self._buffer)[: self.size]
+        return self.payload[self.filled :]
 
 
 def unmask(payload: memoryview, mask: bytes) -> None:
