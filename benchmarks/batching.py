@@ -27,6 +27,7 @@ class Pattern:
     name: str
     pauses: tuple[Pause, ...]
     is_closed_loop: bool = False
+    sending_s: float = 0.0  # that a request takes on its way; those of all sessions go one after the other
 
 
 @dataclass
@@ -67,6 +68,7 @@ def turnaround(random_source: random.Random) -> float:
 def patterns() -> list[Pattern]:
     """What robots and simulators do."""
     loops = [Pattern(f"closed loop, {n}", (turnaround,) * n, is_closed_loop=True) for n in (1, 8, 32, 64)]
+    cameras = [Pattern(f"closed loop, {n}, cameras", (turnaround,) * n, True, 8e-5) for n in (8, 32, 64)]
     pausing = tuple([lambda source: source.uniform(0.08, 0.12)] * 8)
     steady = tuple([lambda source: 0.1 - 0.005 + source.gauss(0, 2e-4)] * 8)
     erratic = tuple([lambda source: source.expovariate(1 / 0.02)] * 16)
@@ -74,6 +76,7 @@ def patterns() -> list[Pattern]:
     mixed = (*[turnaround] * 4, *pausing)
     return [
         *loops,
+        *cameras,
         Pattern("8 robots pausing 80-120 ms", pausing),
         Pattern("8 robots at a steady 10 Hz", steady),
         Pattern("16 clients, exponential pauses 20 ms", erratic),
@@ -87,8 +90,15 @@ def play(pattern: Pattern, batcher: Batcher, cost_s: float, seconds: float, seed
     source = random.Random(seed)
     result = Result()
     ticks = 0
+    way_is_free_at = 0.0
+
+    def arrival(sent_at: float) -> float:
+        nonlocal way_is_free_at
+        way_is_free_at = max(sent_at, way_is_free_at) + pattern.sending_s
+        return way_is_free_at if pattern.sending_s else sent_at
+
     # (time, tie-breaker, session or -1 for the runner's end, -2 for a wake-up)
-    events = [(pause(source), index, index) for index, pause in enumerate(pattern.pauses)]
+    events = [(arrival(pause(source)), index, index) for index, pause in enumerate(pattern.pauses)]
     heapq.heapify(events)
     running: list[Job] = []
     while events:
@@ -104,7 +114,7 @@ def play(pattern: Pattern, batcher: Batcher, cost_s: float, seconds: float, seed
                 session = int(str(job.session))
                 result.latencies.append(now - job.arrived_at)
                 result.answers[session] += 1
-                heapq.heappush(events, (now + pattern.pauses[session](source), 10**9 + ticks, session))
+                heapq.heappush(events, (arrival(now + pattern.pauses[session](source)), 10**9 + ticks, session))
                 ticks += 1
             running = []
         batch = batcher.take(now)
@@ -138,6 +148,7 @@ def main() -> None:
         "window 2 ms": lambda: Window(flags.max_batch, 2e-3),
         "expected (default)": lambda: Batcher(flags.max_batch, 100_000, None),
         "expected, 2 ms": lambda: Batcher(flags.max_batch, 100_000, 2e-3),
+        "expected, 1/10 batch": lambda: Batcher(flags.max_batch, 100_000, min(cost_s / 10, 5e-3)),
     }
     heads = "".join(f" | {name:^28}" for name in rules)
     print(f"{flags.cost_ms:g} ms per batch of up to {flags.max_batch}, {flags.seconds:g} simulated seconds")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from policyserve.core.messages import Observation, Reply
     from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, as_policy
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
+    from policyserve.engine.recipe import Recipe
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
@@ -30,6 +31,7 @@ _HOMES = {
     "policyserve.core.messages": ("Observation", "Reply"),
     "policyserve.core.policy": ("ActionChunk", "FunctionPolicy", "Policy", "PolicyInput", "as_policy"),
     "policyserve.core.spec": ("ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"),
+    "policyserve.engine.recipe": ("Recipe",),
     "policyserve.policies.vibe_rl": ("TrainConfig", "create_trained_policy"),
     "policyserve.server.config": ("ServerConfig",),
     "policyserve.server.server": ("PolicyServer", "Server"),
@@ -49,6 +51,7 @@ __all__ = [
     "PolicyServer",
     "PolicySpec",
     "PolicyserveError",
+    "Recipe",
     "Reply",
     "Server",
     "ServerConfig",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import io
 import logging
@@ -14,9 +13,11 @@ from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.server.loop import run_in_loop
 
 if TYPE_CHECKING:
     from policyserve.core.spec import PolicySpec
+    from policyserve.server.listener import Address
     from policyserve.server.server import Server
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,13 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
     def on_ready(spec: PolicySpec) -> None:
         if server.on_stage is not None:
             print("\r\033[K", end="")
-        for line in describe(spec, *server.address):
+        for line in describe(spec, server.address, needs_key=server.needs_key):
             print(f"  {line}")
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
         print(f"ready after {time.monotonic() - started_at:.1f} s; Ctrl-C stops it", flush=True)
 
     try:
-        asyncio.run(server.run(on_ready))
+        run_in_loop(server.run(on_ready))
     except PolicyserveError as error:
         log.debug("the traceback", exc_info=error)
         complain(f"policyserve: {error}", FAILURE)
@@ -105,10 +106,9 @@ def _first_sentence(box: str) -> str:
     return f"{message} (did you mean {near[0]}?)" if near and near[0] not in message else message
 
 
-def describe(spec: PolicySpec, host: str, port: int) -> list[str]:
+def describe(spec: PolicySpec, address: Address, needs_key: bool = False) -> list[str]:
     """What a person who starts a server wants to know, line by line."""
-    reachable = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
-    url = f"ws://{reachable}:{port}"
+    url = address.reachable.url
     lines = [
         f"takes   {path}: {leaf}{' (optional)' if leaf.optional else ''}" + (f"  {leaf.doc}" if leaf.doc else "")
         for path, leaf in spec.leaves.items()
@@ -119,12 +119,12 @@ def describe(spec: PolicySpec, host: str, port: int) -> list[str]:
     return [
         *(lines or ["takes   any observation (the policy declares no spec)"]),
         f"gives   {gives}{steps}{doc}",
-        f"url     {url}   health: http://{reachable}:{port}/healthz",
-        f"client  {_client_line(spec, url)}",
+        f"url     {url}   health: {address.reachable.health}",
+        f"client  {_client_line(spec, url, needs_key)}",
     ]
 
 
-def _client_line(spec: PolicySpec, url: str) -> str:
+def _client_line(spec: PolicySpec, url: str, needs_key: bool) -> str:
     """A command to paste: it asks for one action with zeros."""
     import numpy as np
 
@@ -136,6 +136,7 @@ def _client_line(spec: PolicySpec, url: str) -> str:
         f"'{path}': " + (f"np.zeros({value.shape}, '{value.dtype}')" if isinstance(value, np.ndarray) else repr(value))
         for path, value in examples.items()
     ]
-    client = f"policyserve.Client('{url}', dialect='{spec.dialect or 'openpi'}')"
+    key = ", api_key='KEY'" if needs_key else ""
+    client = f"policyserve.Client('{url}', dialect='{spec.dialect or 'openpi'}'{key})"
     code = f"import numpy as np, policyserve; print({client}.infer({{{', '.join(items)}}}).actions)"
     return f'python -c "{code}"'

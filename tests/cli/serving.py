@@ -21,7 +21,7 @@ class Serving:
     def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         self.process = process
         self.lines = lines
-        found = re.search(r"ws://\S+:\d+", "".join(lines))
+        found = re.search(r"wss?://\S+:\d+", "".join(lines))
         assert found, lines
         self.url = found.group()
 

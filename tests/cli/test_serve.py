@@ -92,7 +92,7 @@ def test_wall_x_is_served_with_the_founding_flags_and_finds_out_its_clients_dial
 
 WRONG = {
     "no command": ([], 0, "", "usage: policyserve COMMAND"),
-    "an unknown command": (["sevre"], 2, "expected a command (serve, eval), got 'sevre'", ""),
+    "an unknown command": (["sevre"], 2, "expected a command (serve, eval, bench), got 'sevre'", ""),
     "no policy": (["serve"], 2, "expected a policy first (cartpole_ppo", ""),
     "an unknown policy": (["serve", "cartpole"], 2, "got 'cartpole'", ""),
     "a misspelt flag": (["serve", "cartpole_ppo", "--checkpoint-dri", "x"], 2, "did you mean --checkpoint-dir?", ""),

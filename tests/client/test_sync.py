@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from policyserve import Client
+from policyserve.core.errors import ClientInUse
 from tests.server.live import DEADLINE_S, serving
 
 
@@ -40,3 +44,85 @@ def test_a_with_statement_connects_and_closes() -> None:
 def test_metadata_may_be_asked_for_first() -> None:
     with serving() as live, Client(f"ws://127.0.0.1:{live.port}") as client:
         assert "policyserve" in client.metadata
+
+
+def test_a_signal_handlers_call_is_refused_while_another_runs() -> None:
+    refused: list[bool] = []
+
+    def ask_too(*_: object) -> None:
+        with pytest.raises(ClientInUse):
+            client.infer({"obs": np.array([3.0])})
+        refused.append(True)
+        release.set()
+
+    def signal_us(x: Any) -> Any:
+        if x[0] == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            assert release.wait(DEADLINE_S)
+        return x
+
+    release = threading.Event()
+    before = signal.signal(signal.SIGUSR1, ask_too)
+    try:
+        with serving(signal_us) as live, Client(live.url(), dialect="vibe_rl") as client:
+            assert client.infer({"obs": np.array([1.0])}).actions.tolist() == [1.0]
+            assert client.sessions_opened == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert refused == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_after_a_fork_the_child_has_a_connection_of_its_own() -> None:
+    """A program that forks while a thread of it asks: the child is in nobody's call, and the parent's goes on."""
+    with serving() as live:
+        program = [sys.executable, "-c", FORKING, live.url()]
+        result = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert result.stdout.splitlines() == ["child [2.0] 2", "parent [3.0] 1"], result.stderr
+
+
+FORKING = """
+import os, sys
+import numpy as np
+from policyserve import Client
+from policyserve.core.errors import ClientInUse
+
+client = Client(sys.argv[1], dialect="vibe_rl")
+client.infer({"obs": np.array([1.0])})
+client._lock.acquire()  # as if another thread were in the middle of a call
+child = os.fork()
+if child == 0:
+    print("child", client.infer({"obs": np.array([2.0])}).actions.tolist(), client.sessions_opened, flush=True)
+    client.close()
+    os._exit(0)
+os.waitpid(child, 0)
+client._lock.release()
+print("parent", client.infer({"obs": np.array([3.0])}).actions.tolist(), client.sessions_opened)
+client.close()
+"""
+
+
+def test_a_large_request_takes_no_page_faults_in_the_steady_state() -> None:
+    pytest.importorskip("resource")
+    with serving(lambda seen: np.zeros(7, np.float32)) as live:
+        program = [sys.executable, "-c", FAULTING, live.url()]
+        result = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert float(result.stdout) < 20, "one copy of an image would take 225"
+
+
+FAULTING = """
+import resource, sys
+import numpy as np
+from policyserve import Client
+from policyserve.core.errors import ClientInUse
+
+client = Client(sys.argv[1], dialect="vibe_rl")
+images = {f"camera_{number}": np.zeros((480, 640, 3), np.uint8) for number in range(3)}
+for _ in range(5):
+    client.infer(images)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    client.infer(images)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+client.close()
+"""

@@ -15,6 +15,7 @@ from policyserve.core.errors import Overloaded
 MAX_BATCH = 3
 MAX_QUEUE = 8
 SESSIONS = st.integers(0, 5)
+ENDLESS = 1e9  # seconds of patience
 
 
 def job(session: object, deadline: float = 1e9, payload: object = None) -> Job:
@@ -25,11 +26,14 @@ class BatcherMachine(RuleBasedStateMachine):
     """Every job gets a number; the model is the list of those that wait and of those that run."""
 
     max_wait_s = 0.0
+    max_queue_s: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.batcher = Batcher(MAX_BATCH, MAX_QUEUE, self.max_wait_s)
+        self.batcher = Batcher(MAX_BATCH, MAX_QUEUE, self.max_wait_s, self.max_queue_s)
         self.now = 0.0
+        self.started_at = 0.0
+        self.longest_batch_s: float | None = None
         self.waits_since: float | None = None  # a free runner is kept waiting
         self.numbers = 0
         self.waiting: list[Job] = []
@@ -57,21 +61,54 @@ class BatcherMachine(RuleBasedStateMachine):
         if not self.waiting:
             self.waits_since = None
 
-    @rule(session=SESSIONS, patience=st.floats(0, 20))
+    def check_refusal(self, session: int, patience: float) -> None:
+        """There was room: then it could not start in time, and certainly not in the next batch."""
+        assert patience < ENDLESS or (self.max_queue_s is not None and self.has_jobs(session))
+        others = {one.session for one in self.waiting}
+        assert session in others or len(others) >= MAX_BATCH, "it would have been in the next batch"
+
+    def has_jobs(self, session: int) -> bool:
+        return any(one.session == session for one in (*self.waiting, *self.running))
+
+    @rule(session=SESSIONS, patience=st.floats(0, 20) | st.just(ENDLESS))
     def add(self, session: int, patience: float) -> None:
         self.numbers += 1
         one = Job(session, self.now, self.now + patience, self.numbers)
-        if len(self.waiting) >= MAX_QUEUE:
+        own = sum(other.session == session for other in self.waiting)
+        if own >= MAX_QUEUE - len(self.waiting):
             with pytest.raises(Overloaded):
                 self.batcher.add(one)
             return
-        self.batcher.add(one)
+        try:
+            self.batcher.add(one)
+        except Overloaded:
+            self.check_refusal(session, patience)
+            return
         self.waiting.append(one)
         self.overtaken.setdefault(session, defaultdict(int))
+
+    def check_fresh(self, taken: list[Job]) -> None:
+        """Whatever waited longer than the bound and a batch is the last of its session."""
+        if self.max_queue_s is None or self.longest_batch_s is None:
+            return
+        late = [one for one in taken if self.now - one.arrived_at > self.max_queue_s + self.longest_batch_s]
+        assert all(sum(other.session == one.session for other in self.waiting) == 1 for one in late)
+
+    def check_stale(self, taken: list[Job]) -> None:
+        """Passed over is only what waited beyond the bound, and whose session has a newer one that starts now."""
+        stale = self.batcher.stale()
+        assert self.batcher.stale() == []
+        for one in stale:
+            assert self.max_queue_s is not None
+            assert self.now - one.arrived_at > self.max_queue_s
+            assert any(other.session == one.session for other in taken)
+        self.take_out(stale)
 
     @rule()
     def take(self) -> None:
         taken = self.batcher.take(self.now)
+        able = {one.session for one in self.waiting}
+        self.check_stale(taken)
         if self.running or not self.waiting:
             assert taken == []
             return
@@ -79,15 +116,16 @@ class BatcherMachine(RuleBasedStateMachine):
             self.check_wait()
             return
         self.waits_since = None
+        self.check_fresh(taken)
         sessions = [one.session for one in taken]
         assert len(set(sessions)) == len(sessions), "two of one session at once"
-        able = {one.session for one in self.waiting}
         assert len(taken) == min(MAX_BATCH, len(able)), "a free runner takes what is there, up to max_batch"
         for one in taken:
             first = next(other for other in self.waiting if other.session == one.session)
             assert one is first, "a session's jobs come out in the order they went in"
         self.take_out(taken)
         self.running = taken
+        self.started_at = self.now
         for session, served in self.overtaken.items():
             if session not in sessions:
                 for other in sessions:
@@ -102,6 +140,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def done(self) -> None:
         self.batcher.done(self.now)
         self.running = []
+        self.longest_batch_s = max(self.longest_batch_s or 0.0, self.now - self.started_at)
 
     @rule(session=SESSIONS)
     def cancel(self, session: int) -> None:
@@ -137,6 +176,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.running = []
             self.now += 2 * self.max_wait_s  # whatever is waited for, it is over
             taken = self.batcher.take(self.now)
+            self.check_stale(taken)
             self.take_out(taken)
             self.batcher.done(self.now)
         assert self.waiting == []
@@ -158,7 +198,7 @@ class GatheringMachine(BatcherMachine):
         """Several sessions ask again `pause` after each answer, so that they are expected; then one comes first."""
         for _ in range(4):
             for session in sorted(sessions):
-                self.add(session, 1e6)
+                self.add(session, ENDLESS)
             while self.waiting:
                 self.take()
                 if self.running:
@@ -167,10 +207,24 @@ class GatheringMachine(BatcherMachine):
                 else:
                     self.now += 0.25
             self.now += pause
-        self.add(min(sessions), 1e6)
+        self.add(min(sessions), ENDLESS)
         self.take()
 
 
+class OverloadMachine(BatcherMachine):
+    """The same with a bound on stale queues; batches take time, so that waits can be foretold."""
+
+    max_queue_s = 4.0
+
+    @precondition(lambda self: self.running)
+    @rule(cost=st.sampled_from([0.5, 1.0, 3.0, 50.0]))
+    def end_later(self, cost: float) -> None:
+        self.now += cost
+        self.done()
+
+
+TestOverload = OverloadMachine.TestCase
+TestOverload.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestGathering = GatheringMachine.TestCase
 TestGathering.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestBatcher = BatcherMachine.TestCase
@@ -279,7 +333,17 @@ def test_a_full_queue_says_how_full() -> None:
     batcher = Batcher(max_batch=1, max_queue=2)
     batcher.add(job("a"))
     batcher.add(job("b"))
-    with pytest.raises(Overloaded, match="2 requests"):
+    with pytest.raises(Overloaded, match="2 requests wait already, 0 of this session; this server keeps 2"):
         batcher.add(job("c"))
     batcher.take(0.0)
     batcher.add(job("c"))
+
+
+def test_a_session_that_pipelines_leaves_half_of_the_queue_to_others() -> None:
+    batcher = Batcher(max_batch=1, max_queue=8)
+    for _ in range(4):
+        batcher.add(job("greedy"))
+    with pytest.raises(Overloaded, match="4 requests wait already, 4 of this session"):
+        batcher.add(job("greedy"))
+    for other in range(4):
+        batcher.add(job(other))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyserve.core.arrays import Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import (
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from policyserve.core.errors import (
     PolicyserveError,
     WireError,
 )
-from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, PolicySpec
@@ -41,7 +42,7 @@ class Letters:
     def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
         return "hello" if self.greets else None
 
-    def read_request(self, frame: Frame) -> Request:
+    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
         if frame == "bug":
             raise ZeroDivisionError
         if not isinstance(frame, str) or frame.startswith("bad"):
@@ -59,6 +60,9 @@ class Letters:
         return ErrorReply(f"error {error.code}")
 
     def write_request(self, observation: Observation) -> Frame:
+        raise NotImplementedError
+
+    def request_parts(self, observation: Observation) -> list[Part]:
         raise NotImplementedError
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:

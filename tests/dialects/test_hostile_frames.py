@@ -17,7 +17,7 @@ from policyserve.core.errors import BadObservation, RemoteError, WireError
 from policyserve.core.messages import Request
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto, by_name, names
-from policyserve.dialects.wire import unpack
+from policyserve.dialects.wire import unpack, unpack_views
 from tests.shared import shared_path
 
 DIALECTS = [by_name(name) for name in names()]
@@ -213,3 +213,19 @@ def test_bytes_in_any_container_are_read() -> None:
     for kind in (bytes, bytearray, memoryview):
         for dialect, frame in zip(DIALECTS, GOOD, strict=True):
             assert dialect.read_request(kind(frame)).observation["obs"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("inner", [b"\x80", b"\x81\xa1a\x01", b"\x91\x01", b"\x91\x80"])
+def test_both_decoders_bound_the_depth_alike(inner: bytes) -> None:
+    """How large a message is must not decide whether it is too deep."""
+    for depth in range(6, 11):
+        frame = b"\x91" * depth + inner
+        try:
+            plain = unpack(frame)
+        except WireError:
+            plain = "refused"
+        try:
+            viewed = unpack_views(memoryview(frame))
+        except WireError:
+            viewed = "refused"
+        assert plain == viewed

@@ -227,3 +227,13 @@ def test_silence_where_the_client_must_speak_first_closes_with_the_paths_to_use(
     assert "/openpi" in close.reason
     assert len(close.reason.encode()) <= 123
     assert session.receive(by_name("vibe_rl").write_request({"obs": np.zeros(4)}), 0.0) == []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_message_that_is_one_array_is_no_map(name: str) -> None:
+    dialect = by_name(name)
+    whole = dialect.write_request({"state": np.arange(3.0)})
+    alone = whole[1 + len(b"\xa5state") :]  # what stands behind the map's head and its only key
+    for read in (dialect.read_request, dialect.read_reply, dialect.read_greeting):
+        with pytest.raises(WireError, match="expected a map, got an array"):
+            read(alone)

@@ -14,7 +14,8 @@ from policyserve.core.errors import BadAction, BadObservation, PolicyFailed, Pol
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, open_spec
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
-from policyserve.engine.runner import Task, ThreadRunner, batch_buckets, run_batch
+from policyserve.engine.answering import batch_buckets, run_batch
+from policyserve.engine.runner import Task, ThreadRunner
 
 SPEC = PolicySpec("policy", {"x": ArraySpec((1,))}, ArraySpec((1,)), max_batch=8)
 
@@ -390,10 +391,10 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
         threads.clear()
 
         async def ask(batch_size: int | None = None) -> None:
-            answered = asyncio.Event()
             shape = (2,) if batch_size is None else (batch_size, 2)
-            runner.infer([Task("a", {"obs": np.zeros(shape, np.float32)}, batch_size)], lambda _: answered.set())
-            await answered.wait()
+            asked = Task("a", {"obs": np.zeros(shape, np.float32)}, batch_size)
+            if runner.infer_now(asked) is None:
+                await infer(runner, asked)
 
         await ask()
         await ask(batch_size=1)

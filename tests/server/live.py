@@ -122,11 +122,13 @@ class Live:
         peer.settimeout(DEADLINE_S)
         return peer
 
-    def http(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, dict[str, str]]:
+    def http(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
         """An HTTP answer: status, body, headers in lower case."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response.status, response.read(), {key.lower(): value for key, value in response.getheaders()}
         finally:

@@ -15,7 +15,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from policyserve.server.buffers import BufferPool
+from policyserve.core.buffers import BufferPool
 from policyserve.server.framing import (
     BAD_TEXT,
     NO_CODE,
@@ -23,7 +23,6 @@ from policyserve.server.framing import (
     TOO_BIG,
     FrameEvent,
     FrameReader,
-    Message,
     PeerClose,
     Ping,
     Violation,
@@ -73,8 +72,8 @@ def pattern(size: int, seed: int = 0) -> bytes:
 
 def plain(event: FrameEvent) -> object:
     """An event to compare: a message's own value, a ping as a pair, the rest as it is."""
-    if isinstance(event, Message):
-        return event.payload if isinstance(event.payload, str) else bytes(event.payload)
+    if isinstance(event, memoryview):
+        return bytes(event)
     return ("ping", event.payload) if isinstance(event, Ping) else event
 
 
@@ -154,9 +153,9 @@ def test_any_bytes_end_as_they_do_in_websockets(data: st.DataObject) -> None:
 
 def messages(events: Sequence[FrameEvent]) -> list[bytes]:
     return [
-        event.payload.encode() if isinstance(event.payload, str) else bytes(event.payload)
+        event.encode() if isinstance(event, str) else bytes(event)
         for event in events
-        if isinstance(event, Message)
+        if isinstance(event, (str, memoryview))
     ]
 
 
@@ -210,8 +209,7 @@ def test_a_peer_that_breaks_the_rules_gets_no_further(kind: str) -> None:
 
 def test_a_message_before_a_broken_frame_is_not_lost() -> None:
     first, second = write(reader(), frame(2, b"good") + frame(3, b"bad"))
-    assert isinstance(first, Message)
-    assert bytes(memoryview(first.payload) if isinstance(first.payload, memoryview) else b"") == b"good"
+    assert first == b"good"
     assert isinstance(second, Violation)
 
 
@@ -228,8 +226,7 @@ def test_fragments_of_nothing_take_no_memory() -> None:
         tracemalloc.stop()
     assert held < 100_000
     (message,) = write(to, frame(0, b"end"))
-    assert isinstance(message, Message)
-    assert message.payload == b"end"
+    assert message == b"end"
 
 
 def test_a_close_without_a_code_is_one() -> None:
@@ -242,8 +239,7 @@ def test_messages_have_buffers_of_their_own() -> None:
     to = reader()
     big = [pattern(90_000, seed) for seed in range(3)]
     events = write(to, b"".join(frame(2, payload) for payload in big))
-    views = [event.payload for event in events if isinstance(event, Message)]
-    assert [bytes(view) for view in views if isinstance(view, memoryview)] == big
+    assert [bytes(event) for event in events if isinstance(event, memoryview)] == big
 
 
 @given(payload=st.binary(max_size=400), mask=st.binary(min_size=4, max_size=4))
@@ -272,8 +268,8 @@ def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
         while any(left):
             for number, to in enumerate(readers):
                 for event in write(to, left[number][:20_000]):
-                    assert isinstance(event, Message)
-                    read[number] = bytes(memoryview(event.payload)) if not isinstance(event.payload, str) else b""
+                    assert isinstance(event, memoryview)
+                    read[number] = bytes(event)
                 left[number] = left[number][20_000:]
         assert [read[number] for number in range(4)] == sent
 
@@ -284,10 +280,13 @@ def test_a_buffer_is_used_again_only_when_nobody_holds_a_view_of_it() -> None:
     view = memoryview(first)
     second = pool.take(200_000)
     assert second is not first
+    held = memoryview(second)
+    assert all(pool.take(200_000) is not one for one in (first, second))
     view.release()
-    again = {id(pool.take(200_000)) for _ in range(4)}
-    assert id(first) in again
-    assert len(first) == len(second)
+    views = [memoryview(pool.take(200_000)) for _ in range(2)]
+    assert any(one.obj is first for one in views)
+    assert not any(one.obj is second for one in views)
+    held.release()
 
 
 def test_the_pool_keeps_no_more_than_it_may() -> None:
@@ -298,3 +297,64 @@ def test_the_pool_keeps_no_more_than_it_may() -> None:
     for size in (100_000, 400_000, 800_000, 100_000):
         pool.take(size)
         assert pool.kept_bytes <= 1 << 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_large_messages_land_where_they_stay(data: st.DataObject) -> None:
+    """After a large message the next one's bytes go straight to its buffer, unless something else comes."""
+    sizes = st.one_of(st.sampled_from([0, 5, 126, 70_000, 70_001, 90_000, 65_536, 65_535]), st.integers(0, 100_000))
+    drawn = data.draw(st.lists(st.tuples(sizes, st.sampled_from([2, 2, 2, 1, 9])), min_size=2, max_size=6))
+    pool = BufferPool(1 << 22)
+    to = FrameReader(LIMIT, pool, bytearray(1 << 16))
+    expected: list[object] = []
+    sent = b""
+    for number, (size, opcode) in enumerate(drawn):
+        payload = b"a" * size if opcode == 1 else pattern(size % 126 if opcode == 9 else size, number)
+        sent += frame(opcode, payload, mask=bytes([number, 7, 1, number]))
+        expected.append({1: payload.decode("latin-1"), 2: payload, 9: ("ping", payload)}[opcode])
+    cuts = iter(data.draw(st.lists(st.integers(1, 80_000), max_size=40)))
+    events = write(to, sent, cuts)  # all held until the end: a buffer used twice would show
+    assert [plain(event) for event in events] == expected
+
+
+def test_a_second_camera_frame_is_not_copied() -> None:
+    to = FrameReader(LIMIT, BufferPool(1 << 22), bytearray(1 << 16))
+    for seed in range(2):
+        (event,) = write(to, frame(2, pattern(90_000, seed)))
+        assert event == pattern(90_000, seed)
+        del event
+    assert len(to.get_buffer()) > 90_000  # where the third may come whole
+
+
+def test_a_peer_that_sends_nothing_after_a_large_message_holds_no_buffer() -> None:
+    """An event loop may ask for a buffer and then have nothing to write."""
+    pool = BufferPool(1 << 22)
+    readers = [FrameReader(LIMIT, pool, bytearray(1 << 16)) for _ in range(5)]
+    for to in readers:
+        assert write(to, frame(2, pattern(90_000))) == [pattern(90_000)]
+        to.get_buffer()
+    assert pool.kept_bytes < 2 * 90_000 * 9 // 8
+    for seed, to in enumerate(readers):  # and what it got is nobody else's by then
+        assert write(to, frame(2, pattern(90_000, seed))) == [pattern(90_000, seed)]
+    pool.shrink()
+    pool.shrink()
+    assert pool.kept_bytes == 0
+
+
+def test_a_pool_forgets_a_rush() -> None:
+    pool = BufferPool(1 << 24)
+    rush = [memoryview(pool.take(200_000)) for _ in range(8)]
+    full = pool.kept_bytes
+    pool.shrink()
+    assert pool.kept_bytes == full  # all were wanted since the pool is there
+    held = rush[3]
+    del rush
+    for _ in range(5):
+        pool.take(200_000)
+    pool.shrink()
+    assert pool.kept_bytes == full // 8 * 2  # the one that is used again and again, and the one that is held
+    del held
+    pool.shrink()
+    pool.shrink()
+    assert pool.kept_bytes == 0

@@ -116,6 +116,13 @@ def test_head_gets_a_head_alone(live: Live, path: str) -> None:
     assert body == b""
 
 
+def test_a_head_that_is_too_long_is_refused_with_a_head_alone(live: Live) -> None:
+    status, headers, body = exchange(live, b"HEAD / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 30_000 + b"\r\n\r\n")
+    assert status == 431
+    assert int(headers["content-length"]) > 0
+    assert body == b""
+
+
 RAW: dict[str, tuple[bytes, int]] = {
     "HTTP/1.0": (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
     "HTTP/1.1 without a host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400),

@@ -49,7 +49,7 @@ def test_a_stopping_server_answers_what_is_in_flight_then_closes_1001() -> None:
         with live.websocket() as busy, live.websocket() as idle:
             for number in range(3):
                 busy.send(frame([number]))
-            live.until(lambda server: server.scheduler is not None and server.scheduler._batcher.queued == 2)  # pyright: ignore[reportPrivateUsage]
+            live.until(lambda server: server.scheduler is not None and server.scheduler.load == 3)
             live.stop()
             assert close_of(idle) == (1001, "the server is stopping")
             with pytest.raises(OSError, match="refused"):
@@ -258,6 +258,15 @@ def test_the_policys_close_is_called_at_the_end() -> None:
         ("max_sessions", 0),
         ("max_pending", 0),
         ("max_queue", 0),
+        ("max_queue_ms", -1.0),
+        ("max_sessions_per_address", 0),
+        ("max_handshakes", 0),
+        ("max_head_kib", 0.5),
+        ("max_buffered_mib", 63.0),
+        ("max_unread_mib", 0.0),
+        ("message_timeout_s", 0.0),
+        ("unread_timeout_s", 0.0),
+        ("idle_timeout_s", 0.0),
         ("handshake_timeout_s", -1.0),
         ("ping_interval_s", 0.0),
         ("ping_timeout_s", 0.0),

@@ -11,6 +11,7 @@ from policyserve.terminal import ARGUMENT_ERROR, complain
 _COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",
     "eval": "run a policy in Gymnasium's environments and print its return and speed",
+    "bench": "drive any policy server and print where the time of a round trip goes",
 }
 
 

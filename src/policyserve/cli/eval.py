@@ -138,7 +138,7 @@ async def _evaluate(target: Target, env_id: str, flags: EvalFlags) -> None:
         try:
             for seed in seeds:
                 async with AsyncClient(
-                    target.url, dialect=target.dialect, api_key=target.api_key, timeout_s=flags.timeout_s
+                    target.url, dialect=target.dialect, api_key=target.api_key, timeout_s=flags.timeout_s, retry_for_s=0
                 ) as client:
                     await _play(client, environment, seed, flags.obs_key, scores)
                 progress.update()

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy, as_policy
-from policyserve.engine.runner import LoadPolicy, OnStage
+from policyserve.engine.answering import OnStage
+from policyserve.engine.recipe import Recipe
 from policyserve.policies.vibe_rl import (
     DEMOS,
     PRESETS,
@@ -46,7 +47,7 @@ class Source:
 
     title: str
     origin: str
-    load: LoadPolicy
+    load: Recipe
 
 
 def preset_default(name: str, argv_has_checkpoint: bool) -> PresetPolicy:
@@ -68,18 +69,21 @@ def preset_source(name: str, flags: PresetPolicy) -> Source:
     elif not directory.exists():
         raise ConfigError(f"checkpoint directory not found: {directory}")
 
-    def load(on_stage: OnStage) -> Policy:
-        on_stage("loading the checkpoint")
-        return create_trained_policy(
-            flags.config,
-            directory,
-            step=flags.step,
-            norm_stats_path=flags.norm_stats_path,
-            backend=flags.backend,
-            rescale_actions=flags.rescale_actions,
-        )
+    recipe = Recipe(f"{__name__}:load_preset", {"flags": flags, "directory": directory})
+    return Source(f"{name}: {PRESETS[name].description}", origin, recipe)
 
-    return Source(f"{name}: {PRESETS[name].description}", origin, load)
+
+def load_preset(flags: PresetPolicy, directory: Path, on_stage: OnStage) -> Policy:
+    """The policy that a preset's flags describe, from a checkpoint's directory."""
+    on_stage("loading the checkpoint")
+    return create_trained_policy(
+        flags.config,
+        directory,
+        step=flags.step,
+        norm_stats_path=flags.norm_stats_path,
+        backend=flags.backend,
+        rescale_actions=flags.rescale_actions,
+    )
 
 
 def object_source(target: str) -> Source:
@@ -89,13 +93,16 @@ def object_source(target: str) -> Source:
     """
     module_name, _, name = target.partition(":")
 
-    def load(on_stage: OnStage) -> Policy:
-        on_stage(f"importing {module_name}")
-        if "" not in sys.path and "." not in sys.path:
-            sys.path.insert(0, "")
-        return as_policy(_find(module_name, name))
+    recipe = Recipe(f"{__name__}:load_object", {"module_name": module_name, "name": name})
+    return Source(target, f"module {module_name}", recipe)
 
-    return Source(target, f"module {module_name}", load)
+
+def load_object(module_name: str, name: str, on_stage: OnStage) -> Policy:
+    """The policy of the user's that `module_name:name` is, or makes."""
+    on_stage(f"importing {module_name}")
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    return as_policy(_find(module_name, name))
 
 
 def _find(module_name: str, name: str) -> Any:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve", needs_checkpoi
         _serve_preset(target, argv[1:], f"{prog} {target}", needs_checkpoint)
     elif target in _BUILT_IN or (":" in target and not needs_checkpoint):
         flags = parse(ServeObject, f"{prog} {target}", argv[1:])
-        _serve(object_source(_BUILT_IN.get(target, target)), flags.server, flags.debug)
+        _serve(object_source(_BUILT_IN.get(target, target)), flags, f"{prog} {target}")
     else:
         complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)
 
@@ -67,8 +67,12 @@ def _serve_preset(name: str, argv: Sequence[str], prog: str, needs_checkpoint: b
         source = preset_source(name, flags.policy)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR if flags.policy.checkpoint_dir is None else FAILURE)
-    _serve(source, flags.server, flags.debug)
+    _serve(source, flags, prog)
 
 
-def _serve(source: Source, config: ServerConfig, debug: bool) -> None:
-    serve_until_stopped(Server(source.load, config), source.title, source.origin, debug)
+def _serve(source: Source, flags: ServeObject | ServePreset, prog: str) -> None:
+    try:
+        server = Server(source.load, flags.server)
+    except ConfigError as error:
+        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+    serve_until_stopped(server, source.title, source.origin, flags.debug)

@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
+import os
+import random
 import time
-from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError
-from policyserve.core.messages import Frame, Observation, Reply
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout
+from policyserve.client.address import read_address
+from policyserve.client.aio_link import Link, open_link
+from policyserve.client.handshake import NotYet
+from policyserve.client.retries import Retries
+from policyserve.client.session import ClientSession, open_session
+from policyserve.core.errors import ClientInUse, ConnectionLost
+from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    import ssl
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class AsyncClient:
-    """`Client` with `await`: one request at a time, connects when it is first used, the same errors."""
+    """`Client` with `await`: the same arguments and errors, one task at a time.
+
+    The event loop answers the server's pings while it runs. A connection belongs to the loop in which it was opened; in
+    another one the client opens its own.
+    """
 
     def __init__(
-        self, url: str, *, dialect: str = "openpi", api_key: str | None = None, timeout_s: float = 30.0
+        self,
+        url: str,
+        *,
+        dialect: str = "openpi",
+        api_key: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout_s: float = 30.0,
+        retry_for_s: float = 10.0,
     ) -> None:
-        self._url = address(url, dialect)
+        self.sessions_opened = 0
+        self._address = read_address(url, dialect)
         self._dialect = dialect
         self._api_key = api_key
+        self._tls = ssl_context
         self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
         self._session: ClientSession = open_session(dialect)
-        self._connection: ClientConnection | None = None
-        self._is_unused = True  # no request was sent on it
+        self._link: Link | None = None
+        self._is_in_use = False
+        self._process = os.getpid()
 
     async def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
         deadline = time.monotonic() + self._timeout_s
-        frame = self._session.request(observation)
-        connection = await self._connect(deadline)
-        return self._session.reply(await self._exchange(connection, frame, deadline))
+        self._begin()
+        try:
+            parts = self._session.request(observation)
+            link = await self._connected(deadline)
+            try:
+                frame = await link.ask(parts, deadline)
+            except BaseException:  # a cancellation, say: the next call must not get this one's answer
+                self._cut()
+                raise
+            return self._session.reply(frame)
+        finally:
+            self._is_in_use = False
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -52,74 +77,95 @@ class AsyncClient:
     async def reset(self) -> None:
         """Start a new session: the server drops this one's policy state."""
         await self.close()
-        await self._connect(time.monotonic() + self._timeout_s)
+        await self._connect()
 
     async def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        self._begin()
+        try:
+            link, self._link = self._link, None
+            if link is not None and self._is_ours(link):
+                await link.close()
+        finally:
+            self._is_in_use = False
 
     async def __aenter__(self) -> AsyncClient:
-        await self._connect(time.monotonic() + self._timeout_s)
+        await self._connect()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _connect(self, deadline: float) -> ClientConnection:
-        if self._connection is not None and self._is_unused:
-            for _ in range(2):
-                await asyncio.sleep(0)  # the loop reads what came meanwhile: a close for its silence, say
-        if self._connection is not None and self._connection.state.name != "OPEN":
-            self._drop(self._connection)  # ended while nothing was asked: nothing is lost by opening a new one
-        if self._connection is not None:
-            return self._connection
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake
-
+    async def _connect(self) -> None:
+        self._begin()
         try:
-            connection = await connect(self._url, **connect_options(self._api_key, _left(deadline)))
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, EOFError, ValueError, ConnectionClosed, InvalidHandshake) as error:
-            raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
-        self._session = open_session(self._dialect)
-        if self._session.dialect.greets:
+            await self._connected(time.monotonic() + self._timeout_s)
+        finally:
+            self._is_in_use = False
+
+    def _begin(self) -> None:
+        """Note that a call begins; raises ClientInUse during another one."""
+        if self._is_in_use and self._process == os.getpid():
+            raise ClientInUse("this client is in the middle of a call; use one client per task")
+        self._is_in_use = True
+
+    def _is_ours(self, link: Link) -> bool:
+        """Whether it belongs to this event loop, and not to a parent process or to a loop that has ended."""
+        return link.loop is asyncio.get_running_loop() and self._process == os.getpid()
+
+    async def _connected(self, deadline: float) -> Link:
+        """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
+        link = self._link
+        if link is not None and not self._is_ours(link):
+            self._link = link = None
+        self._process = os.getpid()
+        if link is not None:
             try:
-                self._session.greeted(await self._until(deadline, connection.recv(), connection))
-            except PolicyserveError:
-                self._drop(connection)
+                if await link.is_usable(self._session.may_close, deadline):
+                    self._session.may_close = False
+                    return link
+                self._cut()
+            except BaseException:
+                self._cut()
                 raise
-        self._connection, self._is_unused = connection, True
-        return connection
+        return await self._open(deadline)
 
-    async def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
-        self._is_unused = False
-        await self._until(deadline, connection.send(frame), connection)
-        return await self._until(deadline, connection.recv(), connection)
+    async def _open(self, deadline: float) -> Link:
+        started_at = time.monotonic()
+        retries = Retries(started_at, min(started_at + self._retry_for_s, deadline), random.random)
+        while True:
+            try:
+                self._link = await self._open_once(deadline)
+                break
+            except NotYet as reason:
+                now = time.monotonic()
+                pause_s = retries.pause_s(now)
+                if pause_s is None:
+                    where = f"cannot connect to {self._address.url}"
+                    raise ConnectionLost(f"{where}: {reason}{retries.told(now)}") from reason
+                if retries.attempts == 2:
+                    log.warning("%s does not answer (%s): trying again", self._address.url, reason)
+                await asyncio.sleep(pause_s)
+        self.sessions_opened += 1
+        if self.sessions_opened > 1:
+            log.info("connected to %s again: a new session, without the policy's memory", self._address.url)
+        return self._link
 
-    async def _until(self, deadline: float, waiting: Awaitable[T], connection: ClientConnection) -> T:
-        from websockets.exceptions import ConnectionClosed
+    async def _open_once(self, deadline: float) -> Link:
+        link = await open_link(self._address, self._api_key, self._tls, self._timeout_s, deadline)
+        session = open_session(self._dialect)
+        if session.dialect.greets:
+            try:
+                session.greeted(await link.receive(deadline))
+            except BaseException as error:
+                link.cut()
+                if isinstance(error, ConnectionLost):
+                    raise NotYet(str(error)) from error
+                raise
+        self._session = session
+        return link
 
-        try:
-            async with timeout(_left(deadline)):  # not wait_for: on Python 3.11 it may swallow a cancellation
-                return await waiting
-        except ConnectionClosed as error:
-            self._drop(connection)
-            raise ended(error) from error
-        except asyncio.TimeoutError as error:
-            self._drop(connection)
-            raise DeadlineExceeded(f"no answer from {self._url} within {self._timeout_s:g} s") from error
-        except asyncio.CancelledError:
-            self._drop(connection)
-            raise
-
-    def _drop(self, connection: ClientConnection) -> None:
-        """Cut the connection: an answer that comes late must not be taken for the next request's."""
-        self._connection = None
-        connection.transport.abort()
-
-
-def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.001)
+    def _cut(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.cut()

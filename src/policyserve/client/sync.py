@@ -2,144 +2,178 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-import sys
+import logging
+import os
+import random
+import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from policyserve.client.session import ClientSession, address, connect_options, ended, open_session
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError
-from policyserve.core.messages import Frame, Observation, Reply
+from policyserve.client.address import read_address
+from policyserve.client.handshake import NotYet
+from policyserve.client.retries import Retries
+from policyserve.client.session import ClientSession, open_session
+from policyserve.client.sync_link import Link, open_link
+from policyserve.core.errors import ClientInUse, ConnectionLost
+from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
+    import ssl
+
+log = logging.getLogger(__name__)
 
 
 class Client:
     """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
 
-    url: ws:// or wss://. dialect: the wire format that the server speaks. timeout_s: for each call, connecting and
-    greeting included. Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call
-    opens a new one) and RemoteError (the server's refusal).
+    url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format
+    that the server speaks. ssl_context: for wss://, where the system's certificates are not the right ones. timeout_s:
+    for each call, connecting and greeting included. retry_for_s: how much of it is spent on trying again where nobody
+    answers, because the server restarts for example; 0: one attempt.
+
+    Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
+    RemoteError (the server's refusal). A request is sent once: one whose connection breaks is ConnectionLost, and
+    whether to ask again is the caller's to decide. A second call at the same time is ClientInUse.
+
+    A connection is a session, and what a policy remembers ends with it; `sessions_opened` counts them. There is no
+    thread behind a client: between two calls nobody answers the server's pings. A policyserve server cuts a session
+    that was not heard of for three minutes (--ping-timeout-s); the next call then opens a new one.
     """
 
     def __init__(
-        self, url: str, *, dialect: str = "openpi", api_key: str | None = None, timeout_s: float = 30.0
+        self,
+        url: str,
+        *,
+        dialect: str = "openpi",
+        api_key: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout_s: float = 30.0,
+        retry_for_s: float = 10.0,
     ) -> None:
-        self._url = address(url, dialect)
+        self.sessions_opened = 0
+        self._address = read_address(url, dialect)
         self._dialect = dialect
         self._api_key = api_key
+        self._tls = ssl_context
         self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
         self._session: ClientSession = open_session(dialect)
-        self._connection: ClientConnection | None = None
+        self._link: Link | None = None
+        self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
         deadline = time.monotonic() + self._timeout_s
-        frame = self._session.request(observation)
-        connection = self._connect(deadline)
-        return self._session.reply(self._exchange(connection, frame, deadline))
+        self._check_free()
+        with self._lock:
+            parts = self._session.request(observation)
+            link = self._connected(deadline)
+            try:
+                frame = link.ask(parts, deadline)
+            except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
+                self._cut()
+                raise
+            return self._session.reply(frame)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What the server said on connect; empty where the dialect has no greeting."""
-        self._connect(time.monotonic() + self._timeout_s)
+        self._connect()
         return self._session.metadata
 
     def reset(self) -> None:
         """Start a new session: the server drops this one's policy state."""
         self.close()
-        self._connect(time.monotonic() + self._timeout_s)
+        self._connect()
 
     def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._check_free()
+        with self._lock:
+            link, self._link = self._link, None
+            if link is not None:
+                link.close()
 
     def __enter__(self) -> Client:
-        self._connect(time.monotonic() + self._timeout_s)
+        self._connect()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _connect(self, deadline: float) -> ClientConnection:
-        if self._connection is not None and self._connection.state.name != "OPEN":
-            self._drop(self._connection)  # ended while nothing was asked: nothing is lost by opening a new one
-        if self._connection is not None:
-            return self._connection
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake
-        from websockets.sync.client import connect
+    def _connect(self) -> None:
+        self._check_free()
+        with self._lock:
+            self._connected(time.monotonic() + self._timeout_s)
 
-        options = connect_options(self._api_key, _left(deadline))
-        try:
-            # Entered by hand, since it outlives this call: the same in every release of the library.
-            connection = connect(self._url, **options).__enter__()
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"no handshake with {self._url} within {self._timeout_s:g} s") from error
-        except (OSError, EOFError, ValueError, ConnectionClosed, InvalidHandshake) as error:
-            raise ConnectionLost(f"cannot connect to {self._url}: {error}") from error
-        _bound_sending(connection.socket, self._timeout_s)
-        self._session = open_session(self._dialect)
-        if self._session.dialect.greets:
+    def _check_free(self) -> None:
+        """Raise ClientInUse during another call, a signal handler's in the same thread included.
+
+        Two threads that pass at the same instant take turns at the lock.
+        """
+        if self._process != os.getpid():
+            self._leave_to_parent()
+        if self._lock.locked():
+            raise ClientInUse("this client is in the middle of a call; use one client per thread")
+
+    def _leave_to_parent(self) -> None:
+        """After a fork: the connection is the parent's, and the lock may be held by a thread that is not here."""
+        self._process, self._lock = os.getpid(), threading.Lock()
+        link, self._link = self._link, None
+        if link is not None:
+            link.forget()
+
+    def _connected(self, deadline: float) -> Link:
+        """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
+        if self._link is not None:
             try:
-                self._session.greeted(self._receive(connection, deadline))
-            except PolicyserveError:
-                self._drop(connection)
+                if self._link.is_usable(self._session.may_close, deadline):
+                    self._session.may_close = False
+                    return self._link
+                self._cut()
+            except BaseException:
+                self._cut()
                 raise
-        self._connection = connection
-        return connection
+        return self._open(deadline)
 
-    def _exchange(self, connection: ClientConnection, frame: Frame, deadline: float) -> Frame:
-        from websockets.exceptions import ConnectionClosed
+    def _open(self, deadline: float) -> Link:
+        started_at = time.monotonic()
+        retries = Retries(started_at, min(started_at + self._retry_for_s, deadline), random.random)
+        while True:
+            try:
+                self._link = self._open_once(deadline)
+                break
+            except NotYet as reason:
+                now = time.monotonic()
+                pause_s = retries.pause_s(now)
+                if pause_s is None:
+                    where = f"cannot connect to {self._address.url}"
+                    raise ConnectionLost(f"{where}: {reason}{retries.told(now)}") from reason
+                if retries.attempts == 2:
+                    log.warning("%s does not answer (%s): trying again", self._address.url, reason)
+                time.sleep(pause_s)
+        self.sessions_opened += 1
+        if self.sessions_opened > 1:
+            log.info("connected to %s again: a new session, without the policy's memory", self._address.url)
+        return self._link
 
-        try:
-            connection.send(frame)
-        except ConnectionClosed as error:
-            self._drop(connection)
-            if isinstance(error.__cause__, BlockingIOError):
-                raise DeadlineExceeded(f"{self._url} took no request within {self._timeout_s:g} s") from error
-            raise ended(error) from error
-        except BaseException:  # Ctrl-C, say
-            self._drop(connection)
-            raise
-        return self._receive(connection, deadline)
+    def _open_once(self, deadline: float) -> Link:
+        link = open_link(self._address, self._api_key, self._tls, self._timeout_s, deadline)
+        session = open_session(self._dialect)
+        if session.dialect.greets:
+            try:
+                session.greeted(link.receive(deadline))
+            except BaseException as error:
+                link.cut()
+                if isinstance(error, ConnectionLost):
+                    raise NotYet(str(error)) from error
+                raise
+        self._session = session
+        return link
 
-    def _receive(self, connection: ClientConnection, deadline: float) -> Frame:
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            return connection.recv(timeout=_left(deadline))
-        except TimeoutError as error:
-            self._drop(connection)
-            raise DeadlineExceeded(f"no answer from {self._url} within {self._timeout_s:g} s") from error
-        except ConnectionClosed as error:
-            self._drop(connection)
-            raise ended(error) from error
-        except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
-            self._drop(connection)
-            raise
-
-    def _drop(self, connection: ClientConnection) -> None:
-        """Cut the connection: an answer that comes late must not be taken for the next request's."""
-        self._connection = None
-        with suppress(OSError):
-            connection.socket.shutdown(socket.SHUT_RDWR)
-        connection.close()
-
-
-def _bound_sending(connected: socket.socket, timeout_s: float) -> None:
-    """Have a send that makes no progress for so long fail: `websockets` has no time-out for it."""
-    if sys.platform != "win32":  # where the option is of another form
-        seconds = int(timeout_s)
-        interval = struct.pack("@ll", seconds, max(int((timeout_s - seconds) * 1e6), 1))
-        with suppress(OSError):  # the peer has ended it already: the next call finds out
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-
-
-def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.001)
+    def _cut(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.cut()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput, as_policy
-from policyserve.engine.runner import batch_buckets
+from policyserve.engine.answering import batch_buckets
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 

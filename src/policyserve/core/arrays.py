@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,29 @@ _MAX_DTYPE_NAME = 32
 _NUMBER_KINDS = "biuf"
 
 
+class Placed(NamedTuple):
+    """An array, and where its data stands in the frame that it was read from."""
+
+    array: Array
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Bin(bytes):
+    """A frame's bin that knows where it stands; read_array() notes in `placed` the array that it makes of it."""
+
+    start: int
+    placed: list[Placed]
+
+    @classmethod
+    def at(cls, data: Buffer, start: int, placed: list[Placed]) -> Bin:
+        """The bin `data`, which begins at byte `start` of its frame."""
+        made = cls(data)
+        made.start, made.placed = start, placed
+        return made
+
+
 def read_array(data: object, dtype: object, shape: object, path: str) -> Array:
     """Build an array from its parts as they came off a wire.
 
@@ -36,7 +59,10 @@ def read_array(data: object, dtype: object, shape: object, path: str) -> Array:
     sizes = _read_shape(shape, path)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise WireError(path, "the array's raw bytes", type(data).__name__)
-    return array_from_buffer(data, number, sizes, path)
+    array = array_from_buffer(data, number, sizes, path)
+    if isinstance(data, Bin):
+        data.placed.append(Placed(array, data.start, number, sizes))
+    return array
 
 
 def array_from_buffer(data: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], path: str) -> Array:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
@@ -27,19 +28,23 @@ class ErrorReply:
 
 
 class Dialect(Protocol):
-    """One family's wire format."""
+    """One family's wire format.
+
+    read_request's `placed`, if given, is filled with the arrays whose data stands in the frame as it is.
+    """
 
     name: str
     greets: bool  # the server speaks first
 
     # The server's half.
     def greeting(self, metadata: Mapping[str, Any]) -> Frame | None: ...
-    def read_request(self, frame: Frame) -> Request: ...
+    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request: ...
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame: ...
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply: ...
 
     # The client's half.
     def write_request(self, observation: Observation) -> Frame: ...
+    def request_parts(self, observation: Observation) -> list[Part]: ...  # the same bytes; large arrays not copied
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]: ...
     def read_reply(self, frame: Frame) -> Reply: ...
 

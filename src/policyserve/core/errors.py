@@ -8,9 +8,11 @@
     ├── Unavailable            retryable: the same request may succeed later
     │   ├── Overloaded         a queue or a limit is full
     │   ├── DeadlineExceeded   no answer in time (also a TimeoutError)
-    │   └── NotReady           the policy is still loading, or the server is stopping
+    │   ├── NotReady           the policy is still loading, or the server is stopping
+    │   └── PolicyLost         the policy broke or its process died at this request; it is being replaced
     ├── PolicyFailed           the policy raised, or broke its contract
     │   └── BadAction          NaN, Inf, a wrong shape or dtype: never reaches a robot
+    ├── ClientInUse            a second call of one client, while another is running (also a RuntimeError)
     ├── ConfigError            a setting, a file or an argument is wrong (also a ValueError)
     │   └── MissingDependency  an extra is not installed (also an ImportError)
     └── RemoteError            a client's view: the server refused or failed the request
@@ -83,9 +85,13 @@ class Unavailable(PolicyserveError):
 
 
 class Overloaded(Unavailable):
-    """A queue or a limit is full."""
+    """A queue or a limit is full. retry_after_ms: when to ask again, if that can be told; the text says it, too."""
 
     code = "overloaded"
+
+    def __init__(self, message: str, retry_after_ms: float | None = None) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__(message if retry_after_ms is None else f"{message}; again in {max(retry_after_ms, 1):.0f} ms")
 
 
 class DeadlineExceeded(Unavailable, TimeoutError):
@@ -100,6 +106,12 @@ class NotReady(Unavailable):
     code = "not_ready"
 
 
+class PolicyLost(Unavailable):
+    """The policy broke, or its process died, while it worked on this request; it is being replaced."""
+
+    code = "policy_lost"
+
+
 class PolicyFailed(PolicyserveError):
     """The policy raised, or broke its contract."""
 
@@ -110,6 +122,13 @@ class BadAction(PolicyFailed):
     """The policy answered something that must not reach a robot."""
 
     code = "bad_action"
+
+
+class ClientInUse(PolicyserveError, RuntimeError):
+    """A second call of one client while another is running, which goes on undisturbed."""
+
+    code = "client_in_use"
+    blame = "client"
 
 
 class ConfigError(PolicyserveError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.arrays import Array
 
@@ -12,10 +12,11 @@ from policyserve.core.arrays import Array
 Observation: TypeAlias = Mapping[str, Any]
 # One WebSocket message: a str is a text frame.
 Frame: TypeAlias = bytes | bytearray | memoryview | str
+# A piece of a binary message; a view is of an array's own memory.
+Part: TypeAlias = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One observation as a dialect read it.
 
     bare: the wire carried an array alone and not a map (vibe_rl's `obs`); a policy without a spec gets just that array.
@@ -25,8 +26,7 @@ class Request:
     bare: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where one request's time went, in milliseconds, on the server's monotonic clock.
 
     queue_ms: arrival to the start of its batch. infer_ms: the policy's own call. total_ms: arrival to just before its

@@ -14,25 +14,24 @@ import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.dialect import Dialect, DialectChoice
 from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.messages import Frame, Observation, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.core.reading import RequestReader
 from policyserve.core.spec import PolicySpec
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send this frame. latency_ms: set if it answers a request with actions, arrival to here."""
 
     frame: Frame
     latency_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(NamedTuple):
     """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket."""
 
     ticket: int
@@ -41,23 +40,20 @@ class Submit:
     arrived_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """Close the connection; the session wants nothing more."""
 
     code: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """A request was refused or failed: to be logged and counted. The peer is told by other effects."""
 
     error: PolicyserveError
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(NamedTuple):
     """These keys of an observation are not in the policy's spec and were dropped; told once per session."""
 
     keys: tuple[str, ...]
@@ -66,8 +62,7 @@ class Dropped:
 Effect: TypeAlias = Send | Submit | Close | Failed | Dropped
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A policy's answer to one request and when its batch ran, seconds on the clock of Session.receive."""
 
     chunk: ActionChunk
@@ -76,6 +71,9 @@ class Answered:
 
 
 Outcome: TypeAlias = Answered | PolicyserveError
+
+
+_MAX_EARLY_BYTES = 1_000_000
 
 
 @dataclass(slots=True)
@@ -106,6 +104,8 @@ class Session:
         self._greeted = False
         self._max_pending = max_pending
         self._spec: PolicySpec | None = None
+        self._reader = RequestReader()
+        self._early_bytes = 0  # of those behind the first, which may be as long as a frame may be
         self._early: list[tuple[Frame | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
@@ -118,6 +118,16 @@ class Session:
     def pending(self) -> int:
         """Requests that have no answer yet."""
         return len(self._pending) + len(self._early)
+
+    @property
+    def received(self) -> int:
+        """Requests so far, those included that wait for the policy to be ready."""
+        return self._tickets + len(self._early)
+
+    @property
+    def answered(self) -> int:
+        """Of them those that have their answer; they are the oldest, since answers leave in order."""
+        return self._tickets - len(self._pending)
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> list[Effect]:
         """The policy is ready: greet where the dialect does, and read the frames that came early."""
@@ -180,6 +190,10 @@ class Session:
         if self.pending >= self._max_pending and not isinstance(frame, Overloaded):
             frame = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._spec is None:
+            if self._early and not isinstance(frame, Overloaded):
+                self._early_bytes += len(frame)
+                if self._early_bytes > _MAX_EARLY_BYTES:
+                    frame = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
             self._early.append((frame, now))
             self._refusing = isinstance(frame, Overloaded) and self._closes(frame)
             return []
@@ -232,17 +246,13 @@ class Session:
         return self._choice.greeter
 
     def _submit(self, spec: PolicySpec, frame: Frame, now: float) -> list[Effect]:
-        request = self._known.read_request(frame)
-        valid = spec.validate(request.observation)
-        observation = valid.observation
-        if request.bare and spec.observation is None:
-            (observation,) = request.observation.values()
+        valid = self._reader.read(self._known, spec, frame)
         effects: list[Effect] = []
         if valid.unknown and not self._told_unknown:
             self._told_unknown = True
             effects.append(Dropped(valid.unknown))
         ticket = self._queue(now)
-        effects.append(Submit(ticket, observation, valid.batch_size, now))
+        effects.append(Submit(ticket, valid.observation, valid.batch_size, now))
         return effects
 
     def _queue(self, now: float) -> int:

@@ -21,6 +21,10 @@ class Stats:
         self.requests += 1
         self.total_latency_ms += latency_ms
 
+    def failed(self, code: str) -> None:
+        """Count one request that was refused or failed. code: the error's."""
+        self.errors[code] += 1
+
     @property
     def mean_latency_ms(self) -> float:
         """Mean of all answered requests; 0 before the first."""

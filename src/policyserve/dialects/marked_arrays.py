@@ -10,24 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import msgpack
 import numpy as np
 
-from policyserve.core.arrays import Array, read_array, read_dtype
+from policyserve.core.arrays import Array, Bin, read_array, read_dtype
 from policyserve.core.errors import WireError
+from policyserve.core.messages import Part
+from policyserve.dialects.parts import Parts, bin_header, map_header, packed, packed_key
 
 _NO_KIND = (None, b"", "")
+_CONTAINERS = (dict, list, memoryview, Bin)  # what unmark() changes, or looks into
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """One family's way to write arrays. read: a marked map -> array or scalar, None if the map carries no marker."""
+    """One family's way to write arrays.
+
+    read: a marked map -> array or scalar, None if the map carries no marker. mark: dtype, shape and data of an array ->
+    its marked map. mark_scalar: a NumPy scalar, as an array -> its marked map.
+    """
 
     name: str
     read: Callable[[Mapping[str, Any], str], Any]
-    write: Callable[[Any], Any]
+    mark: Callable[[str, tuple[int, ...], bytes], Any]
+    mark_scalar: Callable[[Array], Any]
 
     def unmark(self, value: Any, path: str = "") -> Any:
         """Replace every marked map in a decoded message by its array; raises WireError naming the path."""
@@ -36,8 +44,11 @@ class Spelling:
             if found is not None:
                 return found
             prefix = f"{path}/" if path else ""
-            return {key: self.unmark(inner, prefix + key) for key, inner in value.items()}
-        if isinstance(value, memoryview):
+            return {
+                key: self.unmark(inner, prefix + key) if isinstance(inner, _CONTAINERS) else inner
+                for key, inner in value.items()
+            }
+        if isinstance(value, (memoryview, Bin)):
             return bytes(value)  # a bin that is no array's: nobody expects a view
         if isinstance(value, list):
             return [self.unmark(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
@@ -45,9 +56,51 @@ class Spelling:
 
     def pack(self, message: Mapping[str, Any]) -> bytes:
         """Encode a map of str keys; raises TypeError for a value that the wire cannot carry."""
-        packed = msgpack.packb(message, default=self.write, use_bin_type=True)
-        assert isinstance(packed, bytes)
-        return packed
+        return packed(message, default=self.write)
+
+    def parts(self, message: Mapping[str, Any]) -> list[Part]:
+        """The bytes of pack(), in pieces: the data of large arrays is not copied."""
+        parts = Parts()
+        self._add(message, parts)
+        return parts.finish()
+
+    def around_data(self, array: Array) -> tuple[bytes, bytes]:
+        """What stands before and after the data of an array of numbers on the wire."""
+        return _around_data(self.mark, array.dtype.str, array.shape, array.nbytes)
+
+    def write(self, value: Any) -> Any:
+        """The marked map of an array or a NumPy scalar; raises TypeError for anything else."""
+        array = _as_writable(value)
+        if isinstance(value, np.generic):
+            return self.mark_scalar(array)
+        return self.mark(array.dtype.str, array.shape, array.tobytes())
+
+    def _add(self, value: Any, parts: Parts) -> None:
+        if isinstance(value, dict):
+            parts.add(map_header(len(value)))
+            for key, inner in value.items():
+                parts.add(packed_key(key) if type(key) is str else packed(key))
+                self._add(inner, parts)
+        elif isinstance(value, np.ndarray):
+            array = _as_writable(value)
+            before, after = self.around_data(array)
+            parts.add(before)
+            parts.add_data(array)
+            parts.add(after)
+        else:
+            parts.add(packed(value, default=self.write))
+
+
+_NO_DATA = packed(b"data") + packed(b"")
+
+
+@lru_cache(maxsize=1024)
+def _around_data(
+    mark: Callable[[str, tuple[int, ...], bytes], Any], dtype: str, shape: tuple[int, ...], size: int
+) -> tuple[bytes, bytes]:
+    """What stands before and after an array's data on the wire."""
+    before, _, after = packed(mark(dtype, shape, b"")).partition(_NO_DATA)
+    return before + packed(b"data") + bin_header(size), after
 
 
 def _read_openpi(value: Mapping[str, Any], path: str) -> Any:
@@ -60,16 +113,12 @@ def _read_openpi(value: Mapping[str, Any], path: str) -> Any:
     return None
 
 
-def _write_openpi(value: Any) -> Any:
-    array = _as_writable(value)
-    if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": array.item(), b"dtype": array.dtype.str}
-    return {
-        b"__ndarray__": True,
-        b"data": array.tobytes(),
-        b"dtype": array.dtype.str,
-        b"shape": list(array.shape),
-    }
+def _mark_openpi(dtype: str, shape: tuple[int, ...], data: bytes) -> Any:
+    return {b"__ndarray__": True, b"data": data, b"dtype": dtype, b"shape": list(shape)}
+
+
+def _openpi_scalar(array: Array) -> Any:
+    return {b"__npgeneric__": True, b"data": array.item(), b"dtype": array.dtype.str}
 
 
 def _read_msgpack_numpy(value: Mapping[str, Any], path: str) -> Any:
@@ -87,21 +136,16 @@ def _read_msgpack_numpy(value: Mapping[str, Any], path: str) -> Any:
     return None
 
 
-def _write_msgpack_numpy(value: Any) -> Any:
-    array = _as_writable(value)
-    if isinstance(value, np.generic):
-        return {b"nd": False, b"type": array.dtype.str, b"data": array.tobytes()}
-    return {
-        b"nd": True,
-        b"type": array.dtype.str,
-        b"kind": b"",
-        b"shape": list(array.shape),
-        b"data": array.tobytes(),
-    }
+def _mark_msgpack_numpy(dtype: str, shape: tuple[int, ...], data: bytes) -> Any:
+    return {b"nd": True, b"type": dtype, b"kind": b"", b"shape": list(shape), b"data": data}
 
 
-OPENPI = Spelling("openpi", _read_openpi, _write_openpi)
-MSGPACK_NUMPY = Spelling("wall_x", _read_msgpack_numpy, _write_msgpack_numpy)
+def _msgpack_numpy_scalar(array: Array) -> Any:
+    return {b"nd": False, b"type": array.dtype.str, b"data": array.tobytes()}
+
+
+OPENPI = Spelling("openpi", _read_openpi, _mark_openpi, _openpi_scalar)
+MSGPACK_NUMPY = Spelling("wall_x", _read_msgpack_numpy, _mark_msgpack_numpy, _msgpack_numpy_scalar)
 
 
 def spelling_of(value: Any) -> str | None:

@@ -6,13 +6,17 @@ not worth a retry closes it, with 1011.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Any
 
+from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, RemoteError, WireError, WrongDialect
-from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
+from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import Spelling, spelling_of
+from policyserve.dialects.parts import joined, map_header, packed, packed_key
 from policyserve.dialects.wire import unpack
 
 
@@ -28,15 +32,25 @@ class MetadataFirst:
         """The metadata as one MessagePack map; both families read the same bytes."""
         return self.spelling.pack(metadata)
 
-    def read_request(self, frame: Frame) -> Request:
+    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
         """Read an observation: a map, nested or flat, of arrays, texts and numbers."""
-        message = unpack(frame, texts=True)
+        message = unpack(frame, texts=True, placed=placed)
         if not isinstance(message, dict):
             raise WireError("", "a map", type(message).__name__)
         other = spelling_of(message) or ("vibe_rl" if "__meta__" in message else self.name)
         if other != self.name:
             raise WrongDialect("", f"{self.name}'s frames", f"{other}'s", f"connect to /{other}")
-        return Request(self.spelling.unmark(message))
+        return Request(self._unmarked(message))
+
+    def pack_reply(self, actions: Mapping[str, Array], chunk: ActionChunk, timing: Timing) -> bytes:
+        """{…extras, …actions, "server_timing": …} as one MessagePack map."""
+        if chunk.extras:
+            return self.spelling.pack({**chunk.extras, **actions, "server_timing": server_timing(timing)})
+        pieces = [map_header(len(actions) + 1)]
+        for key, array in actions.items():
+            before, after = self.spelling.around_data(array)
+            pieces += (packed_key(key), before, array.tobytes(), after)
+        return b"".join((*pieces, packed_key("server_timing"), _pack_timing(timing)))
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""
@@ -46,9 +60,12 @@ class MetadataFirst:
         return ErrorReply(text, close_code_of(error), close_reason(error))
 
     def write_request(self, observation: Observation) -> Frame:
+        return joined(self.request_parts(observation))
+
+    def request_parts(self, observation: Observation) -> list[Part]:
         try:
-            return self.spelling.pack(observation)
-        except (TypeError, ValueError, OverflowError) as error:
+            return self.spelling.parts(observation)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise WireError("", "arrays, texts and numbers", str(error)) from error
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
@@ -69,10 +86,33 @@ class MetadataFirst:
         message = unpack(frame, texts=True)
         if not isinstance(message, dict):
             raise WireError("", "a map", type(message).__name__)
-        return self.spelling.unmark(message)
+        return self._unmarked(message)
+
+    def _unmarked(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message with its arrays; raises WireError if all of it is one array."""
+        value = self.spelling.unmark(message)
+        if not isinstance(value, dict):
+            raise WireError("", "a map", "an array or a number alone")
+        return value
+
+
+def _pack_timing(timing: Timing) -> bytes:
+    """The map of server_timing(), as `msgpack` packs it."""
+    stages = timing.infer_ms, _QUEUE, timing.queue_ms, _TOTAL, timing.total_ms
+    if timing.prev_total_ms is None:
+        return _FIRST_FORM.pack(map_header(3) + _INFER, *stages)
+    return _FORM.pack(map_header(4) + _INFER, *stages, _PREV_TOTAL, timing.prev_total_ms)
 
 
 def server_timing(timing: Timing) -> dict[str, float]:
     """The timing map of a reply; prev_total_ms is absent in a connection's first."""
     stages = {"infer_ms": timing.infer_ms, "queue_ms": timing.queue_ms, "total_ms": timing.total_ms}
     return stages if timing.prev_total_ms is None else {**stages, "prev_total_ms": timing.prev_total_ms}
+
+
+# What stands before each number: its key, and that a float64 follows.
+_INFER, _QUEUE, _TOTAL, _PREV_TOTAL = (
+    packed(stage) + b"\xcb" for stage in ("infer_ms", "queue_ms", "total_ms", "prev_total_ms")
+)
+_FIRST_FORM = struct.Struct(f">{len(_INFER) + 1}sd{len(_QUEUE)}sd{len(_TOTAL)}sd")
+_FORM = struct.Struct(f"{_FIRST_FORM.format}{len(_PREV_TOTAL)}sd")

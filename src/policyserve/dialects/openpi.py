@@ -8,7 +8,7 @@ from __future__ import annotations
 from policyserve.core.messages import Frame, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import OPENPI
-from policyserve.dialects.metadata_first import MetadataFirst, server_timing
+from policyserve.dialects.metadata_first import MetadataFirst
 
 
 class OpenPI(MetadataFirst):
@@ -20,4 +20,4 @@ class OpenPI(MetadataFirst):
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
         """Write {"actions": (H, D), …extras, "server_timing": …}."""
-        return self.spelling.pack({**chunk.extras, "actions": chunk.actions, "server_timing": server_timing(timing)})
+        return self.pack_reply({"actions": chunk.actions}, chunk, timing)

@@ -16,12 +16,13 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from policyserve.core.arrays import MAX_DIMENSIONS, Array, read_array, read_dtype
+from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, WireError, WrongDialect
-from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import spelling_of
+from policyserve.dialects.parts import Parts, bin_header, joined, map_header, packed
 from policyserve.dialects.wire import unpack
 
 _META = "__meta__"
@@ -36,9 +37,9 @@ class VibeRL:
     def greeting(self, metadata: Mapping[str, Any]) -> None:
         """None: a greeting would be read as the first action."""
 
-    def read_request(self, frame: Frame) -> Request:
+    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
         """Read an observation; with `obs` as its only key it is bare."""
-        fields, meta = _read_fields(frame)
+        fields, meta = _read_fields(frame, placed)
         observation = {key: _read_value(key, value, meta) for key, value in fields.items()}
         if not observation:
             raise WireError("", "at least one array", f"only {_META}")
@@ -54,13 +55,21 @@ class VibeRL:
 
     def write_request(self, observation: Observation) -> Frame:
         """Write an observation of arrays, flat; raises WireError for a nested map or a text."""
-        payload: dict[bytes, Any] = {}
+        return joined(self.request_parts(observation))
+
+    def request_parts(self, observation: Observation) -> list[Part]:
+        parts = Parts()
+        parts.add(map_header(len(observation) + 1))
         meta: dict[bytes, Any] = {}
         for key, value in observation.items():
             if key == _META:
                 raise WireError(key, "another key: this one describes the arrays", "an observation's")
-            payload[key.encode()], meta[key.encode()] = _write_array(_as_numbers(key, value))
-        return _pack({**payload, b"__meta__": meta})
+            array, name = _little_endian(_as_numbers(key, value)), key.encode()
+            meta[name] = _describe(array)
+            parts.add(bin_header(len(name)) + name + bin_header(array.nbytes))
+            parts.add_data(array)
+        parts.add(packed({b"__meta__": meta})[1:])
+        return parts.finish()
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         raise WireError("", "no frame before the first request", "one")
@@ -76,9 +85,9 @@ class VibeRL:
         return Reply(arrays["action"], timing, {**arrays, **timing})
 
 
-def _read_fields(frame: Frame) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def _read_fields(frame: Frame, placed: list[Placed] | None = None) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
-    message = unpack(frame)
+    message = unpack(frame, placed=placed)
     if not isinstance(message, dict):
         raise WireError("", "a map", type(message).__name__)
     if _META not in message and (other := spelling_of(message)):
@@ -135,8 +144,16 @@ def _as_numbers(key: str, value: Any) -> Array:
 
 
 def _write_array(array: Array) -> tuple[bytes, dict[bytes, Any]]:
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return little.tobytes(), {b"dtype": little.dtype.str, b"shape": list(little.shape)}
+    little = _little_endian(array)
+    return little.tobytes(), _describe(little)
+
+
+def _little_endian(array: Array) -> Array:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _describe(array: Array) -> dict[bytes, Any]:
+    return {b"dtype": array.dtype.str, b"shape": list(array.shape)}
 
 
 def _pack(message: Mapping[bytes, Any]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that nobody keeps a large buffer for it
@@ -16,14 +17,20 @@ _ENDED = "a frame that ends too early"
 
 
 class ViewReader:
-    """Reads one value from `data`. limits: the deepest nesting, and how many entries and items may be built."""
+    """Reads one value from `data`. limits: the deepest nesting, and how many entries and items may be built.
 
-    def __init__(self, data: memoryview, texts: bool, max_depth: int, max_items: int) -> None:
+    placed: if given, every bin is a Bin that notes there what becomes of it.
+    """
+
+    def __init__(
+        self, data: memoryview, texts: bool, max_depth: int, max_items: int, placed: list[Placed] | None = None
+    ) -> None:
         self.position = 0
         self._data = data
         self._texts = texts
         self._max_depth = max_depth
         self._items_left = max_items
+        self._placed = placed
 
     def read(self, depth: int = 0) -> Any:
         """The next value; raises WireError for anything that is no MessagePack, or beyond the limits."""
@@ -57,6 +64,8 @@ class ViewReader:
         if kind == "text":
             return self._text(count)
         taken = self._take(count)
+        if self._placed is not None:
+            return Bin.at(taken, self.position - count, self._placed)
         return bytes(taken) if count < _COPIED else taken
 
     def _map(self, count: int, depth: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from policyserve.core.messages import Frame, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY
-from policyserve.dialects.metadata_first import MetadataFirst, server_timing
+from policyserve.dialects.metadata_first import MetadataFirst
 
 
 class WallX(MetadataFirst):
@@ -21,5 +21,4 @@ class WallX(MetadataFirst):
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
         """Write {"action": (H, D), "predict_action": (1, H, D), …extras, "server_timing": …}."""
-        actions = {"action": chunk.actions, "predict_action": chunk.actions[None]}
-        return self.spelling.pack({**chunk.extras, **actions, "server_timing": server_timing(timing)})
+        return self.pack_reply({"action": chunk.actions, "predict_action": chunk.actions[None]}, chunk, timing)

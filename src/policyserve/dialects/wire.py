@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 
+from policyserve.core.arrays import Placed
 from policyserve.core.errors import WireError
 from policyserve.core.messages import Frame
 from policyserve.dialects.views import ViewReader
@@ -16,10 +17,11 @@ _MAX_ITEMS = 16_384
 _VIEWED = 4096  # bytes, from which not copying saves more than the C decoder is quicker
 
 
-def unpack(frame: Frame, *, texts: bool = False) -> Any:
+def unpack(frame: Frame, *, texts: bool = False, placed: list[Placed] | None = None) -> Any:
     """Decode one MessagePack value that is the whole frame; map keys come as str, be they string or bin on the wire.
 
     texts: strings come as str; else strings and bins both come as bytes. In a large memoryview bins are views of it.
+    placed: for a memoryview, bins come as Bin and note there which arrays are made of them.
     Raises WireError for a text frame, an empty or truncated one, trailing bytes, duplicate keys, extension types,
     deep nesting, and frames of more than 16,384 map entries and list items.
     """
@@ -27,8 +29,8 @@ def unpack(frame: Frame, *, texts: bool = False) -> Any:
         raise WireError("", "a binary frame", "a text frame")
     if not frame:
         raise WireError("", "a MessagePack map", "an empty frame")
-    if isinstance(frame, memoryview) and len(frame) >= _VIEWED:
-        return unpack_views(frame, texts=texts)
+    if isinstance(frame, memoryview) and (len(frame) >= _VIEWED or placed is not None):
+        return unpack_views(frame, texts=texts, placed=placed)
     bounds = _Bounds()
     try:
         value = msgpack.unpackb(
@@ -53,9 +55,9 @@ def unpack(frame: Frame, *, texts: bool = False) -> Any:
     return value
 
 
-def unpack_views(frame: memoryview, *, texts: bool = False) -> Any:
+def unpack_views(frame: memoryview, *, texts: bool = False, placed: list[Placed] | None = None) -> Any:
     """unpack() for a large message: its bins of 1 KiB and more are views of `frame`."""
-    reader = ViewReader(frame, texts, MAX_DEPTH, _MAX_ITEMS)
+    reader = ViewReader(frame, texts, MAX_DEPTH, _MAX_ITEMS, placed)
     value = reader.read()
     if reader.position != len(frame):
         raise WireError("", "one MessagePack value", f"{len(frame) - reader.position} bytes after it")
@@ -71,7 +73,7 @@ class _Bounds:
 
     def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         self._count(len(pairs))
-        decoded = {_read_key(key): value for key, value in pairs}
+        decoded = {key if type(key) is str else _MARKERS.get(key) or _read_key(key): value for key, value in pairs}
         if len(decoded) != len(pairs):
             raise WireError("", "different keys in a map", "the same key twice")
         return decoded
@@ -91,6 +93,13 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise WireError("", "maps, lists, texts, bins and numbers", f"extension type {code}")
 
 
+# The bin keys that every frame has: looking them up is quicker than decoding them.
+_MARKERS = {
+    name.encode(): name
+    for name in ("__ndarray__", "data", "dtype", "shape", "nd", "type", "kind", "__meta__", "action", "latency_ms")
+}
+
+
 def _read_key(key: Any) -> str:
     if isinstance(key, str):
         return key
@@ -108,7 +117,8 @@ def check_depth(value: Any, depth: int = 0) -> None:
         raise WireError("", f"at most {MAX_DEPTH} levels of nesting", "more")
     if isinstance(value, dict):
         for inner in value.values():
-            check_depth(inner, depth + 1)
+            if isinstance(inner, (dict, list)):
+                check_depth(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
             if isinstance(inner, (dict, list)):

@@ -1,7 +1,6 @@
-"""Where a policy runs: one thread of its own, so that the event loop never waits for it.
+"""Where a policy runs. ThreadRunner: one thread of its own, so that the event loop never waits for it.
 
-The thread loads the policy, warms every batch bucket, and then answers one batch at a time. Each session's policy
-state stays here: it goes into the session's next input and is dropped by forget().
+The thread loads the policy, warms every batch bucket, and then answers one batch at a time.
 """
 
 from __future__ import annotations
@@ -9,45 +8,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
-from policyserve.core.errors import PolicyFailed, PolicyserveError
-from policyserve.core.policy import ActionChunk, Policy, PolicyInput
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import Answering, LoadPolicy, OnStage, Task, warm_up
+
+__all__ = ["LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
 
 log = logging.getLogger(__name__)
 
 _INLINE_LIMIT_MS = 1.0
 
-# Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
-OnStage: TypeAlias = Callable[[str], None]
-LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One session's part of a batch."""
-
-    session: Hashable
-    observation: Any
-    batch_size: int | None = None
-
-
 OnDone: TypeAlias = Callable[[Sequence[Outcome]], None]
+OnBroken: TypeAlias = Callable[[str], None]
 
 
 class Runner(Protocol):
-    """A place where one policy runs. All methods are called in the event loop's thread."""
+    """A place where one policy runs, once. All methods are called in the event loop's thread.
+
+    infer_now: the outcome of a policy that is cheap enough to run in the loop, while none of its calls runs elsewhere;
+    None: hand the task to infer(). abandon: let go of what may hang; the future is done when nothing of it is left.
+    on_broken is called, at most once, when it can answer nothing more, with the reason; what ran is failed after that.
+    """
+
+    on_broken: OnBroken | None
 
     async def start(self, on_stage: OnStage) -> PolicySpec: ...
+    def infer_now(self, task: Task) -> Outcome | None: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
     def forget(self, session: Hashable) -> None: ...
     async def close(self, timeout_s: float) -> None: ...
+    def abandon(self) -> asyncio.Future[None]: ...
 
 
 class ThreadRunner:
@@ -57,13 +51,15 @@ class ThreadRunner:
     its call, until its calls take longer than 1 ms; a client's own batch goes to the thread in any case.
     """
 
-    def __init__(self, load: LoadPolicy) -> None:
+    def __init__(self, load: LoadPolicy, *, may_inline: bool = True) -> None:
+        self.on_broken: OnBroken | None = None
         self._load = load
-        self._calls: SimpleQueue[Callable[[Policy], None] | None] = SimpleQueue()
-        self._states: dict[Hashable, Any] = {}
+        self._may_inline = may_inline
+        self._calls: SimpleQueue[Callable[[Answering], None] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._inline: Policy | None = None  # the policy, while it may run in the loop
+        self._is_abandoned = False
+        self._inline: Answering | None = None  # the policy, while it may run in the loop
         self._slowness = 0  # of its calls there: up with each slow one, down with each quick one
 
     async def start(self, on_stage: OnStage) -> PolicySpec:
@@ -75,20 +71,32 @@ class ThreadRunner:
         threading.Thread(target=self._run, args=(on_stage, loaded), name="policy", daemon=True).start()
         return await loaded
 
-    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
-        """Answer a batch; `on_done` is called in the event loop with one outcome per task, in order, maybe at once."""
-        if self._inline is not None and all(task.batch_size is None for task in batch):
-            on_done(self._answer_inline(self._inline, batch))
-            return
+    def infer_now(self, task: Task) -> Outcome | None:
+        """Answer in the event loop, if the policy is inline; None if not, and for a client's own batch."""
+        answering = self._inline
+        if answering is None or task.batch_size is not None:
+            return None
+        (outcome,) = answering.answer((task,))
+        if isinstance(outcome, Answered):
+            self._note_speed(answering, (outcome.ended_at - outcome.started_at) * 1e3)
+        elif answering.broken:
+            self._tell_broken(answering.broken)
+        return outcome
 
-        def call(policy: Policy) -> None:
-            self._in_loop(on_done, self._answer(policy, batch))
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        """Answer a batch in the thread; `on_done` is called in the event loop with one outcome per task, in order."""
+
+        def call(answering: Answering) -> None:
+            outcomes = answering.answer(batch)
+            if answering.broken:
+                self._in_loop(self._tell_broken, answering.broken)
+            self._in_loop(on_done, outcomes)
 
         self._calls.put(call)
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state, after the batch that may be running."""
-        self._calls.put(lambda _policy: self._states.pop(session, None))
+        self._calls.put(lambda answering: answering.forget(session))
 
     async def close(self, timeout_s: float) -> None:
         """Close the policy after the calls before; gives up waiting (and leaves the thread) after timeout_s."""
@@ -96,6 +104,17 @@ class ThreadRunner:
         self._calls.put(None)
         if self._ended is not None:
             await asyncio.wait([self._ended], timeout=timeout_s)
+
+    def abandon(self) -> asyncio.Future[None]:
+        """Leave the thread to itself; the future is done when the thread has ended, which may be never.
+
+        The policy is not closed: it may be an object that its next runner is given again.
+        """
+        assert self._ended is not None, "start it first"
+        self._is_abandoned = True
+        self._inline = None
+        self._calls.put(None)
+        return self._ended
 
     def _run(self, on_stage: OnStage, loaded: asyncio.Future[PolicySpec]) -> None:
         try:
@@ -105,49 +124,38 @@ class ThreadRunner:
             self._in_loop(_settle, loaded, error)
             self._in_loop(_settle, self._ended, None)
             return
-        if policy.spec.inline:
-            self._inline = policy
+        answering = Answering(policy)
+        if policy.spec.inline and self._may_inline:
+            self._inline = answering
         self._in_loop(_settle, loaded, policy.spec)
-        while (call := self._calls.get()) is not None:
-            call(policy)
+        while (call := self._calls.get()) is not None and not self._is_abandoned:
+            call(answering)
         try:
-            policy.close()
+            if not self._is_abandoned:
+                policy.close()
         except Exception:  # a stranger's close: the server ends all the same
             log.exception("policy %s failed to close", policy.spec.name)
         # Here and not in a thread that the interpreter's end overtakes: some frameworks abort when freed that late.
-        del policy, call
+        del policy, answering, call
         self._in_loop(_settle, self._ended, None)
 
-    def _answer(self, policy: Policy, batch: Sequence[Task]) -> list[Outcome]:
-        inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
-        started_at = time.monotonic()
-        chunks = run_batch(policy, inputs)
-        ended_at = time.monotonic()
-        outcomes: list[Outcome] = []
-        for task, chunk in zip(batch, chunks, strict=True):
-            if isinstance(chunk, ActionChunk):
-                self._keep_state(task.session, chunk.state)
-                outcomes.append(Answered(chunk, started_at, ended_at))
-            else:
-                outcomes.append(chunk)
-        return outcomes
-
-    def _answer_inline(self, policy: Policy, batch: Sequence[Task]) -> list[Outcome]:
-        started_at = time.monotonic()
-        outcomes = self._answer(policy, batch)
-        took_ms = (time.monotonic() - started_at) * 1e3
+    def _note_speed(self, answering: Answering, took_ms: float) -> None:
         # Three slow calls close together: a machine that takes the core away makes any one call slow.
-        self._slowness = max(self._slowness - 1, 0) if took_ms <= _INLINE_LIMIT_MS else self._slowness + 10
+        if took_ms > _INLINE_LIMIT_MS:
+            self._slowness += 10
+        elif self._slowness:
+            self._slowness -= 1
         if self._slowness > 20:
             self._inline = None
-            log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", policy.spec.name, took_ms)
-        return outcomes
+            name = answering.policy.spec.name
+            log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", name, took_ms)
 
-    def _keep_state(self, session: Hashable, state: Any) -> None:
-        if state is None:
-            self._states.pop(session, None)
-        else:
-            self._states[session] = state
+    def _tell_broken(self, reason: str) -> None:
+        if self.on_broken is not None and not self._is_abandoned:
+            self.on_broken(
+                f"{reason} (this may last until the server's process ends: --isolate process gives the policy one of "
+                "its own, which is replaced)"
+            )
 
     def _in_loop(self, function: Callable[..., None], *args: Any) -> None:
         assert self._loop is not None
@@ -156,63 +164,6 @@ class ThreadRunner:
         except RuntimeError:
             # The loop is closed: the server ended while a policy still ran, and nobody waits for this answer.
             log.debug("an answer came after the server's end")
-
-
-def run_batch(policy: Policy, inputs: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
-    """Call the policy and check what it answers; never raises, one outcome per input.
-
-    Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone.
-    """
-    try:
-        answers = policy.infer(inputs)
-        if len(answers) != len(inputs):
-            raise PolicyFailed(f"{policy.spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
-    except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
-        if len(inputs) > 1:
-            return [answer for one in inputs for answer in run_batch(policy, [one])]
-        return [_failure(policy, error)]
-    return [_checked(policy, one, answer) for one, answer in zip(inputs, answers, strict=True)]
-
-
-def warm_up(policy: Policy, on_stage: OnStage) -> None:
-    """Run every batch bucket once on zeros, so that nothing compiles in service. Without a spec: nothing to run.
-
-    Raises PolicyFailed if the policy cannot answer them.
-    """
-    if policy.spec.observation is None:
-        return
-    for size in batch_buckets(policy):
-        on_stage(f"warming up, batch {size}")
-        for answer in run_batch(policy, [PolicyInput(policy.spec.example())] * size):
-            if isinstance(answer, PolicyserveError):
-                raise PolicyFailed(f"warm-up with zeros failed: {answer}") from answer
-
-
-def batch_buckets(policy: Policy) -> Sequence[int]:
-    """The batch sizes to warm: the policy's own `buckets`, or powers of two up to its max_batch."""
-    own: Sequence[int] | None = getattr(policy, "buckets", None)
-    if own is not None:
-        return own
-    largest = policy.spec.max_batch
-    return [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
-
-
-def _checked(policy: Policy, one: PolicyInput, answer: Any) -> ActionChunk | PolicyserveError:
-    if isinstance(answer, PolicyserveError):
-        return answer
-    try:
-        actions = policy.spec.check_actions(answer.actions, one.batch_size)
-        return ActionChunk(actions, answer.state, answer.extras)
-    except Exception as error:  # a stranger's answer: it may be anything
-        return _failure(policy, error)
-
-
-def _failure(policy: Policy, error: BaseException) -> PolicyserveError:
-    if isinstance(error, PolicyserveError):
-        return error
-    failed = PolicyFailed(f"{policy.spec.name} raised {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:

@@ -10,25 +10,50 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from policyserve.core.batcher import Batcher, Job
-from policyserve.core.errors import DeadlineExceeded
+from policyserve.core.errors import DeadlineExceeded, Overloaded
 from policyserve.core.session import Outcome
-from policyserve.engine.runner import Runner, Task
+from policyserve.engine.answering import Task
+from policyserve.engine.runner import OnDone
 
 log = logging.getLogger(__name__)
 
 OnOutcome: TypeAlias = Callable[[Outcome], None]
+Waiting: TypeAlias = tuple[Task, float, OnOutcome]  # what submit() takes
+
+
+class StartedRunner(Protocol):
+    """What a scheduler needs of a runner, or of what looks after one."""
+
+    @property
+    def infer_now(self) -> Callable[[Task], Outcome | None]: ...
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
+    def forget(self, session: Hashable) -> None: ...
 
 
 class Scheduler:
-    """Feeds a started runner. request_timeout_s: from a request's arrival to the start of its batch."""
+    """Feeds a started runner. request_timeout_s: from a request's arrival to its answer.
 
-    def __init__(self, runner: Runner, batcher: Batcher, request_timeout_s: float) -> None:
+    on_hang: told why, when a batch has run for that long; its requests have been answered by then, and what the runner
+    still says of them goes nowhere. It replaces the runner, with hold() and resume(). None: the batch is waited for.
+    """
+
+    def __init__(
+        self,
+        runner: StartedRunner,
+        batcher: Batcher,
+        request_timeout_s: float,
+        on_hang: Callable[[str], None] | None = None,
+    ) -> None:
         self._runner = runner
         self._batcher = batcher
         self._request_timeout_s = request_timeout_s
+        self._on_hang = on_hang
+        self._is_held = False
+        self._running: _Batch | None = None
+        self._ahead: _Batch | None = None  # what the runner starts next, without a word from the event loop
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None  # for deadlines
         self._gathering: asyncio.TimerHandle | None = None  # for a batch that waits to be fuller
@@ -38,8 +63,13 @@ class Scheduler:
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
         """Queue a request; `on_outcome` is called exactly once, unless its session is forgotten before.
 
-        arrived_at: on time.monotonic's clock. Raises Overloaded if too many wait.
+        arrived_at: on time.monotonic's clock. Raises Overloaded if too many wait, or it would wait too long.
         """
+        if not (self._batcher.running or self._batcher.queued):
+            outcome = self._runner.infer_now(task)
+            if outcome is not None:
+                on_outcome(outcome)
+                return
         deadline = arrived_at + self._request_timeout_s
         self._batcher.add(Job(task.session, arrived_at, deadline, _Call(task, on_outcome)))
         self._idle.clear()
@@ -53,57 +83,167 @@ class Scheduler:
         self._runner.forget(session)
         self._note_idle()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether requests wait for hold()'s end."""
+        return self._is_held
+
+    @property
+    def load(self) -> int:
+        """Requests that have no answer yet."""
+        return self._batcher.queued + self._batcher.running
+
+    def hold(self) -> None:
+        """Start no batch until resume(): there is no policy to answer it. Requests wait, up to their deadlines."""
+        self._is_held = True
+        if self._ahead is not None:
+            self._ahead = None
+            self._batcher.put_back()
+
+    def resume(self) -> None:
+        """The policy is there again."""
+        self._is_held = False
+        self._start_batch()
+
+    def withdraw(self, session: Hashable) -> list[Waiting]:
+        """Take out a session's waiting requests, in their order, for another scheduler."""
+        withdrawn: list[Waiting] = []
+        for job in self._batcher.cancel(session):
+            call: _Call = job.payload
+            withdrawn.append((call.task, job.arrived_at, call.on_outcome))
+        self._note_idle()
+        return withdrawn
+
     async def drained(self) -> None:
         """Wait until nothing waits and nothing runs."""
         await self._idle.wait()
 
     def _start_batch(self) -> None:
+        if self._is_held:
+            return
         now = time.monotonic()
-        jobs = self._batcher.take(now)
-        if jobs:
-            calls: list[_Call] = [job.payload for job in jobs]
-            self._runner.infer([call.task for call in calls], lambda outcomes: self._end_batch(calls, outcomes))
+        if jobs := self._batcher.take(now):
+            self._running = self._hand_over(jobs, now)
         elif self._gathering is None and self._batcher.start_at is not None:
             self._gathering = self._loop.call_later(self._batcher.start_at - now, self._end_gathering)
+        if jobs := self._batcher.take_ahead(now):
+            self._ahead = self._hand_over(jobs, now)
+        self._refuse_stale(now)
+
+    def _hand_over(self, jobs: list[Job], now: float) -> _Batch:
+        batch = _Batch(jobs, now)
+        self._runner.infer([job.payload.task for job in jobs], lambda outcomes: self._end_batch(batch, outcomes))
+        return batch
+
+    def _refuse_stale(self, now: float) -> None:
+        for job in self._batcher.stale():
+            call: _Call = job.payload
+            waited_ms = (now - job.arrived_at) * 1e3
+            call.tell(Overloaded(f"waited {waited_ms:.0f} ms, and newer requests of this session wait behind it"))
 
     def _end_gathering(self) -> None:
         self._gathering = None
         self._start_batch()
 
-    def _end_batch(self, calls: Sequence[_Call], outcomes: Sequence[Outcome]) -> None:
-        self._batcher.done(time.monotonic())
+    def _end_batch(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+        if batch is not self._running:
+            log.debug("a batch that was given up has ended after all")
+            return
+        now = time.monotonic()
+        self._running, self._ahead = self._ahead, None
+        if self._running is not None:
+            self._running.started_at = now
+        self._batcher.done(now)
         self._start_batch()  # before the replies are written: the policy works while we do
-        for call, outcome in zip(calls, outcomes, strict=True):
-            call.tell(outcome)
+        for job, outcome in zip(batch.jobs, outcomes, strict=True):
+            job.payload.tell(outcome)
         self._note_idle()
 
     def _set_alarm(self) -> None:
         now = time.monotonic()
-        wake_at = self._batcher.wake_at(now)
+        times = [
+            self._batcher.wake_at(now),
+            self._running and self._running.wake_at(self._request_timeout_s),
+            self._ahead and self._ahead.deadline,
+        ]
+        wake_at = min((at for at in times if at is not None), default=None)
         self._alarm = None if wake_at is None else self._loop.call_later(wake_at - now, self._expire)
 
     def _expire(self) -> None:
-        for job in self._batcher.expire(time.monotonic()):
-            call: _Call = job.payload
-            call.tell(DeadlineExceeded(f"no answer within {self._request_timeout_s:g} s"))
+        now = time.monotonic()
+        for job in self._batcher.expire(now):
+            self._tell_late(job, "; the policy is being replaced" if self._is_held else "")
+        for batch in (self._running, self._ahead):
+            for job in batch.take_late(now) if batch is not None else ():
+                self._tell_late(job, "; the policy is still at it" if batch is self._running else "")
+        if self._running is not None and now >= self._running.started_at + self._request_timeout_s:
+            self._give_up()
         self._set_alarm()
         self._note_idle()
+
+    def _tell_late(self, job: Job, why: str) -> None:
+        job.payload.tell(DeadlineExceeded(f"no answer within {self._request_timeout_s:g} s{why}"))
+
+    def _give_up(self) -> None:
+        """The running batch hangs: nobody waits for it any more."""
+        assert self._running is not None
+        self._running.is_given_up = True
+        if self._on_hang is None:
+            return
+        count, self._running = len(self._running.jobs), None
+        self._on_hang(f"a batch of {count} has been running for {self._request_timeout_s:g} s")
+        self._batcher.done(time.monotonic())
+        self._start_batch()
 
     def _note_idle(self) -> None:
         if not self._batcher.queued and not self._batcher.running:
             self._idle.set()
 
 
-class _Call:
-    """A task and where its outcome goes."""
+class _Batch:
+    """The jobs that the runner works on."""
 
-    __slots__ = ("on_outcome", "task")
+    __slots__ = ("_in_time", "is_given_up", "jobs", "started_at")
+
+    def __init__(self, jobs: list[Job], started_at: float) -> None:
+        self.jobs = jobs
+        self.started_at = started_at
+        self.is_given_up = False
+        self._in_time = jobs  # those whose deadline has not passed
+
+    def wake_at(self, timeout_s: float) -> float | None:
+        """When the next deadline passes, or the batch itself has taken too long."""
+        if self.is_given_up:
+            return None
+        return self.started_at + timeout_s if self.deadline is None else self.deadline
+
+    @property
+    def deadline(self) -> float | None:
+        """The next that passes, None after the last."""
+        return min((job.deadline for job in self._in_time), default=None)
+
+    def take_late(self, now: float) -> list[Job]:
+        """The jobs whose deadline has passed since the last call."""
+        late = [job for job in self._in_time if job.deadline <= now]
+        if late:
+            self._in_time = [job for job in self._in_time if job.deadline > now]
+        return late
+
+
+class _Call:
+    """A task and where its one outcome goes."""
+
+    __slots__ = ("is_told", "on_outcome", "task")
 
     def __init__(self, task: Task, on_outcome: OnOutcome) -> None:
         self.task = task
         self.on_outcome = on_outcome
+        self.is_told = False
 
     def tell(self, outcome: Outcome) -> None:
+        if self.is_told:
+            return  # its deadline passed before
+        self.is_told = True
         try:
             self.on_outcome(outcome)
         except Exception:  # a connection's: its trouble must not cost the others of its batch their answers

@@ -1,7 +1,8 @@
 """A policy around a function of stacked rows: many clients' observations in, one call, their actions out.
 
 What must stay true: every input gets the rows it came with, in its order, however inputs are grouped, cut and padded;
-and the function never sees more than max_batch rows, nor, with buckets, a number of rows that was not warmed.
+the function never sees more than max_batch rows, nor, with buckets, a number of rows that was not warmed; and what it
+was given never changes behind its back: it may keep its rows, and write into them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
+from policyserve.policies.stacked_memory import Allocate, StackedMemory
 
 # Arrays with a leading axis of N rows, in the spec's nesting -> (N, *action) or (N, horizon, *action).
 Forward: TypeAlias = Callable[[Mapping[str, Any]], Array]
@@ -30,20 +32,28 @@ class StackedPolicy:
     """Answers a batch by stacking its inputs, clients' own batches among them, in calls of at most max_batch rows.
 
     buckets: pad every call with zeros to the next of these sizes, whose last is spec.max_batch; None: no padding.
+    allocate: where stacks come from, pinned memory for a GPU say; they are used again once nobody holds them.
     forward returns a fresh array each time: its rows are handed out as they are. A spec with texts is a ConfigError.
     """
 
-    def __init__(self, forward: Forward, spec: PolicySpec, *, buckets: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        spec: PolicySpec,
+        *,
+        buckets: Sequence[int] | None = None,
+        allocate: Allocate | None = None,
+    ) -> None:
         self.spec = spec
         self.buckets = buckets
         self._forward = forward
+        self._memory = StackedMemory(allocate)
         # Whether two valid observations can have different shapes, and so cannot always be stacked.
         self._is_ragged = any(leaf.optional or None in _row_shape(leaf) for leaf in spec.leaves.values())
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
         if len(batch) == 1 and batch[0].batch_size is None:
-            rows = _map_arrays(lambda array: array[None], batch[0].observation)
-            return [ActionChunk(self._call(rows, 1)[0, ...])]
+            return [ActionChunk(self._call(batch, 1)[0, ...])]
         if not self._is_ragged:
             return self._infer_alike(batch)
         chunks: dict[int, ActionChunk] = {}
@@ -56,7 +66,7 @@ class StackedPolicy:
 
     def _infer_alike(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
         """Answer inputs whose rows all have the same shapes."""
-        actions = self._call_in_chunks(_stack(batch), sum(_row_count(one) for one in batch))
+        actions = self._call_in_steps(batch, sum(_row_count(one) for one in batch))
         chunks: list[ActionChunk] = []
         start = 0
         for one in batch:
@@ -65,24 +75,49 @@ class StackedPolicy:
             start = end
         return chunks
 
-    def _call_in_chunks(self, rows: Mapping[str, Any], count: int) -> Array:
+    def _call_in_steps(self, batch: Sequence[PolicyInput], count: int) -> Array:
         step = self.spec.max_batch
         if count == 0:
             return self._no_actions
         if count <= step:
-            return self._call(rows, count)
+            return self._call(batch, count)
+        rows = batch[0].observation if len(batch) == 1 else _join_rows(batch)
         parts: list[Array] = []
         for start in range(0, count, step):
-            end = min(start + step, count)
-            parts.append(self._call(_slice_rows(rows, start, end), end - start))
+            size = min(step, count - start)
+            parts.append(self._call([PolicyInput(_slice_rows(rows, start, start + size), size)], size))
         return np.concatenate(parts)
 
-    def _call(self, rows: Mapping[str, Any], count: int) -> Array:
+    def _call(self, batch: Sequence[PolicyInput], count: int) -> Array:
         size = count if self.buckets is None else next(bucket for bucket in self.buckets if bucket >= count)
-        actions = self._forward(rows if size == count else _pad_rows(rows, size))
+        actions = self._forward(self._rows(batch, count, size))
         if len(actions) != size:
             raise PolicyFailed(f"{self.spec.name} answered {len(actions)} rows for {size}")
         return actions[:count]
+
+    def _rows(self, batch: Sequence[PolicyInput], count: int, size: int) -> Mapping[str, Any]:
+        """The batch as `size` rows, zeros after the first `count`; what is rows already is not copied."""
+        if len(batch) == 1 and size == count:
+            one = batch[0]
+            return one.observation if one.batch_size is not None else _map_arrays(_as_row, one.observation)
+        is_single = [one.batch_size is None for one in batch]
+        return self._stack((), [one.observation for one in batch], is_single, count, size)
+
+    def _stack(
+        self, path: tuple[str, ...], maps: Sequence[Mapping[str, Any]], is_single: Sequence[bool], count: int, size: int
+    ) -> dict[str, Any]:
+        stacked: dict[str, Any] = {}
+        for key, first in maps[0].items():
+            values = [one[key] for one in maps]
+            if isinstance(first, np.ndarray):
+                shape = first.shape if is_single[0] else first.shape[1:]
+                rows = self._memory.take((*path, key), (size, *shape), first.dtype)
+                _copy_rows(values, is_single, rows[:count])
+                rows[count:] = 0
+                stacked[key] = rows
+            else:
+                stacked[key] = self._stack((*path, key), values, is_single, count, size)
+        return stacked
 
     @cached_property
     def _no_actions(self) -> Array:
@@ -118,30 +153,33 @@ def _without_batch_axis(one: PolicyInput) -> Callable[[Array], tuple[Any, ...]]:
     return lambda array: (array.dtype.name, array.shape[axes:])
 
 
-def _stack(batch: Sequence[PolicyInput]) -> Mapping[str, Any]:
-    if len(batch) == 1 and batch[0].batch_size is not None:
-        return batch[0].observation
+def _as_row(array: Array) -> Array:
+    return array[None]
+
+
+def _copy_rows(arrays: Sequence[Array], is_single: Sequence[bool], rows: Array) -> None:
+    if all(is_single) and rows.ndim > 1:  # half the time of what follows
+        np.concatenate(arrays, out=rows.reshape(len(rows) * rows.shape[1], *rows.shape[2:]))
+    else:
+        np.concatenate(_with_batch_axis(arrays, is_single), out=rows)
+
+
+def _with_batch_axis(arrays: Sequence[Array], is_single: Sequence[bool]) -> list[Array]:
+    return [array[None] if one else array for array, one in zip(arrays, is_single, strict=True)]
+
+
+def _join_rows(batch: Sequence[PolicyInput]) -> Mapping[str, Any]:
+    """More rows than one call takes, in memory of their own."""
     is_single = [one.batch_size is None for one in batch]
 
     def join(*arrays: Array) -> Array:
-        if all(is_single) and arrays[0].ndim:  # half the time of what follows
-            return np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)
-        return np.concatenate([array[None] if one else array for array, one in zip(arrays, is_single, strict=True)])
+        return np.concatenate(_with_batch_axis(arrays, is_single))
 
     return _map_arrays(join, *(one.observation for one in batch))
 
 
 def _slice_rows(rows: Mapping[str, Any], start: int, end: int) -> Mapping[str, Any]:
     return _map_arrays(lambda array: array[start:end], rows)
-
-
-def _pad_rows(rows: Mapping[str, Any], size: int) -> Mapping[str, Any]:
-    def pad(array: Array) -> Array:
-        padded = np.zeros((size, *array.shape[1:]), array.dtype)
-        padded[: len(array)] = array
-        return padded
-
-    return _map_arrays(pad, rows)
 
 
 def _map_arrays(function: Callable[..., Any], first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:

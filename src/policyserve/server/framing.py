@@ -9,25 +9,25 @@ peer that breaks the protocol gets no further than its first mistake.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from policyserve.server.buffers import BufferPool
+from policyserve.core.buffers import BufferPool
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 PROTOCOL_ERROR, BAD_TEXT, TOO_BIG, NO_CODE = 1002, 1007, 1009, 1005
 _SCRATCH_BYTES = 1 << 16
+_WHOLE_BINARY = 0x80 | BINARY  # a frame's first byte
+_MASKED = 0x80  # in its second
+_LONG = _MASKED | 127  # its second, if 64 bits of size follow
+_LONGEST_HEADER = 14
+_LANDED = 16  # where the payload stands in a buffer that takes its header, too: aligned for any dtype
+_LARGE = 1 << 16  # bytes, from which a frame has the longest header
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 _CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015)}  # of those below 3000
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A whole message. payload: str of a text message, else a writable view of a buffer of its own."""
-
-    payload: memoryview | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,14 @@ class Violation:
     reason: str
 
 
-FrameEvent: TypeAlias = Message | Ping | PeerClose | Violation
+# A whole message is the str of a text one, else a writable view of a buffer of its own.
+FrameEvent: TypeAlias = memoryview | str | Ping | PeerClose | Violation
 
 
 class FrameReader:
     """Reads one peer's frames.
 
-    Readers may share `scratch` if each advance() comes before anybody else's get_buffer(), as in an event loop.
+    Readers may share scratch and pool if each advance() comes before another's get_buffer(), as in an event loop.
     """
 
     def __init__(self, max_message_bytes: int, pool: BufferPool, scratch: bytearray) -> None:
@@ -71,25 +72,77 @@ class FrameReader:
         self._fragments: bytearray | None = None  # of a message, joined: a list would grow with empty ones
         self._opcode = CONTINUATION  # of the message whose fragments come; CONTINUATION: none
         self._is_over = False
+        self._likely_size = 0  # of the next message, if the last one was large
+        self._is_landing = False  # that one's first bytes are about to go into the buffer that the pool has lent
+        self.on_growth: Callable[[int], object] = int  # told of bytes that are kept for a message to be whole
 
     def get_buffer(self) -> memoryview:
-        """Where the next bytes go: into the message that is being filled, else into the scratch."""
+        """Where the next bytes go: into the message that is being filled, or that is likely to come, or the scratch."""
         if self._filling is not None:
             return self._filling.space()
-        return memoryview(self._scratch)
+        self._is_landing = self._likely_size > 0 and not self._rest
+        if not self._is_landing:
+            return memoryview(self._scratch)
+        return memoryview(self._pool.lend(_LANDED + self._likely_size))[_LANDED - _LONGEST_HEADER :]
 
-    def advance(self, count: int) -> list[FrameEvent]:
+    def advance(self, count: int) -> Sequence[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
         if self._is_over:
-            return []
-        if self._filling is None:
-            return self.feed(memoryview(self._scratch)[:count])
-        filling = self._filling
+            return ()
+        if self._filling is not None:
+            return self._fill(self._filling, count)
+        if self._is_landing:
+            return self._land(memoryview(self._pool.lent), count)
+        message = self._whole_message(count)
+        return self.feed(memoryview(self._scratch)[:count]) if message is None else (message,)
+
+    def _fill(self, filling: _Filling, count: int) -> Sequence[FrameEvent]:
         filling.filled += count
-        if filling.filled < filling.size:
-            return []
+        self.on_growth(count)
+        if self._is_over or filling.filled < filling.size:  # over: given up, for want of room
+            return ()
         self._filling = None
         return self._end_frame(filling.opcode, filling.is_final, filling.payload, filling.mask)
+
+    def _land(self, landing: memoryview, count: int) -> Sequence[FrameEvent]:
+        """After a large message another is likely: its first bytes are where it will stand, behind its header."""
+        self._is_landing = False
+        came = landing[_LANDED - _LONGEST_HEADER :][:count]
+        if count >= _LONGEST_HEADER and came[0] == _WHOLE_BINARY and came[1] == _LONG and self._opcode == CONTINUATION:
+            (size,) = struct.unpack_from(">Q", came, 2)
+            if count - _LONGEST_HEADER <= size <= min(len(landing) - _LANDED, self._max_bytes):
+                payload = landing[_LANDED : _LANDED + size]
+                filling = self._filling = _Filling(BINARY, True, bytes(came[10:_LONGEST_HEADER]), payload)
+                return self._fill(filling, count - _LONGEST_HEADER)
+        self._likely_size = 0
+        return self.feed(came)
+
+    @property
+    def is_mid_message(self) -> bool:
+        """Whether something has begun and is not whole yet."""
+        return bool(self._rest) or self._filling is not None or self._fragments is not None
+
+    def abandon(self) -> None:
+        """Read nothing any more, and keep nothing of what has begun."""
+        self._filling = self._fragments = None
+        self._rest = b""
+        self._is_over = True
+
+    def _whole_message(self, count: int) -> memoryview | None:
+        """What small messages nearly always are: one whole binary frame, and nothing else, in the scratch."""
+        scratch = self._scratch
+        if count < 6 or scratch[0] != _WHOLE_BINARY or self._rest or self._opcode != CONTINUATION:
+            return None
+        size, begin = scratch[1] - _MASKED, 6
+        if size == 126:
+            size, begin = scratch[2] << 8 | scratch[3], 8
+        elif size == 127:
+            return None
+        if count != begin + size or size > self._max_bytes:  # never equal without the mask's bit
+            return None
+        payload = memoryview(scratch[begin:count])
+        unmask(payload, bytes(scratch[begin - 4 : begin]))
+        return payload
 
     def feed(self, data: memoryview | bytes) -> list[FrameEvent]:
         """Read bytes that came some other way; `data` is not kept."""
@@ -133,6 +186,8 @@ class FrameReader:
         if available >= header + size:
             payload = memoryview(self._pool.take(size))[:size]
             payload[:] = data[begin : begin + size]
+            if opcode < CLOSE and (not first & 0x80 or self._fragments is not None):
+                self.on_growth(size)
             events += self._end_frame(opcode, bool(first & 0x80), payload, mask)
             return header + size
         if opcode >= CLOSE:
@@ -140,6 +195,8 @@ class FrameReader:
         payload = memoryview(self._pool.take(size))[:size]
         filling = self._filling = _Filling(opcode, bool(first & 0x80), mask, payload)
         filling.begin(data[begin:])
+        self._likely_size = size if size >= _LARGE else 0
+        self.on_growth(available - header)
         return available
 
     def _check_header(self, first: int, second: int, opcode: int, size: int) -> Violation | None:
@@ -171,9 +228,9 @@ class FrameReader:
             payload, self._fragments = memoryview(self._fragments), None
         opcode, self._opcode = self._opcode, CONTINUATION
         if opcode == BINARY:
-            return [Message(payload)]
+            return [payload]
         try:
-            return [Message(str(payload, "utf-8"))]
+            return [str(payload, "utf-8")]
         except UnicodeDecodeError:
             self._is_over = True
             return [Violation(BAD_TEXT, "a text message that is not UTF-8")]

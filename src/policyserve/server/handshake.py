@@ -7,7 +7,7 @@ permessage-deflate costs ten times the transfer on images.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -17,11 +17,20 @@ from websockets.server import ServerProtocol
 
 from policyserve.server import http
 
-_MAX_HEAD_BYTES = 16 * 1024
+_TLS_HELLO = b"\x16\x03"  # no HTTP request begins so
 
 # The library's own lines (one per connection) say what ours say already.
 _library_log = logging.getLogger("policyserve.websockets")
 _library_log.setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request's headers say of who sends it; empty where it does not say."""
+
+    host: str = ""
+    origin: str = ""  # the page that a browser runs; robots send none
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,7 @@ class PageRequest:
 
     method: str
     path: str
+    credentials: Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +49,45 @@ class UpgradeRequest:
     path: str
     accept: bytes
     behind: bytes
+    credentials: Credentials
 
 
 Asked: TypeAlias = PageRequest | UpgradeRequest | http.Response
 
 
 class Handshake:
-    """Reads a connection's first request, and writes HTTP answers to it."""
+    """Reads a connection's first request, and writes HTTP answers to it. max_head_bytes: of its URL and headers."""
 
-    def __init__(self) -> None:
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+    def __init__(self, max_head_bytes: int) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._head = bytearray()  # what the parser has read: the handshake's protocol reads it again
         self._is_head = False  # a HEAD request, whose answer has no body
 
     def feed(self, data: bytes) -> Asked | None:
         """What the peer asks for; an http.Response if its request must be refused; None if more is to come."""
         self._head += data
+        if self._head.startswith(_TLS_HELLO):
+            return http.text(400, "a TLS handshake, but this port speaks plain ws:// and http://; see --tls-cert")
         try:
             self._parser.receive_data(data)
             request = self._parser.next_event()
         except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                return self._too_long()
             return http.text(error.error_status_hint, str(error))
         if not isinstance(request, h11.Request):
             return None
         self._is_head = request.method == b"HEAD"
+        if len(self._head) - len(self._parser.trailing_data[0]) > self._max_head_bytes:  # it came in one piece
+            return self._too_long()
         path = request.target.decode("ascii", "replace").partition("?")[0]
         if not _is_upgrade(request) or http.is_route(path):
-            return PageRequest(request.method.decode(), path)
-        return self._upgrade(path)
+            return PageRequest(request.method.decode(), path, _credentials(request))
+        return self._upgrade(path, _credentials(request))
+
+    def _too_long(self) -> http.Response:
+        return http.text(431, f"a URL and headers of more than {self._max_head_bytes} bytes (--max-head-kib)")
 
     def answer(self, response: http.Response) -> bytes:
         """The bytes of an HTTP answer, after which the connection closes."""
@@ -81,7 +102,7 @@ class Handshake:
         body = b"" if self._is_head else self._parser.send(h11.Data(data=response.body)) or b""
         return head + body
 
-    def _upgrade(self, path: str) -> UpgradeRequest | http.Response:
+    def _upgrade(self, path: str, credentials: Credentials) -> UpgradeRequest | http.Response:
         websocket = ServerProtocol(logger=_library_log)
         behind, _ = self._parser.trailing_data
         websocket.receive_data(bytes(self._head.removesuffix(behind)))
@@ -92,9 +113,18 @@ class Handshake:
         if response.status_code != 101:
             return http.text(response.status_code, (response.body or b"").decode().strip())
         websocket.send_response(response)
-        return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind)
+        return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind, credentials)
 
 
 def _is_upgrade(request: h11.Request) -> bool:
     upgrades = {value.strip().lower() for name, value in request.headers if name == b"upgrade"}
     return request.method == b"GET" and b"websocket" in upgrades
+
+
+def _credentials(request: h11.Request) -> Credentials:
+    """The headers as text; of one that comes twice both, which matches nothing."""
+
+    def read(name: bytes) -> str:
+        return ",".join(value.decode("latin-1") for header, value in request.headers if header == name)
+
+    return Credentials(read(b"host"), read(b"origin"), read(b"authorization"))

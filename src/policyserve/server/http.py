@@ -16,6 +16,7 @@ class Health:
 
     stats: Stats
     stage: str
+    is_told: bool = True  # whoever asks has a key, or none is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,11 @@ def is_route(path: str) -> bool:
 
 
 def respond(method: str, path: str, health: Health) -> Response:
-    """Answer a request that is no WebSocket handshake."""
+    """Answer a request that is no WebSocket handshake.
+
+    Every route answers everybody, so that load balancers need no key: what tells more than whether the server lives,
+    is ready and how busy it is has to look at `health.is_told`.
+    """
     route = _ROUTES.get(path)
     if route is None:
         return text(404, f"no page at this path; robots connect here by WebSocket, pages are {', '.join(_ROUTES)}")
@@ -56,7 +61,8 @@ def _healthz(health: Health) -> Response:
 
 def _readyz(health: Health) -> Response:
     if health.stage:
-        return _json(503, {"status": "loading", "stage": health.stage})
+        stage = {"stage": health.stage} if health.is_told else {}  # it may name files
+        return _json(503, {"status": "loading", **stage})
     return _json(200, {"status": "ready"})
 
 

@@ -7,33 +7,43 @@ nobody, answers what is in flight, closes its sessions with 1001 and closes the 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyserve import dialects
 from policyserve.core.batcher import Batcher
+from policyserve.core.buffers import BufferPool
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
-from policyserve.core.session import Failed, Send, Session
+from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.stats import Stats
 from policyserve.core.version import VERSION
-from policyserve.engine.runner import LoadPolicy, Runner, ThreadRunner
+from policyserve.engine.answering import LoadPolicy
+from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.replicas import Replicas
+from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
-from policyserve.server import http
-from policyserve.server.buffers import BufferPool
+from policyserve.server import http, keys, tls
+from policyserve.server.admission import Admission
+from policyserve.server.budget import Budget
 from policyserve.server.config import ServerConfig
+from policyserve.server.handshake import Credentials, UpgradeRequest
+from policyserve.server.keys import ApiKeys
+from policyserve.server.listener import Address, Listener, listen
+from policyserve.server.throttle import Throttle, more
 from policyserve.server.websocket import Connection
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
@@ -42,20 +52,10 @@ Self = TypeVar("Self", bound="Server")
 
 _POOL_BYTES = 256 * 1024 * 1024
 _AUTO = dialects.Auto()
+_NOBODY = Credentials()
+_TIDY_S = 10.0
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
-
-
-class Address(NamedTuple):
-    """A host and a port, as a socket has them."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """`ws://host:port`."""
-        return f"ws://[{self.host}]:{self.port}" if ":" in self.host else f"ws://{self.host}:{self.port}"
 
 
 class Server:
@@ -68,17 +68,27 @@ class Server:
         self.config = config or ServerConfig()
         self.stats = Stats()
         self.pool = BufferPool(_POOL_BYTES)
-        self.scheduler: Scheduler | None = None
+        self.scheduler: Scheduler | Router | None = None
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
-        self._runner: Runner = ThreadRunner(load)
+        self._replicas = Replicas(
+            load,
+            is_isolated=self.config.isolate == "process",
+            count=self.config.replicas,
+            devices=self.config.device_names,
+        )
         self._spec: PolicySpec | None = None
         self._failure: NotReady | None = None  # why there will be no policy
         self._stage = "starting"
         self._connections: dict[int, Connection] = {}  # those with a session
-        self._all_connections: WeakSet[Connection] = WeakSet()  # those that still shake hands, too
+        self._strangers: dict[int, tls.Stranger] = {}  # those without one, the oldest first
         self._numbers = 0
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._admission = Admission(self.config)
+        self._throttle = Throttle()
+        self._budget = Budget(self.config.max_buffered_bytes, lambda: list(self._connections.values()))
         self._loading: asyncio.Task[PolicySpec] | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
         self._gone = asyncio.Event()  # no session is left
@@ -88,11 +98,15 @@ class Server:
 
     @property
     def address(self) -> Address:
-        """Where it listens: host and port, the real one where the config says 0."""
-        if self._listener is None or not self._listener.sockets:
+        """Where it listens: host and port, the real one where the config says 0; a Unix socket's path and 0."""
+        if self._listener is None:
             raise ConfigError("the server does not listen: start it first")
-        name = self._listener.sockets[0].getsockname()
-        return Address(name[0], name[1])
+        return self._listener.address
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether clients need an API key."""
+        return bool(self._admission.keys)
 
     async def ready(self) -> PolicySpec:
         """Wait until the policy is loaded and warm; raises what loading raised."""
@@ -100,8 +114,11 @@ class Server:
         return await asyncio.shield(self._loading)
 
     async def run(self, on_ready: Callable[[PolicySpec], None] | None = None) -> None:
-        """Serve until SIGINT, SIGTERM or stop(). Raises ConfigError if the port is taken, and what loading raised."""
-        with _signals_call(self.stop):
+        """Serve until SIGINT, SIGTERM or stop(); SIGHUP calls reload().
+
+        Raises ConfigError if it cannot listen, and what loading raised.
+        """
+        with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
             async with self:
                 assert self._loading is not None
                 stopped = asyncio.ensure_future(self._stop.wait())
@@ -125,10 +142,33 @@ class Server:
             self._hurry.set()
         self._stop.set()
 
+    def reload(self) -> None:
+        """Read the API keys and the certificate again, for connections to come; what is wrong is logged, the old stays.
+
+        Call it in the event loop's thread.
+        """
+        try:
+            self._admission.keys = self._read_keys()
+            log.info("%r loaded", self._admission.keys)
+        except ConfigError as error:
+            log.error("the API keys stay as they were: %s", error)
+        if self._tls is None or self.config.tls_cert is None or self.config.tls_key is None:
+            return
+        try:
+            tls.reload(self._tls, self.config.tls_cert, self.config.tls_key)
+            log.info("certificate %s loaded", self.config.tls_cert)
+        except ConfigError as error:
+            log.error("the certificate stays as it was: %s", error)
+
     async def __aenter__(self: Self) -> Self:
-        self._listener = await self._listen()
+        self._admission.keys = self._read_keys()
+        if self.config.tls_cert is not None and self.config.tls_key is not None:
+            self._tls = tls.load(self.config.tls_cert, self.config.tls_key)
+        self._listener = await listen(self.config, self._connection)
+        self._warn_of_exposure(self._listener)
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
+        self._tidy()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -136,6 +176,8 @@ class Server:
         assert self._loading is not None
         self._stop.set()
         self._listener.close()
+        for _ in range(3):
+            await asyncio.sleep(0)  # who was accepted already gets here, see meet()
         for connection in list(self._connections.values()):
             if connection.session is not None:
                 connection.perform(connection.session.drain())
@@ -145,32 +187,58 @@ class Server:
                 connection.perform(connection.session.leave(1001, "the server is stopping"))
         await self._until_gone()
         self._loading.cancel()
-        await self._runner.close(_CLOSE_POLICY_S)
+        if self._tidying is not None:
+            self._tidying.cancel()
+        await self._replicas.close(_CLOSE_POLICY_S)
 
     # For connections (the Host protocol)
 
-    def health(self) -> http.Health:
-        """What the HTTP routes tell."""
-        return http.Health(self.stats, self._stage)
+    def health(self, credentials: Credentials = _NOBODY) -> http.Health:
+        """What the HTTP routes tell this caller."""
+        stage = self._stage or self._replicas.stage
+        return http.Health(self.stats, stage, is_told=self._admission.key_name(credentials) is not None)
 
-    def open_session(self, connection: Connection, path: str) -> Session | http.Response:
+    def meet(self, connection: tls.Stranger) -> None:
+        """Somebody has connected; of too many that have no session the one that is here longest is cut."""
+        self._strangers[connection.number] = connection
+        if self._stop.is_set():  # it came while the listener was being closed
+            connection.abort()
+        if len(self._strangers) > self.config.max_handshakes:
+            oldest = self._strangers.pop(next(iter(self._strangers)))
+            text = "cut peer=%s: %d connections are no session, the most this server takes"
+            self.note(logging.WARNING, "cut", oldest.address, text, oldest.peer, self.config.max_handshakes)
+            oldest.abort()
+
+    def part(self, connection: tls.Stranger) -> None:
+        """The connection is gone: drop its requests and its policy state."""
+        self._strangers.pop(connection.number, None)
+        if connection.number in self._connections:
+            self.close_session(self._connections[connection.number])
+
+    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response:
         """A session for a connection whose handshake is fine, or the refusal to send instead."""
         if self._stop.is_set():
             return http.text(503, "the server is stopping")
-        if len(self._connections) >= self.config.max_sessions:
-            return http.text(503, f"{self.config.max_sessions} sessions are open, the most this server takes")
+        refusal = self._admission.refusal(asked.credentials, connection.address)
+        if refusal is not None:
+            return refusal
         session = Session(
-            self._dialect(path),
+            self._dialect(asked.path),
             choice=_AUTO,
             max_pending=self.config.max_pending,
             debug_wire=self.config.debug_wire,
         )
+        self._strangers.pop(connection.number, None)
         self._connections[connection.number] = connection
+        self._admission.enter(connection.address)
         self._gone.clear()
         self.stats.sessions_opened += 1
         self.stats.sessions_open += 1
         name = session.dialect.name if session.dialect else "auto"
-        log.info("session %d opened dialect=%s peer=%s", connection.number, name, connection.peer)
+        key = self._admission.key_name(asked.credentials)
+        by_key = f" key={key}" if key else ""
+        text = "session %d opened dialect=%s peer=%s%s"
+        self.note(logging.INFO, "opened", connection.address, text, connection.number, name, connection.peer, by_key)
         return session
 
     def start_session(self, connection: Connection) -> None:
@@ -184,22 +252,28 @@ class Server:
             connection.expect_first_frame(self._patience_s(connection.session, self._spec))
 
     def close_session(self, connection: Connection) -> None:
-        """The connection is gone: drop its requests and its policy state."""
+        """Drop a session's requests and its policy state; its connection may have an end to come."""
         if self._connections.pop(connection.number, None) is None:
             return
+        self._admission.leave(connection.address)
         self.stats.sessions_open -= 1
         if not self._connections:
             self._gone.set()
         if self.scheduler is not None:
             self.scheduler.forget(connection.number)
-        log.info("session %d closed", connection.number)
+        self.note(logging.INFO, "closed", connection.address, "session %d closed", connection.number)
 
-    def count(self, effect: Send | Failed) -> None:
-        """Keep the statistics."""
-        if isinstance(effect, Failed):
-            self.stats.errors[effect.error.code] += 1
-        elif effect.latency_ms is not None:
-            self.stats.answered(effect.latency_ms)
+    def grow(self, count: int) -> None:
+        """`count` bytes more are held for some session; whoever holds most may lose its own to make room."""
+        self._budget.grow(count)
+
+    def note(
+        self, level: int, kind: str, address: str, text: str, *args: object, cause: BaseException | None = None
+    ) -> None:
+        """Log a line; of many of one kind for one peer's address only some, which say how many were left out."""
+        held_back = self._throttle.passes((kind, address), time.monotonic())
+        if held_back is not None:
+            log.log(level, text + "%s", *args, more(held_back), exc_info=cause)
 
     # Inside
 
@@ -216,33 +290,42 @@ class Server:
         home = spec.dialect and dialects.by_name(spec.dialect)
         return self.config.hello_grace_s(client_first=bool(home and not home.greets))
 
-    async def _listen(self) -> asyncio.Server:
-        host, port = self.config.host, self.config.port
-        try:
-            return await asyncio.get_running_loop().create_server(self._connection, host, port, backlog=1024)
-        except OSError as error:
-            what = (
-                "is in use by another program"
-                if error.errno == errno.EADDRINUSE
-                else f"cannot be bound: {error.strerror or error}"
-            )
-            raise ConfigError(f"port {port} on {host} {what}") from error
-
-    def _connection(self) -> Connection:
+    def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
         connection = Connection(self, self._numbers)
-        self._all_connections.add(connection)
-        return connection
+        if self._tls is None:
+            return connection
+        return tls.Door(self, connection, self._tls, self.config.handshake_timeout_s)
+
+    def _read_keys(self) -> ApiKeys:
+        return keys.load(self.config.api_key_file, os.environ.get(keys.VARIABLE))
+
+    def _hangup(self) -> dict[signal.Signals, Callable[[], None]]:
+        """SIGHUP's handler, where there is something to read again; else it ends the program, as it does for all."""
+        has_files = self.config.api_key_file is not None or self.config.tls_cert is not None
+        return {signal.SIGHUP: self.reload} if has_files and hasattr(signal, "SIGHUP") else {}
+
+    def _warn_of_exposure(self, listener: Listener) -> None:
+        if not listener.is_exposed():
+            return
+        if not self._admission.keys:
+            what = "anyone who reaches %s may use this policy: set --api-key-file, or --host 127.0.0.1; see SECURITY.md"
+            log.warning(what, listener.address.url)
+        elif self._tls is None:
+            log.warning("API keys cross the network in the clear: set --tls-cert and --tls-key; see SECURITY.md")
 
     async def _load(self) -> PolicySpec:
         loop = asyncio.get_running_loop()
         try:
-            spec = await self._runner.start(lambda stage: _tell(loop, self._set_stage, stage))
+            spec = await self._replicas.start(lambda stage: _tell(loop, self._set_stage, stage))
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
-        batcher = Batcher(spec.max_batch, self.config.max_queue, self.config.max_wait_s)
-        self.scheduler = Scheduler(self._runner, batcher, self.config.request_timeout_s)
+        config = self.config
+        self.scheduler = self._replicas.serve(
+            lambda: Batcher(spec.max_batch, config.max_queue, config.max_wait_s, config.max_queue_s),
+            config.request_timeout_s,
+        )
         self._spec = spec
         self._stage = ""
         for connection in list(self._connections.values()):
@@ -262,6 +345,11 @@ class Server:
         self._failure = NotReady(f"not served: {told}")
         for connection in list(self._connections.values()):
             self.start_session(connection)
+
+    def _tidy(self) -> None:
+        """Give back, from time to time, the memory of a rush that is over."""
+        self.pool.shrink()
+        self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
@@ -290,7 +378,7 @@ class Server:
         """Give peers a moment to answer the close frame, then cut what is left."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._gone.wait(), _CLOSE_SESSIONS_S)
-        for connection in list(self._all_connections):
+        for connection in [*self._connections.values(), *self._strangers.values()]:
             connection.abort()
 
 
@@ -300,8 +388,7 @@ class PolicyServer(Server):
     def __init__(
         self, policy: Any, host: str = "0.0.0.0", port: int = 8000, *, config: ServerConfig | None = None
     ) -> None:
-        ready = as_policy(policy)
-        super().__init__(lambda _on_stage: ready, replace(config or ServerConfig(), host=host, port=port))
+        super().__init__(ReadyPolicy(as_policy(policy)), replace(config or ServerConfig(), host=host, port=port))
 
     @property
     def _request_count(self) -> int:
@@ -322,17 +409,16 @@ def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text
 
 
 @contextmanager
-def _signals_call(function: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `function`; only the main thread may take signals, elsewhere nothing changes."""
+def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Have signals call functions; only the main thread may take signals, elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
+    for number, function in handlers.items():
         loop.add_signal_handler(number, function)
     try:
         yield
     finally:
-        for number in signals:
+        for number in handlers:
             loop.remove_signal_handler(number)

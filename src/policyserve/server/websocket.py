@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
+from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.stats import Stats
+from policyserve.engine.routing import Router
 from policyserve.engine.runner import Task
 from policyserve.engine.scheduler import Scheduler
-from policyserve.server import framing, http
-from policyserve.server.buffers import BufferPool
+from policyserve.server import framing, http, tls
 from policyserve.server.config import ServerConfig
-from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
+from policyserve.server.handshake import Credentials, Handshake, PageRequest, UpgradeRequest
+from policyserve.server.listener import end_if_silent
+from policyserve.server.watch import Facts, Verdict, Watch
 
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
+_TRY_AGAIN_LATER = 1013
 _JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
 _SCRATCH = framing.make_scratch()  # where bytes land that belong to no large message; used within one call only
 
@@ -33,14 +40,20 @@ class Host(Protocol):
     """What a connection needs of the server it belongs to."""
 
     config: ServerConfig
-    scheduler: Scheduler | None  # None until the policy is ready
+    scheduler: Scheduler | Router | None  # None until the policy is ready
     pool: BufferPool
+    stats: Stats
 
-    def health(self) -> http.Health: ...
-    def open_session(self, connection: Connection, path: str) -> Session | http.Response: ...
+    def health(self, credentials: Credentials) -> http.Health: ...
+    def meet(self, connection: Connection) -> None: ...
+    def part(self, connection: Connection) -> None: ...
+    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response: ...
     def start_session(self, connection: Connection) -> None: ...
     def close_session(self, connection: Connection) -> None: ...
-    def count(self, effect: Send | Failed) -> None: ...
+    def grow(self, count: int) -> None: ...
+    def note(
+        self, level: int, kind: str, address: str, text: str, *args: object, cause: BaseException | None = None
+    ) -> None: ...
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -49,15 +62,20 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, host: Host, number: int) -> None:
         self.number = number
         self.session: Session | None = None
+        self.address = ""  # the peer's IP address; empty on a Unix socket
+        self.peer = "local"  # the same with its port, for the log
         self._host = host
         self._transport: asyncio.Transport | None = None
-        self._handshake: Handshake | None = Handshake()  # until it is through, or refused
+        self._handshake: Handshake | None = Handshake(host.config.max_head_bytes)  # until it is through
         self._frames: framing.FrameReader | None = None  # from then on, if it became a WebSocket
         self._is_closing = False  # our close frame is sent, or never will be: no frame may follow
         self._is_peer_slow = False  # it does not read its replies
+        self._unread = 0  # bytes written for it since it is slow, those that waited then included
+        self._arrived: deque[tuple[int, int]] = deque()  # of large messages: which one, and bytes
         self._is_reading_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._watch: Watch | None = None
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
 
     # Life cycle
@@ -65,15 +83,24 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self._call_later(self._host.config.handshake_timeout_s, self._time_out_handshake)
+        name = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            self.address, self.peer = name[0], f"{name[0]}:{name[1]}"
+            end_if_silent(transport, self._host.config.ping_timeout_s)
+        self._host.meet(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._call_later(None, self.abort)
         if self._patience is not None:
             self._patience.cancel()
         self._transport = None
+        if self._frames is not None:
+            self._frames.abandon()  # now, and not when the collector comes by: it may hold much
         if self.session is not None:
             self.session.leave(1006, "")
-            self._host.close_session(self)
+        elif self._handshake is not None and isinstance(exc, ssl.SSLError):
+            self._note(logging.WARNING, "tls", "a TLS handshake failed peer=%s: %s", self.peer, tls.explain(exc))
+        self._host.part(self)
 
     def eof_received(self) -> bool:
         self._is_closing = True
@@ -89,14 +116,8 @@ class Connection(asyncio.BufferedProtocol):
         self._patience = None
         if self.session is not None:
             if self.session.dialect is None and not self.session.heard:
-                log.info("session %d: no first frame, so it is greeted", self.number)
+                self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
             self.perform(self.session.silence())
-
-    @property
-    def peer(self) -> str:
-        """The peer's address, for the log."""
-        address = self._transport.get_extra_info("peername") if self._transport else None
-        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
 
     # Bytes in
 
@@ -107,7 +128,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._frames is not None:
             self._heard_at = time.monotonic()
-            self._take(self._frames.advance(nbytes))
+            for event in self._frames.advance(nbytes):
+                self._take(event)
         elif self._handshake is not None:
             self._begin(bytes(_SCRATCH[:nbytes]))
         # else the rest of a refused request: read and dropped, see _half_close
@@ -116,26 +138,29 @@ class Connection(asyncio.BufferedProtocol):
         assert self._handshake is not None
         asked = self._handshake.feed(data)
         if isinstance(asked, PageRequest):
-            self._respond(http.respond(asked.method, asked.path, self._host.health()))
+            self._respond(http.respond(asked.method, asked.path, self._host.health(asked.credentials)))
         elif isinstance(asked, http.Response):
-            self._respond(asked)
+            self._refuse(asked)
         elif asked is not None:
             self._upgrade(asked)
 
     def _upgrade(self, asked: UpgradeRequest) -> None:
-        opened = self._host.open_session(self, asked.path)
+        opened = self._host.open_session(self, asked)
         if isinstance(opened, http.Response):
-            self._respond(opened)
+            self._refuse(opened)
             return
         self.session = opened
         self._handshake = None
         frames = self._frames = framing.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        frames.on_growth = self._grow
         self._write(asked.accept)
         self._heard_at = time.monotonic()
-        self._call_later(self._host.config.ping_interval_s, self._keep_alive)
+        self._watch = Watch(self._host.config, self._heard_at)
+        self._call_later(self._host.config.watch_interval_s, self._look_after)
         self._host.start_session(self)
         if asked.behind:
-            self._take(frames.feed(asked.behind))
+            for event in frames.feed(asked.behind):
+                self._take(event)
 
     def _respond(self, response: http.Response) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
@@ -144,37 +169,48 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake = None
         self._half_close()
 
-    def _time_out_handshake(self) -> None:
-        self._respond(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
+    def _refuse(self, response: http.Response) -> None:
+        reason = response.body.decode("utf-8", "replace").strip()
+        level = logging.WARNING if response.status in (401, 403) else logging.INFO
+        self._note(level, f"refused {response.status}", "refused peer=%s: %d %s", self.peer, response.status, reason)
+        self._respond(response)
 
-    def _take(self, events: Sequence[framing.FrameEvent]) -> None:
-        for event in events:
-            if isinstance(event, framing.Message):
-                self._receive(event.payload)
-            elif isinstance(event, framing.Ping):
-                self._write_frame(framing.PONG, event.payload)
-            elif isinstance(event, framing.PeerClose):
-                self._send_close(event.code, event.reason)
-                self._half_close()
-            else:
-                log.warning("session %d: %s", self.number, event.reason)
-                self._send_close(event.code, event.reason)
-                self._half_close()
+    def _time_out_handshake(self) -> None:
+        self._refuse(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
+
+    def _take(self, event: framing.FrameEvent) -> None:
+        if isinstance(event, (memoryview, str)):
+            self._receive(event)
+        elif isinstance(event, framing.Ping):
+            self._write_frame(framing.PONG, event.payload)
+        else:
+            if isinstance(event, framing.Violation):
+                self._note(logging.WARNING, "violation", "session %d: %s", self.number, event.reason)
+            self._send_close(event.code, event.reason)
+            self._half_close()
 
     # Between the session and the scheduler
 
     def _receive(self, message: Frame) -> None:
+        session = self.session
+        if session is None:
+            return
+        if not session.heard:
+            self._receive_first(session, message)
+        else:
+            self.perform(session.receive(message, self._heard_at))
+        if session.pending > self._host.config.max_pending:
+            self._set_reading()
+
+    def _receive_first(self, session: Session, message: Frame) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if self.session is None:
-            return
-        was_known = self.session.dialect is not None
-        effects = self.session.receive(message, time.monotonic())
-        if not was_known and self.session.dialect is not None:
-            log.info("session %d speaks %s", self.number, self.session.dialect.name)
+        was_known = session.dialect is not None
+        effects = session.receive(message, self._heard_at)
+        if not was_known and session.dialect is not None:
+            self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name)
         self.perform(effects)
-        self._set_reading()
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         if self.session is not None:
@@ -182,22 +218,23 @@ class Connection(asyncio.BufferedProtocol):
             if self._is_reading_paused:
                 self._set_reading()
 
-    def perform(self, effects: Sequence[Effect]) -> None:
+    def perform(self, effects: Iterable[Effect]) -> None:
         """Carry out what the session wants."""
         for effect in effects:
             if isinstance(effect, Send):
-                self._host.count(effect)
+                if effect.latency_ms is not None:
+                    self._host.stats.answered(effect.latency_ms)
                 self._send(effect.frame)
             elif isinstance(effect, Submit):
                 self._submit(effect)
             elif isinstance(effect, Close):
                 self._close(effect)
             elif isinstance(effect, Failed):
-                self._host.count(effect)
+                self._host.stats.failed(effect.error.code)
                 self._log_failure(effect.error)
             elif isinstance(effect, Dropped):
                 keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
-                log.info("session %d: keys not in the spec dropped: %s", self.number, keys)
+                self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
 
     def _submit(self, submit: Submit) -> None:
         scheduler = self._host.scheduler
@@ -221,9 +258,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def _log_failure(self, error: PolicyserveError) -> None:
         if error.blame == "client" or error.retryable:
-            log.warning("session %d: %s: %s", self.number, error.code, error)
+            self._note(logging.WARNING, error.code, "session %d: %s: %s", self.number, error.code, error)
         else:
-            log.error("session %d: %s: %s", self.number, error.code, error, exc_info=error.__cause__)
+            cause = error.__cause__
+            self._note(logging.ERROR, error.code, "session %d: %s: %s", self.number, error.code, error, cause=cause)
+
+    def _note(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None:
+        self._host.note(level, kind, self.address, text, *args, cause=cause)
 
     # Bytes out
 
@@ -232,9 +273,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         header = framing.frame_header(opcode, len(payload))
         if len(payload) <= _JOINED:
-            self._transport.write(b"".join((header, payload)))
+            self._transport.write(header + payload)
         else:
             self._transport.writelines((header, payload))
+        if self._is_peer_slow:
+            self._note_unread(len(payload))
 
     def _send_close(self, code: int, reason: str) -> None:
         self._write_frame(framing.CLOSE, framing.close_payload(code, reason))
@@ -250,14 +293,15 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()
-            self._call_later(_CLOSE_TIMEOUT_S, self.abort)
         else:
             self._transport.close()
+        self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def pause_writing(self) -> None:
         """A peer that does not read its replies gets no more of them: its requests are no longer read either."""
-        self._is_peer_slow = True
+        self._is_peer_slow, self._unread = True, 0
         self._set_reading()
+        self._note_unread(self._unsent())
 
     def resume_writing(self) -> None:
         self._is_peer_slow = False
@@ -277,15 +321,34 @@ class Connection(asyncio.BufferedProtocol):
 
     # Time
 
-    def _keep_alive(self) -> None:
-        config = self._host.config
-        if time.monotonic() - self._heard_at > config.ping_timeout_s:
-            log.warning("session %d: silent for %g s, gone", self.number, config.ping_timeout_s)
-            self.abort()
+    def _look_after(self) -> None:
+        """End the session if it has tried our patience; else ping it, and look again later."""
+        now = time.monotonic()
+        if self._is_closing or self._watch is None:
             return
-        if not self._is_closing:
+        verdict = self._watch.look(now, self._facts(now))
+        if verdict is not None:
+            self._end(verdict)
+            return
+        if self._watch.is_ping_due(now):
             self._write_frame(framing.PING, b"")
-            self._call_later(config.ping_interval_s, self._keep_alive)
+        self._call_later(self._host.config.watch_interval_s, self._look_after)
+
+    def _facts(self, now: float) -> Facts:
+        assert self.session is not None
+        assert self._frames is not None
+        taken = self._unread - self._unsent() if self._is_peer_slow else None
+        if self._is_reading_paused:  # then its silence is ours
+            return Facts(now, self.session.received, self.session.pending, False, taken)
+        is_mid_message = self._frames.is_mid_message
+        return Facts(self._heard_at, self.session.received, self.session.pending, is_mid_message, taken)
+
+    def _end(self, verdict: Verdict) -> None:
+        self._note(logging.WARNING, "ended", "session %d: %s", self.number, verdict.reason)
+        if verdict.code is None or self.session is None:
+            self.abort()
+        else:
+            self.perform(self.session.leave(verdict.code, verdict.reason))
 
     def _call_later(self, delay_s: float | None, callback: Callable[[], Any]) -> None:
         """Set the connection's one timer: handshake, then pings, then the close handshake."""
@@ -296,3 +359,40 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    # Memory
+
+    def _grow(self, count: int) -> None:
+        """`count` bytes of a large message came in."""
+        number = self.session.received + 1 if self.session is not None else 0
+        before = self._arrived.pop()[1] if self._arrived and self._arrived[-1][0] == number else 0
+        self._arrived.append((number, before + count))
+        self._host.grow(count)
+
+    def _note_unread(self, count: int) -> None:
+        """`count` bytes more wait for a peer that reads slowly."""
+        self._unread += count
+        self._host.grow(count)
+        config = self._host.config
+        if self._unsent() > config.max_unread_bytes:
+            self._end(Verdict(None, f"left {config.max_unread_mib:g} MiB of its answers unread (--max-unread-mib)"))
+
+    def _unsent(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def held_bytes(self) -> int:
+        """Large messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
+        answered = self.session.answered if self.session is not None else 0
+        while self._arrived and self._arrived[0][0] <= answered:
+            self._arrived.popleft()
+        return sum(count for _, count in self._arrived) + self._unsent()
+
+    def give_up(self) -> None:
+        """End the session, and forget its requests at once: the server has no room, and nobody holds more."""
+        told = f"the server holds {self._host.config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        if self._frames is not None:
+            self._frames.abandon()
+        self._arrived.clear()
+        code = None if self._unsent() > _JOINED else _TRY_AGAIN_LATER  # who reads nothing would not read a close frame
+        self._end(Verdict(code, told))
+        self._host.close_session(self)

@@ -9,7 +9,7 @@ import pytest
 
 from policyserve.core.errors import BadAction
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
-from policyserve.engine.runner import run_batch
+from policyserve.engine.answering import run_batch
 from policyserve.policies.wall_x import load_policy
 from policyserve.policies.wall_x.assembly import build_processor, make_plan
 from tests.policies.frameworks import import_or_skip

@@ -11,7 +11,7 @@ import pytest
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, BadObservation, Overloaded, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.engine.runner import batch_buckets, run_batch
+from policyserve.engine.answering import batch_buckets, run_batch
 from policyserve.policies.wall_x import Options
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, build_spec, make_plan
 from policyserve.policies.wall_x.conventions import Attention

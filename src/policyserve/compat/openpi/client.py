@@ -25,7 +25,7 @@ class WebsocketClientPolicy(BasePolicy):
         url = host if host.startswith("ws") else f"ws://{host}"
         if port is not None:
             url = f"{url}:{port}"
-        self._client = Client(url, dialect="openpi", api_key=api_key, timeout_s=timeout_s)
+        self._client = Client(url, dialect="openpi", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
         with runtime_errors():
             self._metadata = dict(self._client.metadata)
 

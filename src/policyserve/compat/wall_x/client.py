@@ -20,8 +20,8 @@ class WallXClient:
     def __init__(
         self, uri: str = "ws://localhost:8000", *, api_key: str | None = None, timeout_s: float = DAY_S
     ) -> None:
-        self._client = Client(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s)
-        self._async_client = AsyncClient(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s)
+        self._client = Client(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
+        self._async_client = AsyncClient(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
         self._metadata: Mapping[str, Any] = {}
 
     @property

@@ -11,8 +11,17 @@ from tyro.conf import arg
 
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.policy import Policy
-from policyserve.engine.runner import OnStage
-from policyserve.policies.wall_x import MODEL_CONFIGS, STAND_IN, ModelConfig, OptionFlags, check_runtime, load_policy
+from policyserve.engine.answering import OnStage
+from policyserve.engine.recipe import Recipe
+from policyserve.policies.wall_x import (
+    MODEL_CONFIGS,
+    STAND_IN,
+    ModelConfig,
+    OptionFlags,
+    Options,
+    check_runtime,
+    load_policy,
+)
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
@@ -24,11 +33,9 @@ class LaunchFlags:
 
     env: Literal["libero", "aloha"] = "libero"
     """The robot; it sets what --model-config's flags are when not given, and is told to clients."""
-    port: int = 8000
-    """0: any free one."""
-    host: str = "0.0.0.0"
     default_prompt: str | None = None
     """The task where an observation has no prompt; without it, such an observation is refused."""
+    server: Annotated[ServerConfig, arg(name="")] = field(default_factory=ServerConfig)
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
     model_config: ModelConfig = field(default_factory=ModelConfig)
@@ -41,22 +48,17 @@ def launch_serving(argv: Sequence[str] | None = None, *, prog: str = "launch_ser
     prog: the command's name in messages. dialect: what `/` speaks.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    flags = parse(LaunchFlags, prog, args, LaunchFlags(model_config=MODEL_CONFIGS[_env_in(args)]))
+    default = LaunchFlags(model_config=MODEL_CONFIGS[_env_in(args)], server=ServerConfig(dialect=dialect))
+    flags = parse(LaunchFlags, prog, args, default)
     config = flags.model_config
     if config.model_path != STAND_IN and config.missing_paths:
         named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
         hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
         complain(f"{prog}: expected a path for each of {named}; {hint}", ARGUMENT_ERROR)
 
-    def load(on_stage: OnStage) -> Policy:
-        on_stage("loading the checkpoint")
-        return load_policy(
-            config, default_prompt=flags.default_prompt, env=flags.env, options=options, on_stage=on_stage
-        )
-
     try:
         options = flags.options.options()
-        server = Server(load, ServerConfig(host=flags.host, port=flags.port, dialect=dialect))
+        server = Server(_recipe(flags, options), flags.server)
         if config.model_path != STAND_IN:
             check_runtime(config)
     except MissingDependency as error:
@@ -64,6 +66,19 @@ def launch_serving(argv: Sequence[str] | None = None, *, prog: str = "launch_ser
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
     serve_until_stopped(server, _title(flags), f"model path {config.model_path}", flags.debug)
+
+
+def load_model(
+    config: ModelConfig, default_prompt: str | None, env: str, options: Options, on_stage: OnStage
+) -> Policy:
+    """The policy that the flags describe."""
+    on_stage("loading the checkpoint")
+    return load_policy(config, default_prompt=default_prompt, env=env, options=options, on_stage=on_stage)
+
+
+def _recipe(flags: LaunchFlags, options: Options) -> Recipe:
+    arguments = {"config": flags.model_config, "default_prompt": flags.default_prompt, "env": flags.env}
+    return Recipe(f"{__name__}:load_model", {**arguments, "options": options})
 
 
 def _title(flags: LaunchFlags) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from policyserve.compat.policy import BasePolicy
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.policy import PolicyInput
-from policyserve.engine.runner import run_batch
+from policyserve.engine.answering import run_batch
 from policyserve.policies.wall_x import ModelConfig, Options, load_policy
 
 

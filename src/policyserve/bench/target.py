@@ -1,0 +1,141 @@
+"""The server to drive: one that runs somewhere, or one that is started for the measurement in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from policyserve import dialects
+from policyserve.bench.tally import first_line
+from policyserve.client.sync import Client
+from policyserve.core.errors import DeadlineExceeded, NotReady, RemoteError, WireError
+from policyserve.core.messages import Observation, Reply
+
+_GREETING_S = 3.0  # an `auto` server greets a client that stays silent after 2 s at the latest
+_STOP_S = 15.0
+_URL = re.compile(r"^ *url +(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a server showed of itself: the dialect to speak and its greeting, empty where it has none."""
+
+    dialect: str
+    metadata: Mapping[str, Any]
+
+
+def is_url(name: str) -> bool:
+    """Whether `name` is a server's address and not a policy's name."""
+    return "://" in name
+
+
+@contextmanager
+def running(name: str, serve_flags: Sequence[str] = ()) -> Iterator[str]:
+    """The URL of the server called `name`; of a policy, one is started on a free port of this machine, and ended.
+
+    Raises NotReady with the server's own complaint if it does not start.
+    """
+    if is_url(name):
+        yield name
+        return
+    command = [sys.executable, "-u", "-m", "policyserve.cli", "serve", name, "--host", "127.0.0.1", "--port", "0"]
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        # A session of its own: Ctrl-C is for the measurement, whose end is the server's.
+        process = subprocess.Popen(
+            [*command, *serve_flags], text=True, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        )
+        try:
+            url = _wait_for_url(process)
+            if url is None:
+                said.seek(0)
+                raise NotReady(f"the server of {name} did not start: {_last_line(said.read())}")
+            yield url
+        finally:
+            _end(process)
+
+
+@dataclass(frozen=True)
+class Peek:
+    """Looks at a server before it is driven. Both methods raise errors of one line."""
+
+    url: str
+    timeout_s: float
+    api_key: str | None = None
+
+    def look(self, dialect: str, needs_greeting: bool) -> Seen:
+        """Find out what the server speaks; dialect "auto": by its greeting, where the URL's path does not name one.
+
+        needs_greeting: also look at how a server of vibe_rl's dialect greets others: one of ours tells its spec there.
+        A server that does not greet is taken for vibe_rl's.
+        """
+        named = dialects.for_path(urlsplit(self.url).path.rpartition(":")[2])
+        wanted = dialect if dialect != "auto" or named is None else named.name
+        if wanted == "vibe_rl" and not needs_greeting:
+            return Seen(wanted, {})
+        asked = "openpi" if wanted in ("auto", "vibe_rl") else wanted
+        url = self.url.removesuffix("/vibe_rl") if asked != wanted else self.url
+        try:
+            with self._client(url, asked, min(self.timeout_s, _GREETING_S)) as client:
+                metadata = client.metadata
+        except DeadlineExceeded as error:
+            if wanted not in ("auto", "vibe_rl") or "handshake" in str(error):
+                raise
+            return Seen("vibe_rl", {})
+        except WireError as error:
+            raise RemoteError(f"{self.url} greets as no policy server does: {error}") from error
+        if wanted != "auto":
+            return Seen(wanted, metadata)
+        is_wall_x = "predict_mode" in metadata and "policyserve" not in metadata
+        return Seen("wall_x" if is_wall_x else "openpi", metadata)
+
+    def ask(self, dialect: str, observation: Observation) -> Reply:
+        """Make one request as it will be sent; the error says what was refused."""
+        try:
+            with self._client(self.url, dialect, self.timeout_s) as client:
+                return client.infer(observation)
+        except WireError as error:
+            raise RemoteError(f"{self.url} and {dialect}: {error}") from error
+        except RemoteError as error:
+            if error.code != "remote":
+                raise
+            raise RemoteError(f"{self.url} refuses the payload: {first_line(str(error))}") from error
+
+    def _client(self, url: str, dialect: str, timeout_s: float) -> Client:
+        return Client(url, dialect=dialect, timeout_s=timeout_s, api_key=self.api_key, retry_for_s=0.0)
+
+
+def _wait_for_url(process: subprocess.Popen[str]) -> str | None:
+    """Where the server listens, once it is ready; None if it ended before. It prints at most a screen until then."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("ready"):
+            found = _URL.search("".join(lines))
+            return found.group(1) if found else None
+    process.wait()
+    return None
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it says nothing"

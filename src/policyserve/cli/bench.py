@@ -1,0 +1,214 @@
+"""`policyserve bench`: drive a server as its robots would, and print where the time goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from policyserve import dialects
+from policyserve.bench import plot, report
+from policyserve.bench.payloads import payload_for
+from policyserve.bench.progress import progress_line
+from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
+from policyserve.bench.target import is_url, running
+from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.policies.vibe_rl import PRESETS
+from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+
+PROG = "policyserve bench"
+_SERVED = (*PRESETS, "demo_image", "wall-x")
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    """Drive a policy server and print round trips, where their time goes, answers and actions per second, errors.
+
+    What stands behind `--` goes to `policyserve serve` where TARGET is a policy. A key that the server asks for is
+    taken from the environment, POLICYSERVE_API_KEY.
+    """
+
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """ws://host:port of a server of ours, openpi's, Wall-X's or vibe_rl's; or a policy (a preset, package.module:name),
+    for which a server is started."""
+    against: str | None = None
+    """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
+    dialect: str = "auto"
+    """openpi, wall_x, vibe_rl; auto finds it out."""
+    payload: str = "auto"
+    """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
+    or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""
+    clients: int = 1
+    """Connections that ask at the same time."""
+    duration_s: float = 10.0
+    """How long to measure, each server or step."""
+    warmup_s: float = 1.0
+    """How long to drive before that."""
+    rate_hz: float | None = None
+    """Requests per second of each client, due at fixed times; a round trip counts from when it was due. None: each
+    client asks again as soon as it is answered."""
+    sweep: bool = False
+    """Find the largest number of clients that hold --rate-hz: p99 within its period, no errors."""
+    max_clients: int = 1024
+    """Where --sweep ends."""
+    slices: int = 20
+    """Turns of each server with --against."""
+    timeout_s: float = 30.0
+    """For each answer."""
+    raw: bool = False
+    """Send one prepared frame and count the answers undecoded: the server alone, closed loop."""
+    json: Path | None = None
+    """Write all figures to this file."""
+    plot: Path | None = None
+    """Draw them to this file (.png, .svg, .pdf)."""
+
+    def __post_init__(self) -> None:
+        known = ("auto", *dialects.names())
+        if self.dialect not in known:
+            near = get_close_matches(self.dialect, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"--dialect: expected {', '.join(known)}, got {self.dialect!r}{hint}")
+        for name in ("clients", "slices", "max_clients"):
+            self._check(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("duration_s", "timeout_s"):
+            self._check(name, getattr(self, name) > 0, "more than 0")
+        self._check("warmup_s", self.warmup_s >= 0, "0 or more")
+        self._check("rate_hz", self.rate_hz is None or self.rate_hz > 0, "more than 0")
+        if self.sweep and (self.rate_hz is None or self.against or self.raw):
+            wrong = (
+                "--rate-hz, the rate that all clients are to hold" if self.rate_hz is None else "one server, not raw"
+            )
+            raise ConfigError(f"--sweep needs {wrong}")
+        if self.raw and self.rate_hz is not None:
+            raise ConfigError("--raw is a closed loop: it takes no --rate-hz")
+        if self.payload != "auto":
+            payload_for(self.payload, {}, "openpi")  # says what is wrong with it before a server is started
+
+    def _check(self, name: str, is_fine: bool, bound: str) -> None:
+        if not is_fine:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected {bound}, got {getattr(self, name)!r}")
+
+    @property
+    def settings(self) -> Settings:
+        """The part that measuring needs."""
+        return Settings(
+            dialect=self.dialect,
+            payload=self.payload,
+            clients=self.clients,
+            duration_s=self.duration_s,
+            warmup_s=self.warmup_s,
+            rate_hz=self.rate_hz,
+            timeout_s=self.timeout_s,
+            slices=self.slices,
+            is_raw=self.raw,
+            api_key=_api_key(),
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure what the arguments say; exits with 1 if nothing could be measured, with 2 for wrong arguments."""
+    own, serve_flags = list(argv), []
+    if "--" in own:
+        split = own.index("--")
+        own, serve_flags = own[:split], own[split + 1 :]
+    flags = parse(BenchFlags, PROG, own)
+    try:
+        _check_targets(flags)
+        if flags.plot is not None:
+            plot.check_plot(flags.plot)
+        _bench(flags, serve_flags)
+    except ConfigError as error:
+        complain(f"{PROG}: {error}", ARGUMENT_ERROR)
+    except PolicyserveError as error:
+        complain(f"{PROG}: {error}", FAILURE)
+    except KeyboardInterrupt:
+        complain(f"{PROG}: interrupted before there was anything to show", 130)
+
+
+def _api_key() -> str | None:
+    """The first of the keys that a server would read there: `name:key,name2:key2`, or one key."""
+    keys = os.environ.get("POLICYSERVE_API_KEY")
+    return keys.partition(",")[0].rpartition(":")[2].strip() if keys else None
+
+
+def _check_targets(flags: BenchFlags) -> None:
+    for name in (flags.target, flags.against):
+        if name is None or is_url(name) or name in _SERVED or (":" in name and not _HOST_AND_PORT.fullmatch(name)):
+            continue
+        near = get_close_matches(name, _SERVED, n=1)
+        near = [f"ws://{name}"] if ":" in name else near
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"expected ws://host:port, {', '.join(_SERVED)} or package.module:name, got {name!r}{hint}")
+    for option, path in (("json", flags.json), ("plot", flags.plot)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"--{option}: there is no directory {path.absolute().parent}")
+
+
+def _bench(flags: BenchFlags, serve_flags: Sequence[str]) -> None:
+    settings = flags.settings
+    with ExitStack() as stack:
+        names = [flags.target] if flags.against is None else [flags.target, flags.against]
+        urls = [stack.enter_context(running(name, serve_flags)) for name in names]
+        servers = [prepare(name, url, settings) for name, url in zip(names, urls, strict=True)]
+        if flags.sweep:
+            _sweep(servers[0], flags, settings)
+        elif len(servers) == 2:
+            _compare((servers[0], servers[1]), flags, settings)
+        else:
+            _measure(servers[0], flags, settings)
+
+
+def _measure(server: Server, flags: BenchFlags, settings: Settings) -> None:
+    with progress_line() as progress:
+        result = measure(server, settings, progress.show)
+    print(report.text(result, settings))
+    _keep(flags, settings, [result], None)
+
+
+def _compare(servers: tuple[Server, Server], flags: BenchFlags, settings: Settings) -> None:
+    with progress_line() as progress:
+        comparison = compare(servers, settings, progress.show)
+    print(report.comparison_text(comparison, settings))
+    _keep(flags, settings, comparison.results, comparison)
+
+
+def _sweep(server: Server, flags: BenchFlags, settings: Settings) -> None:
+    print(report.sweep_heading(server, settings))
+    with progress_line() as progress:
+        steps = sweep(
+            server, settings, flags.max_clients, progress.show, lambda step: progress.say(report.step_text(step))
+        )
+    print(report.sweep_text(steps, settings, flags.max_clients))
+    _write_json(flags, report.as_json([], settings, steps))
+    if flags.plot is not None and steps:
+        plot.plot_sweep(steps, settings, server.name, flags.plot)
+
+
+def _keep(
+    flags: BenchFlags, settings: Settings, results: Sequence[Result], found: Comparison | Sequence[Step] | None
+) -> None:
+    """Write the files that were asked for; exits with 1 if a server answered nothing."""
+    _write_json(flags, report.as_json(results, settings, found))
+    silent = [result.server.name for result in results if not result.tally.answers]
+    if silent:
+        complain(f"{PROG}: no answer from {' and '.join(silent)}", FAILURE)
+    if flags.plot is not None:
+        plot.plot_results(results, flags.plot)
+
+
+def _write_json(flags: BenchFlags, document: dict[str, object]) -> None:
+    if flags.json is None:
+        return
+    try:
+        flags.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json: {flags.json} cannot be written: {error.strerror or error}") from error

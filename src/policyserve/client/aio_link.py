@@ -1,0 +1,252 @@
+"""One connection in an event loop: the thin shell around a Wire, without a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from policyserve.client.address import Address
+from policyserve.client.handshake import Handshake, connect_error
+from policyserve.client.sockets import left_s, readable
+from policyserve.client.wire import Wire
+from policyserve.core.errors import DeadlineExceeded, WireError
+from policyserve.core.messages import Frame, Part
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
+
+if TYPE_CHECKING:
+    import ssl
+
+_CLOSE_S = 1.0  # for the server to end its side
+_PONG_S = 1.0
+_SCRATCH_BYTES = 1 << 14  # of a handshake
+_TURNS = 3  # of an event loop, after which it has read what its sockets had
+
+
+class Link(asyncio.BufferedProtocol):
+    """One WebSocket; one task at a time. After an exception of any call but close() it must be cut."""
+
+    def __init__(self, address: Address, handshake: Handshake, timeout_s: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._address = address
+        self._timeout_s = timeout_s
+        self._handshake: Handshake | None = handshake  # until it is through
+        self._refusal: Exception | None = None
+        self._scratch = bytearray(_SCRATCH_BYTES)
+        self._wire = Wire(None if address.unix_path is not None else os.urandom)
+        self._transport: asyncio.Transport | None = None
+        self._is_readable = lambda: False
+        self._is_sending = False  # a frame is half sent: no other may come between
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0  # of the wait
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # What a client calls
+
+    async def shake_hands(self, deadline: float) -> None:
+        """Become a WebSocket; raises what Handshake raises, or TimeoutError."""
+        assert self._handshake is not None
+        self._write(self._handshake.request)
+        while self._handshake is not None and self._refusal is None:
+            await self._wait(deadline)
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def ask(self, parts: list[Part], deadline: float) -> Frame:
+        """Send one message and wait for the next that comes."""
+        self._is_sending = True
+        try:
+            for piece in self._wire.request(parts):
+                self._write(piece)
+                await self._sent(deadline)
+        except asyncio.TimeoutError as error:
+            raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
+        self._is_sending = False
+        self._flush()
+        return await self.receive(deadline)
+
+    async def receive(self, deadline: float) -> Frame:
+        """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
+        while (message := self._wire.take()) is None:
+            try:
+                await self._wait(deadline)
+            except asyncio.TimeoutError as error:
+                raise DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s") from error
+        return message
+
+    async def is_usable(self, may_close: bool, deadline: float) -> bool:
+        """Whether it is open still, after all that came while nothing was asked; as the other client's link."""
+        if may_close:
+            await self._await_pong(min(deadline, time.monotonic() + _PONG_S))
+        if self._is_readable():  # this program kept the loop from reading it
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+        if not self._wire.is_silent:
+            raise WireError("", "one answer to each request", "another message")
+        return self._wire.end is None
+
+    async def close(self) -> None:
+        """Say goodbye, and wait a moment for the server's."""
+        deadline = time.monotonic() + _CLOSE_S
+        try:
+            self._write(self._wire.close())
+            if self._transport is not None and self._transport.can_write_eof():
+                with suppress(OSError):  # the server has ended it already
+                    self._transport.write_eof()
+            while self._transport is not None:
+                await self._wait(deadline)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """End it at once: an answer that comes late must not be taken for the next request's."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._transport.set_write_buffer_limits(high=0)  # a piece that is not sent whole is waited for
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            self._is_readable = readable(connected)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._scratch) if self._handshake is not None else self._wire.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._handshake is not None:
+            self._shake(bytes(self._scratch[:nbytes]))
+        else:
+            self._wire.advance(nbytes)
+            if self._wire.unsent and not self._is_sending:
+                self._flush()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        if self._handshake is not None:
+            self._shake(b"")
+        else:
+            self._wire.advance(0)
+        self._wake()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._handshake is not None and self._refusal is None:
+            self._shake(b"")
+        self._transport = None
+        self._wire.lost(str(exc) if exc else "no close frame")
+        self._wake()
+
+    def resume_writing(self) -> None:
+        self._wake()
+
+    # Below
+
+    def _shake(self, data: bytes) -> None:
+        assert self._handshake is not None
+        try:
+            behind = self._handshake.feed(data)
+        except Exception as refusal:  # of whatever kind: the call that waits raises it
+            self._refusal = refusal
+            return
+        if behind is not None:
+            self._handshake = None
+            self._wire.feed(behind)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _sent(self, deadline: float) -> None:
+        """Wait until the socket has taken all: what was written may be overwritten then."""
+        while self._transport is not None and self._transport.get_write_buffer_size() and self._wire.end is None:
+            await self._wait(deadline)
+
+    def _flush(self) -> None:
+        unsent, self._wire.unsent = self._wire.unsent, b""
+        if unsent:
+            self._write(unsent)
+
+    async def _await_pong(self, deadline: float) -> None:
+        wire = self._wire
+        before = wire.pongs
+        self._write(wire.ping())
+        with suppress(asyncio.TimeoutError):  # a server that answers no pings, or is busy: it has not closed
+            while wire.pongs == before and wire.end is None and wire.is_silent:
+                await self._wait(deadline)
+
+    async def _wait(self, deadline: float) -> None:
+        """Wait until anything happens; raises asyncio.TimeoutError."""
+        self._deadline = deadline
+        if self._timer is None or deadline < self._timer_at:
+            self._set_timer()
+        waiter = self._waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self.loop.call_later(left_s(self._deadline), self._ring)
+
+    def _ring(self) -> None:
+        """The timer of a wait that is over rings for nothing, or for a later one: a call then costs no timer."""
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if time.monotonic() >= self._deadline:
+            self._waiter.set_exception(asyncio.TimeoutError())
+        else:
+            self._set_timer()
+
+
+async def open_link(
+    address: Address, api_key: str | None, tls: ssl.SSLContext | None, timeout_s: float, deadline: float
+) -> Link:
+    """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
+    link = Link(address, Handshake(address, api_key), timeout_s)
+    try:
+        async with timeout(left_s(deadline)):
+            await _connect(link, address, tls)
+            await link.shake_hands(deadline)
+    except BaseException as error:
+        link.cut()
+        if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
+            raise DeadlineExceeded(f"no handshake with {address.url} within {timeout_s:g} s") from error
+        if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
+            raise connect_error(address, error) from error
+        raise
+    return link
+
+
+async def _connect(link: Link, address: Address, tls: ssl.SSLContext | None) -> None:
+    if address.unix_path is not None:
+        await link.loop.create_unix_connection(lambda: link, address.unix_path)
+        return
+    context = None
+    if address.is_secure:
+        import ssl
+
+        context = tls or ssl.create_default_context()
+    await link.loop.create_connection(lambda: link, address.host, address.port, ssl=context)

@@ -1,0 +1,116 @@
+"""How a connection begins: one HTTP request, whose answer `websockets` checks. No socket, no clock.
+
+Proxies and redirects are not followed, and extensions are never offered: permessage-deflate costs ten times the
+transfer on images.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from policyserve.client.address import Address
+from policyserve.core.errors import ConnectionLost, RemoteError
+
+_KEY_REFUSED = (401, 403)
+_TRY_AGAIN = (429, 502, 503, 504)
+_MAX_REASON = 200  # characters of a stranger's page
+# A server that restarts, a Unix socket that is not there yet, a robot out of its network's reach.
+_HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+
+
+class NotYet(Exception):
+    """Nobody answers here now, and trying again may help."""
+
+
+class Handshake:
+    """One request to become a WebSocket. `request`: its bytes."""
+
+    def __init__(self, address: Address, api_key: str | None) -> None:
+        import logging
+
+        from websockets.client import ClientProtocol
+        from websockets.uri import parse_uri
+
+        quiet = logging.getLogger("policyserve.websockets")
+        quiet.setLevel(logging.WARNING)  # the library's own lines say what ours say already
+        self._address = address
+        self._has_key = api_key is not None
+        self._protocol = ClientProtocol(parse_uri(address.http_url), logger=quiet)
+        request = self._protocol.connect()
+        if api_key is not None:
+            request.headers.pop("Authorization", None)  # a URL's password
+            request.headers["Authorization"] = f"Api-Key {api_key}"
+        self._protocol.send_request(request)
+        self.request = b"".join(self._protocol.data_to_send())
+        self._head = b""
+        self._is_head_read = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """What came behind the answer, if that is the one wished for; None: more is to come. No data: none will.
+
+        Raises RemoteError if the key is refused, NotYet or ConnectionLost for every other answer.
+        """
+        behind = b""
+        if not self._is_head_read:
+            data, behind = self._split(data)
+        if data:
+            self._protocol.receive_data(data)
+        elif not behind:
+            self._protocol.receive_eof()
+        if behind and self._protocol.state.name != "OPEN":
+            self._protocol.receive_data(behind)  # a page that says why not
+        if self._protocol.handshake_exc is not None:
+            raise self._refusal(self._protocol.handshake_exc)
+        return behind if self._protocol.state.name == "OPEN" else None
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """The part of `data` that belongs to the answer's head, and the rest."""
+        seen = len(self._head)
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0:
+            return data, b""
+        self._is_head_read = True
+        return data[: end + 4 - seen], data[end + 4 - seen :]
+
+    def _refusal(self, error: Exception) -> Exception:
+        from websockets.exceptions import InvalidStatus
+
+        url = self._address.url
+        if not isinstance(error, InvalidStatus):
+            if not self._head:
+                return NotYet("the connection ended before an answer")
+            return ConnectionLost(f"cannot connect to {url}: {_whole_reason(error)}")
+        status = error.response.status_code
+        told = " ".join((error.response.body or b"").decode("utf-8", "replace").split())[:_MAX_REASON]
+        reason = f"HTTP {status} {error.response.reason_phrase}".strip() + (f": {told}" if told else "")
+        if status in _KEY_REFUSED:
+            what = "refused the API key" if self._has_key else "wants an API key (api_key=…)"
+            return RemoteError(f"{url} {what} ({reason})")
+        if status in _TRY_AGAIN:
+            return NotYet(reason)
+        return ConnectionLost(f"cannot connect to {url}: {reason}")
+
+
+def _whole_reason(error: BaseException) -> str:
+    return f"{error}: {error.__cause__}" if error.__cause__ is not None else str(error)
+
+
+def connect_error(address: Address, error: Exception) -> Exception:
+    """What to raise for an error of the socket: NotYet if it may heal, else ConnectionLost."""
+    number = getattr(error, "errno", None)
+    # asyncio joins the errors of a name's several addresses into one without a number.
+    is_joined = type(error) is OSError and number is None
+    is_name_service_down = isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN
+    if isinstance(error, ConnectionError) or number in _HEALING or is_joined or is_name_service_down:
+        return NotYet(_spoken(error, number))
+    return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}")
+
+
+def _spoken(error: Exception, number: int | None) -> str:
+    """Without the address, which the sentence around it names."""
+    if type(error) is OSError or isinstance(error, ConnectionError):
+        return os.strerror(number) if number else str(error)
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,94 @@
+"""One open WebSocket as a client sees it, pure: what came, what has to be sent for it, and how it ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from policyserve.client import framing
+from policyserve.client.session import ended
+from policyserve.core.buffers import BufferPool
+from policyserve.core.errors import RemoteError
+from policyserve.core.messages import Frame, Part
+
+_MAX_MESSAGE_BYTES = 1 << 30  # a header that claims more must not make a robot's computer try
+_KEPT_BYTES = 8 << 20  # for answers of the same size
+
+
+class Wire:
+    """Both directions of one connection, after the handshake.
+
+    random_bytes: for the keys of its frames; None: they are zero. `unsent` is what its shell must send as soon as no
+    frame is half sent. `end`, once set, says how the connection ended.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes] | None) -> None:
+        self.end: RemoteError | None = None
+        self.unsent = b""
+        self.pongs = 0
+        self._messages: deque[Frame] = deque()
+        self._is_closing = False
+        self._reader = framing.FrameReader(_MAX_MESSAGE_BYTES, BufferPool(_KEPT_BYTES))
+        self._writer = framing.FrameWriter(random_bytes)
+        self.get_buffer = self._reader.get_buffer
+
+    def request(self, parts: Sequence[Part]) -> Iterator[memoryview | bytes]:
+        """The pieces of a binary message; each may be overwritten when the next one is asked for."""
+        return self._writer.windows(framing.BINARY, parts)
+
+    def ping(self) -> bytes:
+        """A ping, whose pong comes after all that the server said before."""
+        return self._writer.frame(framing.PING, b"")
+
+    def close(self) -> bytes:
+        """A close frame, behind which nothing may be sent."""
+        self._is_closing = True
+        return self._writer.frame(framing.CLOSE, framing.close_payload(1000, ""))
+
+    def advance(self, count: int) -> None:
+        """`count` bytes were written into get_buffer()'s view; 0: the server has ended its side."""
+        if count:
+            self._take(self._reader.advance(count))
+        else:
+            self.lost("no close frame")
+
+    def feed(self, data: bytes) -> None:
+        """Read what came behind the handshake."""
+        self._take(self._reader.feed(data))
+
+    def lost(self, why: str) -> None:
+        """The connection ended without a close frame."""
+        self.end = self.end or ended(None, why)
+
+    def take(self) -> Frame | None:
+        """The oldest message that was not taken yet; None: none came so far. Raises how the connection ended."""
+        if self._messages:
+            return self._messages.popleft()
+        if self.end is not None:
+            raise self.end
+        return None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is left to be taken."""
+        return not self._messages
+
+    def _take(self, events: Sequence[framing.FrameEvent]) -> None:
+        for event in events:
+            if isinstance(event, (memoryview, str)):
+                self._messages.append(event)
+            elif isinstance(event, framing.Ping):
+                self._answer(framing.PONG, event.payload)
+            elif isinstance(event, framing.Pong):
+                self.pongs += 1
+            else:
+                self._answer(framing.CLOSE, framing.close_payload(event.code, event.reason))
+                self._is_closing = True
+                if isinstance(event, framing.PeerClose):
+                    self.end = ended(event.code, event.reason)
+                else:
+                    self.end = ended(None, f"the server broke the WebSocket protocol: {event.reason}")
+
+    def _answer(self, opcode: int, payload: bytes) -> None:
+        if not self._is_closing:
+            self.unsent += self._writer.frame(opcode, payload)

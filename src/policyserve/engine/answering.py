@@ -1,0 +1,143 @@
+"""A loaded policy at work: batches in, one checked outcome per input out, whatever the policy does.
+
+One thread at a time. Each session's policy state stays here: it goes into the session's next input and is dropped by
+forget(). The same code works in the server's policy thread and in a policy's own process.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError
+from policyserve.core.policy import ActionChunk, Policy, PolicyInput
+from policyserve.core.session import Answered, Outcome
+
+# Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
+OnStage: TypeAlias = Callable[[str], None]
+LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
+
+# Errors after which every further call on that GPU fails, in the words of torch ("CUDA error: …", "CUBLAS_STATUS_…")
+# and of XLA ("CUDA_ERROR_…"). Running out of memory is none of them: the next, smaller batch may fit.
+_POISONED_GPU = re.compile(
+    r"illegal memory access|illegal instruction|misaligned address|device-side assert|unspecified launch failure"
+    r"|hardware stack error|invalid program counter|uncorrectable ECC error"
+    r"|CUDA_ERROR_(ILLEGAL_ADDRESS|ILLEGAL_INSTRUCTION|MISALIGNED_ADDRESS|LAUNCH_FAILED|ASSERT|INVALID_PC"
+    r"|HARDWARE_STACK_ERROR|ECC_UNCORRECTABLE)"
+    r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)"
+)
+
+
+class Task(NamedTuple):
+    """One session's part of a batch."""
+
+    session: Hashable
+    observation: Any
+    batch_size: int | None = None
+
+
+class Answering:
+    """A policy and what it keeps for each session. broken: why it can answer nothing more, once that is known."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.broken = ""
+        self._states: dict[Hashable, Any] = {}
+
+    def answer(self, batch: Sequence[Task]) -> list[Outcome]:
+        """One outcome per task, in order; never raises."""
+        inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
+        started_at = time.monotonic()
+        chunks = run_batch(self.policy, inputs)
+        ended_at = time.monotonic()
+        outcomes: list[Outcome] = []
+        for task, chunk in zip(batch, chunks, strict=True):
+            if isinstance(chunk, ActionChunk):
+                self._keep_state(task.session, chunk.state)
+                outcomes.append(Answered(chunk, started_at, ended_at))
+            else:
+                outcomes.append(self._failed(chunk))
+        return outcomes
+
+    def forget(self, session: Hashable) -> None:
+        """Drop a session's policy state."""
+        self._states.pop(session, None)
+
+    def _keep_state(self, session: Hashable, state: Any) -> None:
+        if state is None:
+            self._states.pop(session, None)
+        else:
+            self._states[session] = state
+
+    def _failed(self, error: PolicyserveError) -> PolicyserveError:
+        if not is_fatal(error):
+            return error
+        self.broken = str(error)
+        lost = PolicyLost(f"{error}; the policy is loaded anew, and what it remembered of this session is gone")
+        lost.__cause__ = error.__cause__
+        return lost
+
+
+def run_batch(policy: Policy, inputs: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
+    """Call the policy and check what it answers; never raises, one outcome per input.
+
+    Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone.
+    """
+    try:
+        answers = policy.infer(inputs)
+        if len(answers) != len(inputs):
+            raise PolicyFailed(f"{policy.spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
+    except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
+        failure = _failure(policy, error)
+        if len(inputs) > 1 and not is_fatal(failure):
+            return [answer for one in inputs for answer in run_batch(policy, [one])]
+        return [failure] * len(inputs)
+    return [_checked(policy, one, answer) for one, answer in zip(inputs, answers, strict=True)]
+
+
+def is_fatal(error: PolicyserveError) -> bool:
+    """Whether it says that the policy's GPU takes no more calls from this process."""
+    return isinstance(error, PolicyFailed) and _POISONED_GPU.search(str(error)) is not None
+
+
+def warm_up(policy: Policy, on_stage: OnStage) -> None:
+    """Run every batch bucket once on zeros, so that nothing compiles in service. Without a spec: nothing to run.
+
+    Raises PolicyFailed if the policy cannot answer them.
+    """
+    if policy.spec.observation is None:
+        return
+    for size in batch_buckets(policy):
+        on_stage(f"warming up, batch {size}")
+        for answer in run_batch(policy, [PolicyInput(policy.spec.example())] * size):
+            if isinstance(answer, PolicyserveError):
+                raise PolicyFailed(f"warm-up with zeros failed: {answer}") from answer
+
+
+def batch_buckets(policy: Policy) -> Sequence[int]:
+    """The batch sizes to warm: the policy's own `buckets`, or powers of two up to its max_batch."""
+    own: Sequence[int] | None = getattr(policy, "buckets", None)
+    if own is not None:
+        return own
+    largest = policy.spec.max_batch
+    return [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
+
+
+def _checked(policy: Policy, one: PolicyInput, answer: Any) -> ActionChunk | PolicyserveError:
+    if isinstance(answer, PolicyserveError):
+        return answer
+    try:
+        actions = policy.spec.check_actions(answer.actions, one.batch_size)
+        return ActionChunk(actions, answer.state, answer.extras)
+    except Exception as error:  # a stranger's answer: it may be anything
+        return _failure(policy, error)
+
+
+def _failure(policy: Policy, error: BaseException) -> PolicyserveError:
+    if isinstance(error, PolicyserveError):
+        return error
+    failed = PolicyFailed(f"{policy.spec.name} raised {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

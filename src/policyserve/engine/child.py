@@ -1,0 +1,111 @@
+"""A policy's process, seen from its server: how it is started and killed, and how its end is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from policyserve.core.errors import ConfigError
+
+# The path first: what the worker imports must be what the server imports, wherever both stand.
+_START = (
+    "import os, sys; sys.path[:] = os.environ.pop('_POLICYSERVE_PATH').split(os.pathsep); "
+    "from policyserve.engine.worker import main; main(*map(int, sys.argv[1:]))"
+)
+
+
+class Child:
+    """A started process. on_exit is called in a thread of its own, once, with the exit code (minus the signal)."""
+
+    def __init__(self, descriptors: Sequence[int], device: str | None, on_exit: Callable[[int], None]) -> None:
+        self._lock = threading.Lock()
+        self._is_gone = False  # reaped: its number may be another's
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, *map(str, (os.getpid(), *descriptors))],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=_log_descriptor(),  # the server's own stdout is for those who wait for its lines
+            stderr=_log_descriptor(),
+            env=_environment(device),
+            start_new_session=True,  # Ctrl-C in a terminal is for the server, which drains before it ends its child
+        )
+        self.number = self._process.pid
+        threading.Thread(target=self._wait, args=(on_exit,), name="policy process", daemon=True).start()
+
+    def kill(self) -> None:
+        """Kill it and the processes that it has started; nothing happens if it has ended."""
+        with self._lock:
+            if not self._is_gone:
+                self._kill_group()
+
+    def _wait(self, on_exit: Callable[[int], None]) -> None:
+        if hasattr(os, "waitid"):
+            # Before it is reaped its number is nobody else's: what it has started and left behind can be killed safely.
+            os.waitid(os.P_PID, self.number, os.WEXITED | os.WNOWAIT)
+            self.kill()
+        with self._lock:
+            code = self._process.wait()
+            self._is_gone = True
+        on_exit(code)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.number, signal.SIGKILL)
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (by the system, if memory ran out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise ConfigError unless each is cpu or cuda:N, and one that this process may use."""
+    for device in devices:
+        _visible_gpu(device)
+
+
+def _environment(device: str | None) -> Mapping[str, str]:
+    """This process's, with the device as the only one that the child's framework sees."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    environment = {**os.environ, "_POLICYSERVE_PATH": path}
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device)
+        if device == "cpu":
+            environment["JAX_PLATFORMS"] = "cpu"
+    return environment
+
+
+def _visible_gpu(device: str) -> str:
+    """What CUDA_VISIBLE_DEVICES has to be: the N-th of those that are visible here, empty for cpu."""
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return ""
+    if kind != "cuda" or not index.isdecimal():
+        raise ConfigError(f"devices: expected cpu or cuda:N, such as cuda:0,cuda:1, got {device!r}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return index
+    names = [name for name in visible.split(",") if name]
+    if int(index) >= len(names):
+        raise ConfigError(f"devices: {device} is not there: CUDA_VISIBLE_DEVICES={visible} shows {len(names)}")
+    return names[int(index)]
+
+
+def _log_descriptor() -> int:
+    """stderr, where the log goes; nowhere if the server has none."""
+    with suppress(OSError):
+        os.fstat(2)
+        return 2
+    return subprocess.DEVNULL

@@ -1,0 +1,236 @@
+"""A policy in a process of its own: what holds the interpreter, crashes or eats the memory there leaves the server be.
+
+Control messages cross a socket pair as MessagePack, arrays cross in shared memory: one copy in, none out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Hashable, Sequence
+from typing import Any, cast
+
+import msgpack
+
+from policyserve.core.errors import ConfigError, PolicyFailed, PolicyLost, PolicyserveError
+from policyserve.core.policy import ActionChunk
+from policyserve.core.session import Answered, Outcome
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import OnStage, Task
+from policyserve.engine.arena import Arena, ArenaReader, Slot, shared_memory
+from policyserve.engine.child import Child, describe_exit
+from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.faults import read_error
+from policyserve.engine.recipe import Recipe
+from policyserve.engine.runner import OnBroken, OnDone
+
+log = logging.getLogger(__name__)
+
+_CUT_S = 0.2  # from the process's end to the last of its answers being read
+_KILLED_S = 5.0  # for a killed process to be gone
+
+# In the place of a session's policy state, which stays in the policy's process.
+STATE_ELSEWHERE = object()
+
+
+class ProcessRunner(asyncio.Protocol):
+    """Runs the policy of a recipe in a child process. device: the only one that the child sees, cpu or cuda:N.
+
+    Sessions are named by ints or texts.
+    """
+
+    def __init__(self, recipe: Recipe, device: str | None = None) -> None:
+        if os.name != "posix":
+            raise ConfigError("isolate: a process of the policy's own needs Linux or macOS; serve it in a thread here")
+        self.on_broken: OnBroken | None = None
+        self._recipe = recipe
+        self._device = device
+        self._child: Child | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+        self._calls: dict[int, tuple[int, OnDone]] = {}  # by number: how many tasks, and where the outcomes go
+        self._numbers = 0
+        self._is_serving = False  # the policy is loaded
+        self._is_let_go = False  # its end is wanted
+        self._exit_code: int | None = None
+        self._fate = ""  # how it ended
+        self._is_cut = False  # nothing more can be read from it
+
+    # The Runner protocol
+
+    async def start(self, on_stage: OnStage) -> PolicySpec:
+        """Start the process and load the policy there; raises what loading raised, PolicyFailed if the process died."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._on_stage = on_stage
+        self._loaded: asyncio.Future[PolicySpec] = loop.create_future()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        to_child, from_child = shared_memory(), shared_memory()
+        self._observations, self._actions = Arena(to_child), ArenaReader(from_child)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            descriptors = (theirs.fileno(), to_child, from_child)
+            try:
+                # In this thread, which lives as long as the server: the system ends the child with the thread it is of.
+                self._child = Child(descriptors, self._device, self._note_exit_from_thread)
+            except BaseException:
+                ours.close()
+                self._let_go_of_memory()
+                raise
+        await loop.create_unix_connection(lambda: self, sock=ours)
+        self._send(["load", log.getEffectiveLevel(), Packed(self._recipe).data])
+        return await self._loaded
+
+    def infer_now(self, task: Task) -> Outcome | None:
+        """Nothing runs in the event loop."""
+        return None
+
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        """Answer a batch; `on_done` is called in the event loop with one outcome per task, in order."""
+        if self._exit_code is not None:
+            self._loop.call_soon(on_done, [PolicyLost("the policy's process has ended")] * len(batch))
+            return
+        try:
+            tasks = [self._write_task(task) for task in batch]
+        except Exception as error:  # no memory to share, or an observation that no dialect makes
+            failed = PolicyFailed(f"the observations cannot go to the policy's process: {error}")
+            failed.__cause__ = error
+            self._loop.call_soon(on_done, [failed] * len(batch))
+            return
+        self._numbers += 1
+        self._calls[self._numbers] = (len(batch), on_done)
+        self._send(["infer", self._numbers, tasks, self._actions.take_released()])
+
+    def forget(self, session: Hashable) -> None:
+        """Drop a session's policy state, after the batch that may be running."""
+        self._send(["forget", session])
+
+    async def close(self, timeout_s: float) -> None:
+        """Close the policy after the calls before, and end its process; kills it after timeout_s."""
+        if self._child is None:
+            return
+        self._is_let_go = True
+        self._send(["close"])
+        await asyncio.wait([self._ended], timeout=timeout_s)
+        if not self._ended.done():
+            await asyncio.wait([self.abandon()], timeout=_KILLED_S)
+
+    def abandon(self) -> asyncio.Future[None]:
+        """Kill the process; the future is done when it is gone."""
+        self._is_let_go = True
+        if self._child is not None:
+            self._child.kill()
+        return self._ended
+
+    # The channel
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._unpacker.feed(data)
+        for kind, *content in self._unpacker:
+            if kind == "answers":
+                self._take_answers(*content)
+            elif kind == "stage":
+                self._on_stage(*content)
+            elif not self._loaded.done():
+                self._end_loading(kind, *content)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_cut = True
+        if self._exit_code is not None:
+            self._end()
+        elif self._child is not None and not self._is_let_go:
+            self._child.kill()  # nobody can talk to it any more
+
+    def _send(self, message: list[Any]) -> None:
+        packed = msgpack.packb(message, unicode_errors="surrogatepass")
+        assert isinstance(packed, bytes)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(packed)
+
+    def _end_loading(self, kind: str, content: bytes) -> None:
+        try:
+            outcome = unpack(content)
+        except Exception as error:  # a spec may hold anything, as its metadata
+            self._loaded.set_exception(PolicyFailed(f"the policy's spec cannot leave its process: {error}"))
+            return
+        if kind == "ready":
+            self._is_serving = True
+            self._loaded.set_result(outcome)
+        else:
+            self._loaded.set_exception(read_error(outcome))
+
+    # Batches
+
+    def _write_task(self, task: Task) -> list[Any]:
+        packed = Packed(task.observation)
+        slot = None
+        if packed.size:
+            slot, memory = self._observations.take(packed.size)
+            packed.write_arrays(memory)
+        return [task.session, task.batch_size, packed.data, None if slot is None else list(slot)]
+
+    def _take_answers(self, number: int, answers: list[list[Any]], released: list[int], broken: str) -> None:
+        self._observations.give_back(released)
+        _, on_done = self._calls.pop(number)
+        outcomes = [self._read_outcome(*answer) for answer in answers]
+        if broken:
+            self._tell_broken(broken)
+        on_done(outcomes)
+
+    def _read_outcome(self, times: list[Any] | None, data: bytes, slot: list[int] | None) -> Outcome:
+        try:
+            if times is None:
+                error = read_error(unpack(data))
+                return error if isinstance(error, PolicyserveError) else PolicyFailed(str(error))
+            memory = None if slot is None else self._actions.view(Slot(*slot))
+            actions, extras = unpack(data, memory)
+        except Exception as error:  # extras are a stranger's
+            return PolicyFailed(f"the answer cannot leave the policy's process: {error}")
+        started_at, ended_at, has_state = times
+        return Answered(ActionChunk(actions, STATE_ELSEWHERE if has_state else None, extras), started_at, ended_at)
+
+    # The end
+
+    def _note_exit_from_thread(self, code: int) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._note_exit, code)
+        except RuntimeError:
+            log.debug("the policy's process ended after the server")
+
+    def _note_exit(self, code: int) -> None:
+        assert self._child is not None
+        self._exit_code = code
+        self._fate = f"its process {self._child.number} {describe_exit(code)}"
+        if self._is_serving:
+            self._tell_broken(self._fate)
+        if self._is_cut:
+            self._end()
+        else:  # what it answered before its end is still being read
+            self._loop.call_later(_CUT_S, self._end)
+
+    def _end(self) -> None:
+        if self._ended.done():
+            return
+        if self._transport is not None:
+            self._transport.close()
+        if not self._loaded.done():
+            self._loaded.set_exception(PolicyFailed(f"the policy was not loaded: {self._fate}"))
+        calls, self._calls = self._calls, {}
+        for count, on_done in calls.values():
+            told = f"the policy was lost at this request: {self._fate}; what it remembered of this session is gone"
+            on_done([PolicyLost(told)] * count)
+        self._let_go_of_memory()
+
+    def _let_go_of_memory(self) -> None:
+        self._observations.close()
+        self._actions.close()
+        self._ended.set_result(None)
+
+    def _tell_broken(self, reason: str) -> None:
+        if self.on_broken is not None and not self._is_let_go:
+            self.on_broken(reason)

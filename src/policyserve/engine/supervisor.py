@@ -1,0 +1,150 @@
+"""A runner that is replaced when it breaks or hangs: with pauses that grow, while sessions stay and requests wait.
+
+What a policy remembered of its sessions goes with its runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable, Sequence
+
+from policyserve.core.errors import PolicyFailed
+from policyserve.core.session import Outcome
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import OnStage, Task
+from policyserve.engine.runner import OnDone, Runner
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.1  # before the first replacement; each further one waits twice as long
+_LONGEST_PAUSE_S = 30.0
+_GOOD_S = 60.0  # a runner that lived so long starts the count anew
+_TELL_S = 1.0  # of waiting for what was abandoned, before it is told
+
+
+class Supervisor:
+    """Runs a policy in one runner after another; each comes from `make`.
+
+    max_abandoned: how many runners that were let go may still be there when the next one starts. name: for the log.
+    stage: what is being done while it cannot answer, empty while it can; on_down and on_up are told of the changes.
+    """
+
+    def __init__(self, make: Callable[[], Runner], max_abandoned: int, name: str = "the policy") -> None:
+        self.stage = "starting"
+        self.on_down: Callable[[], None] = _nothing
+        self.on_up: Callable[[], None] = _nothing
+        # The runner's own method, and no method that calls it: an inline policy's every call goes through it.
+        self.infer_now: Callable[[Task], Outcome | None] = _not_now
+        self._make = make
+        self._max_abandoned = max_abandoned
+        self._name = name
+        self._runner: Runner | None = None
+        self._spec: PolicySpec | None = None
+        self._abandoned: list[asyncio.Future[None]] = []
+        self._failures = 0  # in a row
+        self._up_at = 0.0
+        self._lost_early = ""  # why the runner broke between its start and its being taken up
+        self._restarting: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def start(self, on_stage: OnStage) -> PolicySpec:
+        """Load the policy in a first runner; raises what loading raised."""
+        self._spec = await self._start_runner(on_stage)
+        self._take_up()
+        return self._spec
+
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        """Have the runner answer a batch; only while it is up."""
+        assert self._runner is not None
+        self._runner.infer(batch, on_done)
+
+    def forget(self, session: Hashable) -> None:
+        """Drop a session's policy state."""
+        if self._runner is not None:
+            self._runner.forget(session)
+
+    def replace(self, reason: str) -> None:
+        """Let go of the runner, which is broken or hangs, and start another."""
+        if self.stage or self._is_closed:
+            self._lost_early = reason
+            return
+        assert self._runner is not None
+        self._failures = 1 if time.monotonic() - self._up_at > _GOOD_S else self._failures + 1
+        self.stage = "restarting the policy"
+        self.infer_now = _not_now
+        log.error("%s is replaced, and what it remembered of its sessions is gone: %s", self._name, reason)
+        self._abandoned.append(self._runner.abandon())
+        self.on_down()
+        self._restarting = asyncio.get_running_loop().create_task(self._restart())
+
+    async def close(self, timeout_s: float) -> None:
+        """Close the policy; gives up waiting for it after timeout_s."""
+        self._is_closed = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
+        if self._runner is not None:
+            await self._runner.close(timeout_s)
+
+    async def _start_runner(self, on_stage: OnStage) -> PolicySpec:
+        runner = self._runner = self._make()
+        runner.on_broken = self.replace
+        self._lost_early = ""
+        return await runner.start(on_stage)
+
+    def _take_up(self) -> None:
+        assert self._runner is not None
+        self.infer_now = self._runner.infer_now
+        self._up_at = time.monotonic()
+        self.stage = ""
+        self.on_up()
+        if self._lost_early:
+            self.replace(self._lost_early)
+
+    async def _restart(self) -> None:
+        lost_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S))
+            await self._until_gone()
+            if await self._has_started():
+                break
+            self._failures += 1
+        log.warning("%s is back after %.1f s", self._name, time.monotonic() - lost_at)
+        self._take_up()
+
+    async def _has_started(self) -> bool:
+        try:
+            spec = await self._start_runner(lambda stage: log.debug("%s: %s", self._name, stage))
+            if spec != self._spec:
+                raise PolicyFailed("it came back with another spec than its sessions were told; restart the server")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a stranger's loader: even sys.exit() must not end the server
+            log.error("%s could not be replaced: %s: %s", self._name, type(error).__name__, error)
+            if self._runner is not None:
+                self._abandoned.append(self._runner.abandon())
+            return False
+        return True
+
+    async def _until_gone(self) -> None:
+        """Wait until few enough of the runners that were let go are still there."""
+        patience_s: float | None = _TELL_S
+        while len(left := [one for one in self._abandoned if not one.done()]) >= self._max_abandoned:
+            done, _ = await asyncio.wait(left, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                patience_s = None
+                told = (
+                    "%s stays down until one of its %d calls that hang returns; restart the server, and have a look at "
+                )
+                log.error(told + "--isolate process, where a policy that hangs is killed", self._name, len(left))
+        self._abandoned = left
+
+
+def _nothing() -> None:
+    """For a supervisor that nobody listens to."""
+
+
+def _not_now(_task: Task) -> None:
+    """While there is no policy to ask."""

@@ -1,0 +1,154 @@
+"""A policy's own process: it loads the policy that a recipe names, and answers batches until its server is gone.
+
+Its life is the server's: a terminal's Ctrl-C and a service manager's SIGTERM are the server's to answer. Everything
+runs in the main thread, as in a program of the policy author's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from policyserve.core.errors import PolicyFailed, PolicyserveError
+from policyserve.core.policy import ActionChunk
+from policyserve.core.session import Answered, Outcome
+from policyserve.engine.answering import Answering, Task, warm_up
+from policyserve.engine.arena import Arena, ArenaReader, Slot
+from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.faults import write_error
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_READ_SIZE = 1 << 16
+
+
+def main(server: int, channel: int, observations: int, actions: int) -> None:
+    """Work until the server closes the channel. server: its process id; the others: file descriptors."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _end_with(server)
+    with socket.socket(fileno=channel) as connection:
+        Worker(connection, ArenaReader(observations), Arena(actions)).run()
+
+
+class Worker:
+    """The policy's end of the channel."""
+
+    def __init__(self, channel: socket.socket, observations: ArenaReader, actions: Arena) -> None:
+        self._channel = channel
+        self._observations = observations
+        self._actions = actions
+        self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+
+    def run(self) -> None:
+        """Load, answer until told to close or until the server is gone, and close the policy."""
+        answering = self._load()
+        if answering is None:
+            return
+        while (message := self._receive()) is not None and message[0] != "close":
+            if message[0] == "infer":
+                self._infer(answering, *message[1:])
+            else:
+                answering.forget(message[1])
+        try:
+            answering.policy.close()
+        except Exception:  # a stranger's close: the process ends all the same
+            log.exception("policy %s failed to close", answering.policy.spec.name)
+
+    def _load(self) -> Answering | None:
+        message = self._receive()
+        if message is None:
+            return None
+        _, log_level, recipe = message
+        logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
+        logging.getLogger("policyserve").setLevel(log_level)
+        try:
+            policy = unpack(recipe, trusted=True)(self._tell_stage)
+            warm_up(policy, self._tell_stage)
+            spec = Packed(policy.spec).data
+        except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
+            self._send(["failed", Packed(write_error(error)).data])
+            return None
+        self._send(["ready", spec])
+        return Answering(policy)
+
+    def _tell_stage(self, stage: str) -> None:
+        self._send(["stage", str(stage)])
+
+    def _infer(self, answering: Answering, number: int, packed_tasks: Sequence[Any], released: list[int]) -> None:
+        self._actions.give_back(released)
+        answers = self._answer(answering, packed_tasks)
+        # Only now: what _answer() held of the observations is gone, unless the policy keeps it.
+        self._send(["answers", number, answers, self._observations.take_released(), answering.broken])
+
+    def _answer(self, answering: Answering, packed_tasks: Sequence[Any]) -> list[Any]:
+        outcomes = answering.answer([self._read_task(*packed) for packed in packed_tasks])
+        return [self._write_outcome(outcome) for outcome in outcomes]
+
+    def _read_task(self, session: Any, batch_size: int | None, data: bytes, slot: list[int] | None) -> Task:
+        memory = None if slot is None else self._observations.view(Slot(*slot))
+        return Task(session, unpack(data, memory), batch_size)
+
+    def _write_outcome(self, outcome: Outcome) -> list[Any]:
+        if isinstance(outcome, PolicyserveError):
+            return [None, Packed(write_error(outcome)).data, None]
+        try:
+            return self._write_answer(outcome)
+        except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
+            failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
+            return [None, Packed(write_error(failed)).data, None]
+
+    def _write_answer(self, outcome: Answered) -> list[Any]:
+        chunk: ActionChunk = outcome.chunk
+        packed = Packed([chunk.actions, chunk.extras])
+        slot = None
+        if packed.size:
+            slot, memory = self._actions.take(packed.size)
+            packed.write_arrays(memory)
+        times = [outcome.started_at, outcome.ended_at, chunk.state is not None]
+        return [times, packed.data, None if slot is None else list(slot)]
+
+    def _receive(self) -> Any:
+        """The server's next message; None if it is gone."""
+        while True:
+            for message in self._unpacker:
+                return message
+            data = self._channel.recv(_READ_SIZE)
+            if not data:
+                return None
+            self._unpacker.feed(data)
+
+    def _send(self, message: list[Any]) -> None:
+        packed = msgpack.packb(message, unicode_errors="surrogatepass")
+        assert isinstance(packed, bytes)
+        try:
+            self._channel.sendall(packed)
+        except OSError:
+            sys.exit(1)  # the server is gone
+
+
+def _end_with(server: int) -> None:
+    """Have this process end when the server does, even in a policy that never returns."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            sys.exit(1)  # it ended before that
+    else:
+        threading.Thread(target=_watch, args=(server,), daemon=True).start()
+
+
+def _watch(server: int) -> None:
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(1)

@@ -1,0 +1,123 @@
+"""API keys: text in, the name of a caller's key out.
+
+    robot-7: 0f4be1d2a9c34c1e8f7a     a key with a name, for the log
+    6f2c9e0b7d1a4c5e9b3d              a key without one: the log calls it "key 2", by its line
+
+A key is kept as its SHA-256 digest and compared with every key in constant time, whichever it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+
+from policyserve.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "POLICYSERVE_API_KEY"
+SHORTEST = 16  # characters: 64 bits, if it is random hex
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_KEY = re.compile(r"[!-+\--9;-~]+")  # printable ASCII; no space, comma or colon: they separate
+
+
+class ApiKeys:
+    """A set of named keys; an empty one lets everybody in."""
+
+    def __init__(self, digests: Mapping[str, bytes]) -> None:
+        self._digests = dict(digests)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def __repr__(self) -> str:
+        return f"ApiKeys({', '.join(self._digests) or 'none'})"
+
+    def plus(self, other: ApiKeys) -> ApiKeys:
+        """The keys of both; raises ConfigError if two have one name."""
+        twice = sorted(self._digests.keys() & other._digests.keys())
+        if twice:
+            raise ConfigError(f"two API keys are named {twice[0]!r}, one in {VARIABLE} and one in the file")
+        return ApiKeys({**self._digests, **other._digests})
+
+    def name_of(self, authorization: str) -> str | None:
+        """The name of the key in an `Authorization` header's value; None if it is none of ours.
+
+        Takes `Api-Key KEY` (openpi's client), `Bearer KEY`, and `Basic` with the key as the password, which is what
+        WebSocket clients make of ws://anything:KEY@host.
+        """
+        sent = sha256(_key_in(authorization)).digest()
+        found = None
+        for name, digest in self._digests.items():
+            if compare_digest(digest, sent):
+                found = name
+        return found
+
+
+def load(path: str | None, variable: str | None) -> ApiKeys:
+    """The keys of a file and of the environment's POLICYSERVE_API_KEY; raises ConfigError, which quotes no key."""
+    keys = read_variable(variable, VARIABLE) if variable else ApiKeys({})
+    if path is None:
+        return keys
+    try:
+        text = Path(path).read_text()
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"api_key_file: {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"api_key_file: expected a text file, got {path}") from None  # its text may hold a key
+    if mode & 0o077:
+        log.warning("%s can be read by others on this machine: chmod 600 %s", path, path)
+    return keys.plus(read_file(text, path))
+
+
+def read_file(text: str, path: str) -> ApiKeys:
+    """Read `name: key` or `key` per line; empty lines and what follows a # at a line's start are skipped."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    keys = _read(((number, line) for number, line in lines if line and not line.startswith("#")), f"{path}, line")
+    if not keys:
+        raise ConfigError(f"{path}: expected one `name: key` per line, got no key")
+    return keys
+
+
+def read_variable(text: str, name: str) -> ApiKeys:
+    """Read `name:key,name2:key2`, or one key."""
+    return _read(enumerate((part.strip() for part in text.split(",")), start=1), f"{name}, key")
+
+
+def _read(entries: Iterable[tuple[int, str]], where: str) -> ApiKeys:
+    """Never quotes an entry in an error: it may be a key."""
+    digests: dict[str, bytes] = {}
+    for number, entry in entries:
+        name, colon, key = entry.partition(":")
+        name, key = (name.strip(), key.strip()) if colon else (f"key {number}", entry)
+        if colon and not _NAME.fullmatch(name):
+            raise ConfigError(f"{where} {number}: expected a name of letters, digits and . _ - before the colon")
+        if not _KEY.fullmatch(key):
+            raise ConfigError(f"{where} {number}: expected a key of ASCII characters without space, comma or colon")
+        if len(key) < SHORTEST:
+            what = f"expected a key of {SHORTEST} characters or more, got {len(key)}"
+            raise ConfigError(f"{where} {number}: {what}; `openssl rand -hex 24` makes a good one")
+        digest = sha256(key.encode()).digest()
+        if name in digests or digest in digests.values():
+            raise ConfigError(f"{where} {number}: the same {'name' if name in digests else 'key'} twice")
+        digests[name] = digest
+    return ApiKeys(digests)
+
+
+def _key_in(authorization: str) -> bytes:
+    scheme, _, rest = authorization.strip().partition(" ")
+    rest = rest.strip()
+    if scheme.lower() in ("api-key", "bearer"):
+        return rest.encode("utf-8", "replace")
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(rest, validate=True).partition(b":")[2]
+        except ValueError:  # a stranger's bytes
+            return b""
+    return b""

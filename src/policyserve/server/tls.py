@@ -1,0 +1,124 @@
+"""TLS: certificates, loaded before the server listens and again on a signal, and the handshake of one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Protocol, cast
+
+from policyserve.core.errors import ConfigError
+
+_REASONS = {
+    "HTTP_REQUEST": "the client speaks plain HTTP; it needs wss:// or https://",
+    "WRONG_VERSION_NUMBER": "the client speaks no TLS; it needs wss:// or https://",
+    "UNSUPPORTED_PROTOCOL": "the client's TLS is older than 1.2",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust this certificate; give it the CA's",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not trust this certificate; give it the CA's",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not take this certificate; is it made for this host's name?",
+}  # fmt: skip
+
+
+class Stranger(Protocol):
+    """A connection before it has a session, as the server keeps it."""
+
+    number: int
+    address: str  # IP, empty on a Unix socket
+    peer: str  # the same with the port, for the log
+
+    def abort(self) -> None: ...
+
+
+class Host(Protocol):
+    """What a door needs of its server."""
+
+    def meet(self, connection: Stranger) -> None: ...
+    def part(self, connection: Stranger) -> None: ...
+    def note(self, level: int, kind: str, address: str, text: str, *args: object) -> None: ...
+
+
+class Door(asyncio.Protocol):
+    """A connection that shakes hands by TLS, and is then `inside`'s.
+
+    asyncio's own TLS servers neither tell why a handshake failed nor know of those that are under way, which must be
+    bounded and end with the server. So a connection comes in plain, and its socket is taken over by another transport.
+    """
+
+    def __init__(self, host: Host, inside: Stranger, context: ssl.SSLContext, timeout_s: float) -> None:
+        self.number = inside.number
+        self.address, self.peer = "", "local"
+        self._host = host
+        self._inside = cast(asyncio.BaseProtocol, inside)
+        self._context = context
+        self._timeout_s = timeout_s
+        self._shaking: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        name = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            self.address, self.peer = name[0], f"{name[0]}:{name[1]}"
+        connected = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        connected.setblocking(False)
+        cast(asyncio.Transport, transport).abort()  # it has read nothing yet
+        self._shaking = asyncio.get_running_loop().create_task(self._shake_hands(connected))
+        self._host.meet(self)
+
+    def abort(self) -> None:
+        """End the handshake."""
+        if self._shaking is not None:
+            self._shaking.cancel()
+
+    async def _shake_hands(self, connected: socket.socket) -> None:
+        connect = asyncio.get_running_loop().connect_accepted_socket
+        try:
+            await connect(lambda: self._inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
+        except OSError as error:  # a stranger's bytes, or silence
+            self._host.part(self)
+            text = "a TLS handshake failed peer=%s: %s"
+            self._host.note(logging.WARNING, "tls", self.address, text, self.peer, explain(error))
+
+
+def load(cert: str, key: str) -> ssl.SSLContext:
+    """A server's context, TLS 1.2 or newer; raises ConfigError in one line if the files are not a pair.
+
+    cert: a PEM file, the server's own certificate first, then those between it and the CA. key: its private key, PEM,
+    without a passphrase.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_chain(context, cert, key)
+    return context
+
+
+def explain(error: OSError) -> str:
+    """What a failed handshake, or a refused certificate, means."""
+    reason = getattr(error, "reason", None) or str(error) or "the peer went away"
+    return _REASONS.get(reason, reason)
+
+
+def reload(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Have `context` use the files as they are now, for new connections; raises ConfigError and changes nothing."""
+    load(cert, key)  # first into another: a wrong pair would leave the context with half of it
+    _load_chain(context, cert, key)
+
+
+def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
+    for name, path in (("tls_cert", cert), ("tls_key", key)):
+        try:
+            if b"-----BEGIN" not in Path(path).read_bytes():
+                raise ConfigError(f"{name}: expected a PEM file, which has a line -----BEGIN …, got {path}")
+        except OSError as error:
+            raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from error
+    try:
+        context.load_cert_chain(cert, key, password=_refuse_passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"tls_key: {key} is not the key of the certificate in {cert}") from error
+        raise ConfigError(f"tls_cert, tls_key: {cert} and {key} are no certificate and key: {error}") from error
+
+
+def _refuse_passphrase() -> str:
+    raise ConfigError("tls_key: expected a key without a passphrase, got an encrypted one; `openssl pkey` decrypts it")

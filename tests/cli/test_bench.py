@@ -1,0 +1,340 @@
+"""`policyserve bench` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from policyserve.cli import main
+from policyserve.policies.fakes import EchoPolicy, demo_image
+from tests.cli.serving import POLICYSERVE, ROOT, run
+from tests.server.live import serving
+
+SHORT = ("--duration-s", "0.2", "--warmup-s", "0.05")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server of ours that takes {"image": (64, 64, 3), "state": (any,)} and answers (14,)."""
+    with serving(demo_image()) as server:
+        yield f"ws://127.0.0.1:{server.port}"
+
+
+def bench(*argv: str) -> None:
+    main(["bench", *argv, *(() if "--duration-s" in argv else SHORT)])
+
+
+def quantile_row(table: str, name: str) -> list[float]:
+    """The four figures of a row."""
+    found = re.search(rf"^ *{re.escape(name)} +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)", table, re.MULTILINE)
+    assert found, table
+    return [float(figure) for figure in found.groups()]
+
+
+def test_a_preset_is_started_driven_and_ended() -> None:
+    done = run(*POLICYSERVE, "bench", "cartpole_ppo", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith("cartpole_ppo   openpi, auto (16 bytes), 1 client, closed loop\n")
+    for part in ("round trip", "client", "network", "server", "queue", "infer"):
+        p50, p90, p99, most = quantile_row(done.stdout, part)
+        assert p50 <= p90 <= p99 <= most
+    assert re.search(r"^answers +\d+ per second \(\d+ in 0\.2 s\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^errors +none$", done.stdout, re.MULTILINE)
+
+
+def test_flags_behind_two_dashes_are_the_servers() -> None:
+    done = run(*POLICYSERVE, "bench", "cartpole_ppo", *SHORT, "--", "--checkpoint-dir", "nowhere")
+    assert done.returncode == 1
+    assert "the server of cartpole_ppo did not start: " in done.stderr
+    assert "checkpoint directory not found: nowhere" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl"])
+@pytest.mark.parametrize("clients", ["1", "3"])
+def test_every_dialect_is_spoken_by_one_client_and_by_many(
+    url: str, dialect: str, clients: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench(url, "--dialect", dialect, "--clients", clients)
+    table = capsys.readouterr().out
+    assert f"{dialect}, auto (12.3 kB), {clients} client" in table
+    assert quantile_row(table, "server + infer" if dialect == "vibe_rl" else "infer")[0] > 0
+
+
+def test_a_path_that_names_a_dialect_is_believed(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench(f"{url}/wall_x")
+    assert "wall_x, auto" in capsys.readouterr().out
+
+
+def test_an_open_loop_says_how_late_requests_were(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench(url, "--rate-hz", "50", "--clients", "2", "--duration-s", "0.4")
+    table = capsys.readouterr().out
+    assert "2 clients, 50 requests per second each" in table
+    assert quantile_row(table, "late")[0] <= quantile_row(table, "round trip")[3]
+    found = re.search(r"\((\d+) in", table)
+    assert found
+    assert int(found.group(1)) <= 2 * 50 * 0.4 + 2
+
+
+def test_raw_clients_measure_the_server_alone(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench(url, "--raw", "--clients", "2")
+    table = capsys.readouterr().out
+    assert "2 clients, raw, closed loop" in table
+    assert quantile_row(table, "network + server")[0] > 0
+
+
+def test_two_servers_in_turns_and_their_ratios(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    bench(url, "--against", f"{url}/vibe_rl", "--slices", "4", "--json", str(file))
+    told = capsys.readouterr().out
+    assert f"{url} / {url}/vibe_rl: median of 4 pairs of slices (quartiles)" in told
+    figures = json.loads(file.read_text())
+    assert [server["dialect"] for server in figures["servers"]] == ["openpi", "vibe_rl"]
+    for name in ("round trip p50", "round trip p99", "answers per second"):
+        ratio = figures["ratios"][name]
+        assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+        assert ratio["count"] == 4
+        assert f"{name:<20}{ratio['median']:6.3f}" in told
+
+
+def test_all_figures_are_in_the_file(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    bench(url, "--json", str(file))
+    (server,) = json.loads(file.read_text())["servers"]
+    assert server["answers"] > 0
+    assert server["actions_per_second"] == pytest.approx(server["answers"] / server["seconds"])
+    assert set(server["ms"]) == {"round trip", "client", "network", "server", "queue", "infer"}
+    assert server["errors"] == {}
+    assert f"{server['answers']} in" in capsys.readouterr().out
+
+
+def test_a_sweep_ends_with_the_number_that_holds(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    bench(url, "--sweep", "--rate-hz", "1", "--max-clients", "3", "--duration-s", "0.3", "--json", str(file))
+    told = capsys.readouterr().out
+    assert re.findall(r"^ +(\d) clients   p99 [\d.]+ ms.*holds$", told, re.MULTILINE) == ["1", "2", "3"]
+    assert "3 clients hold 1 requests per second each: p99 within 1000 ms" in told
+    assert [step["clients"] for step in json.loads(file.read_text())["sweep"]] == [1, 2, 3]
+
+
+def test_a_sweep_that_no_client_holds_says_0(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench(url, "--sweep", "--rate-hz", "100000", "--clients", "2", "--duration-s", "0.05")
+    told = capsys.readouterr().out
+    assert told.count("too many") == 2
+    assert "0 clients hold" in told
+
+
+@pytest.mark.parametrize("mode", [(), ("--against", "again"), ("--sweep", "--rate-hz", "2", "--max-clients", "2")])
+def test_a_picture_is_drawn(
+    mode: tuple[str, ...], url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "out.png"
+    flags = [url if flag == "again" else flag for flag in mode]
+    bench(url, *flags, "--duration-s", "0.3", "--plot", str(file))
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_matplotlib_names_the_extra(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit) as exit_request:
+        bench(url, "--plot", "out.png")
+    assert exit_request.value.code == 2
+    assert "matplotlib is not installed; run: pip install 'policyserve[bench]'" in capfd.readouterr().err
+
+
+def test_ctrl_c_prints_what_was_measured_so_far(url: str) -> None:
+    command = [*POLICYSERVE, "bench", url, "--duration-s", "60", "--warmup-s", "0", "--clients", "2"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    with serving(EchoPolicy()) as echo:
+        command[4] = f"ws://127.0.0.1:{echo.port}"
+        process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe, env=environment)
+        while echo.call(lambda: echo.server.stats.requests if echo.server else 0) < 50:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)  # the server tells nobody
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert "stopped before 60 s" in out
+    assert quantile_row(out, "round trip")[0] > 0
+
+
+WRONG: dict[str, tuple[list[str], int, str]] = {
+    "no target": ([], 2, "required"),
+    "a target that is none": (["cartpole_pp"], 2, "got 'cartpole_pp' (did you mean cartpole_ppo?)"),
+    "a host without ws": (["localhost:8000"], 2, "did you mean ws://localhost:8000?"),
+    "another scheme": (["http://localhost:8000"], 2, "url: expected ws://host:port"),
+    "a module that is not there": (["nowhere:policy"], 1, "there is no module 'nowhere'"),
+    "a dead port": (["ws://127.0.0.1:1"], 1, "cannot connect to ws://127.0.0.1:1"),
+    "no clients": (["ws://x:1", "--clients", "0"], 2, "--clients: expected 1 or more, got 0"),
+    "no time": (["ws://x:1", "--duration-s", "0"], 2, "--duration-s: expected more than 0, got 0"),
+    "no rate": (["ws://x:1", "--rate-hz", "0"], 2, "--rate-hz: expected more than 0, got 0"),
+    "an unknown payload": (["ws://x:1", "--payload", "cartpol"], 2, "got 'cartpol' (did you mean 'cartpole'?)"),
+    "an unknown dialect": (["ws://x:1", "--dialect", "opnpi"], 2, "got 'opnpi' (did you mean 'openpi'?)"),
+    "a sweep without a rate": (["ws://x:1", "--sweep"], 2, "--sweep needs --rate-hz"),
+    "a sweep of two": (
+        ["ws://x:1", "--sweep", "--rate-hz", "1", "--against", "ws://x:2"],
+        2,
+        "--sweep needs one server",
+    ),
+    "a raw open loop": (["ws://x:1", "--raw", "--rate-hz", "1"], 2, "--raw is a closed loop"),
+    "a file that is not there": (["ws://x:1", "--payload", "nowhere.json"], 2, "there is no file nowhere.json"),
+    "a directory that is not there": (["ws://x:1", "--json", "no/where.json"], 2, "--json: there is no directory"),
+    "a picture of no kind": (["ws://x:1", "--plot", "out.txt"], 2, "expected a file that ends in .png"),
+    "a misspelt flag": (["ws://x:1", "--client", "3"], 2, "--clients"),
+}
+
+
+def complaint(argv: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    """The exit code and the one line of a command that cannot work."""
+    with pytest.raises(SystemExit) as exit_request:
+        main(["bench", *argv])
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1, err
+    assert err.startswith("policyserve bench: ")
+    assert out == ""
+    return exit_request.value.code, err
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_one_line(mistake: str, capfd: pytest.CaptureFixture[str]) -> None:
+    argv, code, said = WRONG[mistake]
+    found, line = complaint(argv, capfd)
+    assert said in line
+    assert found == code
+
+
+def test_a_file_that_is_no_json_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "broken.json"
+    file.write_text('{"obs": ')
+    code, line = complaint(["ws://x:1", "--payload", str(file)], capfd)
+    assert (code, "broken.json is not JSON" in line) == (2, True)
+
+
+def test_a_payload_that_is_refused_shows_the_refusal_and_its_key(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for dialect in ("openpi", "vibe_rl"):
+        code, line = complaint([url, "--payload", "cartpole", "--dialect", dialect], capfd)
+        assert code == 1
+        assert "refuses the payload: " in line
+        assert "image: expected uint8 image HWC, 64 x 64" in line
+
+
+@contextmanager
+def web_server() -> Iterator[str]:
+    """An HTTP server that knows no WebSocket."""
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[str]:
+    """A WebSocket server that is none of ours."""
+    with serve(handle, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def close(connection: ServerConnection) -> None:
+    connection.close(4001, "members only")
+
+
+def greet_and_wait(connection: ServerConnection) -> None:
+    connection.send(bytes(msgpack.packb({}) or b""))
+    for _ in connection:
+        pass
+
+
+def echo(connection: ServerConnection) -> None:
+    for message in connection:
+        connection.send(message)
+
+
+def talk(connection: ServerConnection) -> None:
+    connection.send(b"\xc1 this is no MessagePack")
+    echo(connection)
+
+
+FOREIGN: dict[str, tuple[Callable[[ServerConnection], None], list[str], str]] = {
+    "it closes": (close, [], "members only"),
+    "it never answers": (greet_and_wait, ["--payload", "cartpole", "--timeout-s", "0.3"], "no answer from ws://"),
+    "it tells no spec": (greet_and_wait, [], "does not tell what it takes: name a --payload"),
+    "it echoes": (echo, ["--dialect", "vibe_rl", "--payload", "cartpole"], "expected an action"),
+    "it says something else": (talk, [], "greets as no policy server does"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_stranger_behind_the_port_is_one_line(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    handle, flags, said = FOREIGN[kind]
+    with websocket_server(handle) as url:
+        code, line = complaint([url, *flags], capfd)
+    assert said in line
+    assert code in (1, 2)
+
+
+def test_a_web_server_and_a_silent_port_are_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with web_server() as url:
+        code, line = complaint([url], capfd)
+        assert (code, "cannot connect to ws://" in line) == (1, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, line = complaint([f"ws://127.0.0.1:{taken.getsockname()[1]}", "--timeout-s", "0.3"], capfd)
+        assert (code, "no handshake with ws://" in line) == (1, True)
+
+
+def test_the_help_says_what_every_flag_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_request:
+        main(["bench", "--help"])
+    assert exit_request.value.code == 0
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for words in (
+        "usage: policyserve bench [-h] [OPTIONS] TARGET",
+        "--against",
+        "both are driven in turns",
+        "--payload STR What to send: cartpole, libero (two 224x224 images), aloha",
+        '"shape": [64, 64, 3], "dtype": "uint8"',
+        "--rate-hz {None}|FLOAT Requests per second of each client, due at fixed times",
+        "--sweep, --no-sweep Find the largest number of clients",
+        "--json {None}|PATH",
+        "--plot {None}|PATH",
+    ):
+        assert words in told

@@ -1,0 +1,97 @@
+"""Values on their way between two processes (test_runners has them cross for real)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
+from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.recipe import Recipe
+from policyserve.policies.vibe_rl import TrainConfig
+from policyserve.policies.wall_x import ModelConfig, Options, wall_x_spec
+
+
+def cross(value: Any, *, trusted: bool = False) -> Any:
+    packed = Packed(value)
+    memory = np.zeros(packed.size, np.uint8)
+    packed.write_arrays(memory)
+    return unpack(packed.data, memory, trusted=trusted)
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, 2048, 2049, 100_000])
+def test_arrays_of_any_size_come_out_writable_aligned_and_equal(size: int) -> None:
+    sent = {"a": np.arange(size, dtype=np.float64), "b": np.arange(size, dtype=np.uint8), "c": [np.ones(size, bool)]}
+    got = cross(sent)
+    for key in ("a", "b"):
+        np.testing.assert_array_equal(got[key], sent[key])
+        assert got[key].dtype == sent[key].dtype
+        assert got[key].flags.writeable
+        assert got[key].flags.aligned
+    np.testing.assert_array_equal(got["c"][0], sent["c"][0])
+
+
+def test_large_arrays_are_not_in_the_message() -> None:
+    packed = Packed({"image": np.zeros((480, 640, 3), np.uint8), "state": np.zeros(8)})
+    assert len(packed.data) < 300
+    assert 480 * 640 * 3 <= packed.size < 480 * 640 * 3 + 128
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(1, (2, [3])), Path("/some/where"), {1: "a", "b": b"c"}, np.float32(0.5), np.str_("x"), -(2**63), 2**64 - 1, None],
+    ids=repr,
+)
+def test_every_type_comes_out_as_it_went_in(value: Any) -> None:
+    got = cross(value)
+    assert type(got) is type(value)
+    assert got == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, object(), np.array([object()]), np.zeros(2, [("a", "f4")]), 2**64, lambda: None],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_cannot_cross_is_an_error_here(value: Any) -> None:
+    with pytest.raises((TypeError, OverflowError, ValueError)):
+        Packed({"deep": [value]})
+
+
+def test_specs_come_out_equal_an_adapters_own_among_them() -> None:
+    spec = PolicySpec(
+        "all",
+        {
+            "a": ArraySpec((None, 3), "uint8"),
+            "images": {"b": ImageSpec(height=3, layouts=("HWC", "CHW"))},
+            "c": TextSpec(),
+        },
+        ArraySpec((7,)),
+        horizon=5,
+        metadata={"rates": (1, 2), "mean": np.arange(3.0), "nested": {"x": [1.5, None]}},
+    )
+    assert repr(cross(spec)) == repr(spec)
+    for other in (replace(spec, observation={"d": TextListSpec()}, metadata={}), wall_x_spec(ModelConfig())):
+        assert cross(other) == other
+
+
+def test_a_recipe_brings_the_flags_of_presets_and_models() -> None:
+    recipe = Recipe("a:b", {"flags": TrainConfig(), "model": ModelConfig(), "options": Options(), "path": Path("x")})
+    assert cross(recipe, trusted=True) == recipe
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """No spec."""
+
+    x: int = 1
+
+
+def test_a_server_takes_specs_only() -> None:
+    assert cross(Stranger(2), trusted=True) == Stranger(2)
+    with pytest.raises(TypeError, match="Stranger cannot come from another process"):
+        cross(Stranger(2))

@@ -1,0 +1,306 @@
+"""Several runners of one policy: who gets what, and that no session notices."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.batcher import Batcher
+from policyserve.core.errors import ConfigError, Overloaded, PolicyLost
+from policyserve.core.policy import ActionChunk
+from policyserve.core.session import Answered, Outcome
+from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.replicas import Replicas
+from policyserve.engine.routing import Router
+from policyserve.engine.runner import OnDone, Task
+from policyserve.engine.scheduler import Scheduler
+from tests.engine.obedient import Obedient
+from tests.engine.running import PATIENCE_S, mark, recipe, task, value
+
+
+class HandRunner:
+    """Keeps its batch until the test ends it; an observation of "state" leaves state."""
+
+    def __init__(self) -> None:
+        self.running: list[Task] = []
+        self.forgotten: list[Hashable] = []
+        self._on_done: OnDone | None = None
+
+    def infer_now(self, task: Task) -> None:
+        return None
+
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        assert self._on_done is None
+        self.running, self._on_done = list(batch), on_done
+
+    def forget(self, session: Hashable) -> None:
+        self.forgotten.append(session)
+
+    def end(self, error: Any = None) -> None:
+        on_done, self._on_done = self._on_done, None
+        batch, self.running = self.running, []
+        assert on_done is not None
+        states = [one.session if one.observation == "state" else None for one in batch]
+        on_done([error or Answered(ActionChunk(np.zeros(1), state), 0.0, 0.0) for state in states])
+
+    @property
+    def asked(self) -> list[Any]:
+        return [one.observation for one in self.running]
+
+
+class Bench:
+    """A router over runners whose batches the test ends by hand."""
+
+    def __init__(self, count: int = 2, max_queue: int = 100) -> None:
+        self.runners = [HandRunner() for _ in range(count)]
+        self.schedulers = [Scheduler(runner, Batcher(4, max_queue), 1_000.0) for runner in self.runners]
+        self.router = Router(self.schedulers)
+        self.outcomes: list[tuple[Any, Outcome]] = []
+
+    def submit(self, session: Hashable, name: str) -> None:
+        self.router.submit(Task(session, name), time.monotonic(), lambda outcome: self.outcomes.append((name, outcome)))
+
+    def lose(self, place: int) -> None:
+        self.schedulers[place].hold()
+        self.router.vacate(self.schedulers[place])
+
+
+def run(talk: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(talk(), PATIENCE_S)
+
+    asyncio.run(bounded())
+
+
+def test_a_request_goes_to_the_runner_that_has_fewest() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        for session in range(4):
+            bench.submit(session, str(session))
+        first, second = bench.runners
+        assert (first.asked, second.asked) == (["0"], ["1"])
+        first.end()
+        assert first.asked == ["2"]
+        second.end()
+        assert second.asked == ["3"]
+
+    run(talk)
+
+
+def test_one_sessions_requests_stay_in_order_at_one_runner() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        for name in "abc":
+            bench.submit(1, name)
+        for name in "abc":
+            assert [runner.asked for runner in bench.runners] == [[name], []]
+            bench.runners[0].end()
+        assert [name for name, _ in bench.outcomes] == ["a", "b", "c"]
+        await bench.router.drained()
+
+    run(talk)
+
+
+def test_a_session_stays_where_its_state_is_and_moves_when_it_has_none() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        first, second = bench.runners
+        bench.submit(1, "state")
+        first.end()
+        bench.submit(2, "busy")
+        assert first.asked == ["busy"]
+        bench.submit(1, "no state any more")  # there is room elsewhere, but its state is here
+        assert second.asked == []
+        first.end()
+        assert first.asked == ["no state any more"]
+        first.end()
+        bench.submit(3, "busy")
+        bench.submit(1, "moves")
+        assert second.asked == ["moves"]
+
+    run(talk)
+
+
+def test_what_waits_at_a_lost_runner_goes_to_another_and_in_order() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        first, second = bench.runners
+        bench.submit(1, "state")
+        first.end()
+        for name in "abc":
+            bench.submit(1, name)
+        assert first.asked == ["a"]
+        bench.lose(0)
+        assert second.asked == ["b"]
+        first.end(PolicyLost("gone"))
+        assert isinstance(bench.outcomes[-1][1], PolicyLost)
+        second.end()
+        assert second.asked == ["c"]
+        bench.submit(2, "new")
+        second.end()
+        assert second.asked == ["new"]  # the lost one gets nothing
+
+    run(talk)
+
+
+def test_what_the_others_have_no_room_for_is_refused() -> None:
+    async def talk() -> None:
+        bench = Bench(max_queue=3)
+        bench.submit(1, "a")
+        bench.submit(2, "b")
+        for name in ("c", "d"):
+            bench.submit(1, name)
+        bench.submit(2, "e")
+        bench.lose(0)
+        refused = [name for name, outcome in bench.outcomes if isinstance(outcome, Overloaded)]
+        assert refused == ["d"]
+
+    run(talk)
+
+
+def test_without_any_runner_requests_wait_for_the_first_that_is_back() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        bench.lose(0)
+        bench.lose(1)
+        bench.submit(1, "a")
+        assert [runner.asked for runner in bench.runners] == [[], []]
+        for scheduler in bench.schedulers:
+            scheduler.resume()
+        assert sum(len(runner.asked) for runner in bench.runners) == 1
+
+    run(talk)
+
+
+def test_a_forgotten_session_is_forgotten_where_it_was() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        bench.submit(1, "a")
+        bench.submit(1, "b")
+        bench.router.forget(1)
+        bench.router.forget(2)
+        assert [runner.forgotten for runner in bench.runners] == [[1], []]
+        bench.runners[0].end()
+        assert bench.runners[0].asked == []
+
+    run(talk)
+
+
+# Real runners
+
+
+@pytest.mark.parametrize("is_isolated", [False, True], ids=["thread", "process"])
+def test_every_request_gets_its_own_answer_and_each_session_its_state(is_isolated: bool) -> None:
+    async def talk() -> None:
+        replicas = Replicas(recipe(), is_isolated=is_isolated, count=2)
+        stages: list[str] = []
+        await replicas.start(stages.append)
+        assert any("loading 1 more: warming up" in stage for stage in stages)
+        router = replicas.serve(lambda: Batcher(4, 10_000), 1_000.0)
+        seen: dict[tuple[int, int], float] = {}
+        for turn in range(30):
+            for session in range(10):
+                do = "count" if session % 2 else "echo"
+                key = (session, turn)
+                router.submit(
+                    task(session, turn + 100 * session, do),
+                    time.monotonic(),
+                    lambda outcome, key=key: seen.update({key: value(outcome)}),
+                )
+        await router.drained()
+        assert len(seen) == 300
+        for (session, turn), answer in seen.items():
+            assert answer == (turn + 1 if session % 2 else turn + 100 * session)
+        await replicas.close(5)
+
+    run(talk)
+
+
+def test_one_replica_dies_and_the_other_serves(tmp_path: Path) -> None:
+    async def talk() -> None:
+        replicas = Replicas(recipe(marks=tmp_path), is_isolated=True, count=2)
+        await replicas.start(lambda _: None)
+        router = replicas.serve(lambda: Batcher(4, 100), 1_000.0)
+
+        def ask(session: int, x: float, do: str) -> asyncio.Future[Outcome]:
+            done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            router.submit(task(session, x, do), time.monotonic(), done.set_result)
+            return done
+
+        dying = ask(1, signal.SIGKILL, "die")
+        assert value(await ask(2, 2.0, "echo")) == 2.0
+        assert isinstance(await dying, PolicyLost)
+        assert replicas.stage == ""  # one is there
+        assert value(await ask(1, 3.0, "echo")) == 3.0
+        await replicas.close(5)
+
+    run(talk)
+
+
+def test_replicas_work_at_the_same_time(tmp_path: Path) -> None:
+    async def talk() -> None:
+        replicas = Replicas(recipe(marks=tmp_path), is_isolated=False, count=2)
+        await replicas.start(lambda _: None)
+        router = replicas.serve(lambda: Batcher(1, 100), 1_000.0)
+        answers: list[float] = []
+        router.submit(task(1, 1.0, "wait"), time.monotonic(), lambda outcome: answers.append(value(outcome)))
+        await mark(tmp_path, "waiting")
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        router.submit(task(2, 2.0), time.monotonic(), done.set_result)
+        assert value(await done) == 2.0
+        assert answers == []
+        (tmp_path / "go").touch()
+        await router.drained()
+        assert answers == [1.0]
+        await replicas.close(5)
+
+    run(talk)
+
+
+# Settings
+
+
+def test_an_object_goes_to_one_runner_in_this_process() -> None:
+    ready = ReadyPolicy(Obedient())
+    with pytest.raises(
+        ConfigError, match=r"isolate: a policy object cannot move: .*Recipe\('package.module:function'\)"
+    ):
+        Replicas(ready, is_isolated=True, count=1)
+    with pytest.raises(ConfigError, match=r"replicas: one object is one policy: .*Recipe"):
+        Replicas(ready, is_isolated=False, count=2)
+
+
+@pytest.mark.parametrize("device", ["gpu1", "cuda", "cuda:x", "cuda:1", ""])
+def test_a_device_that_is_none_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
+    with pytest.raises(ConfigError, match=f"devices: .*{device}"):
+        Replicas(recipe(), is_isolated=True, count=1, devices=[device])
+
+
+def test_each_process_sees_its_own_device_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-abc")
+
+    async def talk() -> None:
+        devices = ["cuda:1", "cpu"]
+        replicas = Replicas(recipe("load_with_devices"), is_isolated=True, count=2, devices=devices)
+        await replicas.start(lambda _: None)
+        router = replicas.serve(lambda: Batcher(1, 100), 1_000.0)
+        seen: list[Any] = []
+        for session in range(2):
+            router.submit(
+                task(session),
+                time.monotonic(),
+                lambda one: seen.append(one.chunk.extras["devices"] if isinstance(one, Answered) else one),
+            )
+        await router.drained()
+        assert sorted(seen) == ["", "GPU-abc"]
+        await replicas.close(5)
+
+    run(talk)

@@ -1,0 +1,289 @@
+"""What every runner promises, whichever kind it is: one body of tests."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyLost
+from policyserve.core.session import Answered
+from policyserve.engine.recipe import Recipe
+from policyserve.engine.runner import Runner
+from tests.engine.obedient import SPEC
+from tests.engine.running import KINDS, PATIENCE_S, ask, infer, mark, recipe, task, value, with_runner
+
+
+class Kind:
+    """Makes runners of one kind."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def of(self, made: Recipe) -> Runner:
+        return KINDS[self.name](made)
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return Kind(request.param)
+
+
+# Life cycle
+
+
+def test_starting_tells_stages_and_gives_the_policys_spec(kind: Kind, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    async def run() -> None:
+        runner = kind.of(recipe("load", marks=tmp_path))
+        assert await runner.start(stages.append) == SPEC
+        await runner.close(PATIENCE_S)
+
+    asyncio.run(run())
+    assert stages == ["reading 50 %", "warming up, batch 1", "warming up, batch 8"]
+    assert (tmp_path / "closed").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "text"),
+    [
+        (recipe("load_with_error", kind="config"), ConfigError, "no checkpoint in here"),
+        (recipe("load_with_error", kind="value"), ValueError, "no such file"),
+        (recipe("load_unwarmable"), PolicyFailed, r"warm-up with zeros failed.*ZeroDivisionError: x is 0"),
+        (recipe("load_nothing"), ConfigError, "expected package.module:function, got .*load_nothing"),
+        (Recipe("nowhere:make"), ConfigError, "there is no module 'nowhere'"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_what_a_loader_raises_reaches_who_started_it(kind: Kind, made: Recipe, error: Any, text: str) -> None:
+    async def run() -> None:
+        runner = kind.of(made)
+        with pytest.raises(error, match=f"^{text}"):
+            await runner.start(lambda _: None)
+        await runner.close(PATIENCE_S)
+
+    asyncio.run(run())
+
+
+def test_a_runner_that_never_started_closes(kind: Kind) -> None:
+    asyncio.run(kind.of(recipe()).close(PATIENCE_S))
+
+
+# One batch
+
+
+def test_answers_keep_the_order_of_the_batch(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        batches = [infer(runner, *(task(number, 8 * batch + number) for number in range(8))) for batch in range(3)]
+        assert [value(one) for batch in batches for one in await batch] == list(range(24))
+
+    with_runner(kind.of(recipe()), talk)
+
+
+def test_times_are_on_the_servers_clock(kind: Kind) -> None:
+    import time
+
+    async def talk(runner: Any) -> None:
+        before = time.monotonic()
+        outcome = await ask(runner)
+        assert isinstance(outcome, Answered)
+        assert before <= outcome.started_at <= outcome.ended_at <= time.monotonic()
+
+    with_runner(kind.of(recipe()), talk)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
+def test_what_a_policy_raises_fails_that_input_alone(kind: Kind, number: int) -> None:
+    async def talk(runner: Any) -> None:
+        first, bad, last = await infer(runner, task(1, 1), task(2, number, "fail"), task(3, 3))
+        assert (value(first), value(last)) == (1, 3)
+        assert isinstance(bad, PolicyFailed)
+        assert "obedient raised" in str(bad)
+        assert bad.__cause__ is not None
+        assert value(await ask(runner, 4.0)) == 4.0
+
+    with_runner(kind.of(recipe()), talk)
+
+
+@pytest.mark.parametrize(
+    ("do", "error", "text"),
+    [
+        ("nan", BadAction, "obedient answered NaN or Inf"),
+        ("wide", BadAction, r"answered float32 \(2,\), expected float32 \(1,\)"),
+        ("miscount", PolicyFailed, "obedient answered 0 chunks for 1 inputs"),
+        ("nothing", PolicyFailed, "obedient raised AttributeError"),
+        ("error", BadObservation, "x: expected more, got less; try again"),
+    ],
+)
+def test_a_wrong_answer_fails_that_input_alone(kind: Kind, do: str, error: type[Exception], text: str) -> None:
+    async def talk(runner: Any) -> None:
+        bad, good = await infer(runner, task(1, 1, do), task(2, 2))
+        assert type(bad) is error
+        with pytest.raises(error, match=text):
+            raise bad  # type: ignore[misc]
+        assert value(good) == 2
+
+    with_runner(kind.of(recipe()), talk)
+
+
+def test_an_error_keeps_its_fields(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        error = await ask(runner, do="error")
+        assert isinstance(error, BadObservation)
+        assert (error.path, error.expected, error.got, error.hint) == ("x", "more", "less", "try again")
+        assert error.__cause__ is None
+
+    with_runner(kind.of(recipe()), talk)
+
+
+# State
+
+
+def test_each_session_has_its_own_state_until_it_is_forgotten(kind: Kind) -> None:
+    async def talk(runner: Any) -> list[list[float]]:
+        seen: list[list[float]] = []
+        for sessions in ((1, "b"), (1,), (1, "b")):
+            batch = [task(session, do="count") for session in sessions]
+            seen.append([value(one) for one in await infer(runner, *batch)])
+        runner.forget(1)
+        seen.append([value(one) for one in await infer(runner, task(1, do="count"), task("b", do="count"))])
+        return seen
+
+    assert with_runner(kind.of(recipe()), talk) == [[1, 1], [2], [3, 2], [1, 3]]
+
+
+def test_whether_a_chunk_has_state_can_be_seen(kind: Kind) -> None:
+    async def talk(runner: Any) -> list[bool]:
+        outcomes = [await ask(runner, x, "count") for x in (1, -1, 1)]
+        return [isinstance(one, Answered) and one.chunk.state is not None for one in outcomes]
+
+    assert with_runner(kind.of(recipe()), talk) == [True, False, True]
+
+
+# Values
+
+
+MORE = {
+    "texts": ["pick", "place"],
+    "nothing": None,
+    "yes": True,
+    "number": -(2**40),
+    "half": 0.5,
+    "nested": {"images": {"cam_high": np.arange(24, dtype=np.uint8).reshape(2, 4, 3)}},
+    "bytes": b"\0\1",
+    "empty": np.zeros((0, 3), np.float64),
+    "scalar": np.float32(0.1),
+    "zero-d": np.array(7, np.int64),
+    "big-endian": np.array([1, 2], ">i4"),
+    "bools": np.array([True, False]),
+    "umlaut \udcff": "\udcff",
+}
+
+
+def test_observations_and_extras_are_what_they_were_on_the_other_side(kind: Kind) -> None:
+    large = {"image": np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)}
+    slanted = {"image": large["image"][::2, ::-1], "depth": large["image"][:, :, 0].T.astype(np.float64)}
+
+    async def talk(runner: Any) -> None:
+        for more in (MORE, large, slanted):
+            outcome = await ask(runner, do="tell", more=more)
+            assert isinstance(outcome, Answered), outcome
+            assert_same(outcome.chunk.extras["seen"], more)
+
+    with_runner(kind.of(recipe()), talk)
+
+
+def assert_same(got: Any, sent: Any) -> None:
+    assert type(got) is type(sent)
+    if isinstance(sent, dict):
+        assert list(got) == list(sent)
+        for key in sent:
+            assert_same(got[key], sent[key])
+    elif isinstance(sent, np.ndarray):
+        assert got.dtype == sent.dtype
+        np.testing.assert_array_equal(got, sent)
+    else:
+        assert got == sent
+
+
+def test_a_policy_may_write_into_its_observation_and_keep_it(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        for number in range(20):
+            image = np.full((100, 100), number, np.uint8)
+            assert value(await ask(runner, do="keep", image=image)) == 1.0
+
+    with_runner(kind.of(recipe()), talk)
+
+
+# The end
+
+
+def test_a_poisoned_gpu_breaks_the_runner_and_its_batch_may_be_asked_again(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        outcomes = await infer(runner, task(1, 6, "fail"), task(2))
+        assert [type(one) for one in outcomes] == [PolicyLost, PolicyLost]
+        assert all("illegal memory access" in str(one) for one in outcomes)
+        assert len(reasons) == 1
+        assert "illegal memory access" in reasons[0]
+
+    with_runner(kind.of(recipe()), talk)
+
+
+def test_running_out_of_gpu_memory_fails_that_request_alone(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        assert isinstance(await ask(runner, 7, "fail"), PolicyFailed)
+        assert value(await ask(runner, 3.0)) == 3.0
+        assert reasons == []
+
+    with_runner(kind.of(recipe()), talk)
+
+
+def test_the_event_loop_lives_while_the_policy_works(kind: Kind, tmp_path: Path) -> None:
+    async def talk(runner: Any) -> None:
+        answer = infer(runner, task(1, 3.0, "wait"))
+        await mark(tmp_path, "waiting")
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert not answer.done()
+        (tmp_path / "go").touch()
+        assert [value(one) for one in await answer] == [3.0]
+
+    with_runner(kind.of(recipe(marks=tmp_path)), talk)
+
+
+def test_what_is_abandoned_answers_nobody_and_is_not_closed(kind: Kind, tmp_path: Path) -> None:
+    async def run() -> None:
+        runner = kind.of(recipe(marks=tmp_path))
+        await runner.start(lambda _: None)
+        broken: list[str] = []
+        runner.on_broken = broken.append
+        infer(runner, task(1, 3.0, "wait"))
+        await mark(tmp_path, "waiting")
+        gone = runner.abandon()
+        (tmp_path / "go").touch()
+        await asyncio.wait_for(gone, PATIENCE_S)
+        assert broken == []
+        assert not (tmp_path / "closed").exists()
+
+    asyncio.run(run())
+
+
+def test_close_gives_up_on_a_policy_that_hangs(kind: Kind, tmp_path: Path) -> None:
+    async def run() -> None:
+        runner = kind.of(recipe(marks=tmp_path))
+        await runner.start(lambda _: None)
+        infer(runner, task(1, 3.0, "wait"))
+        await mark(tmp_path, "waiting")
+        await asyncio.wait_for(runner.close(0.01), PATIENCE_S)
+        assert not (tmp_path / "closed").exists()
+        (tmp_path / "go").touch()
+
+    asyncio.run(run())

@@ -1,0 +1,208 @@
+"""Where a server listens: Unix sockets, what stands in their place, and what is warned of on a network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import policyserve
+from policyserve.core.errors import ConfigError
+from policyserve.server.config import ServerConfig
+from policyserve.server.listener import Address, TlsAddress, UnixAddress
+from policyserve.server.server import PolicyServer
+from policyserve.terminal import describe
+from tests.server.live import DEADLINE_S, HANDSHAKE, answer, frame, masked, open_raw, read_frame, serving, until_eof
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
+
+
+def start_at(path: Path) -> None:
+    asyncio.run(PolicyServer(lambda x: x, config=ServerConfig(uds=str(path))).run(on_ready=None))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_unix_socket_serves_its_owner_and_goes_with_the_server(tmp_path: Path, loop: str) -> None:
+    run = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
+    path = tmp_path / "po licy:7.sock"
+    image = np.arange(300 * 300 * 3, dtype=np.uint8).reshape(300, 300, 3)
+
+    async def main() -> None:
+        server = PolicyServer(lambda seen: seen["image"], config=ServerConfig(uds=str(path)))
+        async with server:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert server.address.url == f"ws+unix://{tmp_path}/po%20licy%3A7.sock"
+            async with policyserve.AsyncClient(server.address.url) as client:
+                for _ in range(3):
+                    np.testing.assert_array_equal((await client.infer({"image": image})).actions, image)
+        assert not path.exists()
+
+    run(main())
+
+
+def connected(path: Path) -> socket.socket:
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(DEADLINE_S)
+    peer.connect(str(path))
+    return peer
+
+
+def is_alive(path: Path) -> bool:
+    with connected(path) as page:
+        page.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        return until_eof(page).startswith(b"HTTP/1.1 200")
+
+
+def test_pages_and_raw_peers_are_served_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "policy.sock"
+    with serving(uds=str(path)):
+        assert is_alive(path)
+        with connected(path) as peer:
+            peer.sendall(HANDSHAKE + b"\r\n" + masked(2, frame([6.0])))
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += peer.recv(1)
+            assert answer(read_frame(peer)[1]) == 6.0
+
+
+def test_a_dead_servers_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "policy.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with serving(uds=str(path)):
+        assert is_alive(path)
+    assert not path.exists()
+
+
+def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "policy.sock"
+    with serving(uds=str(path)):
+        with pytest.raises(ConfigError, match=f"uds: {path} is in use by another program"):
+            start_at(path)
+        assert is_alive(path)
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="exists and is no socket"):
+        start_at(path)
+    assert path.read_text() == "mine"
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(ConfigError, match="exists and is no socket"):
+        start_at(link)
+    with pytest.raises(ConfigError, match="exists and is no socket"):
+        start_at(tmp_path)
+
+
+def test_a_missing_directory_and_a_path_too_long_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"no directory {tmp_path}/nowhere"):
+        start_at(tmp_path / "nowhere" / "policy.sock")
+    with pytest.raises(ConfigError, match=r"expected a path of at most 10\d bytes, got 2\d\d"):
+        start_at(Path("/" + "x" * 200))
+    with pytest.raises(ConfigError, match="uds: expected a path, got ''"):
+        ServerConfig(uds="")
+
+
+def test_a_successors_socket_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "policy.sock"
+    with serving(uds=str(path)):
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.bind(str(path))
+    assert path.exists()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "health"),
+    [
+        (Address("0.0.0.0", 8000), "ws://localhost:8000", "http://localhost:8000/healthz"),
+        (Address("10.0.0.7", 80), "ws://10.0.0.7:80", "http://10.0.0.7:80/healthz"),
+        (Address("fe80::1", 80), "ws://[fe80::1]:80", "http://[fe80::1]:80/healthz"),
+        (TlsAddress("::", 443), "wss://localhost:443", "https://localhost:443/healthz"),
+        (UnixAddress("/run/a b", 0), "ws+unix:///run/a%20b", "curl --unix-socket '/run/a b' http://localhost/healthz"),
+    ],
+)
+def test_a_person_is_told_the_url_the_page_and_the_client_line(address: Address, url: str, health: str) -> None:
+    spec = policyserve.PolicySpec("p", {"obs": policyserve.ArraySpec((4,))}, None)
+    told = describe(spec, address, needs_key=True)
+    assert f"url     {url}   health: {health}" in told
+    assert f"Client('{url}', dialect='openpi', api_key='KEY')" in told[-1]
+    assert "api_key" not in describe(spec, address)[-1]
+
+
+# Warnings
+
+
+KEYS = "0f4be1d2a9c34c1e8f7a"
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "told"),
+    [
+        ("0.0.0.0", "", "anyone who reaches ws://0.0.0.0:"),
+        ("0.0.0.0", KEYS, "API keys cross the network in the clear: set --tls-cert"),
+        ("127.0.0.1", "", None),
+        ("localhost", "", None),
+        ("127.0.0.1", KEYS, None),
+    ],
+)
+def test_a_bind_to_the_network_is_warned_of_once(
+    host: str, key: str, told: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICYSERVE_API_KEY", key)
+    with serving(host=host):
+        pass
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == (told is not None)
+    assert told is None or (told in warnings[0] and "SECURITY.md" in warnings[0])
+
+
+def test_a_unix_socket_is_no_reason_to_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(uds=str(tmp_path / "policy.sock")):
+        pass
+    assert caplog.text == ""
+
+
+# Peers whose machine is gone
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="no TCP_USER_TIMEOUT here")
+def test_the_system_looks_for_peers_that_vanished_without_a_word() -> None:
+    """A cable that is pulled sends nothing: the options that find it out must be set on the accepted socket."""
+
+    def options(server: Any) -> dict[str, int]:
+        (connection,) = server._connections.values()
+        peer = connection._transport.get_extra_info("socket")
+        names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_NODELAY")
+        found = {name: peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names}
+        return {**found, "SO_KEEPALIVE": peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
+
+    with serving() as live:
+        peer, _ = open_raw(live)
+        live.until(lambda server: server.stats.sessions_open == 1)
+        found = live.call(lambda: options(live.server))
+        peer.close()
+    assert found["SO_KEEPALIVE"] == 1
+    assert found["TCP_NODELAY"] == 1
+    patience_s = ServerConfig().ping_timeout_s
+    assert patience_s >= 120
+    assert found["TCP_USER_TIMEOUT"] == patience_s * 1000
+    assert found["TCP_KEEPIDLE"] + found["TCP_KEEPINTVL"] * found["TCP_KEEPCNT"] == pytest.approx(patience_s, rel=0.05)
+
+
+def test_the_directory_of_tests_has_no_socket_left(tmp_path: Path) -> None:
+    with serving(uds=str(tmp_path / "policy.sock")):
+        assert os.listdir(tmp_path) == ["policy.sock"]
+    assert os.listdir(tmp_path) == []
