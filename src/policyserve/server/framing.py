@@ -25,6 +25,7 @@ _MASKED = 0x80  # in its second
 _LONG = _MASKED | 127  # its second, if 64 bits of size follow
 _LONGEST_HEADER = 14
 _LANDED = 16  # where the payload stands in a buffer that takes its header, too: aligned for any dtype
+_MOST_AT_ONCE = 1 << 19  # bytes of one read: a peer with much to send shall not hold up the others
 _LARGE = 1 << 16  # bytes, from which a frame has the longest header
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 _CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015)}  # of those below 3000
@@ -83,7 +84,8 @@ class FrameReader:
         self._is_landing = self._likely_size > 0 and not self._rest
         if not self._is_landing:
             return memoryview(self._scratch)
-        return memoryview(self._pool.lend(_LANDED + self._likely_size))[_LANDED - _LONGEST_HEADER :]
+        begin = _LANDED - _LONGEST_HEADER
+        return memoryview(self._pool.lend(_LANDED + self._likely_size))[begin : begin + _MOST_AT_ONCE]
 
     def advance(self, count: int) -> Sequence[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
@@ -274,7 +276,7 @@ class _Filling:
         self.payload[: self.filled] = data
 
     def space(self) -> memoryview:
-        return self.payload[self.filled :]
+        return self.payload[self.filled : self.filled + _MOST_AT_ONCE]
 
 
 def unmask(payload: memoryview, mask: bytes) -> None:
