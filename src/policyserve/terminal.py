@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ARGUMENT_ERROR = 2
 FAILURE = 1
 _BAR = 30  # columns
+# How long a policy's Python code may keep the interpreter from the event loop, which needs it several times to answer
+# one health probe. Python's own 5 ms add up.
+_SWITCH_S = 1e-3
 _STAGE_COLUMNS = 38
 
 T = TypeVar("T")
@@ -62,6 +65,7 @@ def log_to_stderr(debug: bool) -> None:
 def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
     """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot."""
     log_to_stderr(debug)
+    sys.setswitchinterval(_SWITCH_S)
     started_at = time.monotonic()
     print(f"policyserve serves {title}\n  from    {origin}", flush=True)
     if sys.stdout.isatty():

@@ -76,7 +76,7 @@ class ThreadRunner:
         answering = self._inline
         if answering is None or task.batch_size is not None:
             return None
-        (outcome,) = answering.answer((task,))
+        outcome = answering.answer_one(task)
         if isinstance(outcome, Answered):
             self._note_speed(answering, (outcome.ended_at - outcome.started_at) * 1e3)
         elif answering.broken:
