@@ -14,6 +14,7 @@ contracts:
 
 test:
 	pytest -q
+	pytest -q --loop uvloop tests/contract tests/server
 
 interop:
 	pytest -q -m interop

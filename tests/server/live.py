@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import http.client
+import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -22,8 +23,19 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 
 T = TypeVar("T")
+LOOP_VARIABLE = "POLICYSERVE_TEST_LOOP"
 DEADLINE_S = 30.0  # generous: only a bug reaches it
 WIRE = VibeRL()
+
+
+def run_in_chosen_loop(main: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run`, or uvloop's with `pytest --loop uvloop`."""
+    if os.environ.get(LOOP_VARIABLE) == "uvloop":
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
 
 
 class Live:
@@ -50,7 +62,7 @@ class Live:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            run_in_chosen_loop(self._serve())
         except BaseException as error:
             self._error = error
         finally:
@@ -58,6 +70,7 @@ class Live:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        assert type(self._loop).__module__.startswith(os.environ.get(LOOP_VARIABLE, "asyncio"))
         self._loop.set_exception_handler(lambda _, context: self.complaints.append(repr(context)))
         self._leave = asyncio.Event()
         config = ServerConfig(**{"host": "127.0.0.1", "port": 0, **self._settings})
