@@ -106,6 +106,7 @@ def _first_sentence(box: str) -> str:
             sections.append([])
     message = " ".join(sections[0]).rstrip(".") or "the arguments cannot be read"
     near = [row.split(",")[0].split(" ")[0] for section in sections[1:] for row in section if row.startswith("--")]
+    message = re.sub(r"^[Ee]rror parsing \w+: ", "", message)  # a check of ours, in its own words
     message = message[0].lower() + message[1:]
     return f"{message} (did you mean {near[0]}?)" if near and near[0] not in message else message
 

@@ -124,6 +124,25 @@ WRONG = {
         "no module 'nowhere'",
         "policyserve serves",
     ),
+    "batches of nobody": (["serve", "cartpole_ppo", "--max-batch", "0"], 2, "max_batch: expected 1 or more, got 0", ""),
+    "a wait beyond the deadline": (
+        ["serve", "cartpole_ppo", "--max-wait-ms", "900", "--request-timeout-s", "0.5"],
+        2,
+        "max_wait_ms: expected 0 … 500, the request's time-out, got 900.0",
+        "",
+    ),
+    "more replicas than devices": (
+        ["serve", "cartpole_ppo", "--isolate", "process", "--replicas", "2", "--devices", "cuda:0"],
+        2,
+        "devices: expected as many as replicas (2)",
+        "",
+    ),
+    "a socket's path that is too long": (
+        ["serve", "cartpole_ppo", "--uds", "/tmp/" + "a" * 120],
+        1,
+        "uds: expected a path of at most 107 bytes, got 125",
+        "policyserve serves",
+    ),
     "a name that is not there": (["serve", "json:policy", *PORT_0], 1, "json:policy does not exist", "policyserve"),
 }
 

@@ -37,8 +37,14 @@ class PresetPolicy:
     """What computes the network; jax needs the extra of that name."""
     rescale_actions: bool = True
     """Rescale SAC's actions to action_low … action_high; without, they are the raw tanh."""
+    max_batch: int = 64
+    """Observations per call of the network."""
     config: TrainConfig = field(default_factory=TrainConfig)
     """How the policy was trained."""
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise ConfigError(f"max_batch: expected 1 or more, got {self.max_batch}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def load_preset(flags: PresetPolicy, directory: Path, on_stage: OnStage) -> Poli
         norm_stats_path=flags.norm_stats_path,
         backend=flags.backend,
         rescale_actions=flags.rescale_actions,
+        max_batch=flags.max_batch,
     )
 
 
