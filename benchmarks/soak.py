@@ -1,169 +1,223 @@
-"""Fifty clients that talk, pipeline, err and vanish, against one server: does it lose an answer or keep anything?
+"""A chaos soak: fifty clients of all dialects, a third of them up to no good, against a server that must lose nothing.
 
-    python benchmarks/soak.py --clients 50 --seconds 60
+    python benchmarks/soak.py --seconds 60 --clients 50 --seed 7 [--runner process] [--loop uvloop] [--replicas 2] …
 
-Prints a ledger (every request was answered, refused or ended with its connection) and what the server held before and
-after. Each answer is checked to belong to its request. Exit code 1 if anything was lost, mixed up or left behind.
+The server is a process of its own. Its policy answers with the names of the session and the request, remembers its
+sessions, and raises, answers NaN, wrong shapes and too little, is slow, hangs, breaks its GPU, dies with its process.
+Its peers pipeline, cut frames, vanish, stop reading, send a byte a second, giants, forged frames, other dialects'
+frames, wrong keys and no HTTP at all. At last it gets SIGTERM under load, and its successor SIGKILL.
+
+What each client does follows from the seed alone; when it comes to it, from the machine. The run ends with a ledger,
+sent = answered + refused + closed, and with what the server held. Exit code 1 if the ledger does not balance, a misdeed
+ended otherwise than it should, or the server kept something: with nobody connected it must have no more file
+descriptors, threads, tasks and sessions at the end than at the start, and 32 MiB more memory at most, however long the
+run, once it has given back the buffers that it keeps to be used again.
+Linux only: it reads /proc.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
+import json
 import logging
 import random
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-import tracemalloc
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from chaos.clients import PATIENCE_S, in_thread, live_async, live_plain
+from chaos.endings import Drained, Revived, kill_under_load, terminate_under_load
+from chaos.ledger import Ledger, Watch
+from chaos.misdeeds import misbehaving
+from chaos.rig import Held, Rig
+from chaos.sabotage import Saboteur
 
-from policyserve import ServerConfig
-from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.core.spec import PolicySpec
-from policyserve.dialects.vibe_rl import VibeRL
-from policyserve.server.server import PolicyServer, Server
-
-WIRE = VibeRL()
-BAD = b"\xc1"
-PATIENCE_S = 60.0
-
-
-class Echo:
-    """Answers each observation with itself, in batches."""
-
-    spec = PolicySpec("echo", None, None, max_batch=16)
-
-    def infer(self, batch: list[PolicyInput]) -> list[ActionChunk]:
-        return [ActionChunk(one.observation, state=one.observation) for one in batch]
-
-    def close(self) -> None: ...
+_WARM_UP = 0.15  # of the time, at most _WARM_UP_S: memory that is taken once is taken then
+_WARM_UP_S = 60.0
+_LONG_S = 20.0  # a run that is longer tries the time-outs, too
+_SPARE_FDS = 4  # of each policy's process
+# Shorter than anybody would set them, so that each of them ends somebody; bounds that a few hostile peers reach.
+_SETTINGS = {
+    "host": "127.0.0.1", "port": 0, "request_timeout_s": 4.0, "drain_s": 20.0, "max_pending": 32, "max_frame_mib": 4.0,
+    "max_buffered_mib": 256.0, "max_unread_mib": 8.0, "handshake_timeout_s": 3.0, "message_timeout_s": 5.0,
+    "unread_timeout_s": 3.0, "ping_interval_s": 2.0, "ping_timeout_s": 10.0,
+}  # fmt: skip
 
 
-class Ledger(Counter[str]):
-    """sent = answered + refused + closed, if nothing was lost."""
+@dataclass
+class Outcome:
+    """All that is told at the end."""
+
+    ledger: Ledger
+    watch: Watch
+    sabotage: Mapping[str, int] = field(default_factory=dict)
+    drained: Drained | None = None
+    revived: Revived | None = None
 
     @property
-    def lost(self) -> int:
-        return self["sent"] - self["answered"] - self["refused"] - self["closed"]
+    def complaints(self) -> list[str]:
+        """What went wrong, in words; empty if nothing did."""
+        found = [] if self.ledger.is_balanced else ["the ledger does not balance"]
+        found += self.watch.complaints()
+        for what, act in (("SIGTERM", self.drained), ("SIGKILL", self.revived)):
+            if act is None or not act.is_fine:
+                found.append(f"{what}: {act or 'did not happen'}")
+        return found
 
 
-async def live(url: str, ledger: Ledger, dice: random.Random, goes_on: Callable[[], bool]) -> None:
-    """One client: session after session, each with its own kind of end."""
-    while goes_on():
-        try:
-            peer = await connect(url, compression=None, ping_interval=None)
-        except (OSError, EOFError):
-            ledger["not connected"] += 1
-            continue
-        ledger["sessions"] += 1
-        await _talk(peer, ledger, dice, goes_on)
-
-
-async def _talk(peer: ClientConnection, ledger: Ledger, dice: random.Random, goes_on: Callable[[], bool]) -> None:
-    for _ in range(dice.randrange(1, 20)):
-        if not goes_on():
-            break
-        sent = [np.array([dice.random() for _ in range(dice.randrange(1, 8))]) for _ in range(dice.randrange(1, 6))]
-        errs, vanishes = dice.random() < 0.03, dice.random() < 0.05
-        for one in sent:
-            ledger["sent"] += 1
-            await peer.send(WIRE.write_request({"obs": one}))
-        if vanishes:
-            ledger["closed"] += len(sent)
-            ledger["vanished"] += 1
-            peer.transport.abort()
-            await peer.wait_closed()
-            return
-        if errs:
-            ledger["sent"] += 1
-            await peer.send(BAD)
-        if not await _collect(peer, ledger, sent):
-            ledger["closed"] += errs
-            return
-        if errs:
-            await _expect_refusal(peer, ledger)
-            return
-    await peer.close()
-
-
-async def _collect(peer: ClientConnection, ledger: Ledger, sent: list[Any]) -> bool:
-    """Receive the answers of `sent`, in order; False if the connection ended before."""
-    for number, one in enumerate(sent):
-        try:
-            actions = WIRE.read_reply(await asyncio.wait_for(peer.recv(), PATIENCE_S)).actions
-        except ConnectionClosed:
-            ledger["closed"] += len(sent) - number
-            return False
-        except asyncio.TimeoutError:
-            return False  # lost: the ledger will not add up
-        ledger["answered"] += 1
-        ledger["mixed up"] += not np.array_equal(actions, one)
-    return True
-
-
-async def _expect_refusal(peer: ClientConnection, ledger: Ledger) -> None:
+async def soak(flags: argparse.Namespace, folder: Path) -> Outcome:
+    """Run all acts."""
+    settings = {
+        **_SETTINGS,
+        "loop": flags.loop,
+        "isolate": flags.runner,
+        "replicas": flags.replicas,
+        "max_sessions": 4 * flags.clients + 100,
+        "uds": str(folder / "soak.sock") if flags.uds else None,
+    }
+    log, keys = folder / "server.log", folder / "keys"
+    rigs = [Rig(settings, log, keys)]
+    outcome = Outcome(Ledger(), Watch(_SPARE_FDS * flags.replicas if flags.runner == "process" else 0))
     try:
-        await asyncio.wait_for(peer.recv(), PATIENCE_S)
-    except ConnectionClosed as closed:
-        ledger["refused" if closed.rcvd is not None and closed.rcvd.code == 1008 else "closed"] += 1
-    except asyncio.TimeoutError:
-        pass
+        rig = rigs[0]
+        await rig.start()
+        await _chaos(flags, rig, outcome)
+        outcome.drained = await terminate_under_load(rig, outcome.ledger, flags.clients)
+        rigs += [Rig({**settings, "port": rig.place.port}, log, keys) for _ in range(2)]
+        await rigs[1].start()
+        outcome.revived = await kill_under_load(rigs[1], rigs[2], outcome.ledger, flags.clients)
+        rigs[2].send(signal.SIGTERM)
+        await rigs[2].end()
+    finally:
+        for rig in rigs:
+            await rig.kill()
+    return outcome
 
 
-def held(server: Server) -> dict[str, int]:
-    """What is there now: tasks of the loop, open sessions, kilobytes that Python holds besides the pool's buffers."""
-    gc.collect()
-    kilobytes = (tracemalloc.get_traced_memory()[0] - server.pool.kept_bytes) // 1024
-    return {"tasks": len(asyncio.all_tasks()), "sessions": server.stats.sessions_open, "kB": kilobytes}
+async def _chaos(flags: argparse.Namespace, rig: Rig, outcome: Outcome) -> None:
+    """Warm up, look, disturb for as long as was asked, look again."""
+    warm_up_s = min(_WARM_UP * flags.seconds, _WARM_UP_S)
+    with ThreadPoolExecutor(flags.clients) as threads:
+        await _crowd(flags, rig, outcome.ledger, "warm-up", time.monotonic() + warm_up_s, threads)
+        outcome.watch.start = await _until(rig, lambda held: not (held.sessions or held.strangers or held.stage))
+        started_at = time.monotonic()
+        end = started_at + flags.seconds - warm_up_s
+        dice = random.Random(f"{flags.seed} sabotage")
+        saboteur = Saboteur(rig, outcome.ledger, dice, end - started_at, flags.clients)
+        watching = asyncio.create_task(_look(rig, outcome.watch, started_at, flags.progress))
+        await asyncio.gather(saboteur.work(end), _crowd(flags, rig, outcome.ledger, "chaos", end, threads))
+        watching.cancel()
+        await asyncio.wait([watching])
+        outcome.sabotage = saboteur.done
+        outcome.watch.end = await _until(rig, outcome.watch.is_as_before)
 
 
-async def soak(clients: int, seed: int, goes_on: Callable[[], bool]) -> tuple[Ledger, dict[str, int], dict[str, int]]:
-    """Run the clients while goes_on(); returns the ledger and what was held before and after."""
-    ledger = Ledger()
-    config = ServerConfig(max_sessions=4 * clients, max_pending=64)
-    async with PolicyServer(Echo(), "127.0.0.1", 0, config=config) as server:
-        await server.ready()
-        url = f"ws://127.0.0.1:{server.address[1]}/vibe_rl"
-        rounds = iter([True] * 200)
-        await live(url, Ledger(), random.Random(seed), lambda: next(rounds, False))  # fills caches
-        await _until_empty(server)
-        before = held(server)
-        await asyncio.gather(*(live(url, ledger, random.Random(seed + number), goes_on) for number in range(clients)))
-        await _until_empty(server)
-        return ledger, before, held(server)
+async def _crowd(
+    flags: argparse.Namespace, rig: Rig, ledger: Ledger, act: str, end: float, threads: ThreadPoolExecutor
+) -> None:
+    """All clients, until `end`; each ends the session that it is in."""
+    hostile = misbehaving(has_time=flags.seconds >= _LONG_S)
+    kinds: list[Callable[..., Awaitable[None]]] = [
+        live_async, live_plain, hostile, in_thread(threads), live_plain, hostile,
+    ]  # fmt: skip
+
+    async def live(client: int) -> None:
+        session = 0
+        while time.monotonic() < end:
+            session += 1
+            dice = random.Random(f"{flags.seed} {act} {client} {session}")
+            await kinds[client % len(kinds)](rig.place, ledger, dice, client, session)
+
+    await asyncio.gather(*(live(client) for client in range(flags.clients)))
 
 
-async def _until_empty(server: Server) -> None:
+async def _look(rig: Rig, watch: Watch, started_at: float, is_shown: bool) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        watch.samples.append((time.monotonic() - started_at, held := await rig.ask()))
+        if is_shown and sys.stderr.isatty():
+            print(f"\r\033[K{time.monotonic() - started_at:6.0f} s  {held}"[:110], end="", file=sys.stderr, flush=True)
+
+
+async def _until(rig: Rig, is_so: Callable[[Held], bool]) -> Held:
+    """Look at the server until it is so, or patience ends."""
     deadline = time.monotonic() + PATIENCE_S
-    while server.stats.sessions_open and time.monotonic() < deadline:  # noqa: ASYNC110 - the server tells nobody
-        await asyncio.sleep(0.01)
+    while not is_so(held := await rig.ask("settle")) and time.monotonic() < deadline:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.2)
+    return held
+
+
+def report(flags: argparse.Namespace, outcome: Outcome) -> str:
+    """The ledger, as docs/reliability.md shows it."""
+    words = " ".join(sys.argv[1:])
+    drained, revived = outcome.drained, outcome.revived
+    sabotage = ", ".join(f"{deed} {count}" for deed, count in sorted(outcome.sabotage.items()))
+    lines = [f"`python benchmarks/soak.py {words}`, commit {_commit()}", "", outcome.ledger.tables(), ""]
+    lines += [f"Done to the server meanwhile: {sabotage or 'nothing'}.", ""]
+    if drained is not None:
+        lines.append(
+            f"SIGTERM under load: {drained.accepted} requests accepted of these sessions, {drained.told} of them "
+            f"answered or refused, exit code {drained.exit_code} after {drained.seconds:.1f} s."
+        )
+    if revived is not None:
+        lines.append(
+            f"SIGKILL under load: {revived.again} of {revived.clients} clients answered by the next server, the "
+            f"longest pause {revived.longest_s:.1f} s."
+        )
+    every_s = 60.0 if flags.seconds >= 120 else max(flags.seconds / 4, 1.0)
+    lines += ["", outcome.watch.table(every_s)]
+    notes = [f"- {told}" for told in (*outcome.complaints, *outcome.ledger.notes)]
+    return "\n".join([*lines, "", *(notes or ["It balances: 0 lost, 0 crossed, nothing kept."])])
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "complaints": outcome.complaints,
+        "notes": outcome.ledger.notes,
+        "accounts": outcome.ledger.accounts,
+        "misdeeds": outcome.ledger.misdeeds,
+        "sabotage": outcome.sabotage,
+        "held": [{"at": round(at, 1), **asdict(held)} for at, held in outcome.watch.samples],
+    }
+
+
+def _commit() -> str:
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clients", type=int, default=50)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    logging.getLogger("policyserve").setLevel(logging.ERROR)  # a line per refusal is not news here
-    tracemalloc.start()
-    end = time.monotonic() + arguments.seconds
-    ledger, before, after = asyncio.run(soak(arguments.clients, arguments.seed, lambda: time.monotonic() < end))
-    for name in ("sessions", "vanished", "sent", "answered", "refused", "closed", "not connected"):
-        print(f"{name:>14} {ledger[name]:>10}")
-    print(f"{'lost':>14} {ledger.lost:>10}\n{'mixed up':>14} {ledger['mixed up']:>10}\n")
-    print(f"{'':>14} {'before':>10} {'after':>10}")
-    for name, count in before.items():
-        print(f"{name:>14} {count:>10} {after[name]:>10}")
-    is_fine = not ledger.lost and not ledger["mixed up"] and after["tasks"] <= before["tasks"] and not after["sessions"]
-    return 0 if is_fine else 1
+    parser.add_argument("--runner", choices=("thread", "process"), default="thread")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--uds", action="store_true", help="over a Unix socket")
+    parser.add_argument("--json", action="store_true", help="print a summary for programs instead of the tables")
+    parser.add_argument("--log", type=Path, help="keep the server's log here")
+    flags = parser.parse_args()
+    flags.progress = not flags.json
+    logging.getLogger("policyserve").setLevel(logging.ERROR)  # our clients' lines about servers that restart
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = asyncio.run(soak(flags, Path(folder)))
+        if flags.log is not None:
+            flags.log.write_bytes((Path(folder) / "server.log").read_bytes())
+    print(json.dumps(summary(outcome)) if flags.json else report(flags, outcome))
+    return 1 if outcome.complaints else 0
 
 
 if __name__ == "__main__":

@@ -1,32 +1,61 @@
-"""Fifty clients that talk, pipeline, err and vanish: every answer belongs to its request and nothing stays behind.
+"""The chaos soak for some seconds, in a thread and in a process of the policy's own: nothing lost, nothing crossed.
 
-benchmarks/soak.py is the same for a minute, with a ledger to read.
+benchmarks/soak.py is the same for minutes to hours, with the misdeeds that take their time, and a ledger to read.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import tracemalloc
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.soak import soak
+_SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+_LOOP = "uvloop" if find_spec("uvloop") else "asyncio"
+_FLAGS = {
+    "thread": ("--runner", "thread", "--loop", "asyncio", "--seed", "1"),
+    "process": ("--runner", "process", "--loop", _LOOP, "--replicas", "2", "--uds", "--seed", "2"),
+}
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the soak reads Linux's /proc")
 
 
-def test_fifty_clients_with_random_ends_lose_nothing_and_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "policyserve")  # pytest would keep the lines, and they would count as memory
-    turns = iter(range(1_500))
-    tracemalloc.start()
+@pytest.fixture(scope="module", name="runs")
+def run_both() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Both at the same time: most of a soak is waiting."""
+    command = [sys.executable, str(_SOAK), "--seconds", "5", "--clients", "20", "--json"]
+    started = {
+        name: subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name, flags in _FLAGS.items()
+    }
     try:
-        ledger, before, after = asyncio.run(soak(50, seed=0, goes_on=lambda: next(turns, None) is not None))
+        yield started
     finally:
-        tracemalloc.stop()
-    assert ledger["answered"] > 500
-    assert ledger["refused"] > 5
-    assert ledger["vanished"] > 5
-    assert ledger.lost == 0
-    assert ledger["mixed up"] == 0
-    assert after["tasks"] == before["tasks"]
-    assert after["sessions"] == 0
-    assert after["kB"] - before["kB"] < 1_000
+        for run in started.values():
+            run.kill()
+            run.communicate()
+
+
+@pytest.mark.parametrize("name", _FLAGS)
+def test_nothing_is_lost_or_crossed_and_nothing_is_kept(name: str, runs: dict[str, subprocess.Popen[str]]) -> None:
+    said, complained = runs[name].communicate(timeout=100)
+    assert said, complained
+    told: dict[str, Any] = json.loads(said)
+    assert (told["complaints"], told["notes"]) == ([], [])
+    assert runs[name].returncode == 0
+    total = {
+        end: sum(account.get(end, 0) for account in told["accounts"].values())
+        for end in ("sent", "answered", "refused", "closed", "lost", "crossed")
+    }
+    assert total["sent"] == total["answered"] + total["refused"] + total["closed"]
+    assert total["lost"] == total["crossed"] == 0
+    assert total["answered"] > 200
+    assert total["refused"] > 20
+    assert total["closed"] > 20
+    assert len(told["misdeeds"]) > 8
+    assert told["sabotage"]

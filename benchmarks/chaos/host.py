@@ -1,0 +1,139 @@
+"""The server of the soak, a program of its own that can be asked how it stands.
+
+It gets its settings as JSON, prints a JSON line when it is ready, one for each line on stdin, and one at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from policyserve.core.session import Session
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.recipe import Recipe
+from policyserve.server import http
+from policyserve.server.config import ServerConfig
+from policyserve.server.handshake import UpgradeRequest
+from policyserve.server.server import Server
+from policyserve.server.websocket import Connection
+
+_OF_OURS = ("asyncio", "policyserve.engine.scheduler")  # loggers whose errors no fault of policy or peer explains
+
+
+class Host(Server):
+    """The server, with a memory for the sessions of the last act."""
+
+    complaints: list[str]
+    last_sessions: list[Session] | None = None
+
+    def facts(self) -> Mapping[str, Any]:
+        """What is there now."""
+        return {
+            "tasks": len(asyncio.all_tasks()),
+            "sessions": self.stats.sessions_open,
+            "strangers": len(self._strangers),
+            "pool_kb": self.pool.kept_bytes // 1024,
+            "pending": sum(one.session.pending for one in self._connections.values() if one.session is not None),
+            "stage": self._stage or self._replicas.stage,
+        }
+
+    def settle(self) -> None:
+        """Give back what is kept to be used again, so that what is left is in use; where the C library can do that."""
+        gc.collect()
+        for _ in range(2):  # the first time buffers are only marked as not wanted
+            self.pool.shrink()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response:
+        opened = super().open_session(connection, asked)
+        if self.last_sessions is not None and isinstance(opened, Session):
+            self.last_sessions.append(opened)
+        return opened
+
+    def result(self) -> Mapping[str, Any]:
+        """What is to be said at the end."""
+        accepted = sum(session.received for session in self.last_sessions or ())
+        return {
+            "accepted": accepted,
+            "answered": self.stats.requests,
+            "errors": dict(self.stats.errors),
+            "complaints": self.complaints[:20],
+        }
+
+
+class Complaints(logging.Handler):
+    """Keeps what must not be logged."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name in _OF_OURS:
+            self._kept.append(f"{record.name}: {record.getMessage()} {record.exc_info or ''}"[:1000])
+
+
+async def serve(settings: Mapping[str, Any]) -> None:
+    """Run until a signal comes."""
+    host = Host(Recipe("chaos.policy:Accountant"), ServerConfig(**settings))
+    host.complaints = []
+    logging.getLogger().addHandler(Complaints(host.complaints))
+
+    def on_ready(_: PolicySpec) -> None:
+        say({"place": host.address.host, "port": host.address.port})
+
+    listening = asyncio.create_task(obey(host))
+    listening.add_done_callback(lambda _: host.stop())  # the soak is gone, or we have a fault of our own
+    try:
+        await host.run(on_ready)
+    finally:
+        listening.cancel()
+    if listening.done() and (error := listening.exception()) is not None:
+        raise error
+    say(host.result())
+
+
+async def obey(host: Host) -> None:
+    """Answer each line on stdin.
+
+    `last act` has the server remember its sessions from then on, `settle` has it give back memory.
+    """
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := await lines.readline():
+        if line.strip() == b"last act":
+            host.last_sessions = []
+        elif line.strip() == b"settle":
+            host.settle()
+        say(host.facts())
+    transport.close()  # named until here: uvloop forgets a pipe that nobody holds
+
+
+def say(message: Mapping[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main() -> None:
+    """Read the settings and serve, on the loop that they name."""
+    settings = json.loads(sys.argv[1])
+    loop = settings.pop("loop")
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(serve(settings))
+    else:
+        asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A session's requests: what a learned layout gives is what decoding afresh gives, and it stays what it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from policyserve import dialects
+from policyserve.core.buffers import BufferPool
+from policyserve.core.errors import PolicyserveError
+from policyserve.core.reading import RequestReader
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from tests.fuzz.choices import Choices
+
+_SPECS = (
+    PolicySpec("open", observation=None, action=None),
+    PolicySpec(
+        "flat",
+        observation={
+            "image": ImageSpec(),
+            "obs": ArraySpec((4,)),
+            "steps": ArraySpec((2,), "int32", optional=True),
+            "prompt": TextSpec(default="go"),
+        },
+        action=None,
+        max_client_batch=4,
+    ),
+    PolicySpec("nested", observation={"images": {"high": ImageSpec()}, "obs": ArraySpec((4,), "float64")}, action=None),
+    PolicySpec("bare", observation={"obs": ArraySpec((None,))}, action=None),
+)
+
+
+def check_layouts(data: bytes) -> None:
+    """A session's frames, alike but for a few bytes, out of a pool's buffers: as if each was its session's first."""
+    choices = Choices(data)
+    dialect = dialects.by_name(choices.pick(dialects.names()))
+    spec = choices.pick(_SPECS)
+    pool, reader = BufferPool(1 << 22), RequestReader()
+    written = dialect.write_request(_observation(choices, dialect.greets))
+    assert isinstance(written, bytes)
+    kept: list[tuple[Any, Any]] = []
+    for number in range(4 + choices.number(4)):
+        sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
+        # np.errstate: a cast of a stranger's number may overflow, and is looked at afterwards
+        with np.errstate(all="ignore"):
+            read = _read(reader, dialect, spec, _received(pool, sent))
+            expected = _read(RequestReader(), dialect, spec, memoryview(bytearray(sent)))
+        _assert_same(read, expected)
+        kept.append((read, expected))
+    for read, expected in kept:  # a buffer that was given out twice would show
+        _assert_same(read, expected)
+
+
+def _received(pool: BufferPool, sent: bytes) -> memoryview:
+    """A message as the server has it: in a buffer that will be another message's when nobody holds a view."""
+    view = memoryview(pool.take(len(sent)))[: len(sent)]
+    view[:] = sent
+    return view
+
+
+def _read(reader: RequestReader, dialect: Any, spec: PolicySpec, frame: memoryview) -> Any:
+    try:
+        return reader.read(dialect, spec, frame)
+    except PolicyserveError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _changed(choices: Choices, written: bytes) -> bytes:
+    """Some bytes exchanged, mostly near the places that say what the frame holds."""
+    if choices.chance(6):
+        return choices.scribbled(written)
+    changed = bytearray(written)
+    for _ in range(1 + choices.number(3)):
+        changed[choices.number(min(len(changed) - 1, choices.pick((60, 255, len(changed) - 1))))] = choices.number(255)
+    return bytes(changed)
+
+
+def _observation(choices: Choices, has_texts: bool) -> dict[str, Any]:
+    side = choices.pick((2, 16, 160))  # the largest one's buffer is the pool's
+    observation: dict[str, Any] = {
+        "image": np.full((side, side, 3), choices.number(255), np.uint8),
+        "obs": np.arange(4).astype(choices.pick(("<f4", "<f8", ">f4", "<i8", "|b1"))),
+    }
+    if choices.chance(2):
+        observation["steps"] = np.array([1, 2], choices.pick(("<i8", "<i4", "<f4", "<u8")))
+    if choices.chance(3):
+        del observation["image"]
+    if has_texts and choices.chance(2):
+        observation["images"] = {"high": observation.pop("image", np.zeros((4, 4, 3), np.uint8))}
+    if has_texts:
+        observation |= {"prompt": "pick it up", "more": [1, "two", {"x": 2.5}], "scalar": np.float32(3)}
+    return observation
+
+
+def _assert_same(left: Any, right: Any) -> None:
+    assert type(left) is type(right)
+    if isinstance(left, dict):
+        assert list(left) == list(right)
+        for key, value in left.items():
+            _assert_same(value, right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            _assert_same(one, other)
+    elif isinstance(left, np.ndarray):
+        assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes())
+        assert left.flags.writeable
+        assert left.flags.aligned
+    else:
+        assert repr(left) == repr(right)  # NaN is equal to itself here

@@ -1,0 +1,19 @@
+"""All fuzzers by name: functions of bytes that raise nothing, or have found something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tests.fuzz import dialects, framing, handshake, reading
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "framing-server": framing.check_server,
+    "framing-client": framing.check_client,
+    "framing-writer": framing.check_writer,
+    "dialects": dialects.check_messages,
+    "dialects-text": dialects.check_text,
+    "dialects-round-trip": dialects.check_round_trip,
+    "reading": reading.check_layouts,
+    "http-server": handshake.check_server,
+    "http-client": handshake.check_client,
+}
