@@ -15,9 +15,9 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
+from measuring.harness import resident_kb, started
 
 import policyserve
 
@@ -27,7 +27,7 @@ import asyncio, sys, logging, policyserve
 logging.basicConfig(level=logging.ERROR)
 config = policyserve.ServerConfig("127.0.0.1", 0, max_buffered_mib=float(sys.argv[1]))
 server = policyserve.Server(lambda _: policyserve.as_policy(lambda x: x["state"]), config)
-asyncio.run(server.run(on_ready=lambda spec: print(server.address.port, flush=True)))
+asyncio.run(server.run(on_ready=lambda spec: print(f"url {server.address.url}\\nready", flush=True)))
 """
 HANDSHAKE = (
     b"GET /openpi HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -42,8 +42,7 @@ OBSERVATION = {
 
 def resident_mib(pid: int) -> float:
     """What a process has in memory now."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) / 1024
+    return resident_kb(pid) / 1024
 
 
 class Network:
@@ -136,14 +135,9 @@ def main() -> None:
     if arguments.attack:
         asyncio.run(attack(arguments.attack, arguments.clients, arguments.seconds, arguments.mib_per_s))
         return
-    command = [sys.executable, "-c", SERVER, str(arguments.max_buffered_mib)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            port = int(server.stdout.readline())
-            asyncio.run(measure(port, server.pid, arguments.clients, arguments.seconds, arguments.mib_per_s))
-        finally:
-            server.terminate()
+    with started("-c", SERVER, str(arguments.max_buffered_mib)) as server:
+        pid = server.process.pid
+        asyncio.run(measure(server.port, pid, arguments.clients, arguments.seconds, arguments.mib_per_s))
 
 
 if __name__ == "__main__":

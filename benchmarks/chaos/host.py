@@ -20,8 +20,8 @@ from policyserve.engine.recipe import Recipe
 from policyserve.server import http
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import UpgradeRequest
+from policyserve.server.host import Guest
 from policyserve.server.server import Server
-from policyserve.server.websocket import Connection
 
 _OF_OURS = ("asyncio", "policyserve.engine.scheduler")  # loggers whose errors no fault of policy or peer explains
 
@@ -52,7 +52,7 @@ class Host(Server):
         if trim is not None:
             trim(0)
 
-    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response:
+    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | http.Response:
         opened = super().open_session(connection, asked)
         if self.last_sessions is not None and isinstance(opened, Session):
             self.last_sessions.append(opened)

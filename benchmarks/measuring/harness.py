@@ -84,14 +84,14 @@ class Serving:
 def serve(policy: str, *flags: str) -> Iterator[Serving]:
     """`policyserve serve`, on a free port or where the flags say."""
     place = () if "--uds" in flags else ("--host", "127.0.0.1", "--port", "0")
-    with _started("-m", "policyserve.cli", "serve", policy, *place, *flags) as serving:
+    with started("-m", "policyserve.cli", "serve", policy, *place, *flags) as serving:
         yield serving
 
 
 @contextmanager
 def rival(program: str, *flags: str) -> Iterator[Serving]:
     """A stand-in of rivals/."""
-    with _started(f"rivals/{program}.py", *flags) as serving:
+    with started(f"rivals/{program}.py", *flags) as serving:
         yield serving
 
 
@@ -218,7 +218,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 @contextmanager
-def _started(*arguments: str) -> Iterator[Serving]:
+def started(*arguments: str) -> Iterator[Serving]:
     """A program that prints `url …` and `ready`, in the benchmarks' folder; ended afterwards."""
     started_at = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from policyserve.bench.load import Load
 from policyserve.bench.raw import BINARY, CLOSE, PING, TEXT, Inbox, RawPeer, request_frame
@@ -22,6 +21,7 @@ from policyserve.bench.tally import Tally
 from policyserve.core.errors import ConfigError, ConnectionLost, DeadlineExceeded, PolicyserveError, RemoteError
 from policyserve.dialects import by_name
 from policyserve.policies.fakes import EchoPolicy
+from tests.plain_servers import plain_server
 from tests.server.live import serving
 
 sizes = st.one_of(st.integers(0, 300), st.integers(60_000, 70_000))
@@ -90,19 +90,14 @@ def test_a_server_that_agreed_to_compress_gets_messages_that_it_can_read() -> No
             got.append(message)
             connection.send(bytes(100))
 
-    with serve(answer, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+    with plain_server(answer) as port:
         for offers_deflate in (True, False):
-            peer = RawPeer(url, "vibe_rl", 5.0, offers_deflate=offers_deflate)
+            peer = RawPeer(f"ws://127.0.0.1:{port}", "vibe_rl", 5.0, offers_deflate=offers_deflate)
             frame = peer.frame({"obs": np.arange(50.0)}, "vibe_rl")
             assert bool(frame[0] & 0x40) is offers_deflate
             for _ in range(3):
                 peer.exchange(frame)
             peer.close()
-        server.shutdown()
-        thread.join()
     assert got == [by_name("vibe_rl").write_request({"obs": np.arange(50.0)})] * 6
 
 
@@ -119,14 +114,8 @@ def stranger(*messages: bytes | str | None) -> Iterator[str]:
         for _ in connection:
             pass
 
-    with serve(greet, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with plain_server(greet) as port:
+        yield f"ws://127.0.0.1:{port}"
 
 
 STRANGERS: dict[str, tuple[tuple[bytes | str | None, ...], type[PolicyserveError], str]] = {

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from typing import Any
 
 import msgpack
 import pytest
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from policyserve.cli import main
 from policyserve.policies.fakes import EchoPolicy, demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
+from tests.plain_servers import in_thread, plain_server
 from tests.server.live import serving
 
 SHORT = ("--duration-s", "0.2", "--warmup-s", "0.05")
@@ -251,27 +251,15 @@ def web_server() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""
 
-    with HTTPServer(("127.0.0.1", 0), Pages) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with HTTPServer(("127.0.0.1", 0), Pages) as server, in_thread(server):
+        yield f"ws://127.0.0.1:{server.server_port}"
 
 
 @contextmanager
 def websocket_server(handle: Callable[[ServerConnection], None]) -> Iterator[str]:
     """A WebSocket server that is none of ours."""
-    with serve(handle, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with plain_server(handle) as port:
+        yield f"ws://127.0.0.1:{port}"
 
 
 def close(connection: ServerConnection) -> None:

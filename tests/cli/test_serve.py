@@ -131,6 +131,18 @@ WRONG = {
         "max_wait_ms: expected 0 … 500, the request's time-out, got 900.0",
         "",
     ),
+    "a depth that nothing fits in": (
+        ["serve", "cartpole_ppo", "--max-depth", "2"],
+        2,
+        "max_depth: expected 3 … 64, got 2",
+        "",
+    ),
+    "images without pixels": (
+        ["serve", "wall-x", "--max-image-mpixels", "0"],
+        2,
+        "max_image_mpixels: expected more than 0, got 0.0",
+        "",
+    ),
     "more replicas than devices": (
         ["serve", "cartpole_ppo", "--isolate", "process", "--replicas", "2", "--devices", "cuda:0"],
         2,

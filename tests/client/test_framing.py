@@ -15,7 +15,9 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from policyserve.client.framing import (
+from policyserve.client.framing import FrameReader, FrameWriter
+from policyserve.core.buffers import BufferPool
+from policyserve.core.frames import (
     BAD_TEXT,
     BINARY,
     NO_CODE,
@@ -23,14 +25,11 @@ from policyserve.client.framing import (
     PROTOCOL_ERROR,
     TOO_BIG,
     FrameEvent,
-    FrameReader,
-    FrameWriter,
     PeerClose,
     Ping,
     Pong,
     Violation,
 )
-from policyserve.core.buffers import BufferPool
 from policyserve.core.messages import Part
 
 LIMIT = 100_000

@@ -13,7 +13,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from policyserve.client.address import read_address
-from policyserve.client.handshake import Handshake, NotYet, connect_error
+from policyserve.client.handshake import Handshake, connect_error
+from policyserve.client.retries import NotYet
 from policyserve.core.errors import ConnectionLost, RemoteError
 
 ROBOT = read_address("ws://robot:8000", "openpi")

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.client.retries import Retries
+from policyserve.client.retries import NotYet, Retries, cut_unless_greeted
+from policyserve.core.errors import ConnectionLost, WireError
+
+REASON = NotYet("Connection refused")
 
 
-def pauses(retries: Retries, now: float = 0.0) -> list[float]:
+def retries_of(until: float, random: Callable[[], float] = lambda: 1.0, started_at: float = 0.0) -> Retries:
+    return Retries("ws://robot:8000", started_at, until, random)
+
+
+def pauses(retries: Retries, now: float = 0.0) -> tuple[list[float], ConnectionLost]:
+    """Every pause, and how it gave up."""
     taken: list[float] = []
-    while (pause := retries.pause_s(now)) is not None:
-        taken.append(pause)
-        now += pause + 0.001  # what an attempt takes
-    return taken
+    try:
+        while True:
+            taken.append(retries.pause_s(REASON, now))
+            now += taken[-1] + 0.001  # what an attempt takes
+    except ConnectionLost as error:
+        return taken, error
 
 
 def test_the_longest_pauses_double_up_to_a_second() -> None:
-    assert pauses(Retries(0.0, 4.0, lambda: 1.0))[:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert pauses(retries_of(4.0))[0][:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
 @given(until=st.floats(0, 100), numbers=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20))
 def test_pauses_are_anywhere_below_their_ceiling_and_end_at_the_bound(until: float, numbers: list[float]) -> None:
     drawn = iter(numbers * 10_000)
-    retries = Retries(0.0, until, lambda: next(drawn))
+    retries = retries_of(until, lambda: next(drawn))
     now, ceiling = 0.0, 0.05
     for _ in range(50):
-        pause = retries.pause_s(now)
-        if pause is None:
+        try:
+            pause = retries.pause_s(REASON, now)
+        except ConnectionLost:
             assert now >= until
             break
         assert 0 <= pause <= ceiling
@@ -36,13 +50,44 @@ def test_pauses_are_anywhere_below_their_ceiling_and_end_at_the_bound(until: flo
 
 
 def test_no_time_to_retry_is_one_attempt_and_says_nothing_of_others() -> None:
-    retries = Retries(5.0, 5.0, lambda: 0.5)
-    assert retries.pause_s(5.0) is None
-    assert retries.told(5.0) == ""
+    with pytest.raises(ConnectionLost) as caught:
+        retries_of(5.0, started_at=5.0).pause_s(REASON, 5.0)
+    assert str(caught.value) == "cannot connect to ws://robot:8000: Connection refused"
+    assert caught.value.__cause__ is REASON
 
 
 def test_it_says_how_long_it_was_tried() -> None:
-    retries = Retries(0.0, 10.0, lambda: 1.0)
-    pauses(retries)
-    assert retries.told(10.04) == f"; tried {retries.attempts} times in 10.0 s"
+    retries = retries_of(10.0)
+    _, error = pauses(retries)
+    assert str(error).endswith(f": Connection refused; tried {retries.attempts} times in 10.0 s")
     assert retries.attempts > 10
+
+
+class Link:
+    is_cut = False
+
+    def cut(self) -> None:
+        self.is_cut = True
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConnectionLost("the connection ended without an answer (1012)"), NotYet),
+        (WireError("", "a map", "a number"), WireError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["restart", "another dialect", "Ctrl-C"],
+)
+def test_a_link_whose_greeting_does_not_come_is_cut(error: BaseException, told: type[BaseException]) -> None:
+    link = Link()
+    with pytest.raises(told), cut_unless_greeted(link):
+        raise error
+    assert link.is_cut
+
+
+def test_a_link_that_is_greeted_stays() -> None:
+    link = Link()
+    with cut_unless_greeted(link):
+        pass
+    assert not link.is_cut

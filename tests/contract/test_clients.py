@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 from websockets.utils import accept_key
 
 from policyserve.core.errors import (
@@ -26,6 +26,7 @@ from policyserve.dialects.vibe_rl import VibeRL
 from policyserve.engine.recipe import Recipe
 from tests.contract.clients import Make
 from tests.contract.policies import SPEC
+from tests.plain_servers import plain_server
 from tests.server.live import DEADLINE_S, Live, serving
 
 X = np.array([1, 2], np.float32)
@@ -281,18 +282,6 @@ def test_an_api_key_is_sent_as_a_header(make: Make) -> None:
 
 
 # The original vibe_rl server, imitated: it answers, and closes 1000 without a word on any error.
-
-
-@contextmanager
-def plain_server(handle: Callable[[ServerConnection], None], **options: Any) -> Iterator[int]:
-    with serve(handle, "127.0.0.1", 0, **options) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.socket.getsockname()[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def original(peer: ServerConnection) -> None:

@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.server import serve as serve_async
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from policyserve import AsyncClient, Client
 from policyserve.core.errors import ClientInUse, ConnectionLost, DeadlineExceeded, RemoteError, WireError
@@ -26,6 +26,7 @@ from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
 from tests.contract.clients import Make
+from tests.plain_servers import plain_server
 from tests.server.certificates import make_certificate, trusting
 from tests.server.live import DEADLINE_S, answer, serving
 
@@ -41,18 +42,6 @@ def reply(x: Any, wire: Any = VIBE_RL) -> Any:
 def doubled(message: Any) -> Any:
     """vibe_rl's answer to vibe_rl's request."""
     return reply(next(iter(VIBE_RL.read_request(message).observation.values())) * 2)
-
-
-@contextmanager
-def plain_server(handle: Callable[[ServerConnection], None], port: int = 0, **options: Any) -> Iterator[int]:
-    with serve(handle, "127.0.0.1", port, **options) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.socket.getsockname()[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ from policyserve import dialects
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import BadObservation, PolicyserveError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Request
 from policyserve.core.reading import RequestReader, learn_layout
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec, ValidObservation
@@ -43,9 +44,11 @@ class Counting(OpenPI):
         self._dialect = dialect
         self.read = 0
 
-    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
+    def read_request(
+        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    ) -> Request:
         self.read += 1
-        return self._dialect.read_request(frame, placed)
+        return self._dialect.read_request(frame, placed, limits)
 
 
 def message(dialect: str, observation: Mapping[str, Any]) -> memoryview:

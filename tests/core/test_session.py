@@ -20,6 +20,7 @@ from policyserve.core.errors import (
     PolicyserveError,
     WireError,
 )
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
@@ -42,7 +43,9 @@ class Letters:
     def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
         return "hello" if self.greets else None
 
-    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
+    def read_request(
+        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    ) -> Request:
         if frame == "bug":
             raise ZeroDivisionError
         if not isinstance(frame, str) or frame.startswith("bad"):

@@ -33,4 +33,3 @@ def test_a_benchmark_that_is_named_is_there_and_tells_its_flags(program: str) ->
 def test_the_page_names_programs_and_commands() -> None:
     assert len(BENCH) == 2
     assert "benchmarks/marks.py" in PROGRAMS
-

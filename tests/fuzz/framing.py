@@ -14,6 +14,7 @@ from websockets.uri import parse_uri
 
 from policyserve.client import framing as client_side
 from policyserve.core.buffers import BufferPool
+from policyserve.core.frames import PeerClose, Violation
 from policyserve.server import framing as server_side
 from tests.fuzz.choices import Choices
 
@@ -33,7 +34,7 @@ def check_server(data: bytes) -> None:
     theirs = ServerProtocol(state=State.OPEN, max_size=LIMIT)
     theirs.receive_data(stream)
     events = [event for piece in _told_of_all_headers(pieces, theirs) for event in _write(reader, piece)]
-    _compare(_told(events, (server_side.PeerClose, server_side.Violation)), theirs)
+    _compare(_told(events, (PeerClose, Violation)), theirs)
 
 
 def check_client(data: bytes) -> None:
@@ -45,7 +46,7 @@ def check_client(data: bytes) -> None:
     theirs = ClientProtocol(parse_uri("ws://fuzz/"), state=State.OPEN, max_size=LIMIT)
     theirs.receive_data(stream)
     events = [event for piece in pieces for event in reader.feed(piece)]
-    _compare(_told(events, (client_side.PeerClose, client_side.Violation)), theirs)
+    _compare(_told(events, (PeerClose, Violation)), theirs)
 
 
 def check_writer(data: bytes) -> None:

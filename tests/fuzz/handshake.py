@@ -7,7 +7,7 @@ import hashlib
 
 from policyserve.client.address import read_address
 from policyserve.client.handshake import Handshake as ClientHandshake
-from policyserve.client.handshake import NotYet
+from policyserve.client.retries import NotYet
 from policyserve.core.errors import RemoteError
 from policyserve.core.stats import Stats
 from policyserve.server import http

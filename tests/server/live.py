@@ -173,6 +173,11 @@ def serving(policy: Any = lambda x: x, *, load: LoadPolicy | None = None, **sett
     gc.collect()  # a transport that nobody closed warns here, and warnings are errors
 
 
+def none_open(live: Live) -> None:
+    """Wait until no session is left."""
+    live.until(lambda server: server.stats.sessions_open == 0)
+
+
 def frame(x: Any, **more: Any) -> bytes:
     """A good vibe_rl request."""
     sent = WIRE.write_request({"obs": np.asarray(x, np.float32), **more})

@@ -20,11 +20,11 @@ from policyserve.server.server import Server
 from tests.server.live import (
     DEADLINE_S,
     HANDSHAKE,
-    Live,
     answer,
     ask,
     frame,
     masked,
+    none_open,
     open_raw,
     read_frame,
     serving,
@@ -53,10 +53,6 @@ def reset(peer: socket.socket) -> None:
     """End a connection as a robot that lost power would: no close frame, no orderly end."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
-
-
-def none_open(live: Live) -> None:
-    live.until(lambda server: server.stats.sessions_open == 0)
 
 
 # Vanishing

@@ -13,7 +13,8 @@ from websockets.sync.client import ClientConnection
 
 from policyserve.core.errors import BadObservation, Overloaded
 from policyserve.core.policy import FunctionPolicy
-from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.dialects import by_name
 from tests.server.live import DEADLINE_S, WIRE, Live, answer, ask, frame, packed, request, serving
 
 ECHO4 = PolicySpec("echo4", {"obs": ArraySpec((4,))}, None)
@@ -114,6 +115,50 @@ def test_a_uint8_image_where_a_float_one_is_due_is_refused() -> None:
         code, reason = refusal(live, WIRE.write_request({"image": np.zeros((2, 2, 3), np.uint8), "obs": np.zeros(4)}))
         assert code == 1008
         assert "image: expected float32 image HWC, 2 x 2, got uint8 (2, 2, 3)" in reason
+
+
+TIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "depth": ({"max_depth": 3}, {"x": [[[[1]]]]}, "expected at most 3 levels of nesting, got more"),
+    "items": ({"max_items": 30}, {"x": [0] * 30}, "expected at most 30 map entries and list items, got more"),
+    "arrays": ({"max_arrays": 1}, {"x": np.zeros(1)}, "expected at most 1 arrays, got more"),
+    "image's side": (
+        {"max_image_side": 20},
+        {"view": np.zeros((1, 21, 3), np.uint8)},
+        "view: expected an image of at most 20 pixels a side, got uint8 (1, 21, 3)",
+    ),
+    "image's pixels": (
+        {"max_image_mpixels": 0.0001},
+        {"view": np.zeros((10, 11, 3), np.uint8)},
+        "view: expected an image of at most 0.0001 million pixels, got uint8 (10, 11, 3)",
+    ),
+    "text": ({"max_text": 3}, {"prompt": "open"}, "prompt: expected a text of at most 3 characters, got 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", TIGHT)
+@pytest.mark.parametrize("path", ["/openpi", "/"])
+def test_a_limit_on_what_a_request_holds_is_a_setting(path: str, limit: str) -> None:
+    settings, surplus, told = TIGHT[limit]
+    spec = PolicySpec(
+        "seen",
+        {"obs": ArraySpec((1,)), "view": ImageSpec(optional=True), "prompt": TextSpec(default="")},
+        None,
+    )
+    policy = FunctionPolicy(lambda observation: observation["obs"], spec)
+    wire = by_name("openpi")
+    obs = {"obs": np.array([7], np.float32)}
+    for limits, is_refused in (({}, False), (settings, True)):
+        with serving(policy, hello_grace_ms=0.0, **limits) as live, live.websocket(path) as peer:
+            peer.recv(timeout=DEADLINE_S)  # the greeting
+            peer.send(wire.write_request({**obs, **surplus}))
+            answer = peer.recv(timeout=DEADLINE_S)
+            if is_refused:
+                assert isinstance(answer, str)
+                assert answer.endswith(told)
+            else:
+                assert wire.read_reply(answer).actions == 7
+            peer.send(wire.write_request(obs))  # the session goes on
+            assert wire.read_reply(peer.recv(timeout=DEADLINE_S)).actions == 7
 
 
 @pytest.mark.parametrize(

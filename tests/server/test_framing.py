@@ -16,20 +16,19 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from policyserve.core.buffers import BufferPool
-from policyserve.server.framing import (
+from policyserve.core.frames import (
     BAD_TEXT,
     NO_CODE,
     PROTOCOL_ERROR,
     TOO_BIG,
     FrameEvent,
-    FrameReader,
     PeerClose,
     Ping,
     Violation,
     close_payload,
     frame_header,
-    unmask,
 )
+from policyserve.server.framing import FrameReader, unmask
 
 LIMIT = 100_000
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([65_535, 65_536, 65_537, 70_000, 99_999]))

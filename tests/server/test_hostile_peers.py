@@ -27,6 +27,7 @@ from tests.server.live import (
     ask,
     frame,
     masked,
+    none_open,
     open_raw,
     read_frame,
     serving,
@@ -43,10 +44,6 @@ def end_of(peer: socket.socket) -> tuple[int, str]:
         opcode, payload = read_frame(peer)
         if opcode == CLOSE:
             return int.from_bytes(payload[:2], "big"), payload[2:].decode()
-
-
-def none_open(live: Live) -> None:
-    live.until(lambda server: server.stats.sessions_open == 0)
 
 
 def pending(server: Server) -> int:

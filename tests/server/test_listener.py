@@ -184,7 +184,7 @@ def test_the_system_looks_for_peers_that_vanished_without_a_word() -> None:
 
     def options(server: Any) -> dict[str, int]:
         (connection,) = server._connections.values()
-        peer = connection._transport.get_extra_info("socket")
+        peer = connection._pipe.transport.get_extra_info("socket")
         names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_NODELAY")
         found = {name: peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names}
         return {**found, "SO_KEEPALIVE": peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}

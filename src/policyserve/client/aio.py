@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from policyserve.client.address import read_address
 from policyserve.client.aio_link import Link, open_link
-from policyserve.client.handshake import NotYet
-from policyserve.client.retries import Retries
+from policyserve.client.retries import NotYet, Retries, cut_unless_greeted
 from policyserve.client.session import ClientSession, open_session
-from policyserve.core.errors import ClientInUse, ConnectionLost
+from policyserve.core.errors import ClientInUse
 from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
@@ -132,17 +131,14 @@ class AsyncClient:
 
     async def _open(self, deadline: float) -> Link:
         started_at = time.monotonic()
-        retries = Retries(started_at, min(started_at + self._retry_for_s, deadline), random.random)
+        until = min(started_at + self._retry_for_s, deadline)
+        retries = Retries(self._address.url, started_at, until, random.random)
         while True:
             try:
                 self._link = await self._open_once(deadline)
                 break
             except NotYet as reason:
-                now = time.monotonic()
-                pause_s = retries.pause_s(now)
-                if pause_s is None:
-                    where = f"cannot connect to {self._address.url}"
-                    raise ConnectionLost(f"{where}: {reason}{retries.told(now)}") from reason
+                pause_s = retries.pause_s(reason, time.monotonic())
                 if retries.attempts == 2:
                     log.warning("%s does not answer (%s): trying again", self._address.url, reason)
                 await asyncio.sleep(pause_s)
@@ -155,13 +151,8 @@ class AsyncClient:
         link = await open_link(self._address, self._api_key, self._tls, self._timeout_s, deadline)
         session = open_session(self._dialect)
         if session.dialect.greets:
-            try:
+            with cut_unless_greeted(link):
                 session.greeted(await link.receive(deadline))
-            except BaseException as error:
-                link.cut()
-                if isinstance(error, ConnectionLost):
-                    raise NotYet(str(error)) from error
-                raise
         self._session = session
         return link
 

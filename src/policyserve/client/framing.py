@@ -8,70 +8,29 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.buffers import BufferPool
+from policyserve.core.frames import CLOSE, MASKED, Assembler, Filling, FrameEvent, frame_header
 from policyserve.core.messages import Part
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-PROTOCOL_ERROR, BAD_TEXT, TOO_BIG, NO_CODE = 1002, 1007, 1009, 1005
-_CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015)}  # of those below 3000
 _SCRATCH_BYTES = 1 << 14
 _WINDOW_BYTES = 1 << 18  # a part of a frame that stays in the processor's cache from the mask to the socket
 _MASKED_AT_ONCE = 256  # bytes, up to which one big integer is quicker than NumPy
 _KEYS = 256  # drawn at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """To be answered by a pong with the same payload."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """The answer to a ping."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PeerClose:
-    """The server closes. code: NO_CODE if it gave none."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """The server broke the protocol: close with this code. Nothing it sends is read any more."""
-
-    code: int
-    reason: str
-
-
-# A whole message is the str of a text one, else a writable view of a buffer of its own.
-FrameEvent: TypeAlias = memoryview | str | Ping | Pong | PeerClose | Violation
-
-
 class FrameReader:
     """Reads a server's frames. Bytes are written where get_buffer() says; advance() says what came of them."""
 
     def __init__(self, max_message_bytes: int, pool: BufferPool) -> None:
-        self._max_bytes = max_message_bytes
+        self._assembler = Assembler(max_message_bytes, is_masked=False)
         self._pool = pool
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._held = 0  # bytes at the scratch's beginning: a frame whose header, or short payload, is not whole yet
-        self._filling: _Filling | None = None
-        self._fragments: bytearray | None = None
-        self._opcode = CONTINUATION  # of the message whose fragments come; CONTINUATION: none
-        self._is_over = False
+        self._filling: Filling | None = None
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go: into the message that is being filled, else into the scratch."""
@@ -81,14 +40,14 @@ class FrameReader:
     def advance(self, count: int) -> list[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
         events: list[FrameEvent] = []
-        if self._is_over:
+        if self._assembler.is_over:
             return events
         filling = self._filling
         if filling is None:
             self._read_scratch(self._held + count, events)
             return events
         filling.filled += count
-        if filling.filled == len(filling.payload):
+        if filling.filled == filling.size:
             self._filling = None
             self._end_frame(filling.opcode, filling.is_final, filling.payload, events)
         return events
@@ -108,12 +67,12 @@ class FrameReader:
 
     def _read_scratch(self, end: int, events: list[FrameEvent]) -> None:
         position = 0
-        while self._filling is None and not self._is_over:
+        while self._filling is None and not self._assembler.is_over:
             used = self._read_frame(position, end, events)
             if used == 0:
                 break
             position += used
-        self._held = end - position if self._filling is None and not self._is_over else 0
+        self._held = end - position if self._filling is None and not self._assembler.is_over else 0
         if self._held and position:
             self._scratch[: self._held] = bytes(self._scratch[position:end])
 
@@ -124,16 +83,15 @@ class FrameReader:
             return 0
         first, size = data[start], data[start + 1]
         opcode, header = first & 0x0F, 2
-        problem = self._check_header(first, opcode, size)
+        problem = self._assembler.check_header(first, size)
         if problem is None and size > 125:
             header = 4 if size == 126 else 10
             if available < header:
                 return 0
             (size,) = struct.unpack_from(">H" if size == 126 else ">Q", data, start + 2)
-        if problem is None and opcode < CLOSE and size + len(self._fragments or b"") > self._max_bytes:
-            problem = Violation(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
+        problem = problem or self._assembler.check_size(opcode, size)
         if problem is not None:
-            self._is_over = True
+            self._assembler.is_over = True
             events.append(problem)
             return available
         begin = start + header
@@ -144,76 +102,17 @@ class FrameReader:
             payload[:] = data[begin : begin + size]
             self._end_frame(opcode, bool(first & 0x80), payload, events)
             return header + size
-        payload[: end - begin] = data[begin:end]
-        self._filling = _Filling(opcode, bool(first & 0x80), payload, end - begin)
+        filling = self._filling = Filling(opcode, bool(first & 0x80), payload)
+        filling.begin(data[begin:end])
         return available
 
-    def _check_header(self, first: int, opcode: int, size: int) -> Violation | None:
-        if first & 0x70:
-            return Violation(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed on")
-        if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
-            return Violation(PROTOCOL_ERROR, f"unknown opcode {opcode}")
-        if size & 0x80:
-            return Violation(PROTOCOL_ERROR, "a server's frames must not be masked")
-        if opcode >= CLOSE:
-            if size > 125 or not first & 0x80:
-                return Violation(PROTOCOL_ERROR, "a control frame that is fragmented or longer than 125 bytes")
-        elif (opcode == CONTINUATION) == (self._opcode == CONTINUATION):
-            what = "a continuation of nothing" if opcode == CONTINUATION else "a new message inside another"
-            return Violation(PROTOCOL_ERROR, what)
-        return None
-
     def _end_frame(self, opcode: int, is_final: bool, payload: memoryview, events: list[FrameEvent]) -> None:
-        if opcode >= CLOSE:
-            events.append(self._end_control(opcode, bytes(payload)))
-            return
-        if opcode != CONTINUATION:
-            self._opcode = opcode
-        if not is_final or self._fragments is not None:
-            self._fragments = self._fragments or bytearray()
-            self._fragments += payload
-            if not is_final:
-                return
-            payload, self._fragments = memoryview(self._fragments), None
-        opcode, self._opcode = self._opcode, CONTINUATION
-        if opcode == BINARY:
-            events.append(payload)
-            return
-        try:
-            events.append(str(payload, "utf-8"))
-        except UnicodeDecodeError:
-            self._is_over = True
-            events.append(Violation(BAD_TEXT, "a text message that is not UTF-8"))
-
-    def _end_control(self, opcode: int, payload: bytes) -> FrameEvent:
-        if opcode != CLOSE:
-            return Ping(payload) if opcode == PING else Pong(payload)
-        self._is_over = True
-        if not payload:
-            return PeerClose(NO_CODE, "")
-        code = int.from_bytes(payload[:2], "big")
-        try:
-            reason = payload[2:].decode()
-        except UnicodeDecodeError:
-            return Violation(BAD_TEXT, "a close reason that is not UTF-8")
-        if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code < 5000):
-            return Violation(PROTOCOL_ERROR, "a close frame without a valid code")
-        return PeerClose(code, reason)
-
-
-class _Filling:
-    """A data frame whose payload is on its way into its own buffer.
-
-    It holds a view all the time: a buffer that nobody views is the pool's to give to somebody else.
-    """
-
-    __slots__ = ("filled", "is_final", "opcode", "payload")
-
-    def __init__(self, opcode: int, is_final: bool, payload: memoryview, filled: int) -> None:
-        self.opcode = opcode
-        self.is_final = is_final
-        self.payload = payload
-        self.filled = filled
+        if opcode < CLOSE:
+            event = self._assembler.end_data(opcode, is_final, payload)
+        else:
+            event = self._assembler.end_control(opcode, bytes(payload))
+        if event is not None:
+            events.append(event)
 
 
 class FrameWriter:
@@ -239,7 +138,7 @@ class FrameWriter:
         """One frame of all parts, a piece at a time; a piece may be overwritten when the next one is asked for."""
         size = sum(map(len, parts))
         key = self._next_key()
-        header = _header(opcode, size) + key
+        header = frame_header(opcode, size, MASKED) + key
         if size <= _MASKED_AT_ONCE:
             yield header + _masked(b"".join(parts), key)
         else:
@@ -291,17 +190,3 @@ def _masked(payload: bytes, key: bytes) -> bytes:
     size = len(payload)
     repeated = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
-
-
-def _header(opcode: int, size: int) -> bytes:
-    """The header of a masked, unfragmented frame, without its key."""
-    if size < 126:
-        return bytes((0x80 | opcode, 0x80 | size))
-    if size < 1 << 16:
-        return struct.pack(">BBH", 0x80 | opcode, 0x80 | 126, size)
-    return struct.pack(">BBQ", 0x80 | opcode, 0x80 | 127, size)
-
-
-def close_payload(code: int, reason: str) -> bytes:
-    """A close frame's payload; empty for NO_CODE."""
-    return b"" if code == NO_CODE else struct.pack(">H", code) + reason.encode()[:123]

@@ -11,6 +11,7 @@ import os
 import socket
 
 from policyserve.client.address import Address
+from policyserve.client.retries import NotYet
 from policyserve.core.errors import ConnectionLost, RemoteError
 
 _KEY_REFUSED = (401, 403)
@@ -18,10 +19,6 @@ _TRY_AGAIN = (429, 502, 503, 504)
 _MAX_REASON = 200  # characters of a stranger's page
 # A server that restarts, a Unix socket that is not there yet, a robot out of its network's reach.
 _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
-
-
-class NotYet(Exception):
-    """Nobody answers here now, and trying again may help."""
 
 
 class Handshake:

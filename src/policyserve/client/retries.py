@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from policyserve.core.errors import ConnectionLost
 
 _FIRST_S, _LONGEST_S = 0.05, 1.0
 
 
+class NotYet(Exception):
+    """Nobody answers here now, and trying again may help."""
+
+
 class Retries:
-    """The pauses between the attempts of one connection.
+    """The pauses between the attempts of one connection to `url`.
 
     started_at, until: by the caller's clock. random: numbers from 0 to 1; they keep a fleet of robots from coming back
     all at once when their server does.
     """
 
-    def __init__(self, started_at: float, until: float, random: Callable[[], float]) -> None:
+    def __init__(self, url: str, started_at: float, until: float, random: Callable[[], float]) -> None:
         self.attempts = 1
+        self._url = url
         self._started_at = started_at
         self._until = until
         self._random = random
 
-    def pause_s(self, now: float) -> float | None:
-        """How long to wait before the next attempt; None: give up."""
+    def pause_s(self, reason: NotYet, now: float) -> float:
+        """How long to wait before the next attempt; raises ConnectionLost when it is time to give up.
+
+        reason: why the last one failed.
+        """
         if now >= self._until:
-            return None
+            raise ConnectionLost(f"cannot connect to {self._url}: {reason}{self._told(now)}") from reason
         ceiling = min(_FIRST_S * 2.0 ** min(self.attempts - 1, 16), _LONGEST_S)
         self.attempts += 1
         return min(ceiling * self._random(), self._until - now)
 
-    def told(self, now: float) -> str:
-        """How long it was tried, for the error; empty after a single attempt."""
+    def _told(self, now: float) -> str:
         return f"; tried {self.attempts} times in {now - self._started_at:.1f} s" if self.attempts > 1 else ""
+
+
+class Cuttable(Protocol):
+    """A link of either client."""
+
+    def cut(self) -> None: ...
+
+
+@contextmanager
+def cut_unless_greeted(link: Cuttable) -> Iterator[None]:
+    """Wait for a new link's greeting in here: a server that ends the connection before it is one that restarts."""
+    try:
+        yield
+    except BaseException as error:
+        link.cut()
+        if isinstance(error, ConnectionLost):
+            raise NotYet(str(error)) from error
+        raise

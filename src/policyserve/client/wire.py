@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from policyserve.client import framing
+from policyserve.client.framing import FrameReader, FrameWriter
 from policyserve.client.session import ended
+from policyserve.core import frames
 from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import RemoteError
 from policyserve.core.messages import Frame, Part
@@ -28,22 +29,22 @@ class Wire:
         self.pongs = 0
         self._messages: deque[Frame] = deque()
         self._is_closing = False
-        self._reader = framing.FrameReader(_MAX_MESSAGE_BYTES, BufferPool(_KEPT_BYTES))
-        self._writer = framing.FrameWriter(random_bytes)
+        self._reader = FrameReader(_MAX_MESSAGE_BYTES, BufferPool(_KEPT_BYTES))
+        self._writer = FrameWriter(random_bytes)
         self.get_buffer = self._reader.get_buffer
 
     def request(self, parts: Sequence[Part]) -> Iterator[memoryview | bytes]:
         """The pieces of a binary message; each may be overwritten when the next one is asked for."""
-        return self._writer.windows(framing.BINARY, parts)
+        return self._writer.windows(frames.BINARY, parts)
 
     def ping(self) -> bytes:
         """A ping, whose pong comes after all that the server said before."""
-        return self._writer.frame(framing.PING, b"")
+        return self._writer.frame(frames.PING, b"")
 
     def close(self) -> bytes:
         """A close frame, behind which nothing may be sent."""
         self._is_closing = True
-        return self._writer.frame(framing.CLOSE, framing.close_payload(1000, ""))
+        return self._writer.frame(frames.CLOSE, frames.close_payload(1000, ""))
 
     def advance(self, count: int) -> None:
         """`count` bytes were written into get_buffer()'s view; 0: the server has ended its side."""
@@ -73,18 +74,18 @@ class Wire:
         """Whether nothing is left to be taken."""
         return not self._messages
 
-    def _take(self, events: Sequence[framing.FrameEvent]) -> None:
+    def _take(self, events: Sequence[frames.FrameEvent]) -> None:
         for event in events:
             if isinstance(event, (memoryview, str)):
                 self._messages.append(event)
-            elif isinstance(event, framing.Ping):
-                self._answer(framing.PONG, event.payload)
-            elif isinstance(event, framing.Pong):
+            elif isinstance(event, frames.Ping):
+                self._answer(frames.PONG, event.payload)
+            elif isinstance(event, frames.Pong):
                 self.pongs += 1
             else:
-                self._answer(framing.CLOSE, framing.close_payload(event.code, event.reason))
+                self._answer(frames.CLOSE, frames.close_payload(event.code, event.reason))
                 self._is_closing = True
-                if isinstance(event, framing.PeerClose):
+                if isinstance(event, frames.PeerClose):
                     self.end = ended(event.code, event.reason)
                 else:
                     self.end = ended(None, f"the server broke the WebSocket protocol: {event.reason}")

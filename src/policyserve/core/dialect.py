@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 
@@ -30,7 +31,8 @@ class ErrorReply:
 class Dialect(Protocol):
     """One family's wire format.
 
-    read_request's `placed`, if given, is filled with the arrays whose data stands in the frame as it is.
+    read_request's `placed`, if given, is filled with the arrays whose data stands in the frame as it is; its `limits`
+    bound what a client may send. What a server sends is bounded by the defaults, and may have any number of arrays.
     """
 
     name: str
@@ -38,7 +40,9 @@ class Dialect(Protocol):
 
     # The server's half.
     def greeting(self, metadata: Mapping[str, Any]) -> Frame | None: ...
-    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request: ...
+    def read_request(
+        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    ) -> Request: ...
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame: ...
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply: ...
 
@@ -54,7 +58,7 @@ class DialectChoice(Protocol):
 
     greeter: Dialect  # greets whoever waits for the server's first word
 
-    def settle(self, frame: Frame, greeted: bool) -> Dialect:
+    def settle(self, frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
         """The dialect of a connection's first frame; greeted: it came after the greeting. Never raises."""
         ...
 

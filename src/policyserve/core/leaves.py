@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadObservation
+from policyserve.core.limits import WireLimits
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
 _ANY_SIDE_EXAMPLE = 64  # and for an image's side
-_MAX_IMAGE_SIDE = 8192
-_MAX_TEXT = 100_000  # characters
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,28 @@ class ImageSpec:
             raise BadObservation(path, str(self), name_of(value) + layout_of(value))
         for extra in (0, 1):
             sizes = value.shape[extra:]
-            if any(sizes_match(sizes, self._shape(layout)) for layout in self.layouts) and 0 not in sizes:
-                if max(sizes) > _MAX_IMAGE_SIDE:
-                    raise BadObservation(path, f"an image of at most {_MAX_IMAGE_SIDE} pixels a side", name_of(value))
+            if any(sizes_match(sizes, shape) for shape in self._shapes) and 0 not in sizes:
                 return value, value.shape[0] if extra else None
         raise BadObservation(path, str(self), name_of(value) + layout_of(value))
 
+    def check_limits(self, value: Array, batch_size: int | None, path: str, limits: WireLimits) -> None:
+        """Raise BadObservation if what read() gave is an image beyond the limits; a batch is as many images."""
+        sizes = value.shape if batch_size is None else value.shape[1:]
+        if max(sizes) > limits.max_image_side:
+            raise BadObservation(path, f"an image of at most {limits.max_image_side} pixels a side", name_of(value))
+        most = limits.max_image_mpixels * 1e6
+        if value.size > most and self._pixels(sizes) > most:
+            expected = f"an image of at most {limits.max_image_mpixels:g} million pixels"
+            raise BadObservation(path, expected, name_of(value))
+
+    def _pixels(self, sizes: tuple[int, ...]) -> int:
+        layouts = zip(self.layouts, self._shapes, strict=True)
+        layout = next(layout for layout, shape in layouts if sizes_match(sizes, shape))
+        return prod(size for size, axis in zip(sizes, layout, strict=True) if axis in "HW")
+
     def example(self, batch: tuple[int, ...] = ()) -> Array:
         """A black image, with `batch` in front."""
-        shape = tuple(_ANY_SIDE_EXAMPLE if size is None else size for size in self._shape(self.layouts[0]))
+        shape = tuple(_ANY_SIDE_EXAMPLE if size is None else size for size in self._shapes[0])
         return np.zeros(batch + shape, "float32" if self.dtypes[0] == "float" else self.dtypes[0])
 
     def describe(self) -> dict[str, Any]:
@@ -107,9 +121,11 @@ class ImageSpec:
     def _takes(self, dtype: np.dtype[Any]) -> bool:
         return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
 
-    def _shape(self, layout: str) -> tuple[int | None, ...]:
+    @cached_property
+    def _shapes(self) -> tuple[tuple[int | None, ...], ...]:
+        """Of each layout."""
         sizes = {"H": self.height, "W": self.width, "C": 3, "1": 1}
-        return tuple(sizes[axis] for axis in layout)
+        return tuple(tuple(sizes[axis] for axis in layout) for layout in self.layouts)
 
 
 @dataclass(frozen=True)
@@ -127,8 +143,6 @@ class TextSpec:
         """Return `value` if it is a str; raises BadObservation."""
         if not isinstance(value, str):
             raise BadObservation(path, str(self), name_of(value))
-        if len(value) > _MAX_TEXT:
-            raise BadObservation(path, f"a text of at most {_MAX_TEXT} characters", f"{len(value)}")
         return value, None
 
     def example(self, batch: tuple[int, ...] = ()) -> str:
@@ -167,6 +181,20 @@ class TextListSpec:
 
 
 LeafSpec: TypeAlias = ArraySpec | ImageSpec | TextSpec | TextListSpec
+
+
+def check_texts(value: Any, path: str, limits: WireLimits) -> None:
+    """Raise BadObservation if a text, or one within maps and lists, has more characters than it may."""
+    if isinstance(value, str):
+        if len(value) > limits.max_text:
+            raise BadObservation(path, f"a text of at most {limits.max_text} characters", f"{len(value)}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, (str, dict, list)):
+                check_texts(inner, f"{path}/{key}" if path else key, limits)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            check_texts(inner, f"{path}[{index}]", limits)
 
 
 def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:

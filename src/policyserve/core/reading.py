@@ -16,6 +16,7 @@ from policyserve.core.arrays import Array, Placed, array_from_buffer
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.leaves import ArraySpec
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
@@ -27,7 +28,8 @@ _HITS_PER_TRY = 64  # frames read by a layout earn another
 class RequestReader:
     """Reads one session's requests: by the layout of the frames before where it fits, else through the dialect."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: WireLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self._layout: Layout | None = None
         self._last_size = -1
         self._tries = _TRIES
@@ -40,7 +42,7 @@ class RequestReader:
             if valid is not None:
                 self._hits += 1
                 return valid
-        valid = _read(dialect, spec, frame)
+        valid = _read(dialect, spec, frame, self._limits)
         size = len(frame)
         if size == self._last_size and isinstance(frame, memoryview):  # twice the same size: perhaps more is the same
             self._learn(dialect, spec, frame)
@@ -52,15 +54,17 @@ class RequestReader:
         self._hits = 0
         if self._tries > 0:
             self._tries -= 1
-            self._layout = learn_layout(dialect, spec, frame)
+            self._layout = learn_layout(dialect, spec, frame, self._limits)
 
 
-def learn_layout(dialect: Dialect, spec: PolicySpec, frame: memoryview) -> Layout | None:
+def learn_layout(
+    dialect: Dialect, spec: PolicySpec, frame: memoryview, limits: WireLimits = DEFAULT_LIMITS
+) -> Layout | None:
     """The layout of a good frame; None if none of its arrays stands in it as raw bytes."""
     placed: list[Placed] = []
     try:
-        request = dialect.read_request(frame, placed)
-        valid = spec.validate(request.observation)
+        request = dialect.read_request(frame, placed, limits)
+        valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
     holes = {id(one.array): _Hole(one, len(frame)) for one in placed}
@@ -77,9 +81,9 @@ def learn_layout(dialect: Dialect, spec: PolicySpec, frame: memoryview) -> Layou
     return Layout(frame, valid, template, {*used, *dropped}) if used else None
 
 
-def _read(dialect: Dialect, spec: PolicySpec, frame: Frame) -> ValidObservation:
-    request = dialect.read_request(frame)
-    valid = spec.validate(request.observation)
+def _read(dialect: Dialect, spec: PolicySpec, frame: Frame, limits: WireLimits) -> ValidObservation:
+    request = dialect.read_request(frame, None, limits)
+    valid = spec.validate(request.observation, limits)
     observation = _unwrapped(request, valid, spec)
     if observation is valid.observation:
         return valid

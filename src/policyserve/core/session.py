@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.dialect import Dialect, DialectChoice
 from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import RequestReader
@@ -93,6 +94,7 @@ class Session:
         max_pending: int,
         choice: DialectChoice | None = None,
         debug_wire: bool = False,
+        limits: WireLimits = DEFAULT_LIMITS,
     ) -> None:
         assert dialect or choice, "a session has a dialect or a way to find it"
         self.dialect = dialect
@@ -104,7 +106,8 @@ class Session:
         self._greeted = False
         self._max_pending = max_pending
         self._spec: PolicySpec | None = None
-        self._reader = RequestReader()
+        self._limits = limits
+        self._reader = RequestReader(limits)
         self._early_bytes = 0  # of those behind the first, which may be as long as a frame may be
         self._early: list[tuple[Frame | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
@@ -165,7 +168,7 @@ class Session:
     def _settle(self, frame: Frame) -> list[Effect]:
         if self.dialect is not None or self._choice is None:
             return []
-        dialect = self.dialect = self._choice.settle(frame, self._greeted)
+        dialect = self.dialect = self._choice.settle(frame, self._greeted, self._limits)
         if self._greeted and not dialect.greets:
             hint = f"connect to /{dialect.name}, or send the first frame sooner"
             return self._tell(WrongDialect("", "a client that waits for a greeting", f"one of {dialect.name}", hint))

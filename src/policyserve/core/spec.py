@@ -24,10 +24,12 @@ from policyserve.core.leaves import (
     LeafSpec,
     TextListSpec,
     TextSpec,
+    check_texts,
     layout_of,
     name_of,
     sizes_match,
 )
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Observation
 
 __all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "TextSpec", "ValidObservation"]
@@ -68,12 +70,13 @@ class PolicySpec:
     dialect: str | None = None
     inline: bool = False
 
-    def validate(self, observation: Observation) -> ValidObservation:
+    def validate(self, observation: Observation, limits: WireLimits = DEFAULT_LIMITS) -> ValidObservation:
         """Check and cast an observation and give it the spec's nesting.
 
         Raises BadObservation with path, expected, got, and a did-you-mean for a key that is missing.
         """
         if self.observation is None:
+            check_texts(observation, "", limits)
             return ValidObservation(observation)
         found: dict[str, Any] = {}
         batches: dict[str, int | None] = {}
@@ -91,8 +94,12 @@ class PolicySpec:
             if batch is not None and not self.max_client_batch:
                 got = name_of(value) + (layout_of(value) if isinstance(leaf, ImageSpec) else "")
                 raise BadObservation(path, str(leaf), got, "this policy takes one at a time")
-            if not isinstance(leaf, (TextSpec, TextListSpec)):
-                batches[path] = batch
+            if isinstance(leaf, (TextSpec, TextListSpec)):
+                check_texts(found[path], path, limits)
+                continue
+            batches[path] = batch
+            if isinstance(leaf, ImageSpec):
+                leaf.check_limits(found[path], batch, path, limits)
         unknown = () if observation.keys() <= self.leaves.keys() else self._unknown(observation)
         return ValidObservation(self._nest(found), self._batch_size(batches), unknown)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, WireError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame
 from policyserve.dialects.marked_arrays import spelling_of
 from policyserve.dialects.openpi import OpenPI
@@ -36,14 +37,14 @@ class Auto:
 
     greeter = _DIALECTS["openpi"]  # Wall-X's clients read the same bytes
 
-    def settle(self, frame: Frame, greeted: bool) -> Dialect:
+    def settle(self, frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
         """By content; a frame that tells nothing is vibe_rl's if it came unasked, openpi's if after the greeting."""
-        return _DIALECTS[_name_in(frame) or ("openpi" if greeted else "vibe_rl")]
+        return _DIALECTS[_name_in(frame, limits) or ("openpi" if greeted else "vibe_rl")]
 
 
-def _name_in(frame: Frame) -> str | None:
+def _name_in(frame: Frame, limits: WireLimits) -> str | None:
     try:
-        message = unpack(frame)
+        message = unpack(frame, limits=limits)
     except WireError:
         return None
     if isinstance(message, dict) and "__meta__" in message:

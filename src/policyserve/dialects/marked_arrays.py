@@ -24,6 +24,21 @@ _NO_KIND = (None, b"", "")
 _CONTAINERS = (dict, list, memoryview, Bin)  # what unmark() changes, or looks into
 
 
+class ArraysLeft:
+    """How many arrays more one message may hold."""
+
+    __slots__ = ("_left", "_max_arrays")
+
+    def __init__(self, max_arrays: int) -> None:
+        self._left = self._max_arrays = max_arrays
+
+    def take(self, path: str) -> None:
+        """Count one; raises WireError naming its path if it is one too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise WireError(path, f"at most {self._max_arrays} arrays", "more")
+
+
 @dataclass(frozen=True)
 class Spelling:
     """One family's way to write arrays.
@@ -37,21 +52,26 @@ class Spelling:
     mark: Callable[[str, tuple[int, ...], bytes], Any]
     mark_scalar: Callable[[Array], Any]
 
-    def unmark(self, value: Any, path: str = "") -> Any:
-        """Replace every marked map in a decoded message by its array; raises WireError naming the path."""
+    def unmark(self, value: Any, path: str = "", left: ArraysLeft | None = None) -> Any:
+        """Replace every marked map in a decoded message by its array; raises WireError naming the path.
+
+        left: counts them, None: any number.
+        """
         if isinstance(value, dict):
             found = self.read(value, path)
             if found is not None:
+                if left is not None:
+                    left.take(path)
                 return found
             prefix = f"{path}/" if path else ""
             return {
-                key: self.unmark(inner, prefix + key) if isinstance(inner, _CONTAINERS) else inner
+                key: self.unmark(inner, prefix + key, left) if isinstance(inner, _CONTAINERS) else inner
                 for key, inner in value.items()
             }
         if isinstance(value, (memoryview, Bin)):
             return bytes(value)  # a bin that is no array's: nobody expects a view
         if isinstance(value, list):
-            return [self.unmark(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
+            return [self.unmark(inner, f"{path}[{index}]", left) for index, inner in enumerate(value)]
         return value
 
     def pack(self, message: Mapping[str, Any]) -> bytes:
@@ -155,9 +175,15 @@ def spelling_of(value: Any) -> str | None:
             return OPENPI.name
         if "nd" in value and "type" in value:
             return MSGPACK_NUMPY.name
-        return next((found for inner in value.values() if (found := spelling_of(inner))), None)
-    if isinstance(value, list):
-        return next((found for inner in value if (found := spelling_of(inner))), None)
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    else:
+        return None
+    for inner in inside:
+        found = spelling_of(inner)
+        if found is not None:
+            return found
     return None
 
 

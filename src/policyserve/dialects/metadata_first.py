@@ -13,9 +13,10 @@ from typing import Any
 from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, RemoteError, WireError, WrongDialect
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects.marked_arrays import Spelling, spelling_of
+from policyserve.dialects.marked_arrays import ArraysLeft, Spelling, spelling_of
 from policyserve.dialects.parts import joined, map_header, packed, packed_key
 from policyserve.dialects.wire import unpack
 
@@ -32,15 +33,17 @@ class MetadataFirst:
         """The metadata as one MessagePack map; both families read the same bytes."""
         return self.spelling.pack(metadata)
 
-    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
+    def read_request(
+        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    ) -> Request:
         """Read an observation: a map, nested or flat, of arrays, texts and numbers."""
-        message = unpack(frame, texts=True, placed=placed)
+        message = unpack(frame, texts=True, placed=placed, limits=limits)
         if not isinstance(message, dict):
             raise WireError("", "a map", type(message).__name__)
         other = spelling_of(message) or ("vibe_rl" if "__meta__" in message else self.name)
         if other != self.name:
             raise WrongDialect("", f"{self.name}'s frames", f"{other}'s", f"connect to /{other}")
-        return Request(self._unmarked(message))
+        return Request(self._unmarked(message, ArraysLeft(limits.max_arrays)))
 
     def pack_reply(self, actions: Mapping[str, Array], chunk: ActionChunk, timing: Timing) -> bytes:
         """{…extras, …actions, "server_timing": …} as one MessagePack map."""
@@ -88,9 +91,9 @@ class MetadataFirst:
             raise WireError("", "a map", type(message).__name__)
         return self._unmarked(message)
 
-    def _unmarked(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def _unmarked(self, message: Mapping[str, Any], left: ArraysLeft | None = None) -> dict[str, Any]:
         """The message with its arrays; raises WireError if all of it is one array."""
-        value = self.spelling.unmark(message)
+        value = self.spelling.unmark(message, left=left)
         if not isinstance(value, dict):
             raise WireError("", "a map", "an array or a number alone")
         return value

@@ -19,6 +19,7 @@ import numpy as np
 from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, WireError, WrongDialect
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import spelling_of
@@ -37,9 +38,13 @@ class VibeRL:
     def greeting(self, metadata: Mapping[str, Any]) -> None:
         """None: a greeting would be read as the first action."""
 
-    def read_request(self, frame: Frame, placed: list[Placed] | None = None) -> Request:
+    def read_request(
+        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    ) -> Request:
         """Read an observation; with `obs` as its only key it is bare."""
-        fields, meta = _read_fields(frame, placed)
+        fields, meta = _read_fields(frame, placed, limits)
+        if len(fields) > limits.max_arrays:
+            raise WireError("", f"at most {limits.max_arrays} arrays", f"{len(fields)}")
         observation = {key: _read_value(key, value, meta) for key, value in fields.items()}
         if not observation:
             raise WireError("", "at least one array", f"only {_META}")
@@ -85,9 +90,11 @@ class VibeRL:
         return Reply(arrays["action"], timing, {**arrays, **timing})
 
 
-def _read_fields(frame: Frame, placed: list[Placed] | None = None) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def _read_fields(
+    frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
-    message = unpack(frame, placed=placed)
+    message = unpack(frame, placed=placed, limits=limits)
     if not isinstance(message, dict):
         raise WireError("", "a map", type(message).__name__)
     if _META not in message and (other := spelling_of(message)):
@@ -96,7 +103,7 @@ def _read_fields(frame: Frame, placed: list[Placed] | None = None) -> tuple[dict
         raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
     meta = message.pop(_META)
     if isinstance(meta, (bytes, memoryview)):
-        meta = unpack(meta)
+        meta = unpack(meta, limits=limits)
     if not isinstance(meta, dict):
         raise WireError(_META, "a map", type(meta).__name__)
     return message, meta

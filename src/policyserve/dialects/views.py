@@ -11,25 +11,21 @@ from typing import Any
 
 from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
+from policyserve.core.limits import WireLimits
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that nobody keeps a large buffer for it
 _ENDED = "a frame that ends too early"
 
 
 class ViewReader:
-    """Reads one value from `data`. limits: the deepest nesting, and how many entries and items may be built.
+    """Reads one value from `data`. placed: if given, every bin is a Bin that notes there what becomes of it."""
 
-    placed: if given, every bin is a Bin that notes there what becomes of it.
-    """
-
-    def __init__(
-        self, data: memoryview, texts: bool, max_depth: int, max_items: int, placed: list[Placed] | None = None
-    ) -> None:
+    def __init__(self, data: memoryview, texts: bool, limits: WireLimits, placed: list[Placed] | None = None) -> None:
         self.position = 0
         self._data = data
         self._texts = texts
-        self._max_depth = max_depth
-        self._items_left = max_items
+        self._max_depth = limits.max_depth
+        self._max_items = self._items_left = limits.max_items
         self._placed = placed
 
     def read(self, depth: int = 0) -> Any:
@@ -84,15 +80,17 @@ class ViewReader:
 
     def _enter(self, count: int, depth: int) -> None:
         if depth > self._max_depth:
-            raise WireError("", f"at most {self._max_depth} levels of nesting", "more")
+            raise too_deep(self._max_depth)
         self._items_left -= count + 1
         if self._items_left < 0:
-            raise WireError("", "fewer map entries and list items", "more than a frame may hold")
+            raise too_many_items(self._max_items)
 
     def _key(self) -> str:
         tag = self._byte()
         if 0xA0 <= tag <= 0xBF:
             size = tag & 0x1F
+        elif tag in _SHORT:  # as most markers are
+            size = self._byte()
         elif tag in _SIZES and _SIZES[tag][0] in ("text", "bin"):
             size = _SIZES[tag][1].unpack(self._take(_SIZES[tag][1].size))[0]
         else:
@@ -125,6 +123,16 @@ class ViewReader:
         return taken
 
 
+def too_deep(max_depth: int) -> WireError:
+    """The refusal of maps and lists that nest deeper."""
+    return WireError("", f"at most {max_depth} levels of nesting", "more")
+
+
+def too_many_items(max_items: int) -> WireError:
+    """The refusal of a message that would become more of them."""
+    return WireError("", f"at most {max_items} map entries and list items", "more")
+
+
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _NUMBERS = {
     0xCA: struct.Struct(">f"),
@@ -138,6 +146,7 @@ _NUMBERS = {
     0xD2: struct.Struct(">i"),
     0xD3: struct.Struct(">q"),
 }
+_SHORT = (0xC4, 0xD9)  # a bin's or text's size is one byte
 _ONE, _TWO, _FOUR = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZES = {
     0xC4: ("bin", _ONE),

@@ -8,37 +8,37 @@ import msgpack
 
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import WireError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame
-from policyserve.dialects.views import ViewReader
+from policyserve.dialects.views import ViewReader, too_deep, too_many_items
 
-MAX_DEPTH = 8
-# A map or list costs its sender one byte and us some sixty: bound what a frame can make us build.
-_MAX_ITEMS = 16_384
 _VIEWED = 4096  # bytes, from which not copying saves more than the C decoder is quicker
 
 
-def unpack(frame: Frame, *, texts: bool = False, placed: list[Placed] | None = None) -> Any:
+def unpack(
+    frame: Frame, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+) -> Any:
     """Decode one MessagePack value that is the whole frame; map keys come as str, be they string or bin on the wire.
 
     texts: strings come as str; else strings and bins both come as bytes. In a large memoryview bins are views of it.
     placed: for a memoryview, bins come as Bin and note there which arrays are made of them.
     Raises WireError for a text frame, an empty or truncated one, trailing bytes, duplicate keys, extension types,
-    deep nesting, and frames of more than 16,384 map entries and list items.
+    and what is deeper or has more entries and items than `limits` say.
     """
     if isinstance(frame, str):
         raise WireError("", "a binary frame", "a text frame")
     if not frame:
         raise WireError("", "a MessagePack map", "an empty frame")
     if isinstance(frame, memoryview) and (len(frame) >= _VIEWED or placed is not None):
-        return unpack_views(frame, texts=texts, placed=placed)
-    bounds = _Bounds()
+        return unpack_views(frame, texts=texts, placed=placed, limits=limits)
+    bounds = _Bounds(limits.max_items)
     try:
         value = msgpack.unpackb(
             frame,
             raw=not texts,
             strict_map_key=False,
-            max_map_len=_MAX_ITEMS,
-            max_array_len=_MAX_ITEMS,
+            max_map_len=limits.max_items,
+            max_array_len=limits.max_items,
             max_ext_len=0,
             object_pairs_hook=bounds.read_map,
             list_hook=bounds.read_list,
@@ -49,15 +49,17 @@ def unpack(frame: Frame, *, texts: bool = False, placed: list[Placed] | None = N
     except msgpack.ExtraData as error:
         raise WireError("", "one MessagePack value", f"{len(error.extra)} bytes after it") from error
     except Exception as error:  # a stranger's bytes: msgpack raises half a dozen types for them
-        raise WireError("", "a MessagePack map", _reason(error)) from error
-    if bounds.containers > MAX_DEPTH:  # fewer cannot nest deeper
-        check_depth(value)
+        raise _refusal(error, limits) from error
+    if bounds.containers > limits.max_depth:  # fewer cannot nest deeper
+        check_depth(value, limits.max_depth)
     return value
 
 
-def unpack_views(frame: memoryview, *, texts: bool = False, placed: list[Placed] | None = None) -> Any:
+def unpack_views(
+    frame: memoryview, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+) -> Any:
     """unpack() for a large message: its bins of 1 KiB and more are views of `frame`."""
-    reader = ViewReader(frame, texts, MAX_DEPTH, _MAX_ITEMS, placed)
+    reader = ViewReader(frame, texts, limits, placed)
     value = reader.read()
     if reader.position != len(frame):
         raise WireError("", "one MessagePack value", f"{len(frame) - reader.position} bytes after it")
@@ -67,7 +69,8 @@ def unpack_views(frame: memoryview, *, texts: bool = False, placed: list[Placed]
 class _Bounds:
     """Hooks of one decoding; they count what it has built."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
         self._items = 0
         self.containers = 0
 
@@ -85,8 +88,8 @@ class _Bounds:
     def _count(self, items: int) -> None:
         self.containers += 1
         self._items += items + 1
-        if self._items > _MAX_ITEMS:
-            raise WireError("", f"at most {_MAX_ITEMS} map entries and list items", "more")
+        if self._items > self._max_items:
+            raise too_many_items(self._max_items)
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:
@@ -111,23 +114,29 @@ def _read_key(key: Any) -> str:
         raise WireError("", "UTF-8 map keys", f"{key[:20]!r}") from None
 
 
-def check_depth(value: Any, depth: int = 0) -> None:
-    """Raise WireError if maps and lists nest deeper than MAX_DEPTH."""
-    if depth > MAX_DEPTH:
-        raise WireError("", f"at most {MAX_DEPTH} levels of nesting", "more")
+def check_depth(value: Any, max_depth: int, depth: int = 0) -> None:
+    """Raise WireError if maps and lists nest deeper than max_depth."""
+    if depth > max_depth:
+        raise too_deep(max_depth)
     if isinstance(value, dict):
         for inner in value.values():
             if isinstance(inner, (dict, list)):
-                check_depth(inner, depth + 1)
+                check_depth(inner, max_depth, depth + 1)
     elif isinstance(value, list):
         for inner in value:
             if isinstance(inner, (dict, list)):
-                check_depth(inner, depth + 1)
+                check_depth(inner, max_depth, depth + 1)
+
+
+def _refusal(error: Exception, limits: WireLimits) -> WireError:
+    if isinstance(error, msgpack.StackError):  # deeper than the decoder goes, and that is deeper than any limit
+        return too_deep(limits.max_depth)
+    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one of them alone
+        return too_many_items(limits.max_items)
+    return WireError("", "a MessagePack map", _reason(error))
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, msgpack.StackError):
-        return "a value nested too deep"
     if isinstance(error, (msgpack.OutOfData, ValueError)) and "incomplete" in str(error):
         return "a truncated frame"
     return f"bytes that are not MessagePack{f' ({error})' if str(error) else ''}"[:120]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 from policyserve import dialects
 from policyserve.core.errors import ConfigError
+from policyserve.core.limits import WireLimits
 
 _MIB = 1024 * 1024
 
@@ -45,6 +47,13 @@ class ServerConfig:
     max_queue: int = 4096  # requests of all sessions that wait for the policy
     max_queue_ms: float = 250.0  # a request's wait, where its session has others unanswered; beyond it, it is refused
 
+    max_depth: int = WireLimits.max_depth  # how deep a message's maps and lists may nest
+    max_items: int = WireLimits.max_items  # map entries and list items of one message
+    max_arrays: int = WireLimits.max_arrays  # arrays of one message
+    max_image_side: int = WireLimits.max_image_side  # pixels of an image's height and of its width
+    max_image_mpixels: float = WireLimits.max_image_mpixels  # an image's height times its width, in millions of pixels
+    max_text: int = WireLimits.max_text  # characters of a text
+
     handshake_timeout_s: float = 10.0
     message_timeout_s: float = 120.0  # from a message's beginning to its end
     unread_timeout_s: float = 60.0  # a client that takes nothing of its answers for so long is cut
@@ -69,6 +78,7 @@ class ServerConfig:
         self._check("max_head_kib", self.max_head_kib >= 1, "1 or more")
         fits = f"{self.max_frame_mib:g} or more, the size of one message"
         self._check("max_buffered_mib", self.max_buffered_mib >= self.max_frame_mib, fits)
+        _ = self.wire_limits  # checks its own
         self._check("isolate", self.isolate in ("thread", "process"), "thread or process")
         self._check("replicas", self.replicas >= 1, "1 or more")
         if self.device_names:
@@ -83,6 +93,11 @@ class ServerConfig:
         for origin in self.allowed_origins:
             is_fine = origin.startswith(("http://", "https://")) and origin.count("/") == 2
             self._check("allowed_origins", is_fine, "scheme://host or scheme://host:port for each")
+
+    @cached_property
+    def wire_limits(self) -> WireLimits:
+        """What one request may hold."""
+        return WireLimits(**{one.name: getattr(self, one.name) for one in fields(WireLimits)})
 
     @property
     def device_names(self) -> tuple[str, ...]:

@@ -8,43 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import threading
 import time
-from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyserve import dialects
 from policyserve.core.batcher import Batcher
 from policyserve.core.buffers import BufferPool
-from policyserve.core.dialect import Dialect
-from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.stats import Stats
-from policyserve.core.version import VERSION
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.recipe import ReadyPolicy
 from policyserve.engine.replicas import Replicas
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
-from policyserve.server import http, keys, tls
+from policyserve.server import greeting, http
 from policyserve.server.admission import Admission
 from policyserve.server.budget import Budget
 from policyserve.server.config import ServerConfig
+from policyserve.server.entrance import Entrance
 from policyserve.server.handshake import Credentials, UpgradeRequest
-from policyserve.server.keys import ApiKeys
-from policyserve.server.listener import Address, Listener, listen
+from policyserve.server.host import Guest, Stranger
+from policyserve.server.listener import Address
+from policyserve.server.signals import signals_call
 from policyserve.server.throttle import Throttle, more
 from policyserve.server.websocket import Connection
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +75,11 @@ class Server:
         self._spec: PolicySpec | None = None
         self._failure: NotReady | None = None  # why there will be no policy
         self._stage = "starting"
-        self._connections: dict[int, Connection] = {}  # those with a session
-        self._strangers: dict[int, tls.Stranger] = {}  # those without one, the oldest first
+        self._connections: dict[int, Guest] = {}  # those with a session
+        self._strangers: dict[int, Stranger] = {}  # those without one, the oldest first
         self._numbers = 0
-        self._listener: Listener | None = None
-        self._tls: ssl.SSLContext | None = None
         self._admission = Admission(self.config)
+        self._entrance = Entrance(self.config, self._admission)
         self._throttle = Throttle()
         self._budget = Budget(self.config.max_buffered_bytes, lambda: list(self._connections.values()))
         self._loading: asyncio.Task[PolicySpec] | None = None
@@ -99,9 +94,7 @@ class Server:
     @property
     def address(self) -> Address:
         """Where it listens: host and port, the real one where the config says 0; a Unix socket's path and 0."""
-        if self._listener is None:
-            raise ConfigError("the server does not listen: start it first")
-        return self._listener.address
+        return self._entrance.address
 
     @property
     def needs_key(self) -> bool:
@@ -118,7 +111,7 @@ class Server:
 
         Raises ConfigError if it cannot listen, and what loading raised.
         """
-        with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
+        with signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
             async with self:
                 assert self._loading is not None
                 stopped = asyncio.ensure_future(self._stop.wait())
@@ -147,35 +140,19 @@ class Server:
 
         Call it in the event loop's thread.
         """
-        try:
-            self._admission.keys = self._read_keys()
-            log.info("%r loaded", self._admission.keys)
-        except ConfigError as error:
-            log.error("the API keys stay as they were: %s", error)
-        if self._tls is None or self.config.tls_cert is None or self.config.tls_key is None:
-            return
-        try:
-            tls.reload(self._tls, self.config.tls_cert, self.config.tls_key)
-            log.info("certificate %s loaded", self.config.tls_cert)
-        except ConfigError as error:
-            log.error("the certificate stays as it was: %s", error)
+        self._entrance.reload()
 
     async def __aenter__(self: Self) -> Self:
-        self._admission.keys = self._read_keys()
-        if self.config.tls_cert is not None and self.config.tls_key is not None:
-            self._tls = tls.load(self.config.tls_cert, self.config.tls_key)
-        self._listener = await listen(self.config, self._connection)
-        self._warn_of_exposure(self._listener)
+        await self._entrance.open(self._connection)
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        assert self._listener is not None
         assert self._loading is not None
         self._stop.set()
-        self._listener.close()
+        self._entrance.close()
         for _ in range(3):
             await asyncio.sleep(0)  # who was accepted already gets here, see meet()
         for connection in list(self._connections.values()):
@@ -198,7 +175,7 @@ class Server:
         stage = self._stage or self._replicas.stage
         return http.Health(self.stats, stage, is_told=self._admission.key_name(credentials) is not None)
 
-    def meet(self, connection: tls.Stranger) -> None:
+    def meet(self, connection: Stranger) -> None:
         """Somebody has connected; of too many that have no session the one that is here longest is cut."""
         self._strangers[connection.number] = connection
         if self._stop.is_set():  # it came while the listener was being closed
@@ -209,13 +186,13 @@ class Server:
             self.note(logging.WARNING, "cut", oldest.address, text, oldest.peer, self.config.max_handshakes)
             oldest.abort()
 
-    def part(self, connection: tls.Stranger) -> None:
+    def part(self, connection: Stranger) -> None:
         """The connection is gone: drop its requests and its policy state."""
         self._strangers.pop(connection.number, None)
         if connection.number in self._connections:
             self.close_session(self._connections[connection.number])
 
-    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response:
+    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | http.Response:
         """A session for a connection whose handshake is fine, or the refusal to send instead."""
         if self._stop.is_set():
             return http.text(503, "the server is stopping")
@@ -223,10 +200,11 @@ class Server:
         if refusal is not None:
             return refusal
         session = Session(
-            self._dialect(asked.path),
+            greeting.dialect_of(asked.path, self.config),
             choice=_AUTO,
             max_pending=self.config.max_pending,
             debug_wire=self.config.debug_wire,
+            limits=self.config.wire_limits,
         )
         self._strangers.pop(connection.number, None)
         self._connections[connection.number] = connection
@@ -241,17 +219,17 @@ class Server:
         self.note(logging.INFO, "opened", connection.address, text, connection.number, name, connection.peer, by_key)
         return session
 
-    def start_session(self, connection: Connection) -> None:
+    def start_session(self, connection: Guest) -> None:
         """The handshake is through: serve at once if the policy is ready, or tell why it never will be."""
         if connection.session is None:
             return
         if self._failure is not None:
             connection.perform(connection.session.fail(self._failure))
         elif self._spec is not None:
-            connection.perform(connection.session.serve(self._spec, self._metadata(self._spec)))
-            connection.expect_first_frame(self._patience_s(connection.session, self._spec))
+            connection.perform(connection.session.serve(self._spec, greeting.metadata_of(self._spec)))
+            connection.expect_first_frame(greeting.patience_s(connection.session, self._spec, self.config))
 
-    def close_session(self, connection: Connection) -> None:
+    def close_session(self, connection: Guest) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
         if self._connections.pop(connection.number, None) is None:
             return
@@ -277,42 +255,14 @@ class Server:
 
     # Inside
 
-    def _dialect(self, path: str) -> Dialect | None:
-        pinned = None if self.config.dialect == "auto" else dialects.by_name(self.config.dialect)
-        return dialects.for_path(path) or pinned
-
-    def _patience_s(self, session: Session, spec: PolicySpec) -> float | None:
-        """How long to wait for a session's first frame; None where the server has the first word."""
-        if session.heard:
-            return None
-        if session.dialect is not None:
-            return None if session.dialect.greets else self.config.first_frame_timeout_s
-        home = spec.dialect and dialects.by_name(spec.dialect)
-        return self.config.hello_grace_s(client_first=bool(home and not home.greets))
-
     def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
         connection = Connection(self, self._numbers)
-        if self._tls is None:
-            return connection
-        return tls.Door(self, connection, self._tls, self.config.handshake_timeout_s)
-
-    def _read_keys(self) -> ApiKeys:
-        return keys.load(self.config.api_key_file, os.environ.get(keys.VARIABLE))
+        return self._entrance.lead_to(connection, self)
 
     def _hangup(self) -> dict[signal.Signals, Callable[[], None]]:
         """SIGHUP's handler, where there is something to read again; else it ends the program, as it does for all."""
-        has_files = self.config.api_key_file is not None or self.config.tls_cert is not None
-        return {signal.SIGHUP: self.reload} if has_files and hasattr(signal, "SIGHUP") else {}
-
-    def _warn_of_exposure(self, listener: Listener) -> None:
-        if not listener.is_exposed():
-            return
-        if not self._admission.keys:
-            what = "anyone who reaches %s may use this policy: set --api-key-file, or --host 127.0.0.1; see SECURITY.md"
-            log.warning(what, listener.address.url)
-        elif self._tls is None:
-            log.warning("API keys cross the network in the clear: set --tls-cert and --tls-key; see SECURITY.md")
+        return {signal.SIGHUP: self.reload} if self._entrance.has_files and hasattr(signal, "SIGHUP") else {}
 
     async def _load(self) -> PolicySpec:
         loop = asyncio.get_running_loop()
@@ -354,13 +304,6 @@ class Server:
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
             log.debug("loading failed: %s", error)
-
-    def _metadata(self, spec: PolicySpec) -> Mapping[str, Any]:
-        """What a greeting tells: what the policy declares, what Wall-X's clients look for, its spec, and who we are."""
-        shape = spec.action.shape if spec.action else ()
-        founding = {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.horizon or 1}
-        blanks = dict.fromkeys(("device", "predict_mode", "env"))
-        return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": VERSION}
 
     async def _drain(self) -> None:
         if self.scheduler is None:
@@ -406,19 +349,3 @@ def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text
         loop.call_soon_threadsafe(function, text)
     except RuntimeError:
         log.debug("the loop ended while the policy loaded")
-
-
-@contextmanager
-def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Have signals call functions; only the main thread may take signals, elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number, function in handlers.items():
-        loop.add_signal_handler(number, function)
-    try:
-        yield
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)

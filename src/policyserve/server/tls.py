@@ -8,9 +8,10 @@ import os
 import socket
 import ssl
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from policyserve.core.errors import ConfigError
+from policyserve.server.host import Host, Stranger
 
 _REASONS = {
     "HTTP_REQUEST": "the client speaks plain HTTP; it needs wss:// or https://",
@@ -20,24 +21,6 @@ _REASONS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not trust this certificate; give it the CA's",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not take this certificate; is it made for this host's name?",
 }  # fmt: skip
-
-
-class Stranger(Protocol):
-    """A connection before it has a session, as the server keeps it."""
-
-    number: int
-    address: str  # IP, empty on a Unix socket
-    peer: str  # the same with the port, for the log
-
-    def abort(self) -> None: ...
-
-
-class Host(Protocol):
-    """What a door needs of its server."""
-
-    def meet(self, connection: Stranger) -> None: ...
-    def part(self, connection: Stranger) -> None: ...
-    def note(self, level: int, kind: str, address: str, text: str, *args: object) -> None: ...
 
 
 class Door(asyncio.Protocol):

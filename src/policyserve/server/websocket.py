@@ -10,50 +10,27 @@ import asyncio
 import logging
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from policyserve.core.buffers import BufferPool
+from policyserve.core import frames
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
-from policyserve.core.stats import Stats
-from policyserve.engine.routing import Router
 from policyserve.engine.runner import Task
-from policyserve.engine.scheduler import Scheduler
 from policyserve.server import framing, http, tls
-from policyserve.server.config import ServerConfig
-from policyserve.server.handshake import Credentials, Handshake, PageRequest, UpgradeRequest
+from policyserve.server.budget import Holding
+from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
+from policyserve.server.host import Host
 from policyserve.server.listener import end_if_silent
+from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.watch import Facts, Verdict, Watch
 
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
-_JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
 _SCRATCH = framing.make_scratch()  # where bytes land that belong to no large message; used within one call only
-
-
-class Host(Protocol):
-    """What a connection needs of the server it belongs to."""
-
-    config: ServerConfig
-    scheduler: Scheduler | Router | None  # None until the policy is ready
-    pool: BufferPool
-    stats: Stats
-
-    def health(self, credentials: Credentials) -> http.Health: ...
-    def meet(self, connection: Connection) -> None: ...
-    def part(self, connection: Connection) -> None: ...
-    def open_session(self, connection: Connection, asked: UpgradeRequest) -> Session | http.Response: ...
-    def start_session(self, connection: Connection) -> None: ...
-    def close_session(self, connection: Connection) -> None: ...
-    def grow(self, count: int) -> None: ...
-    def note(
-        self, level: int, kind: str, address: str, text: str, *args: object, cause: BaseException | None = None
-    ) -> None: ...
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -65,14 +42,10 @@ class Connection(asyncio.BufferedProtocol):
         self.address = ""  # the peer's IP address; empty on a Unix socket
         self.peer = "local"  # the same with its port, for the log
         self._host = host
-        self._transport: asyncio.Transport | None = None
+        self._pipe = Pipe(self._note_unread)
         self._handshake: Handshake | None = Handshake(host.config.max_head_bytes)  # until it is through
         self._frames: framing.FrameReader | None = None  # from then on, if it became a WebSocket
-        self._is_closing = False  # our close frame is sent, or never will be: no frame may follow
-        self._is_peer_slow = False  # it does not read its replies
-        self._unread = 0  # bytes written for it since it is slow, those that waited then included
-        self._arrived: deque[tuple[int, int]] = deque()  # of large messages: which one, and bytes
-        self._is_reading_paused = False
+        self._holding = Holding()
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._watch: Watch | None = None
@@ -81,7 +54,7 @@ class Connection(asyncio.BufferedProtocol):
     # Life cycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._pipe.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self._call_later(self._host.config.handshake_timeout_s, self._time_out_handshake)
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
@@ -93,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._call_later(None, self.abort)
         if self._patience is not None:
             self._patience.cancel()
-        self._transport = None
+        self._pipe.transport = None
         if self._frames is not None:
             self._frames.abandon()  # now, and not when the collector comes by: it may hold much
         if self.session is not None:
@@ -103,13 +76,13 @@ class Connection(asyncio.BufferedProtocol):
         self._host.part(self)
 
     def eof_received(self) -> bool:
-        self._is_closing = True
+        self._pipe.is_closing = True
         self._call_later(_CLOSE_TIMEOUT_S, self.abort)  # a peer that does not read what is left would stay for ever
         return False
 
     def expect_first_frame(self, patience_s: float | None) -> None:
         """Tell the session if the client has said nothing by then; None: it need not."""
-        if patience_s is not None and self._transport is not None:
+        if patience_s is not None and self._pipe.transport is not None:
             self._patience = asyncio.get_running_loop().call_later(patience_s, self._note_silence)
 
     def _note_silence(self) -> None:
@@ -151,21 +124,21 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.session = opened
         self._handshake = None
-        frames = self._frames = framing.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
-        frames.on_growth = self._grow
-        self._write(asked.accept)
+        reader = self._frames = framing.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        reader.on_growth = self._grow
+        self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()
         self._watch = Watch(self._host.config, self._heard_at)
         self._call_later(self._host.config.watch_interval_s, self._look_after)
         self._host.start_session(self)
         if asked.behind:
-            for event in frames.feed(asked.behind):
+            for event in reader.feed(asked.behind):
                 self._take(event)
 
     def _respond(self, response: http.Response) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
         assert self._handshake is not None
-        self._write(self._handshake.answer(response))
+        self._pipe.write(self._handshake.answer(response))
         self._handshake = None
         self._half_close()
 
@@ -178,15 +151,15 @@ class Connection(asyncio.BufferedProtocol):
     def _time_out_handshake(self) -> None:
         self._refuse(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
 
-    def _take(self, event: framing.FrameEvent) -> None:
+    def _take(self, event: framing.PeerEvent) -> None:
         if isinstance(event, (memoryview, str)):
             self._receive(event)
-        elif isinstance(event, framing.Ping):
-            self._write_frame(framing.PONG, event.payload)
+        elif isinstance(event, frames.Ping):
+            self._pipe.write_frame(frames.PONG, event.payload)
         else:
-            if isinstance(event, framing.Violation):
+            if isinstance(event, frames.Violation):
                 self._note(logging.WARNING, "violation", "session %d: %s", self.number, event.reason)
-            self._send_close(event.code, event.reason)
+            self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
     # Between the session and the scheduler
@@ -215,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         if self.session is not None:
             self.perform(self.session.answer(ticket, outcome, time.monotonic()))
-            if self._is_reading_paused:
+            if self._pipe.is_reading_paused:
                 self._set_reading()
 
     def perform(self, effects: Iterable[Effect]) -> None:
@@ -247,13 +220,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def _send(self, frame: Frame) -> None:
         if isinstance(frame, str):
-            self._write_frame(framing.TEXT, frame.encode())
+            self._pipe.write_frame(frames.TEXT, frame.encode())
         else:
-            self._write_frame(framing.BINARY, frame)
+            self._pipe.write_frame(frames.BINARY, frame)
 
     def _close(self, close: Close) -> None:
-        if not self._is_closing:
-            self._send_close(close.code, close.reason)
+        if not self._pipe.is_closing:
+            self._pipe.write_close(close.code, close.reason)
             self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def _log_failure(self, error: PolicyserveError) -> None:
@@ -268,77 +241,46 @@ class Connection(asyncio.BufferedProtocol):
 
     # Bytes out
 
-    def _write_frame(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
-        if self._is_closing or self._transport is None or self._transport.is_closing():
-            return
-        header = framing.frame_header(opcode, len(payload))
-        if len(payload) <= _JOINED:
-            self._transport.write(header + payload)
-        else:
-            self._transport.writelines((header, payload))
-        if self._is_peer_slow:
-            self._note_unread(len(payload))
-
-    def _send_close(self, code: int, reason: str) -> None:
-        self._write_frame(framing.CLOSE, framing.close_payload(code, reason))
-        self._is_closing = True
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
     def _half_close(self) -> None:
-        """End our side and let the peer end its own: closing at once would reset what it has not read yet."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-        self._call_later(_CLOSE_TIMEOUT_S, self.abort)
+        if self._pipe.is_open:
+            self._pipe.half_close()
+            self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def pause_writing(self) -> None:
         """A peer that does not read its replies gets no more of them: its requests are no longer read either."""
-        self._is_peer_slow, self._unread = True, 0
+        self._pipe.is_slow = True
         self._set_reading()
-        self._note_unread(self._unsent())
+        self._pipe.count_backlog()
 
     def resume_writing(self) -> None:
-        self._is_peer_slow = False
+        self._pipe.is_slow = False
         self._set_reading()
 
     def _set_reading(self) -> None:
         """Leave in the socket what a session sends beyond twice its bound, where every further request is refused."""
         is_swamped = self.session is not None and self.session.pending > 2 * self._host.config.max_pending
-        wants_pause = self._is_peer_slow or is_swamped
-        if wants_pause == self._is_reading_paused or self._transport is None or self._transport.is_closing():
-            return
-        self._is_reading_paused = wants_pause
-        if wants_pause:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        self._pipe.set_reading(not (self._pipe.is_slow or is_swamped))
 
     # Time
 
     def _look_after(self) -> None:
         """End the session if it has tried our patience; else ping it, and look again later."""
         now = time.monotonic()
-        if self._is_closing or self._watch is None:
+        if self._pipe.is_closing or self._watch is None:
             return
         verdict = self._watch.look(now, self._facts(now))
         if verdict is not None:
             self._end(verdict)
             return
         if self._watch.is_ping_due(now):
-            self._write_frame(framing.PING, b"")
+            self._pipe.write_frame(frames.PING, b"")
         self._call_later(self._host.config.watch_interval_s, self._look_after)
 
     def _facts(self, now: float) -> Facts:
         assert self.session is not None
         assert self._frames is not None
-        taken = self._unread - self._unsent() if self._is_peer_slow else None
-        if self._is_reading_paused:  # then its silence is ours
+        taken = self._pipe.taken
+        if self._pipe.is_reading_paused:  # then its silence is ours
             return Facts(now, self.session.received, self.session.pending, False, taken)
         is_mid_message = self._frames.is_mid_message
         return Facts(self._heard_at, self.session.received, self.session.pending, is_mid_message, taken)
@@ -357,42 +299,36 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, callback)
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        """Cut it off."""
+        self._pipe.abort()
 
     # Memory
 
     def _grow(self, count: int) -> None:
         """`count` bytes of a large message came in."""
         number = self.session.received + 1 if self.session is not None else 0
-        before = self._arrived.pop()[1] if self._arrived and self._arrived[-1][0] == number else 0
-        self._arrived.append((number, before + count))
+        self._holding.grow(number, count)
         self._host.grow(count)
 
     def _note_unread(self, count: int) -> None:
         """`count` bytes more wait for a peer that reads slowly."""
-        self._unread += count
         self._host.grow(count)
         config = self._host.config
-        if self._unsent() > config.max_unread_bytes:
+        if self._pipe.unsent > config.max_unread_bytes:
             self._end(Verdict(None, f"left {config.max_unread_mib:g} MiB of its answers unread (--max-unread-mib)"))
-
-    def _unsent(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def held_bytes(self) -> int:
         """Large messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
         answered = self.session.answered if self.session is not None else 0
-        while self._arrived and self._arrived[0][0] <= answered:
-            self._arrived.popleft()
-        return sum(count for _, count in self._arrived) + self._unsent()
+        return self._holding.held_bytes(answered) + self._pipe.unsent
 
     def give_up(self) -> None:
         """End the session, and forget its requests at once: the server has no room, and nobody holds more."""
         told = f"the server holds {self._host.config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
         if self._frames is not None:
             self._frames.abandon()
-        self._arrived.clear()
-        code = None if self._unsent() > _JOINED else _TRY_AGAIN_LATER  # who reads nothing would not read a close frame
+        self._holding.clear()
+        is_deaf = self._pipe.unsent > JOINED  # who reads nothing would not read a close frame
+        code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))
         self._host.close_session(self)

@@ -1,0 +1,96 @@
+"""One peer's transport: what goes out by it, what the peer leaves unread there, and whether we read what it sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from policyserve.core import frames
+
+JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
+
+
+class Pipe:
+    """Writes frames, and bytes as they are; all of it is void once the peer is gone.
+
+    on_unread: told how many bytes more wait for a peer that reads slowly.
+    """
+
+    def __init__(self, on_unread: Callable[[int], object]) -> None:
+        self.transport: asyncio.Transport | None = None  # between its connection_made and connection_lost
+        self.is_closing = False  # our close frame is sent, or never will be: no frame may follow
+        self.is_slow = False  # the peer does not read its replies
+        self.is_reading_paused = False
+        self._on_unread = on_unread
+        self._unread = 0  # bytes written for it since it is slow, those that waited then included
+
+    def write_frame(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
+        """Send an unfragmented frame."""
+        transport = self.transport
+        if self.is_closing or transport is None or transport.is_closing():
+            return
+        header = frames.frame_header(opcode, len(payload))
+        if len(payload) <= JOINED:
+            transport.write(header + payload)
+        else:
+            transport.writelines((header, payload))
+        if self.is_slow:
+            self._count_unread(len(payload))
+
+    def write_close(self, code: int, reason: str) -> None:
+        """Send a close frame, behind which no frame goes out."""
+        self.write_frame(frames.CLOSE, frames.close_payload(code, reason))
+        self.is_closing = True
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        if self.is_open and self.transport is not None:
+            self.transport.write(data)
+
+    def half_close(self) -> None:
+        """End our side and let the peer end its own: closing at once would reset what it has not read yet."""
+        if self.transport is None:
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def set_reading(self, is_wanted: bool) -> None:
+        """Read what the peer sends, or leave it in the socket."""
+        if is_wanted != self.is_reading_paused or self.transport is None or not self.is_open:
+            return
+        self.is_reading_paused = not is_wanted
+        if is_wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def count_backlog(self) -> None:
+        """The peer has become slow: count what waits for it, and what it takes from now on."""
+        self._unread = 0
+        self._count_unread(self.unsent)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still be sent."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    @property
+    def taken(self) -> int | None:
+        """Bytes that a slow reader took since it is slow; None: it is not slow."""
+        return self._unread - self.unsent if self.is_slow else None
+
+    def _count_unread(self, count: int) -> None:
+        self._unread += count
+        self._on_unread(count)

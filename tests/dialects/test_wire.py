@@ -1,0 +1,157 @@
+"""What a message may make of itself is bounded, by both decoders and in every dialect alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from policyserve.core.errors import WireError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.policy import ActionChunk
+from policyserve.core.session import Answered, Close, Failed, Session, Submit
+from policyserve.core.spec import PolicySpec
+from policyserve.dialects import Auto, by_name, names
+from policyserve.dialects.wire import unpack, unpack_views
+
+OPEN = PolicySpec("open", None, None)
+
+
+def by_c(frame: bytes, limits: WireLimits) -> Any:
+    return unpack(frame, limits=limits)
+
+
+def by_views(frame: bytes, limits: WireLimits) -> Any:
+    return unpack_views(memoryview(bytearray(frame)), limits=limits)
+
+
+DECODERS = pytest.mark.parametrize("decode", [by_c, by_views])
+Decode = Callable[[bytes, WireLimits], Any]
+
+
+def packed(value: Any) -> bytes:
+    frame = msgpack.packb(value)
+    assert isinstance(frame, bytes)
+    return frame
+
+
+def refusal(read: Callable[..., Any], *arguments: Any) -> str:
+    with pytest.raises(WireError) as refused:
+        read(*arguments)
+    return str(refused.value)
+
+
+@DECODERS
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a", b"\xdc\x00\x01", b"\xde\x00\x01\xa1a"])
+@pytest.mark.parametrize("most", [3, DEFAULT_LIMITS.max_depth, 64])
+def test_nesting_is_bounded(decode: Decode, opening: bytes, most: int) -> None:
+    limits = replace(DEFAULT_LIMITS, max_depth=most)
+    decode(opening * most + b"\x90", limits)
+    for beyond in (most + 1, most + 900, most + 2_000):
+        expected = f"expected at most {most} levels of nesting, got more"
+        assert refusal(decode, opening * beyond + b"\x90", limits) == expected
+
+
+@DECODERS
+@pytest.mark.parametrize("most", [10, DEFAULT_LIMITS.max_items])
+def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, most: int) -> None:
+    limits = replace(DEFAULT_LIMITS, max_items=most)
+    for whole in ([0] * (most - 1), {str(number): 0 for number in range(most - 1)}, [[]] * (most // 2 - 1)):
+        assert decode(packed(whole), limits) == whole
+    beyond = ([0] * most, {str(number): 0 for number in range(most)}, [[]] * (most // 2), [0] * (3 * most))
+    for value in beyond:
+        expected = f"expected at most {most} map entries and list items, got more"
+        assert refusal(decode, packed(value), limits) == expected
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("most", [2, DEFAULT_LIMITS.max_arrays])
+def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
+    dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=most)
+    observation = {f"a{number}": np.zeros(1) for number in range(most)}
+    assert len(dialect.read_request(dialect.write_request(observation), None, limits).observation) == most
+    told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), None, limits)
+    assert told.endswith(f"expected at most {most} arrays, got {most + 1 if name == 'vibe_rl' else 'more'}")
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_arrays_in_lists_and_maps_and_scalars_count_too(name: str) -> None:
+    dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=3)
+    fine = {"a": [np.zeros(1), np.float32(1)], "b": {"c": np.zeros(1)}, "d": 1.0}
+    dialect.read_request(dialect.write_request(fine), None, limits)
+    told = refusal(dialect.read_request, dialect.write_request({**fine, "e": {"f": [0, np.int32(1)]}}), None, limits)
+    assert told == "e/f[1]: expected at most 3 arrays, got more"
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_a_client_reads_as_many_arrays_as_a_server_sends(name: str) -> None:
+    many = {f"a{number}": np.zeros(1) for number in range(1_500)}
+    greeting = by_name(name).greeting(many)
+    assert greeting is not None
+    assert by_name(name).read_greeting(greeting).keys() == many.keys()
+
+
+TIGHT = {
+    "depth": (replace(DEFAULT_LIMITS, max_depth=3), {"x": [[[[0]]]]}, "at most 3 levels of nesting"),
+    "items": (replace(DEFAULT_LIMITS, max_items=40), {"x": [0] * 40}, "at most 40 map entries and list items"),
+    "arrays": (replace(DEFAULT_LIMITS, max_arrays=1), {"x": np.zeros(1), "y": np.zeros(1)}, "at most 1 arrays"),
+    "text": (replace(DEFAULT_LIMITS, max_text=3), {"x": "long"}, "a text of at most 3 characters"),
+}
+
+
+@pytest.mark.parametrize("limit", TIGHT)
+@pytest.mark.parametrize("is_large", [True, False])
+@pytest.mark.parametrize("name", ["openpi", "wall_x", None])
+def test_a_session_keeps_to_its_limits(name: str | None, limit: str, is_large: bool) -> None:
+    limits, surplus, told = TIGHT[limit]
+    peer = by_name(name or "openpi")
+    plain = {"state": np.zeros(1000 if is_large else 1)}
+    good, bad = (memoryview(bytearray(peer.write_request(sent))) for sent in (plain, {**surplus, **plain}))  # type: ignore[arg-type]
+    if limit == "arrays":
+        bad = memoryview(bytearray(peer.write_request(surplus)))  # type: ignore[arg-type]
+    session = Session(by_name(name) if name else None, choice=Auto(), max_pending=64, limits=limits)
+    session.serve(OPEN, {})
+    if name is None:
+        session.silence()  # greets
+    for frame in (good, good, good, bad, good):  # the third is read by the layout of those before
+        effects = session.receive(frame, 0.0)
+        if frame is bad:
+            (failed,) = [effect for effect in effects if isinstance(effect, Failed)]
+            assert told in str(failed.error)
+        else:
+            (submit,) = effects
+            assert isinstance(submit, Submit)
+            session.answer(submit.ticket, Answered(ActionChunk(np.zeros(1)), 0.0, 0.0), 0.0)
+    assert not session.closed
+
+
+@pytest.mark.parametrize("name", ["vibe_rl", None])
+def test_a_vibe_rl_session_keeps_to_its_limits(name: str | None) -> None:
+    wire = by_name("vibe_rl")
+    arrays = wire.write_request({"x": np.zeros(1), "y": np.zeros(1)})
+    deep = packed({"obs": b"", "__meta__": {"obs": {"dtype": "<f4", "shape": [0], "more": [[0]]}}})
+    packed_meta = packed({"obs": b"", "__meta__": packed({"obs": {"dtype": "<f4", "shape": [0], "more": [[[0]]]}})})
+    items = packed({"obs": b"", "__meta__": {"obs": {"dtype": "<f4", "shape": [0], "more": [0] * 40}}})
+    limits = replace(DEFAULT_LIMITS, max_depth=3, max_items=30, max_arrays=1)
+    for frame, told in (
+        (arrays, "expected at most 1 arrays, got 2"),
+        (deep, "expected at most 3 levels of nesting, got more"),
+        (packed_meta, "expected at most 3 levels of nesting, got more"),
+        (items, "expected at most 30 map entries and list items, got more"),
+    ):
+        session = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, limits=limits)
+        session.serve(OPEN, {})
+        assert Close(1008, told) in session.receive(frame, 0.0)
+        roomy = Session(by_name(name) if name else None, choice=Auto(), max_pending=8)
+        roomy.serve(OPEN, {})
+        assert [type(effect) for effect in roomy.receive(frame, 0.0)] == [Submit]
+
+
+def test_who_finds_out_the_dialect_keeps_to_the_limits() -> None:
+    frame = by_name("openpi").write_request({"state": np.zeros(1), "x": [[[[0]]]]})
+    assert Auto().settle(frame, greeted=False).name == "openpi"
+    assert Auto().settle(frame, greeted=False, limits=replace(DEFAULT_LIMITS, max_depth=3)).name == "vibe_rl"

@@ -1,0 +1,47 @@
+"""How a session begins, without a socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyserve import dialects
+from policyserve.core.session import Session
+from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.server.config import ServerConfig
+from policyserve.server.greeting import dialect_of, metadata_of, patience_s
+
+SPEC = PolicySpec("arm", {"obs": ArraySpec((4,))}, ArraySpec((7,)), horizon=16, metadata={"device": "cuda:0"})
+CONFIG = ServerConfig(first_frame_timeout_s=60)
+
+
+def session(name: str | None) -> Session:
+    dialect = dialects.by_name(name) if name else None
+    return Session(dialect, choice=dialects.Auto(), max_pending=4)
+
+
+@pytest.mark.parametrize(
+    ("path", "pinned", "name"),
+    [
+        ("/openpi", "auto", "openpi"),
+        ("/openpi", "vibe_rl", "openpi"),
+        ("/", "vibe_rl", "vibe_rl"),
+        ("/", "auto", None),
+    ],
+)
+def test_a_path_is_certain_and_a_pinned_dialect_is_every_other_paths(path: str, pinned: str, name: str | None) -> None:
+    found = dialect_of(path, ServerConfig(dialect=pinned))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert (found.name if found else None) == name
+
+
+def test_who_is_greeted_is_not_waited_for() -> None:
+    assert patience_s(session("openpi"), SPEC, CONFIG) is None
+    assert patience_s(session("vibe_rl"), SPEC, CONFIG) == 60
+    assert patience_s(session(None), SPEC, CONFIG) == CONFIG.hello_grace_s(client_first=False)
+
+
+def test_a_greeting_tells_what_the_policy_says_over_what_founding_clients_look_for() -> None:
+    told = metadata_of(SPEC)
+    assert (told["action_dim"], told["pred_horizon"], told["device"], told["env"]) == (7, 16, "cuda:0", None)
+    assert told["spec"] == SPEC.describe()
+    bare = metadata_of(PolicySpec("anything", None, None))
+    assert (bare["action_dim"], bare["pred_horizon"]) == (None, 1)
