@@ -147,6 +147,8 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._handshake is not None and self._refusal is None:
             self._shake(b"")
+        if self._transport is not None:
+            self._transport.abort()  # it is over; Python 3.10's TLS transport does not know that by itself
         self._transport = None
         self._wire.lost(str(exc) if exc else "no close frame")
         self._wake()

@@ -66,6 +66,8 @@ class Connection(asyncio.BufferedProtocol):
         self._call_later(None, self.abort)
         if self._patience is not None:
             self._patience.cancel()
+        if self._pipe.transport is not None:
+            self._pipe.transport.abort()  # it is over; Python 3.10's TLS transport does not know that by itself
         self._pipe.transport = None
         if self._frames is not None:
             self._frames.abandon()  # now, and not when the collector comes by: it may hold much
