@@ -17,7 +17,7 @@ from policyserve.core.errors import (
     RemoteError,
     WireError,
 )
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Frame, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Effect, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
@@ -237,3 +237,18 @@ def test_a_message_that_is_one_array_is_no_map(name: str) -> None:
     for read in (dialect.read_request, dialect.read_reply, dialect.read_greeting):
         with pytest.raises(WireError, match="expected a map, got an array"):
             read(alone)
+
+
+# A reply without extras is put together around its arrays.
+SHAPES = [np.arange(6, dtype=">f4").reshape(2, 3), np.zeros((0, 7), np.float32), np.asarray(3)]
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+@pytest.mark.parametrize("previous_ms", [None, 4.5])
+@pytest.mark.parametrize("actions", SHAPES, ids=["big-endian", "empty", "one number"])
+def test_a_reply_is_what_packing_it_whole_gives(name: str, previous_ms: float | None, actions: Any) -> None:
+    dialect, timing = by_name(name), Timing(1.25, 2.5, 3.75, previous_ms)
+    around = dialect.write_reply(ActionChunk(actions), timing)
+    whole = dialect.write_reply(ActionChunk(actions, extras={"x": None}), timing)
+    assert isinstance(around, bytes)
+    assert whole == bytes((around[0] + 1,)) + b"\xa1x\xc0" + around[1:]  # one more entry, the first

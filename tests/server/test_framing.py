@@ -357,3 +357,22 @@ def test_a_pool_forgets_a_rush() -> None:
     pool.shrink()
     pool.shrink()
     assert pool.kept_bytes == 0
+
+
+def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
+    to = FrameReader(1 << 24, BufferPool(1 << 25), bytearray(1 << 16))
+    whole = frame(2, bytes(3 << 20))
+    for _ in range(2):  # the second message's first bytes go straight to its buffer
+        sizes: list[int] = []
+        events: list[FrameEvent] = []
+        left = memoryview(whole)
+        while left:
+            space = to.get_buffer()
+            count = min(len(space), len(left))
+            sizes.append(len(space))
+            space[:count] = left[:count]
+            del space
+            events += to.advance(count)
+            left = left[count:]
+        assert len(events) == 1
+        assert max(sizes) == 1 << 19
