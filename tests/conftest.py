@@ -8,10 +8,13 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--loop", choices=["asyncio", "uvloop"], help="what the servers of tests/server/live.py run on")
+    whose = "the servers of tests/server/live.py"
+    parser.addoption("--loop", choices=["asyncio", "uvloop"], help=f"what {whose} run on")
+    parser.addoption("--runner", choices=["thread", "process"], help=f"where {whose} run their policies")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    loop = config.getoption("--loop")
-    if loop:
-        os.environ["POLICYSERVE_TEST_LOOP"] = loop
+    for option in ("loop", "runner"):
+        chosen = config.getoption(option)
+        if chosen:
+            os.environ[f"POLICYSERVE_TEST_{option.upper()}"] = chosen

@@ -63,6 +63,37 @@ def test_an_object_of_the_users_is_served_from_the_working_directory(tmp_path: P
         assert client.infer({"obs": np.arange(3.0)}).actions.tolist() == [0, 2, 4]
 
 
+_WHERE = """
+import asyncio, sys
+import numpy as np
+from policyserve import ActionChunk, ArraySpec, PolicySpec
+
+class Where:
+    spec = PolicySpec("where", {"x": ArraySpec((1,))}, ArraySpec((1,)), inline=True)
+
+    def infer(self, batch):
+        try:
+            loop = type(asyncio.get_running_loop()).__module__
+        except RuntimeError:  # warming up, in a thread
+            loop = ""
+        extras = {"loop": loop, "switch_s": sys.getswitchinterval()}
+        return [ActionChunk(np.zeros(1, np.float32), extras=extras) for _ in batch]
+
+    def close(self): ...
+
+where = Where()
+"""
+
+
+def test_the_command_serves_on_uvloop_and_takes_the_interpreter_back_after_a_millisecond(tmp_path: Path) -> None:
+    pytest.importorskip("uvloop")
+    (tmp_path / "robot.py").write_text(_WHERE)
+    with serving([*POLICYSERVE, "serve", "robot:where", *PORT_0], cwd=tmp_path) as server, Client(server.url) as client:
+        reply = client.infer({"x": np.zeros(1, np.float32)})
+    assert reply["loop"] == "uvloop"
+    assert reply["switch_s"] == pytest.approx(1e-3)
+
+
 def test_the_example_client_runs_against_a_flat_and_an_image_policy() -> None:
     for policy, options in (("cartpole_ppo", ()), ("demo_image", ("--image", "--obs_shape", "14"))):
         with serving([*POLICYSERVE, "serve", policy, *PORT_0]) as server:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from typing import Any
 
 import numpy as np
-import pytest
-from websockets.frames import Frame
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
 from policyserve import AsyncClient
-from policyserve.core.errors import ConnectionLost
 from tests.server.live import DEADLINE_S, Live, serving
 
 
@@ -62,44 +56,6 @@ def test_a_with_statement_connects_and_knows_the_metadata() -> None:
 
     with serving() as live:
         assert asyncio.run(talk(live.port))
-
-
-@pytest.mark.parametrize("runner", ["asyncio", "uvloop"])
-def test_large_requests_arrive_whole_at_a_server_that_reads_slowly(runner: str) -> None:
-    """Whatever the socket does not take at once waits in the loop: the buffer behind it must not be overwritten."""
-    run = asyncio.run if runner == "asyncio" else pytest.importorskip("uvloop").run
-    sent = np.random.default_rng(0).integers(0, 255, 20_000_000, np.uint8)
-    read: list[bytes] = []
-
-    def read_slowly(listener: socket.socket) -> None:
-        peer, _ = listener.accept()
-        with peer:
-            server, asked = ServerProtocol(max_size=None), None
-            while asked is None:
-                server.receive_data(peer.recv(65536))
-                asked = next(iter(server.events_received()), None)
-            assert isinstance(asked, Request)
-            server.send_response(server.accept(asked))
-            peer.sendall(b"".join(server.data_to_send()))
-            while not (frames := server.events_received()):
-                server.receive_data(peer.recv(10_000))
-            (frame,) = frames
-            assert isinstance(frame, Frame)
-            read.append(bytes(frame.data))
-
-    async def ask(port: int) -> None:
-        client = AsyncClient(f"ws://127.0.0.1:{port}", dialect="vibe_rl")
-        with pytest.raises(ConnectionLost):
-            await client.infer({"obs": sent})
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        reader = threading.Thread(target=read_slowly, args=[listener])
-        reader.start()
-        run(ask(listener.getsockname()[1]))
-        reader.join()
-    (frame,) = read
-    assert sent.tobytes() in frame
 
 
 def test_a_client_outlives_its_event_loop() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from policyserve import Client, Server
 from policyserve.compat import openpi, vibe_rl, wall_x
 from policyserve.core.errors import RemoteError
+from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.policies.fakes import CountingPolicy, EchoPolicy
 from policyserve.server.config import ServerConfig
 from tests.compat.running import running
@@ -64,6 +66,25 @@ def test_a_reply_has_the_key_of_its_family_whatever_the_policy_calls_it(module: 
         Client(url, dialect="openpi" if module is openpi else "wall_x") as client,
     ):
         assert client.infer({"state": np.zeros(1, np.float32)})[key].shape == (2, 3)
+
+
+class Preparing(EchoPolicy):
+    """Answers only what it has prepared."""
+
+    def prepare(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
+        return super().infer(batch)
+
+    def infer_prepared(self, batch: Sequence[PolicyInput], prepared: list[ActionChunk]) -> list[ActionChunk]:
+        return prepared
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
+        raise AssertionError("a policy that prepares is asked to")
+
+
+def test_a_policy_that_prepares_does_so_under_its_metadata_too() -> None:
+    server = openpi.WebsocketPolicyServer(Preparing(), **LOOPBACK, metadata={"robot": "arm"})
+    with running(server) as url, Client(url, dialect="openpi") as client:
+        assert client.infer({"obs": np.ones(4, np.float32)}).actions.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("module", [openpi, wall_x])

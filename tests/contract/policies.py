@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,21 @@ def picky() -> FunctionPolicy:
         return observation["x"]
 
     return FunctionPolicy(act, SPEC)
+
+
+def patient() -> Callable[[Any], Any]:
+    """Echoes bare numbers, 2 ms each."""
+
+    def act(x: Any) -> Any:
+        time.sleep(0.002)
+        return x
+
+    return act
+
+
+def whereabouts() -> Callable[[Any], Any]:
+    """Answers the number of the process that it runs in."""
+    return lambda _: np.array([os.getpid()], np.float32)
 
 
 class Counter:

@@ -33,16 +33,16 @@ X = np.array([1, 2], np.float32)
 
 
 @contextmanager
-def serving_in(isolate: str, policy: str) -> Iterator[Live]:
-    """Serve one of policies.py, in a thread or a process."""
-    with serving(load=Recipe(f"tests.contract.policies:{policy}"), isolate=isolate) as live:
+def serving_named(policy: str) -> Iterator[Live]:
+    """Serve one of policies.py."""
+    with serving(load=Recipe(f"tests.contract.policies:{policy}")) as live:
         live.ready()
         yield live
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
-def live(request: pytest.FixtureRequest) -> Iterator[Live]:
-    with serving_in(request.param, "double") as live:
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving_named("double") as live:
         yield live
 
 
@@ -50,7 +50,6 @@ def url(live: Live) -> str:
     return f"ws://127.0.0.1:{live.port}"
 
 
-isolates = pytest.mark.parametrize("isolate", ["thread", "process"])
 dialects = pytest.mark.parametrize("dialect", ["vibe_rl", "openpi", "wall_x"])
 
 
@@ -96,9 +95,8 @@ def test_a_refusal_is_a_remote_error_with_the_reason(make: Make, live: Live, dia
 
 
 @dialects
-@isolates
-def test_a_policys_failure_is_a_remote_error_and_the_client_recovers(make: Make, dialect: str, isolate: str) -> None:
-    with serving_in(isolate, "picky") as live:
+def test_a_policys_failure_is_a_remote_error_and_the_client_recovers(make: Make, dialect: str) -> None:
+    with serving_named("picky") as live:
         client = make(url(live), dialect=dialect)
         with pytest.raises(RemoteError, match="the arm fell off"):
             client.infer({"x": -X})
@@ -107,9 +105,8 @@ def test_a_policys_failure_is_a_remote_error_and_the_client_recovers(make: Make,
 
 
 @dialects
-@isolates
-def test_reset_starts_a_new_session(make: Make, dialect: str, isolate: str) -> None:
-    with serving_in(isolate, "Counter") as live:
+def test_reset_starts_a_new_session(make: Make, dialect: str) -> None:
+    with serving_named("Counter") as live:
         client = make(url(live), dialect=dialect)
         counts = [client.infer({"x": X}).actions[0] for _ in range(3)]
         client.reset()
@@ -366,10 +363,14 @@ def test_a_server_that_does_not_read_is_a_deadline_exceeded(make: Make) -> None:
             staller.join()
 
 
-def test_a_client_that_was_closed_for_its_silence_asks_on_a_new_connection(make: Make) -> None:
+def test_a_client_that_was_closed_for_its_silence_asks_on_a_new_connection(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policyserve.server.websocket._CLOSE_TIMEOUT_S", 0.1)  # it reads no close frame while it rests
     policy = FunctionPolicy(lambda observation: observation["x"] * 2, SPEC)
     with serving(policy, first_frame_timeout_s=0.05) as live:
         client = make(url(live), dialect="vibe_rl")
         client.reset()  # connects
         live.until(lambda server: server.stats.sessions_opened == 1 and server.stats.sessions_open == 0)
         np.testing.assert_array_equal(client.infer({"x": X}).actions, X * 2)
+        client.close()

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from policyserve import dialects
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import Dialect
-from policyserve.core.errors import BadObservation, PolicyserveError
+from policyserve.core.errors import BadObservation, PolicyserveError, RemoteError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Request
-from policyserve.core.reading import RequestReader, learn_layout
+from policyserve.core.messages import Frame, Reply, Request, Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.core.reading import ReplyReader, RequestReader, learn_layout, learn_reply_layout
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec, ValidObservation
+from policyserve.dialects.marked_arrays import OPENPI
 from policyserve.dialects.openpi import OpenPI
 
 OPEN = PolicySpec("open", observation=None, action=None)
@@ -223,3 +225,151 @@ def test_frames_that_are_not_the_sessions_own_buffer_are_decoded() -> None:
     for _ in range(4):
         array: Any = reader.read(dialect, OPEN, frame).observation
         assert array.flags.writeable
+
+
+# Replies
+
+
+class CountingReplies(Counting):
+    """The same for a client."""
+
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+        self.read += 1
+        return self._dialect.reply_fields(frame, placed)
+
+    def read_reply(self, frame: Frame) -> Reply:
+        return self.reply_of(self.reply_fields(frame))
+
+    def reply_of(self, fields: dict[str, Any]) -> Reply:
+        return self._dialect.reply_of(fields)
+
+
+def reply(dialect: str, rng: np.random.Generator, prev_total_ms: float | None = 1.5) -> memoryview:
+    queue_ms, infer_ms, total_ms = rng.random(3)
+    extras = {"state": rng.normal(size=300), "hint": "slow", "is": rng.normal(size=3) > 0, "also": [1, {"two": 2.5}]}
+    chunk = ActionChunk(rng.normal(size=(32, 7)).astype(np.float32), extras=extras)
+    return own(dialects.by_name(dialect).write_reply(chunk, Timing(queue_ms, infer_ms, total_ms, prev_total_ms)))
+
+
+def plain_reply(dialect: str, rng: np.random.Generator, prev_total_ms: float | None = 1.5) -> memoryview:
+    chunk = ActionChunk(rng.integers(0, 9, 7))
+    return own(
+        dialects.by_name(dialect).write_reply(chunk, Timing(rng.random(), rng.random(), rng.random(), prev_total_ms))
+    )
+
+
+def foreign_reply(dialect: str, rng: np.random.Generator, prev_total_ms: float | None = 1.5) -> memoryview:
+    """As openpi's own server writes it."""
+    timing = {"infer_ms": rng.random(), "prev_total_ms": rng.random()}
+    policy_timing = {"infer_ms": rng.random()}
+    actions = rng.normal(size=(10, 32))
+    written = {
+        "state": rng.normal(size=32),
+        "actions": actions,
+        "policy_timing": policy_timing,
+        "server_timing": timing,
+    }
+    return own(OPENPI.pack(written | {"count": np.float64(2.5)}))
+
+
+def own(frame: Frame) -> memoryview:
+    assert isinstance(frame, bytes)
+    return memoryview(bytearray(frame))
+
+
+def read_reply_afresh(dialect: str, frame: memoryview) -> Reply:
+    return dialects.by_name(dialect).read_reply(memoryview(bytearray(frame)))
+
+
+def assert_same_reply(found: Reply, expected: Reply) -> None:
+    assert_equal(dict(found.fields), dict(expected.fields))
+    assert_equal(found.actions, expected.actions)
+    assert_equal(found.timing, expected.timing)
+
+
+REPLIES = [
+    *((dialect, make) for dialect in dialects.names() for make in (reply, plain_reply)),
+    ("openpi", foreign_reply),
+]
+
+
+@pytest.mark.parametrize(("dialect", "make"), REPLIES)
+def test_replies_alike_are_read_without_the_dialect(dialect: str, make: Any) -> None:
+    """They differ in their arrays' data and in the times of their timing; the first has one time less."""
+    rng = np.random.default_rng(7)
+    reader, counting = ReplyReader(), CountingReplies(dialects.by_name(dialect))
+    for number in range(9):
+        frame = make(dialect, rng, prev_total_ms=1.0 if number else None)
+        assert_same_reply(reader.read(counting, frame), read_reply_afresh(dialect, frame))
+    assert counting.read <= 4  # the first, two more, and the second of those once more to learn its layout
+
+
+@pytest.mark.parametrize(("dialect", "make"), REPLIES)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_other_byte_has_the_reply_decoded(dialect: str, make: Any, data: st.DataObject) -> None:
+    counting, frame = dialects.by_name(dialect), make(dialect, np.random.default_rng(8))
+    layout = learn_reply_layout(counting, frame)
+    assert layout is not None
+    changed = memoryview(bytearray(frame))
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    fields = layout.read(changed)
+    if fields is not None:
+        assert repr(fields) == repr(
+            counting.reply_fields(memoryview(bytearray(changed)))
+        )  # NaN is equal to itself here
+        assert_same_bytes(fields, counting.reply_fields(memoryview(bytearray(changed))))
+
+
+def assert_same_bytes(found: Any, expected: Any) -> None:
+    """Arrays of any numbers, NaN among them."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            assert_same_bytes(value, expected[key])
+    elif isinstance(found, np.ndarray):
+        assert (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
+
+
+@pytest.mark.parametrize(("dialect", "make"), REPLIES)
+def test_what_a_program_writes_into_one_reply_is_in_no_other(dialect: str, make: Any) -> None:
+    frame, reader = make(dialect, np.random.default_rng(9)), ReplyReader()
+    expected = read_reply_afresh(dialect, frame)
+    for _ in range(5):
+        found = reader.read(dialects.by_name(dialect), memoryview(bytearray(frame)))
+        assert_same_reply(found, expected)
+        found.actions[:] = 0
+        fields: Any = found.fields
+        fields.get("also", []).clear()
+        fields.get("server_timing", {}).clear()
+        fields.clear()
+
+
+def test_a_replys_actions_are_the_same_array_among_its_fields() -> None:
+    reader, dialect, rng = ReplyReader(), dialects.by_name("openpi"), np.random.default_rng(10)
+    for _ in range(4):
+        found = reader.read(dialect, reply("openpi", rng))
+        assert found.actions is found["actions"]
+        assert found.timing is found["server_timing"]
+
+
+def test_an_error_among_replies_alike_is_raised() -> None:
+    reader, dialect, rng = ReplyReader(), dialects.by_name("openpi"), np.random.default_rng(11)
+    for _ in range(4):
+        reader.read(dialect, reply("openpi", rng))
+    with pytest.raises(RemoteError, match="the arm fell off"):
+        reader.read(dialect, "policy_failed: the arm fell off")
+    assert_same_reply(
+        reader.read(dialect, reply("openpi", np.random.default_rng(12))),
+        read_reply_afresh("openpi", reply("openpi", np.random.default_rng(12))),
+    )
+
+
+def test_a_float_of_a_request_is_validated_each_time() -> None:
+    """A policy's spec may refuse a number for its value; a reply's floats are the program's to judge."""
+    rng = np.random.default_rng(13)
+    reader, counting = RequestReader(), Counting(dialects.by_name("openpi"))
+    for number in range(6):
+        valid = reader.read(counting, OPEN, message("openpi", libero(rng, extra=number + 0.5)))
+        assert valid.observation["extra"] == number + 0.5
+    assert counting.read >= 6

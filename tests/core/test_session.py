@@ -74,6 +74,12 @@ class Letters:
     def read_reply(self, frame: Frame) -> Reply:
         raise NotImplementedError
 
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def reply_of(self, fields: dict[str, Any]) -> Reply:
+        raise NotImplementedError
+
 
 def session_of(*, max_pending: int = 8, is_ready: bool = True, **how: Any) -> Session:
     session = Session(Letters(**how), max_pending=max_pending)

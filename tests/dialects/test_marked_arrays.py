@@ -154,3 +154,26 @@ def test_a_damaged_frame_is_a_request_or_a_wire_error(data: st.DataObject) -> No
     cut = data.draw(st.integers(0, len(frame)))
     with suppress(WireError):
         assert isinstance(by_name(spelling.name).read_request(bytes(frame[:cut])), Request)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("dtype", ["u1", "?", "<f2", "<f4", ">f4", ">i8", "g"])
+@pytest.mark.parametrize("order", ["as it is", "by columns", "every other", "one number everywhere", "read-only"])
+def test_a_large_array_is_sent_without_a_copy_or_in_the_order_that_is_read(
+    spelling: Spelling, dtype: str, order: str
+) -> None:
+    image = np.arange(90 * 80 * 2).reshape(90, 80, 2).astype(dtype)
+    array = {
+        "as it is": image,
+        "by columns": np.asfortranarray(image),
+        "every other": image[::2],
+        "one number everywhere": np.broadcast_to(image[0, 0, 0], (90, 80)),
+        "read-only": image,
+    }[order]
+    if order == "read-only":
+        array.flags.writeable = False
+    parts = spelling.parts({"image": array, "prompt": "go"})
+    assert b"".join(parts) == spelling.pack({"image": array, "prompt": "go"})
+    (data,) = [part for part in parts if isinstance(part, memoryview)]
+    assert len(data) == array.nbytes
+    assert np.shares_memory(np.frombuffer(data, np.uint8), array) == (order in ("as it is", "read-only"))

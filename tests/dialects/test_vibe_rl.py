@@ -133,6 +133,18 @@ def test_every_bad_golden_request_is_refused_with_a_reason_but_for_big_endian() 
     assert kinds - REFUSED.keys() == {"err_big_endian", "dict_image_first_order"}
 
 
+@pytest.mark.parametrize(
+    "actions",
+    [np.array(1, np.int32), np.arange(6, dtype=">f4").reshape(2, 3).T, np.zeros((0, 7)), np.ones((64, 2048), np.bool_)],
+    ids=["one number", "big-endian, by columns", "empty", "large"],
+)
+def test_a_reply_put_together_is_what_packing_it_whole_gives(actions: Any) -> None:
+    little = np.ascontiguousarray(actions).astype(actions.dtype.newbyteorder("<")).reshape(actions.shape)
+    meta = {b"dtype": little.dtype.str, b"shape": list(little.shape)}
+    whole = msgpack.packb({b"action": little.tobytes(), b"__meta__": {b"action": meta, b"latency_ms": 3.75}})
+    assert DIALECT.write_reply(ActionChunk(actions), Timing(1.25, 2.5, 3.75)) == whole
+
+
 def test_every_golden_reply_is_read_and_written_back_the_same() -> None:
     seen = 0
     for name, entry, folder in golden_frames():

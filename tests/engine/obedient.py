@@ -6,8 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,51 @@ class Obedient:
             (self._marks / name).touch()
 
 
+class Preparing(Obedient):
+    """Leaves `prepared X` behind for each x that it has prepared, and answers those alone that were.
+
+    Told `unprepared`, it raises while it prepares; told `linger`, it prepares until the file `linger` is there.
+    """
+
+    def prepare(self, batch: Sequence[PolicyInput]) -> tuple[int, list[float]]:
+        for one in batch:
+            assert one.state is None
+            if one.observation.get("do") == "unprepared":
+                raise ERRORS[int(one.observation["x"][0])]
+            if one.observation.get("do") == "linger":
+                self._linger()
+        prepared = [float(one.observation["x"][0]) for one in batch]
+        for x in prepared:
+            self._mark(f"prepared {x:g}")
+        return threading.get_ident(), prepared
+
+    def infer_prepared(self, batch: Sequence[PolicyInput], prepared: tuple[int, list[float]]) -> Any:
+        thread, xs = prepared
+        assert xs == [float(one.observation["x"][0]) for one in batch]
+        self._is_ahead = thread != threading.get_ident()
+        return super().infer(batch)
+
+    def infer(self, batch: Sequence[PolicyInput]) -> Any:
+        raise AssertionError("a policy that prepares is asked to")
+
+    def __del__(self) -> None:
+        self._mark("freed")
+
+    def ahead(self, one: PolicyInput) -> ActionChunk:
+        """Whether another thread prepared it."""
+        return ActionChunk(np.array([self._is_ahead], np.float32))
+
+    def linger(self, one: PolicyInput) -> ActionChunk:
+        self._mark("lingered")
+        return self.echo(one)
+
+    def _linger(self) -> None:
+        self._mark("lingering")
+        assert self._marks is not None
+        while not (self._marks / "linger").exists():
+            time.sleep(0.002)
+
+
 ERRORS: Mapping[int, BaseException] = {
     0: ValueError("negative"),
     1: SystemExit(1),
@@ -164,6 +211,21 @@ def load_unwarmable() -> Obedient:
             raise ZeroDivisionError("x is 0")
 
     return Refusing()
+
+
+def load_with_metadata(marks: Path) -> Obedient:
+    """A policy that tells what numbers it was trained with."""
+    policy = Obedient(marks)
+    numbers = {"mean": np.arange(1_000.0), "best": float("nan"), "ranges": [np.zeros(2), (1, 2)]}
+    policy.spec = replace(SPEC, metadata=numbers)
+    return policy
+
+
+def load_secretive() -> Obedient:
+    """A policy whose metadata no process can have but its own."""
+    policy = Obedient()
+    policy.spec = replace(SPEC, metadata={"robot": object()})
+    return policy
 
 
 def load_other_spec_later(marks: Path) -> Obedient:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
-from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.codec import Packed, pack, unpack
 from policyserve.engine.recipe import Recipe
 from policyserve.policies.vibe_rl import TrainConfig
 from policyserve.policies.wall_x import ModelConfig, Options, wall_x_spec
@@ -39,6 +39,11 @@ def test_large_arrays_are_not_in_the_message() -> None:
     packed = Packed({"image": np.zeros((480, 640, 3), np.uint8), "state": np.zeros(8)})
     assert len(packed.data) < 300
     assert 480 * 640 * 3 <= packed.size < 480 * 640 * 3 + 128
+
+
+def test_what_crosses_once_has_its_arrays_in_the_message() -> None:
+    image = np.arange(90_000, dtype=np.uint8).reshape(300, 300)
+    np.testing.assert_array_equal(unpack(pack({"image": image}))["image"], image)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,16 @@ def test_an_answer_that_cannot_leave_the_process_fails_that_request_alone() -> N
     with_runner(ProcessRunner(recipe()), talk)
 
 
+def test_a_spec_that_cannot_leave_the_process_is_an_error_of_the_start() -> None:
+    async def run() -> None:
+        runner = ProcessRunner(recipe("load_secretive"))
+        with pytest.raises(PolicyFailed, match="the policy's spec cannot leave its process: object cannot go"):
+            await runner.start(lambda _: None)
+        await runner.close(PATIENCE_S)
+
+    asyncio.run(run())
+
+
 def test_an_observation_that_cannot_go_there_fails_its_batch() -> None:
     async def talk(runner: ProcessRunner) -> None:
         bad = await ask(runner, more={1, 2})
@@ -184,6 +194,21 @@ def test_an_observation_that_cannot_go_there_fails_its_batch() -> None:
         assert value(await ask(runner, 2.0)) == 2.0
 
     with_runner(ProcessRunner(recipe()), talk)
+
+
+def test_a_batch_that_cannot_be_read_there_ends_the_process_also_if_it_comes_ahead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def talk(runner: ProcessRunner) -> None:
+        first = infer(runner, task(1, 1.0, "wait"))
+        await mark(tmp_path, "waiting")
+        monkeypatch.setattr(runner, "_write_task", lambda task: [task.session, None, b"\xc1", None])
+        second = infer(runner, task(1, 2.0))
+        (tmp_path / "go").touch()
+        assert value((await first)[0]) == 1.0
+        assert [type(outcome) for outcome in await second] == [PolicyLost]
+
+    with_runner(ProcessRunner(recipe("Preparing", marks=tmp_path)), talk)
 
 
 # Shared memory
@@ -210,6 +235,19 @@ def test_memory_is_used_again_when_nobody_holds_it() -> None:
     with_runner(ProcessRunner(recipe()), talk)
 
 
+def test_memory_of_what_was_prepared_ahead_is_used_again_too() -> None:
+    async def talk(runner: ProcessRunner) -> None:
+        arena = runner._observations  # pyright: ignore[reportPrivateUsage]
+        for do in ["echo", "unprepared", "fail"] * 20:
+            batches = [infer(runner, task(1, 0.0, do, image=IMAGE), task(2, 0.0, image=IMAGE)) for _ in range(3)]
+            for batch in batches:
+                assert value((await batch)[1]) == 0.0
+        await ask(runner)  # brings the last ones back
+        assert arena.in_use == 0
+
+    with_runner(ProcessRunner(recipe("Preparing")), talk)
+
+
 def descriptors() -> set[str]:
     """What this process has open, names and all."""
     found: set[str] = set()
@@ -224,11 +262,12 @@ def descriptors() -> set[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("policy", ["Obedient", "Preparing"])
 @pytest.mark.parametrize("end", ["close", "die", "abandon"])
-def test_nothing_stays_open_at_its_end(end: str) -> None:
+def test_nothing_stays_open_at_its_end(end: str, policy: str) -> None:
     async def run() -> None:
         before = descriptors()
-        runner = ProcessRunner(recipe())
+        runner = ProcessRunner(recipe(policy))
         await runner.start(lambda _: None)
         outcome = await ask(runner, do="tell", image=IMAGE, more=IMAGE)
         assert isinstance(outcome, Answered)

@@ -33,7 +33,7 @@ class HandRunner:
         self.forgotten: list[Hashable] = []
         self._on_done: OnDone | None = None
 
-    def infer_now(self, task: Task) -> None:
+    def infer_now(self, batch: Sequence[Task]) -> None:
         return None
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import BadAction, BadObservation, PolicyFailed, PolicyserveError
+from policyserve.core.errors import BadAction, BadObservation, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, open_spec
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
@@ -382,7 +382,7 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
             threading.Event().wait(0.003)
         return observation["obs"]
 
-    spec = PolicySpec("reflex", {"obs": ArraySpec((2,))}, ArraySpec((2,)), inline=True, max_client_batch=4)
+    spec = PolicySpec("reflex", {"obs": ArraySpec((2,))}, ArraySpec((2,)), inline=True)
 
     async def run() -> None:
         nonlocal is_slow
@@ -390,19 +390,52 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
         await runner.start(lambda _stage: None)
         threads.clear()
 
-        async def ask(batch_size: int | None = None) -> None:
-            shape = (2,) if batch_size is None else (batch_size, 2)
-            asked = Task("a", {"obs": np.zeros(shape, np.float32)}, batch_size)
-            if runner.infer_now(asked) is None:
+        async def ask() -> None:
+            asked = Task("a", {"obs": np.zeros(2, np.float32)})
+            if runner.infer_now([asked]) is None:
                 await infer(runner, asked)
 
         await ask()
-        await ask(batch_size=1)
         is_slow = True
         for _ in range(4):
             await ask()
         await runner.close(5)
 
     asyncio.run(run())
-    assert threads == ["MainThread", "policy", *["MainThread"] * 3, "policy"]
+    assert threads == [*["MainThread"] * 4, "policy"]
     assert "reflex is inline but took" in caplog.text
+
+
+def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_its_requests_is() -> None:
+    spec = PolicySpec("reflex", {"x": ArraySpec((1,))}, None, max_batch=8, inline=True)
+
+    def slow(batch: Sequence[PolicyInput]) -> Any:
+        threading.Event().wait(0.0002 * len(batch))
+        return counting(batch)
+
+    async def talk(runner: ThreadRunner) -> list[list[float]]:
+        seen: list[list[float]] = []
+        for _ in range(5):
+            outcomes = runner.infer_now([task(session) for session in range(8)])
+            assert outcomes is not None
+            seen.append([value(outcome) for outcome in outcomes])
+        last = runner.infer_now([task(3)])
+        assert last is not None
+        return [*seen, [value(last[0])]]
+
+    assert with_runner(Batched(slow, spec), talk) == [[call] * 8 for call in range(1, 6)] + [[6]]
+
+
+def test_an_inline_policy_that_loses_its_gpu_in_a_batch_says_so() -> None:
+    def lose(batch: Sequence[PolicyInput]) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    async def talk(runner: ThreadRunner) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        outcomes = runner.infer_now([task(1), task(2)])
+        assert outcomes is not None
+        assert [type(outcome) for outcome in outcomes] == [PolicyLost] * 2
+        assert ["illegal memory access" in reason for reason in reasons] == [True]
+
+    with_runner(Batched(lose, PolicySpec("p", None, None, max_batch=2, inline=True)), talk)

@@ -219,6 +219,151 @@ def test_a_policy_may_write_into_its_observation_and_keep_it(kind: Kind) -> None
     with_runner(kind.of(recipe()), talk)
 
 
+# A policy that prepares
+
+
+def preparing(kind: Kind, marks: Path) -> Runner:
+    return kind.of(recipe("Preparing", marks=marks))
+
+
+async def running(runner: Any, marks: Path) -> Any:
+    """A batch that runs until there is a file `go`."""
+    answer = infer(runner, task("first", do="wait"))
+    await mark(marks, "waiting")
+    return answer
+
+
+def test_the_next_batch_is_prepared_while_one_runs(kind: Kind, tmp_path: Path) -> None:
+    async def talk(runner: Any) -> None:
+        first = await running(runner, tmp_path)
+        second = infer(runner, task(1, 2.0, "ahead"), task(2, 3.0))
+        await mark(tmp_path, "prepared 2")
+        await mark(tmp_path, "prepared 3")
+        assert not first.done()
+        (tmp_path / "go").touch()
+        assert [value(one) for one in (*await first, *await second)] == [0.0, 1.0, 3.0]
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+def test_a_batch_that_comes_when_nothing_runs_is_prepared_by_the_thread_that_answers(
+    kind: Kind, tmp_path: Path
+) -> None:
+    async def talk(runner: Any) -> None:
+        for number in range(3):
+            assert value(await ask(runner, number, "ahead")) == 0.0
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 7])
+def test_what_preparing_raises_fails_that_input_alone(kind: Kind, tmp_path: Path, number: int) -> None:
+    async def talk(runner: Any) -> None:
+        first = await running(runner, tmp_path)
+        second = infer(runner, task(1, 1), task(2, number, "unprepared"), task(3, 3))
+        (tmp_path / "go").touch()
+        good, bad, last = await second
+        assert (value((await first)[0]), value(good), value(last)) == (0, 1, 3)
+        assert isinstance(bad, PolicyFailed)
+        assert "obedient raised" in str(bad)
+        assert isinstance(await ask(runner, number, "unprepared"), PolicyFailed)
+        assert value(await ask(runner, 4.0)) == 4.0
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+def test_a_gpu_that_is_poisoned_while_preparing_breaks_the_runner(kind: Kind, tmp_path: Path) -> None:
+    async def talk(runner: Any) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        await running(runner, tmp_path)
+        second = infer(runner, task(1, 6, "unprepared"), task(2))
+        (tmp_path / "go").touch()
+        assert [type(one) for one in await second] == [PolicyLost, PolicyLost]
+        assert len(reasons) == 1
+        assert "illegal memory access" in reasons[0]
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+def test_a_batch_that_is_prepared_ahead_has_the_state_that_the_one_before_left(kind: Kind, tmp_path: Path) -> None:
+    async def talk(runner: Any) -> None:
+        first = await running(runner, tmp_path)
+        second, third = (infer(runner, task(1, x, "count")) for x in (1.0, 2.0))
+        runner.forget(1)
+        fourth = infer(runner, task(1, 3.0, "count"))
+        await mark(tmp_path, "prepared 1")
+        assert not (tmp_path / "prepared 2").exists()  # one batch ahead, and not two
+        (tmp_path / "go").touch()
+        assert [value((await batch)[0]) for batch in (first, second, third, fourth)] == [0, 1, 2, 1]
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+def test_an_input_that_is_tried_alone_is_prepared_without_its_state_and_answered_with_it(
+    kind: Kind, tmp_path: Path
+) -> None:
+    async def talk(runner: Any) -> None:
+        for calls in (1, 2):
+            counted, bad = await infer(runner, task(1, do="count"), task(2, do="unprepared"))
+            assert isinstance(bad, PolicyFailed)
+            assert value(counted) == calls
+
+    with_runner(preparing(kind, tmp_path), talk)
+
+
+def test_a_runner_whose_policy_never_ends_preparing_can_be_abandoned(kind: Kind, tmp_path: Path) -> None:
+    async def run() -> None:
+        runner = preparing(kind, tmp_path)
+        await runner.start(lambda _: None)
+        first = await running(runner, tmp_path)
+        infer(runner, task(1, 2.0, "linger"))
+        await mark(tmp_path, "lingering")
+        (tmp_path / "go").touch()
+        assert [value(one) for one in await asyncio.wait_for(first, PATIENCE_S)] == [0.0]
+        gone = runner.abandon()
+        (tmp_path / "linger").touch()
+        await asyncio.wait_for(gone, PATIENCE_S)
+        assert not (tmp_path / "lingered").exists()
+        assert not (tmp_path / "closed").exists()
+
+    asyncio.run(run())
+
+
+def test_a_policy_is_closed_after_what_it_has_prepared(kind: Kind, tmp_path: Path) -> None:
+    async def run() -> None:
+        runner = preparing(kind, tmp_path)
+        await runner.start(lambda _: None)
+        await running(runner, tmp_path)
+        second = infer(runner, task(1, 2.0, "linger"))
+        await mark(tmp_path, "lingering")
+        closing = asyncio.create_task(runner.close(PATIENCE_S))
+        (tmp_path / "go").touch()
+        (tmp_path / "linger").touch()
+        await asyncio.wait_for(closing, PATIENCE_S)
+        assert [value(one) for one in await second] == [2.0]
+        assert (tmp_path / "closed").exists()
+
+    asyncio.run(run())
+
+
+def test_a_policy_is_freed_before_its_runner_has_ended(kind: Kind, tmp_path: Path) -> None:
+    """By the thread that made it, and not as the interpreter ends, where some frameworks abort."""
+
+    async def run() -> None:
+        runner = preparing(kind, tmp_path)
+        await runner.start(lambda _: None)
+        first = await running(runner, tmp_path)
+        second = infer(runner, task(1, 2.0, "ahead"))
+        (tmp_path / "go").touch()
+        await first
+        await second
+        await runner.close(PATIENCE_S)
+        assert (tmp_path / "freed").exists()
+
+    asyncio.run(run())
+
+
 # The end
 
 

@@ -31,7 +31,7 @@ class HandRunner:
     async def start(self, on_stage: OnStage) -> PolicySpec:
         return PolicySpec("hand", None, None)
 
-    def infer_now(self, task: Task) -> None:
+    def infer_now(self, batch: Sequence[Task]) -> None:
         return None
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:

@@ -106,6 +106,25 @@ def test_a_hang_ends_at_the_deadline_and_the_others_go_on(is_isolated: bool, tmp
 
 
 @KINDS
+def test_a_hang_while_preparing_is_a_hang(is_isolated: bool, tmp_path: Path) -> None:
+    async def talk(bench: Bench) -> None:
+        first = asyncio.ensure_future(bench.ask(1, "wait"))
+        await mark(tmp_path, "waiting")
+        behind = [asyncio.ensure_future(bench.ask(do="linger", session=number)) for number in range(2, 6)]
+        await mark(tmp_path, "lingering")
+        (tmp_path / "go").touch()
+        assert value(await first) == 1.0
+        assert {type(one) for one in await asyncio.gather(*behind)} == {DeadlineExceeded}
+        await until(lambda: bench.replicas.stage)
+        (tmp_path / "linger").touch()  # the threads that were left end
+        await bench.until_up()
+        assert value(await bench.ask(2)) == 2.0
+        assert not (tmp_path / "lingered").exists()
+
+    serve(recipe("Preparing", marks=tmp_path), talk, is_isolated=is_isolated, request_timeout_s=1.0)
+
+
+@KINDS
 def test_a_poisoned_gpu_costs_its_batch_and_nothing_else(is_isolated: bool) -> None:
     async def talk(bench: Bench) -> None:
         assert isinstance(await bench.ask(6, "fail"), PolicyLost)
@@ -170,6 +189,15 @@ def test_a_policy_that_does_not_load_again_is_tried_until_it_does(
     assert "the policy could not be replaced: ValueError: the disk is gone" in caplog.text
 
 
+@KINDS
+def test_a_policy_whose_metadata_holds_arrays_is_known_again(is_isolated: bool, tmp_path: Path) -> None:
+    async def talk(bench: Bench) -> None:
+        await bench.ask(6, "fail")
+        assert value(await bench.ask(3.0)) == 3.0
+
+    serve(recipe("load_with_metadata", marks=tmp_path), talk, is_isolated=is_isolated)
+
+
 def test_a_policy_that_comes_back_with_another_spec_is_not_taken_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,7 +244,7 @@ def test_an_inline_policy_is_asked_without_a_detour_and_not_while_it_is_down() -
     async def run() -> None:
         runner = ThreadRunner(Recipe("policyserve.policies.fakes:EchoPolicy"))
         supervisor = Supervisor(lambda: runner, 3)
-        assert supervisor.infer_now(task(1)) is None
+        assert supervisor.infer_now([task(1)]) is None
         await supervisor.start(lambda _: None)
         assert supervisor.infer_now == runner.infer_now
         supervisor.replace("a test wants it")

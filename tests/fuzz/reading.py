@@ -1,4 +1,4 @@
-"""A session's requests: what a learned layout gives is what decoding afresh gives, and it stays what it was."""
+"""Requests and replies: what a learned layout gives is what decoding afresh gives, and it stays what it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from policyserve import dialects
 from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.reading import RequestReader
+from policyserve.core.messages import Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.core.reading import ReplyReader, RequestReader
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from tests.fuzz.choices import Choices
 
@@ -50,6 +52,37 @@ def check_layouts(data: bytes) -> None:
         kept.append((read, expected))
     for read, expected in kept:  # a buffer that was given out twice would show
         _assert_same(read, expected)
+
+
+def check_replies(data: bytes) -> None:
+    """The same for what a client reads."""
+    choices = Choices(data)
+    dialect = dialects.by_name(choices.pick(dialects.names()))
+    pool, reader = BufferPool(1 << 22), ReplyReader()
+    actions = np.zeros(choices.pick(((7,), (32, 7), (500, 60))), choices.pick(("<f4", "<f8", ">f4", "<i8", "|b1")))
+    extras = (
+        {"scalar": np.float64(2.5), "more": [1.5, {"x": 2.5}], "state": np.arange(9.0)} if choices.chance(2) else {}
+    )
+    written = dialect.write_reply(ActionChunk(actions, extras=extras), Timing(0.1, 0.2, 0.3, 0.4))
+    assert isinstance(written, bytes)
+    kept: list[tuple[Any, Any]] = []
+    for number in range(4 + choices.number(4)):
+        sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
+        with np.errstate(all="ignore"):
+            read = _read_reply(reader, dialect, _received(pool, sent))
+            expected = _read_reply(ReplyReader(), dialect, memoryview(bytearray(sent)))
+        _assert_same(read, expected)
+        kept.append((read, expected))
+    for read, expected in kept:
+        _assert_same(read, expected)
+
+
+def _read_reply(reader: ReplyReader, dialect: Any, frame: memoryview) -> Any:
+    try:
+        reply = reader.read(dialect, frame)
+        return reply.actions, reply.timing, reply.fields
+    except PolicyserveError as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _received(pool: BufferPool, sent: bytes) -> memoryview:

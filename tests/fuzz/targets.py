@@ -14,6 +14,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dialects-text": dialects.check_text,
     "dialects-round-trip": dialects.check_round_trip,
     "reading": reading.check_layouts,
+    "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,
     "http-client": handshake.check_client,
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyserve.core.errors import ConfigError, PolicyFailed
-from policyserve.core.policy import Policy, PolicyInput
+from policyserve.core.policy import Policy, PolicyInput, PreparingPolicy
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 
@@ -54,6 +54,7 @@ def expected(one: PolicyInput) -> Any:
 def test_it_is_a_policy() -> None:
     policy, _ = stacked()
     assert isinstance(policy, Policy)
+    assert isinstance(policy, PreparingPolicy)
     policy.close()
 
 
@@ -143,6 +144,36 @@ def test_any_mix_of_singles_and_batches_comes_back_in_order(
     for one, chunk in zip(inputs, chunks, strict=True):
         np.testing.assert_array_equal(chunk.actions, expected(one))
     assert all(rows in buckets if buckets else rows <= max_batch for rows in forward.rows)
+
+
+@given(
+    sizes=st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=8),
+    max_batch=st.integers(1, 12),
+    is_padded=st.booleans(),
+)
+def test_what_is_prepared_ahead_is_answered_as_without(
+    sizes: list[int | None], max_batch: int, is_padded: bool
+) -> None:
+    policy, forward = stacked(max_batch, powers_of_two(max_batch) if is_padded else None)
+    inputs = [
+        single(10 * place) if size is None else client_batch(10 * place, size) for place, size in enumerate(sizes)
+    ]
+    expected_chunks, calls = policy.infer(inputs), forward.rows.copy()
+    prepared = policy.prepare(inputs)
+    assert forward.rows == calls
+    assert (prepared is not None) == (len(calls) == 1)
+    chunks = policy.infer_prepared(inputs, prepared)
+    assert forward.rows == calls * 2
+    for chunk, expected_chunk in zip(chunks, expected_chunks, strict=True):
+        np.testing.assert_array_equal(chunk.actions, expected_chunk.actions)
+
+
+def test_inputs_of_different_shapes_are_grouped_when_their_turn_comes() -> None:
+    spec = PolicySpec("ragged", {"state": ArraySpec((None,))}, ArraySpec((1,)), max_batch=8)
+    policy = StackedPolicy(lambda rows: rows["state"][:, :1], spec)
+    inputs = [PolicyInput({"state": np.full(size, size, np.float32)}) for size in (1, 2, 1)]
+    assert policy.prepare(inputs) is None
+    assert [chunk.actions for chunk in policy.infer_prepared(inputs, None)] == [1, 2, 1]
 
 
 def test_inputs_of_different_shapes_go_to_the_model_apart() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 
 from policyserve.core.policy import PolicyInput
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
+from policyserve.engine.runner import Task, ThreadRunner
 from policyserve.policies import stacked_memory
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 from policyserve.policies.stacked_memory import StackedMemory
+from tests.engine.running import with_runner
 from tests.policies.frameworks import import_or_skip
 
 SHAPE = (4, 300, 100)  # large enough to be kept
@@ -77,11 +81,37 @@ def test_what_somebody_holds_is_not_overwritten(hold: Callable[[Any], Any], allo
     assert address(memory.take("image", SHAPE, UINT8)) == where
 
 
-def test_two_blocks_of_a_key_are_kept_and_no_more() -> None:
+def test_three_blocks_of_a_key_are_kept_and_no_more() -> None:
     memory = StackedMemory()
     held = [memory.take("image", SHAPE, UINT8) for _ in range(5)]
-    assert memory.kept_bytes == 2 * held[0].nbytes
+    assert memory.kept_bytes == 3 * held[0].nbytes
     assert len({address(rows) for rows in held}) == 5
+
+
+def test_two_threads_never_get_the_same_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = stacked_memory._Block  # pyright: ignore[reportPrivateUsage]
+    found_free, other_has_taken = threading.Event(), threading.Event()
+    is_free: Any = block.is_free
+
+    def stop_short(one: Any) -> bool:
+        """Between finding a block free and taking it, the first thread loses its core."""
+        is_so = is_free.fget(one)
+        if not found_free.is_set():
+            found_free.set()
+            other_has_taken.wait(0.1)  # in vain, but for a broken one
+        return is_so
+
+    memory = StackedMemory()
+    memory.take("image", SHAPE, UINT8)
+    monkeypatch.setattr(block, "is_free", property(stop_short))
+    taken: list[Any] = []
+    first = threading.Thread(target=lambda: taken.append(memory.take("image", SHAPE, UINT8)))
+    first.start()
+    assert found_free.wait(30)
+    taken.append(memory.take("image", SHAPE, UINT8))
+    other_has_taken.set()
+    first.join(30)
+    assert len({address(rows) for rows in taken}) == 2
 
 
 def test_a_block_grows_to_the_largest_stack_and_serves_the_smaller_ones() -> None:
@@ -211,6 +241,49 @@ def test_stacks_come_from_the_allocator_that_an_adapter_gives() -> None:
     assert sorted(allocator.sizes) == [3 * 3 * 4, 3 * 8 * 8 * 3]
     assert [shape for shape, _ in images] == [(3, 8, 8, 3)] * 5
     assert all((state == np.arange(3)).all() for _, state in images)
+
+
+def test_two_blocks_serve_a_runner_that_stacks_ahead() -> None:
+    """One that the policy reads, and one that is filled."""
+    allocator, last = Allocator(), 6
+    is_stacked = [threading.Event() for _ in range(last + 1)]  # batch 0 is the warm-up
+    seen: list[int] = []
+
+    class Noting(StackedPolicy):
+        def prepare(self, batch: Sequence[PolicyInput]) -> Mapping[str, Any] | None:
+            prepared = super().prepare(batch)
+            is_stacked[int(batch[0].observation["state"][0])].set()
+            return prepared
+
+    def forward(rows: Mapping[str, Any]) -> Any:
+        number = int(rows["state"][0, 0])
+        if 0 < number < last:
+            assert is_stacked[number + 1].wait(30)
+        seen.append(address(rows["state"]))
+        return rows["state"][:, :2].copy()
+
+    async def talk(runner: ThreadRunner) -> list[float]:
+        done: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(last)]
+
+        def ask(number: int) -> None:
+            if number <= last:
+                row = np.full(ROW, number, np.float32)
+                runner.infer(
+                    [Task(session, {"state": row}) for session in (1, 2)], lambda outcomes: end(number, outcomes)
+                )
+
+        def end(number: int, outcomes: Any) -> None:
+            ask(number + 2)
+            done[number - 1].set_result(outcomes)
+
+        ask(1)
+        ask(2)
+        return [float(outcomes[1].chunk.actions[0]) for outcomes in await asyncio.gather(*done)]
+
+    policy = Noting(forward, stacked(forward, max_batch=2).spec, allocate=allocator)
+    assert with_runner(ThreadRunner(lambda _: policy), talk) == [1, 2, 3, 4, 5, 6]
+    assert len(allocator.sizes) == 2
+    assert len(set(seen[-last:])) == 2
 
 
 def test_what_jax_may_still_read_is_not_overwritten() -> None:

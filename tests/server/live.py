@@ -18,12 +18,15 @@ from websockets.sync.client import ClientConnection, connect
 
 from policyserve.core.policy import as_policy
 from policyserve.dialects.vibe_rl import VibeRL
+from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import LoadPolicy
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
+from tests.server.far_policy import PolicyHome
 
 T = TypeVar("T")
 LOOP_VARIABLE = "POLICYSERVE_TEST_LOOP"
+RUNNER_VARIABLE = "POLICYSERVE_TEST_RUNNER"
 DEADLINE_S = 30.0  # generous: only a bug reaches it
 WIRE = VibeRL()
 
@@ -38,18 +41,43 @@ def run_in_chosen_loop(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
 
 
+def chosen_runner() -> str:
+    """Where policies run: thread, or process with `pytest --runner process`."""
+    return os.environ.get(RUNNER_VARIABLE, "thread")
+
+
+@contextmanager
+def making(load: LoadPolicy, **settings: Any) -> Iterator[Server]:
+    """A server, not started, whose policy runs where `--runner` or `isolate` says, also one that shares our memory."""
+    # A queue that refuses nobody for a wait: how long one takes on a busy machine is no test's business.
+    usual = {"host": "127.0.0.1", "port": 0, "isolate": chosen_runner(), "max_queue_ms": 60_000.0}
+    config = ServerConfig(**{**usual, **settings})
+    if config.isolate == "thread" or isinstance(load, Recipe):
+        yield Server(load, config)
+        return
+    home = PolicyHome(load)
+    try:
+        yield Server(home.recipe, config)
+    finally:
+        home.close()
+
+
+def always(policy: Any) -> LoadPolicy:
+    """Loads this policy, whichever kind it is."""
+    ready = as_policy(policy)
+    return lambda _: ready
+
+
 class Live:
     """A running server, seen from another thread."""
 
-    def __init__(self, load: LoadPolicy, settings: dict[str, Any]) -> None:
-        self._load = load
-        self._settings = settings
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave: asyncio.Event | None = None
         self._listens = threading.Event()
         self._thread = threading.Thread(target=self._run, name="server")
         self._error: BaseException | None = None
-        self.server: Server | None = None
         self.port = 0
         self.complaints: list[str] = []  # of the event loop: exceptions that nobody caught
         self.tasks_left: list[str] = []
@@ -73,8 +101,7 @@ class Live:
         assert type(self._loop).__module__.startswith(os.environ.get(LOOP_VARIABLE, "asyncio"))
         self._loop.set_exception_handler(lambda _, context: self.complaints.append(repr(context)))
         self._leave = asyncio.Event()
-        config = ServerConfig(**{"host": "127.0.0.1", "port": 0, **self._settings})
-        async with Server(self._load, config) as self.server:
+        async with self.server:
             self.port = self.server.address[1]
             self._listens.set()
             await self._leave.wait()
@@ -93,7 +120,6 @@ class Live:
     def ready(self) -> None:
         """Wait for the policy; raises what loading raised."""
         assert self._loop is not None
-        assert self.server is not None
         asyncio.run_coroutine_threadsafe(self.server.ready(), self._loop).result(DEADLINE_S)
 
     def until(self, condition: Callable[[Server], bool]) -> None:
@@ -101,7 +127,6 @@ class Live:
         assert self._loop is not None
 
         async def wait() -> None:
-            assert self.server is not None
             while not condition(self.server):  # noqa: ASYNC110 - any state of the server, and nobody tells of its change
                 await asyncio.sleep(0.002)
 
@@ -156,19 +181,18 @@ class Live:
 @contextmanager
 def serving(policy: Any = lambda x: x, *, load: LoadPolicy | None = None, **settings: Any) -> Iterator[Live]:
     """Serve a policy (an echo, unless told) and check at the end that the server leaves nothing behind."""
-    ready = None if load else as_policy(policy)
-    live = Live(load or (lambda _: ready), settings)  # type: ignore[arg-type, return-value]
-    live.start()
-    try:
-        if load is None:
-            live.ready()
-        yield live
-    finally:
-        live.stop()
-        live.join()
+    with making(load or always(policy), **settings) as server:
+        live = Live(server)
+        live.start()
+        try:
+            if load is None:
+                live.ready()
+            yield live
+        finally:
+            live.stop()
+            live.join()
     assert live.complaints == []
     assert live.tasks_left == []
-    assert live.server is not None
     assert live.server.stats.sessions_open == 0
     gc.collect()  # a transport that nobody closed warns here, and warnings are errors
 

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -244,7 +245,7 @@ def test_a_session_that_pipelines_two_hundred_requests_holds_nobody_up() -> None
         order.append(float(x[0]))
         return gate(x)
 
-    with serving(note, max_queue_ms=60_000.0) as live, live.websocket() as greedy, live.websocket() as other:
+    with serving(note) as live, live.websocket() as greedy, live.websocket() as other:
         for number in range(200):
             greedy.send(frame([number]))
         live.until(lambda server: server.scheduler is not None and server.scheduler.load == 200)
@@ -446,7 +447,7 @@ def test_a_peer_that_answers_pings_is_kept() -> None:
 
 
 def test_metadata_that_cannot_be_sent_is_told_and_disturbs_nobody() -> None:
-    policy = FunctionPolicy(lambda x: x, PolicySpec("p", None, ArraySpec((1,)), metadata={"robot": object()}))
+    policy = FunctionPolicy(lambda x: x, PolicySpec("p", None, ArraySpec((1,)), metadata={"robot": Path("arm")}))
     with serving(policy) as live:
         with live.websocket("/openpi") as peer:
             assert "metadata" in str(peer.recv(timeout=DEADLINE_S))

@@ -152,7 +152,7 @@ def big_policy(size: int) -> Policy:
 
 
 def test_a_client_that_never_reads_is_cut_by_time_and_holds_nobody_up() -> None:
-    with serving(big_policy(4 * MIB), unread_timeout_s=0.2, max_queue_ms=60_000.0) as live, live.websocket() as other:
+    with serving(big_policy(4 * MIB), unread_timeout_s=0.2) as live, live.websocket() as other:
         never = blocking_reader(live)
         for _ in range(8):
             never.sendall(masked(BINARY, frame([1.0])))
@@ -172,7 +172,7 @@ def test_a_client_that_never_reads_is_cut_by_bytes(caplog: pytest.LogCaptureFixt
         assert release.wait(DEADLINE_S)
         return np.full(MIB, x[0], np.float32)
 
-    with serving(policy, max_unread_mib=10, unread_timeout_s=1_000, max_queue_ms=60_000.0) as live:
+    with serving(policy, max_unread_mib=10, unread_timeout_s=1_000) as live:
         never = blocking_reader(live)
         for _ in range(8):
             never.sendall(masked(BINARY, frame([1.0])))
@@ -232,7 +232,7 @@ def test_messages_that_wait_for_the_policy_count_too() -> None:
         assert release.wait(DEADLINE_S)
         return x[:1]
 
-    with serving(slow, max_frame_mib=4, max_buffered_mib=6, max_queue_ms=60_000.0) as live:
+    with serving(slow, max_frame_mib=4, max_buffered_mib=6) as live:
         hog, _ = open_raw(live)
         sent = masked(BINARY, frame(np.zeros(500_000)))
         hog.sendall(sent * 2)

@@ -21,7 +21,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import PolicyServer, Server
-from tests.server.live import DEADLINE_S, answer, ask, frame, serving
+from tests.server.live import DEADLINE_S, always, answer, ask, chosen_runner, frame, making, serving
 
 
 def close_of(peer: Any) -> tuple[int, str]:
@@ -105,7 +105,8 @@ def test_a_server_that_still_loads_stops() -> None:
 
 PROGRAM = """
 import sys, policyserve
-server = policyserve.Server(lambda _: policyserve.as_policy(lambda x: x), policyserve.ServerConfig("127.0.0.1", 0))
+config = policyserve.ServerConfig("127.0.0.1", 0, isolate=sys.argv[1])
+server = policyserve.Server(policyserve.Recipe("tests.contract.policies:patient"), config)
 import asyncio
 async def main():
     await server.run(on_ready=lambda spec: print(server.address[1], flush=True))
@@ -116,7 +117,8 @@ print("ended", flush=True)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_without_a_traceback(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+    command = [sys.executable, "-c", PROGRAM, chosen_runner()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stderr is not None
         port = int(program.stdout.readline())
@@ -139,6 +141,14 @@ def test_a_signal_ends_it_without_a_traceback(number: signal.Signals) -> None:
 # Starting
 
 
+def test_policies_run_where_the_tests_are_told_to_run_them() -> None:
+    with serving(load=policyserve.Recipe("tests.contract.policies:whereabouts")) as live, live.websocket() as peer:
+        assert (ask(peer, 0.0) == os.getpid()) == (chosen_runner() == "thread")
+    with serving() as live:
+        assert live.server.config.isolate == chosen_runner()
+        assert live.answers()
+
+
 def test_a_port_in_use_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -158,27 +168,26 @@ def test_run_raises_what_loading_raised() -> None:
     def load(_: Any) -> Any:
         raise ConfigError("no checkpoint")
 
-    with pytest.raises(ConfigError, match="no checkpoint"):
-        asyncio.run(Server(load, ServerConfig("127.0.0.1", 0)).run())
+    with making(load) as server, pytest.raises(ConfigError, match="no checkpoint"):
+        asyncio.run(server.run())
 
 
 def test_run_ends_at_stop_and_tells_when_it_is_ready() -> None:
     seen: list[PolicySpec] = []
-    server = PolicyServer(lambda x: x, "127.0.0.1", 0)
+    with making(always(lambda x: x)) as server:
 
-    def ready(spec: PolicySpec) -> None:
-        seen.append(spec)
-        server.stop()
+        def ready(spec: PolicySpec) -> None:
+            seen.append(spec)
+            server.stop()
 
-    asyncio.run(asyncio.wait_for(server.run(on_ready=ready), DEADLINE_S))
+        asyncio.run(asyncio.wait_for(server.run(on_ready=ready), DEADLINE_S))
     assert len(seen) == 1
 
 
 def test_a_second_stop_ends_the_drain() -> None:
     started, release = threading.Event(), threading.Event()
 
-    async def main() -> None:
-        server = PolicyServer(gate(started, release), "127.0.0.1", 0, config=ServerConfig(drain_s=1_000))
+    async def main(server: Server) -> None:
         running = asyncio.ensure_future(server.run())
         await asyncio.sleep(0)
         while not server._connections:  # pyright: ignore[reportPrivateUsage]
@@ -193,7 +202,8 @@ def test_a_second_stop_ends_the_drain() -> None:
         await asyncio.wait_for(running, DEADLINE_S)
         release.set()
 
-    asyncio.run(main())
+    with making(always(gate(started, release)), drain_s=1_000) as server:
+        asyncio.run(main(server))
 
 
 def test_the_context_manager_serves_any_kind_of_policy_on_a_free_port() -> None:
@@ -291,21 +301,21 @@ def test_it_runs_on_uvloop_too() -> None:
     uvloop = pytest.importorskip("uvloop")
     image = np.arange(480 * 640 * 3, dtype=np.uint8).reshape(480, 640, 3)
 
-    async def main() -> None:
-        server = PolicyServer(lambda observation: observation["image"], "127.0.0.1", 0)
+    async def main(server: Server) -> None:
         async with server, policyserve.AsyncClient(server.address.url) as client:
             for _ in range(5):
                 np.testing.assert_array_equal((await client.infer({"image": image})).actions, image)
 
-    uvloop.run(main())
+    with making(always(lambda observation: observation["image"])) as server:
+        uvloop.run(main(server))
 
 
 def test_a_signal_ends_a_server_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
-    server = PolicyServer(lambda observation: observation, "127.0.0.1", 0)
 
-    async def main() -> None:
-        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(server.run(), DEADLINE_S)
+    async def main(server: Server) -> None:
+        run = server.run(on_ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        await asyncio.wait_for(run, DEADLINE_S)
 
-    uvloop.run(main())
+    with making(always(lambda x: x)) as server:
+        uvloop.run(main(server))

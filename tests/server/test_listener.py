@@ -17,9 +17,21 @@ import policyserve
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
-from policyserve.server.server import PolicyServer
+from policyserve.server.server import PolicyServer, Server
 from policyserve.terminal import describe
-from tests.server.live import DEADLINE_S, HANDSHAKE, answer, frame, masked, open_raw, read_frame, serving, until_eof
+from tests.server.live import (
+    DEADLINE_S,
+    HANDSHAKE,
+    always,
+    answer,
+    frame,
+    making,
+    masked,
+    open_raw,
+    read_frame,
+    serving,
+    until_eof,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 
@@ -34,8 +46,7 @@ def test_a_unix_socket_serves_its_owner_and_goes_with_the_server(tmp_path: Path,
     path = tmp_path / "po licy:7.sock"
     image = np.arange(300 * 300 * 3, dtype=np.uint8).reshape(300, 300, 3)
 
-    async def main() -> None:
-        server = PolicyServer(lambda seen: seen["image"], config=ServerConfig(uds=str(path)))
+    async def main(server: Server) -> None:
         async with server:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert server.address.url == f"ws+unix://{tmp_path}/po%20licy%3A7.sock"
@@ -44,7 +55,8 @@ def test_a_unix_socket_serves_its_owner_and_goes_with_the_server(tmp_path: Path,
                     np.testing.assert_array_equal((await client.infer({"image": image})).actions, image)
         assert not path.exists()
 
-    run(main())
+    with making(always(lambda seen: seen["image"]), uds=str(path)) as server:
+        run(main(server))
 
 
 def connected(path: Path) -> socket.socket:

@@ -20,9 +20,9 @@ import policyserve
 from policyserve.core.errors import ConfigError
 from policyserve.server import tls
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer
+from policyserve.server.server import PolicyServer, Server
 from tests.server.certificates import make_certificate, trusting
-from tests.server.live import DEADLINE_S, Live, ask, serving
+from tests.server.live import DEADLINE_S, Live, always, ask, making, serving
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +61,16 @@ def test_wss_and_https_share_the_port(pair: tuple[str, str]) -> None:
 def test_images_cross_tls_on_either_loop(pair: tuple[str, str], loop: str) -> None:
     run = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
     image = np.arange(480 * 640 * 3, dtype=np.uint8).reshape(480, 640, 3)
-    config = ServerConfig(tls_cert=pair[0], tls_key=pair[1])
 
-    async def main() -> None:
-        async with PolicyServer(lambda observation: observation["image"], "127.0.0.1", 0, config=config) as server:
+    async def main(server: Server) -> None:
+        async with server:
             url = f"wss://localhost:{server.address.port}"
             async with policyserve.AsyncClient(url, ssl_context=trusting(pair[0])) as client:
                 for _ in range(3):
                     np.testing.assert_array_equal((await client.infer({"image": image})).actions, image)
 
-    run(main())
+    with making(always(lambda seen: seen["image"]), tls_cert=pair[0], tls_key=pair[1]) as server:
+        run(main(server))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -18,18 +18,35 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from policyserve.dialects import by_name
-from tests.server.live import DEADLINE_S, Live, answer, ask, frame, masked, open_raw, read_frame, serving
+from tests.server.live import (
+    DEADLINE_S,
+    Live,
+    answer,
+    ask,
+    chosen_runner,
+    frame,
+    masked,
+    open_raw,
+    read_frame,
+    serving,
+)
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 
 PROGRAM = """
-import asyncio, logging, sys, time, policyserve
+import asyncio, logging, sys, policyserve
 logging.basicConfig(level=logging.DEBUG)
 server = policyserve.Server(
-    lambda _: policyserve.as_policy(lambda x: time.sleep(0.002) or x), policyserve.ServerConfig("127.0.0.1", 0)
+    policyserve.Recipe("tests.contract.policies:patient"),
+    policyserve.ServerConfig("127.0.0.1", 0, isolate=sys.argv[1]),
 )
 asyncio.run(server.run(on_ready=lambda spec: print(server.address.port, flush=True)))
 """
+
+
+def program(stderr: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, chosen_runner()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
 
 
 class Ledger(Counter[str]):
@@ -62,7 +79,7 @@ async def keep_asking(port: int, ledger: Ledger, is_under_way: asyncio.Event) ->
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+    with program(stderr=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stderr is not None
         port = int(server.stdout.readline())
@@ -87,10 +104,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_server_whose_log_is_on_a_full_disk_goes_on() -> None:
-    with (
-        open("/dev/full", "w") as full,
-        subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=full) as server,
-    ):
+    with open("/dev/full", "w") as full, program(stderr=full) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from policyserve.client.address import Address
 from policyserve.client.handshake import Handshake, connect_error
-from policyserve.client.sockets import left_s, readable
+from policyserve.client.sockets import PIECES, Poll, behind, left_s, readable, widen
 from policyserve.client.wire import Wire
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Frame, Part
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CLOSE_S = 1.0  # for the server to end its side
 _PONG_S = 1.0
+_WAITED_BYTES = 1 << 16
 _SCRATCH_BYTES = 1 << 14  # of a handshake
 _TURNS = 3  # of an event loop, after which it has read what its sockets had
 
@@ -42,7 +43,8 @@ class Link(asyncio.BufferedProtocol):
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._wire = Wire(None if address.unix_path is not None else os.urandom)
         self._transport: asyncio.Transport | None = None
-        self._is_readable = lambda: False
+        self._is_readable: Poll = lambda wait_ms: False
+        self._fileno = -1  # of a Unix socket
         self._is_sending = False  # a frame is half sent: no other may come between
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0  # of the wait
@@ -64,9 +66,13 @@ class Link(asyncio.BufferedProtocol):
         """Send one message and wait for the next that comes."""
         self._is_sending = True
         try:
-            for piece in self._wire.request(parts):
-                self._write(piece)
-                await self._sent(deadline)
+            pieces = self._wire.request(parts)
+            if isinstance(pieces, list):
+                await self._send_pieces(pieces, deadline)
+            else:
+                for piece in pieces:
+                    self._write(piece)
+                    await self._sent(deadline)
         except asyncio.TimeoutError as error:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         self._is_sending = False
@@ -86,7 +92,7 @@ class Link(asyncio.BufferedProtocol):
         """Whether it is open still, after all that came while nothing was asked; as the other client's link."""
         if may_close:
             await self._await_pong(min(deadline, time.monotonic() + _PONG_S))
-        if self._is_readable():  # this program kept the loop from reading it
+        if self._is_readable(0):  # this program kept the loop from reading it
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
         if not self._wire.is_silent:
@@ -123,6 +129,9 @@ class Link(asyncio.BufferedProtocol):
         connected = transport.get_extra_info("socket")
         if connected is not None:
             self._is_readable = readable(connected)
+            if self._address.unix_path is not None:
+                self._fileno = connected.fileno()
+                widen(connected)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._scratch) if self._handshake is not None else self._wire.get_buffer()
@@ -172,6 +181,18 @@ class Link(asyncio.BufferedProtocol):
     def _write(self, data: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    async def _send_pieces(self, pieces: list[Part], deadline: float) -> None:
+        """Send all of them over a Unix socket. The transport, which would copy them, gets a part to wait by only."""
+        left = pieces
+        while left and self._transport is not None and self._wire.end is None:
+            with suppress(OSError):  # the transport waits, or finds out what is wrong
+                left = behind(left, os.writev(self._fileno, left[:PIECES]))
+            if left:
+                part = memoryview(left[0])[:_WAITED_BYTES]
+                self._write(part)
+                left = behind(left, len(part))
+                await self._sent(deadline)
 
     async def _sent(self, deadline: float) -> None:
         """Wait until the socket has taken all: what was written may be overwritten then."""

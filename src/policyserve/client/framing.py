@@ -7,19 +7,22 @@ server that breaks the protocol gets no further than its first mistake; a key is
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import CLOSE, MASKED, Assembler, Filling, FrameEvent, frame_header
+from policyserve.core.frames import BINARY, CLOSE, CONTINUATION, MASKED, Assembler, Filling, FrameEvent, frame_header
 from policyserve.core.messages import Part
 
 _SCRATCH_BYTES = 1 << 14
-_WINDOW_BYTES = 1 << 18  # a part of a frame that stays in the processor's cache from the mask to the socket
+_WINDOW_BYTES = 1 << 19  # a part of a frame that stays in the processor's cache from the mask to the socket
 _MASKED_AT_ONCE = 256  # bytes, up to which one big integer is quicker than NumPy
 _KEYS = 256  # drawn at a time
+_NO_KEY = bytes(4)
+_JOINED = 4096  # bytes, up to which one copy is quicker than several pieces
+_WHOLE_BINARY = 0x80 | BINARY  # the first byte of a message in one frame
 
 
 class FrameReader:
@@ -28,6 +31,7 @@ class FrameReader:
     def __init__(self, max_message_bytes: int, pool: BufferPool) -> None:
         self._assembler = Assembler(max_message_bytes, is_masked=False)
         self._pool = pool
+        self._max_bytes = max_message_bytes
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._held = 0  # bytes at the scratch's beginning: a frame whose header, or short payload, is not whole yet
         self._filling: Filling | None = None
@@ -39,10 +43,14 @@ class FrameReader:
 
     def advance(self, count: int) -> list[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
+        filling = self._filling
+        if filling is None and not self._held:
+            message = self._message_alone(count)
+            if message is not None:
+                return [message]
         events: list[FrameEvent] = []
         if self._assembler.is_over:
             return events
-        filling = self._filling
         if filling is None:
             self._read_scratch(self._held + count, events)
             return events
@@ -64,6 +72,20 @@ class FrameReader:
             events += self.advance(count)
             rest = rest[count:]
         return events
+
+    def _message_alone(self, count: int) -> memoryview | None:
+        """The message, if the scratch holds one in one frame and nothing else: as most replies come."""
+        data, assembler = self._scratch, self._assembler
+        size, header = data[1], 2
+        if size == 126:
+            size, header = data[2] << 8 | data[3], 4
+        elif size > 126:
+            return None
+        if count != header + size or data[0] != _WHOLE_BINARY or size > self._max_bytes:
+            return None
+        if assembler.is_over or assembler.opcode != CONTINUATION:
+            return None
+        return memoryview(bytearray(data[header:count]))
 
     def _read_scratch(self, end: int, events: list[FrameEvent]) -> None:
         position = 0
@@ -121,7 +143,8 @@ class FrameWriter:
     A large frame is masked a window at a time: the window is still in the processor's cache when the socket copies it,
     the server reads the first while the next is masked, and no client keeps a copy of a camera frame.
 
-    random_bytes: where keys come from; None: every key is zero, where no proxy can be confused by what a frame says.
+    random_bytes: where keys come from; None: every key is zero, where no proxy can be confused by what a frame says,
+    and nothing is copied.
     """
 
     def __init__(self, random_bytes: Callable[[int], bytes] | None) -> None:
@@ -134,15 +157,18 @@ class FrameWriter:
         """A small frame, a control frame for example."""
         return b"".join(bytes(window) for window in self.windows(opcode, [payload]))
 
-    def windows(self, opcode: int, parts: Sequence[Part]) -> Iterator[memoryview | bytes]:
-        """One frame of all parts, a piece at a time; a piece may be overwritten when the next one is asked for."""
+    def windows(self, opcode: int, parts: Sequence[Part]) -> Iterable[Part]:
+        """One frame of all parts, in pieces: a list of the parts themselves, for one system call, or one after the
+        other, each of which may be overwritten when the next one is asked for."""
         size = sum(map(len, parts))
-        key = self._next_key()
+        if self._random_bytes is None:
+            pieces = [frame_header(opcode, size, MASKED) + _NO_KEY, *parts]
+            return pieces if size > _JOINED else (b"".join(pieces),)
+        key = self._next_key(self._random_bytes)
         header = frame_header(opcode, size, MASKED) + key
         if size <= _MASKED_AT_ONCE:
-            yield header + _masked(b"".join(parts), key)
-        else:
-            yield from self._masked_windows(header, key, size, parts)
+            return (header + _masked(b"".join(parts), key),)
+        return self._masked_windows(header, key, size, parts)
 
     def _masked_windows(self, header: bytes, key: bytes, size: int, parts: Sequence[Part]) -> Iterator[memoryview]:
         self._reserve(min(len(header) + size, _WINDOW_BYTES), key)
@@ -154,11 +180,8 @@ class FrameWriter:
             while len(source):
                 count = min(len(source), limit - filled)
                 piece, source = source[:count], source[count:]
-                if self._random_bytes is None:
-                    window[filled : filled + count] = piece
-                else:
-                    mask = self._mask[phase : phase + count]
-                    np.bitwise_xor(piece, mask, out=window[filled : filled + count])
+                mask = self._mask[phase : phase + count]
+                np.bitwise_xor(piece, mask, out=window[filled : filled + count])
                 filled, phase = filled + count, (phase + count) & 3
                 if filled == limit:
                     yield view
@@ -171,16 +194,13 @@ class FrameWriter:
         if len(self._window) < size:
             rounded = 1 << (size - 1).bit_length()
             self._window, self._mask = np.empty(rounded, np.uint8), np.empty(rounded + 4, np.uint8)
-        if self._random_bytes is not None:
-            words = self._mask.view(np.uint32)
-            words[: size // 4 + 2] = np.frombuffer(key, np.uint32)[0]
+        words = self._mask.view(np.uint32)
+        words[: size // 4 + 2] = np.frombuffer(key, np.uint32)[0]
 
-    def _next_key(self) -> bytes:
-        if self._random_bytes is None:
-            return b"\0\0\0\0"
+    def _next_key(self, random_bytes: Callable[[int], bytes]) -> bytes:
         key = next(self._keys, None)
         if key is None:
-            drawn = self._random_bytes(4 * _KEYS)
+            drawn = random_bytes(4 * _KEYS)
             self._keys = iter([drawn[start : start + 4] for start in range(0, len(drawn), 4)])
             key = next(self._keys)
         return key

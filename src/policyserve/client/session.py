@@ -8,6 +8,7 @@ from typing import Any
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.messages import Frame, Observation, Part, Reply
+from policyserve.core.reading import ReplyReader
 from policyserve.dialects import by_name
 
 _GONE_CODES = {1000, 1001, 1005, 1006, 1012}  # an end that is no answer to a request
@@ -19,6 +20,7 @@ class ClientSession:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.metadata: Mapping[str, Any] = {}
+        self._replies = ReplyReader()
         self.may_close = False  # the last answer was an error: some servers close behind it
 
     def greeted(self, frame: Frame) -> None:
@@ -32,7 +34,7 @@ class ClientSession:
     def reply(self, frame: Frame) -> Reply:
         """Read an answer; raises RemoteError if the server refused, WireError if it speaks another dialect."""
         try:
-            return self.dialect.read_reply(frame)
+            return self._replies.read(self.dialect, frame)
         except RemoteError:
             self.may_close = True
             raise

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from policyserve.client.address import Address
 from policyserve.client.handshake import Handshake, connect_error
-from policyserve.client.sockets import left_s, readable
+from policyserve.client.sockets import Stream, left_s, widen
 from policyserve.client.wire import Wire
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Frame, Part
@@ -27,24 +26,27 @@ _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 class Link:
     """One open WebSocket; one thread at a time. After an exception of any call but close() it must be cut."""
 
-    def __init__(self, connected: socket.socket, wire: Wire, address: Address, timeout_s: float) -> None:
-        self._socket = connected
+    def __init__(self, stream: Stream, wire: Wire, address: Address, timeout_s: float) -> None:
+        self._stream = stream
         self._wire = wire
         self._address = address
         self._timeout_s = timeout_s
-        self._is_readable = readable(connected)
 
     def ask(self, parts: list[Part], deadline: float) -> Frame:
         """Send one message and wait for the next that comes."""
+        wire = self._wire
         try:
-            for piece in self._wire.request(parts):
-                self._socket.settimeout(left_s(deadline))
-                self._socket.sendall(piece)
+            pieces = wire.request(parts)
+            if isinstance(pieces, list):
+                self._stream.send_pieces(pieces, deadline)
+            else:
+                for piece in pieces:
+                    self._stream.send(piece, deadline)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
             self._read_waiting()  # the server may have said why
-            self._wire.lost(str(error))
+            wire.lost(str(error))
         return self.receive(deadline)
 
     def receive(self, deadline: float) -> Frame:
@@ -64,7 +66,7 @@ class Link:
         """
         if may_close:
             self._await_pong(min(deadline, time.monotonic() + _PONG_S))
-        if self._is_readable():
+        if self._stream.is_readable(0):
             self._read_waiting()
         if not self._wire.is_silent:
             raise WireError("", "one answer to each request", "another message")
@@ -75,60 +77,57 @@ class Link:
         deadline = time.monotonic() + _CLOSE_S
         try:
             with suppress(OSError):
-                self._socket.settimeout(_CLOSE_S)
-                self._socket.sendall(self._wire.close())
+                self._stream.send(self._wire.close(), deadline)
                 if not self._address.is_secure:
-                    self._socket.shutdown(socket.SHUT_WR)
+                    self._stream.end_writing()
                 while self._wire.end is None:
                     self._read(deadline)
         finally:
-            self._socket.close()
+            self._stream.close()
 
     def cut(self) -> None:
         """End it at once: an answer that comes late must not be taken for the next request's."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        self._stream.cut()
 
     def forget(self) -> None:
         """Close this process's hold of it only: after a fork the parent goes on using it."""
-        self._socket.close()
+        self._stream.close()
 
     def _read(self, deadline: float) -> None:
-        self._socket.settimeout(left_s(deadline))
+        wire = self._wire
         try:
-            self._wire.advance(self._socket.recv_into(self._wire.get_buffer()))
+            wire.advance(self._stream.receive(wire.get_buffer(), deadline))
         except TimeoutError:
             raise
         except OSError as error:
-            self._wire.lost(str(error))
-        if self._wire.unsent:
-            self._flush()
+            wire.lost(str(error))
+        if wire.unsent:
+            self._flush(deadline)
 
     def _read_waiting(self) -> None:
         """Read what is there, without waiting for more."""
         wire = self._wire
-        self._socket.settimeout(0)
         try:
             while wire.end is None and wire.is_silent:
-                wire.advance(self._socket.recv_into(wire.get_buffer()))
+                count = self._stream.receive_waiting(wire.get_buffer())
+                if count is None:
+                    break
+                wire.advance(count)
         except OSError as error:
-            if not _is_would_block(error):
-                wire.lost(str(error))
-        self._socket.settimeout(self._timeout_s)
-        self._flush()
+            wire.lost(str(error))
+        if wire.unsent:
+            self._flush(time.monotonic() + self._timeout_s)
 
-    def _flush(self) -> None:
+    def _flush(self, deadline: float) -> None:
         unsent, self._wire.unsent = self._wire.unsent, b""
         with suppress(OSError):  # the next read finds out
-            self._socket.sendall(unsent)
+            self._stream.send(unsent, deadline)
 
     def _await_pong(self, deadline: float) -> None:
         wire = self._wire
         before = wire.pongs
         try:
-            self._socket.settimeout(left_s(deadline))
-            self._socket.sendall(wire.ping())
+            self._stream.send(wire.ping(), deadline)
             while wire.pongs == before and wire.end is None and wire.is_silent:
                 self._read(deadline)
         except TimeoutError:
@@ -149,7 +148,7 @@ def open_link(
             connected = _encrypted(connected, tls, address.host)
         wire = Wire(None if address.unix_path is not None else os.urandom)
         wire.feed(_shake_hands(connected, Handshake(address, api_key), deadline))
-        return Link(connected, wire, address, timeout_s)
+        return Link(_stream(connected, address), wire, address, timeout_s)
     except BaseException as error:
         if connected is not None:
             connected.close()
@@ -195,7 +194,11 @@ def _shake_hands(connected: socket.socket, handshake: Handshake, deadline: float
     return behind
 
 
-def _is_would_block(error: OSError) -> bool:
-    """Whether nothing is there to read; TLS says it in its own way."""
-    tls = sys.modules.get("ssl")
-    return isinstance(error, BlockingIOError) or (tls is not None and isinstance(error, tls.SSLWantReadError))
+def _stream(connected: socket.socket, address: Address) -> Stream:
+    if address.unix_path is not None:
+        widen(connected)
+    if not address.is_secure:
+        return Stream(connected)
+    import ssl
+
+    return Stream(connected, (ssl.SSLWantReadError, ssl.SSLWantWriteError))

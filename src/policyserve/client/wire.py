@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from policyserve.client.framing import FrameReader, FrameWriter
 from policyserve.client.session import ended
@@ -33,8 +33,8 @@ class Wire:
         self._writer = FrameWriter(random_bytes)
         self.get_buffer = self._reader.get_buffer
 
-    def request(self, parts: Sequence[Part]) -> Iterator[memoryview | bytes]:
-        """The pieces of a binary message; each may be overwritten when the next one is asked for."""
+    def request(self, parts: Sequence[Part]) -> Iterable[Part]:
+        """The pieces of a binary message, as FrameWriter.windows() gives them."""
         return self._writer.windows(frames.BINARY, parts)
 
     def ping(self) -> bytes:

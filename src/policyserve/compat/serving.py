@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.policy import ActionChunk, Policy, PolicyInput, as_policy
+from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy, as_policy
 from policyserve.engine.answering import batch_buckets
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
@@ -43,6 +43,8 @@ class _Described:
         self.spec = replace(policy.spec, metadata={**policy.spec.metadata, **metadata})
         self.buckets = batch_buckets(policy)
         self._policy = policy
+        if isinstance(policy, PreparingPolicy):
+            self.prepare, self.infer_prepared = policy.prepare, policy.infer_prepared
 
     def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
         return self._policy.infer(batch)

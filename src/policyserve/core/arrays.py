@@ -26,9 +26,9 @@ _NUMBER_KINDS = "biuf"
 
 
 class Placed(NamedTuple):
-    """An array, and where its data stands in the frame that it was read from."""
+    """An array or a float64, and where its data stands in the frame that it was read from."""
 
-    array: Array
+    value: Array | float
     start: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]

@@ -68,6 +68,11 @@ class Batcher:
         self._queued = 0
 
     @property
+    def max_batch(self) -> int:
+        """Jobs in one batch, at most."""
+        return self._max_batch
+
+    @property
     def queued(self) -> int:
         """Jobs that wait."""
         return self._queued

@@ -31,8 +31,9 @@ class ErrorReply:
 class Dialect(Protocol):
     """One family's wire format.
 
-    read_request's `placed`, if given, is filled with the arrays whose data stands in the frame as it is; its `limits`
-    bound what a client may send. What a server sends is bounded by the defaults, and may have any number of arrays.
+    `placed`, if given, is filled with the arrays and floats whose data stands in the frame as it is; read_request's
+    `limits` bound what a client may send. What a server sends is bounded by the defaults, and may have any number of
+    arrays. read_reply is reply_of(reply_fields): which keys are there decides what the reply is, and no number's value.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Dialect(Protocol):
     def request_parts(self, observation: Observation) -> list[Part]: ...  # the same bytes; large arrays not copied
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]: ...
     def read_reply(self, frame: Frame) -> Reply: ...
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]: ...
+    def reply_of(self, fields: dict[str, Any]) -> Reply: ...
 
 
 class DialectChoice(Protocol):

@@ -14,6 +14,7 @@ PROTOCOL_ERROR, BAD_TEXT, TOO_BIG, NO_CODE = 1002, 1007, 1009, 1005
 MASKED = 0x80  # the bit in a frame's second byte
 _FINAL = 0x80  # the bit in its first
 _OPCODES = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
+_pack_medium, _pack_long = struct.Struct(">BBH").pack, struct.Struct(">BBQ").pack
 _CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015)}  # of those below 3000
 
 
@@ -151,8 +152,8 @@ def frame_header(opcode: int, size: int, mask_bit: int = 0) -> bytes:
     if size < 126:
         return bytes((_FINAL | opcode, mask_bit | size))
     if size < 1 << 16:
-        return struct.pack(">BBH", _FINAL | opcode, mask_bit | 126, size)
-    return struct.pack(">BBQ", _FINAL | opcode, mask_bit | 127, size)
+        return _pack_medium(_FINAL | opcode, mask_bit | 126, size)
+    return _pack_long(_FINAL | opcode, mask_bit | 127, size)
 
 
 def close_payload(code: int, reason: str) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyInput:
+class PolicyInput(NamedTuple):
     """One session's request.
 
     observation: as the spec has it; writable arrays that the policy may keep. batch_size: set if the arrays carry the
@@ -27,14 +26,16 @@ class PolicyInput:
     state: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class ActionChunk:
+_NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
+
+
+class ActionChunk(NamedTuple):
     """One session's answer. actions: (horizon, *action), in physical units. state: kept for the session's next input,
     never sent. extras: more that the policy has to say, sent where the dialect can carry it."""
 
     actions: Array
     state: Any = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Any] = _NO_EXTRAS
 
 
 @runtime_checkable
@@ -48,6 +49,28 @@ class Policy(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PreparingPolicy(Policy, Protocol):
+    """A policy a part of whose work needs the observations alone: resizing, stacking, copying to a GPU.
+
+    While it works on one batch that part of the next is done in a second thread. infer(batch) gives what
+    infer_prepared(batch, prepare(batch)) gives; a server calls those two, unless the policy is inline.
+    """
+
+    def prepare(self, batch: Sequence[PolicyInput]) -> Any:
+        """Do that part, and leave the observations as they are. The inputs have no state: it may not be known yet.
+
+        Called by one thread at a time, while another may be in infer_prepared() with the batch before. What it raises
+        counts as raised by infer().
+        """
+        ...
+
+    def infer_prepared(self, batch: Sequence[PolicyInput], prepared: Any) -> Sequence[ActionChunk | PolicyserveError]:
+        """Answer as infer() does. prepared: what prepare() made of these inputs, which now have their states; nobody
+        else holds it."""
+        ...
 
 
 class FunctionPolicy:

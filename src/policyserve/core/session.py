@@ -193,15 +193,7 @@ class Session:
         if self.pending >= self._max_pending and not isinstance(frame, Overloaded):
             frame = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._spec is None:
-            if self._early and not isinstance(frame, Overloaded):
-                self._early_bytes += len(frame)
-                if self._early_bytes > _MAX_EARLY_BYTES:
-                    frame = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
-            self._early.append((frame, now))
-            self._refusing = isinstance(frame, Overloaded) and self._closes(frame)
-            return []
-        if isinstance(frame, Overloaded):
-            return self._refuse(frame, now)
+            return self._keep(frame, now)
         try:
             return self._submit(self._spec, frame, now)
         except PolicyserveError as error:
@@ -210,6 +202,16 @@ class Session:
             failed = PolicyFailed(f"reading the request failed: {type(error).__name__}")
             failed.__cause__ = error
             return self._refuse(failed, now)
+
+    def _keep(self, frame: Frame | Overloaded, now: float) -> list[Effect]:
+        """It came before the policy is ready."""
+        if self._early and not isinstance(frame, Overloaded):
+            self._early_bytes += len(frame)
+            if self._early_bytes > _MAX_EARLY_BYTES:
+                frame = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
+        self._early.append((frame, now))
+        self._refusing = isinstance(frame, Overloaded) and self._closes(frame)
+        return []
 
     def answer(self, ticket: int, outcome: Outcome, now: float) -> list[Effect]:
         """The outcome of a Submit; gives the answers that may leave now."""
@@ -248,15 +250,15 @@ class Session:
         assert self._choice is not None
         return self._choice.greeter
 
-    def _submit(self, spec: PolicySpec, frame: Frame, now: float) -> list[Effect]:
-        valid = self._reader.read(self._known, spec, frame)
-        effects: list[Effect] = []
-        if valid.unknown and not self._told_unknown:
+    def _submit(self, spec: PolicySpec, frame: Frame | Overloaded, now: float) -> list[Effect]:
+        if isinstance(frame, Overloaded):
+            raise frame
+        observation, batch_size, unknown = self._reader.read(self._known, spec, frame)
+        submit = Submit(self._queue(now), observation, batch_size, now)
+        if unknown and not self._told_unknown:
             self._told_unknown = True
-            effects.append(Dropped(valid.unknown))
-        ticket = self._queue(now)
-        effects.append(Submit(ticket, valid.observation, valid.batch_size, now))
-        return effects
+            return [Dropped(unknown), submit]
+        return [submit]
 
     def _queue(self, now: float) -> int:
         self._tickets += 1

@@ -7,6 +7,7 @@ than the spec's, the same on every array, is the client's own batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -127,7 +128,7 @@ class PolicySpec:
             array = self._cast_action(array, self.action.dtype)
         elif array.dtype.kind not in "biuf":
             array = array.astype(np.float32)
-        if not np.logical_and.reduce(np.isfinite(array), axis=None):
+        if array.dtype.kind not in "biu" and not _all_finite(array):
             raise BadAction(f"{self.name} answered NaN or Inf")
         return array
 
@@ -237,6 +238,11 @@ def look_up(observation: Observation, path: str) -> Any:
     if len(places) > 1:
         raise BadObservation(path, "one value", "two: a flat key and a nested one")
     return places[0] if places else _MISSING
+
+
+def _all_finite(array: Array) -> bool:
+    # One number tells of all: no square is below zero, so that nothing makes up for a NaN or Inf. Large ones overflow.
+    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
 def _default(leaf: LeafSpec) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Spelling:
 
     def around_data(self, array: Array) -> tuple[bytes, bytes]:
         """What stands before and after the data of an array of numbers on the wire."""
-        return _around_data(self.mark, array.dtype.str, array.shape, array.nbytes)
+        return _around_data(self.mark, array.dtype, array.shape)
 
     def write(self, value: Any) -> Any:
         """The marked map of an array or a NumPy scalar; raises TypeError for anything else."""
@@ -116,11 +117,11 @@ _NO_DATA = packed(b"data") + packed(b"")
 
 @lru_cache(maxsize=1024)
 def _around_data(
-    mark: Callable[[str, tuple[int, ...], bytes], Any], dtype: str, shape: tuple[int, ...], size: int
+    mark: Callable[[str, tuple[int, ...], bytes], Any], dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> tuple[bytes, bytes]:
     """What stands before and after an array's data on the wire."""
-    before, _, after = packed(mark(dtype, shape, b"")).partition(_NO_DATA)
-    return before + packed(b"data") + bin_header(size), after
+    before, _, after = packed(mark(dtype.str, shape, b"")).partition(_NO_DATA)
+    return before + packed(b"data") + bin_header(prod(shape) * dtype.itemsize), after
 
 
 def _read_openpi(value: Mapping[str, Any], path: str) -> Any:
@@ -209,6 +210,8 @@ def _scalar(data: Any, dtype: Any, path: str) -> Any:
 
 def _as_writable(value: Any) -> Array:
     """The value as a little-endian array of numbers; raises TypeError for anything that is none."""
+    if type(value) is np.ndarray and value.dtype.kind in "biuf":
+        return value
     if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"a {type(value).__name__} cannot be sent")
     array: Array = np.asarray(value)

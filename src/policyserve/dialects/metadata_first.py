@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
@@ -45,15 +48,18 @@ class MetadataFirst:
             raise WrongDialect("", f"{self.name}'s frames", f"{other}'s", f"connect to /{other}")
         return Request(self._unmarked(message, ArraysLeft(limits.max_arrays)))
 
-    def pack_reply(self, actions: Mapping[str, Array], chunk: ActionChunk, timing: Timing) -> bytes:
-        """{…extras, …actions, "server_timing": …} as one MessagePack map."""
+    def action_entries(self, actions: Array) -> dict[str, Array]:
+        """What a reply carries under which key: the same data, in one shape or several."""
+        raise NotImplementedError
+
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> bytes:
+        """{…extras, …action_entries, "server_timing": …} as one MessagePack map."""
+        actions = chunk.actions
         if chunk.extras:
-            return self.spelling.pack({**chunk.extras, **actions, "server_timing": server_timing(timing)})
-        pieces = [map_header(len(actions) + 1)]
-        for key, array in actions.items():
-            before, after = self.spelling.around_data(array)
-            pieces += (packed_key(key), before, array.tobytes(), after)
-        return b"".join((*pieces, packed_key("server_timing"), _pack_timing(timing)))
+            timings = {"server_timing": server_timing(timing)}
+            return self.spelling.pack({**chunk.extras, **self.action_entries(actions), **timings})
+        between = _between_data(self, actions.dtype, actions.shape)
+        return actions.tobytes().join(between) + _pack_timing(timing)
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""
@@ -72,21 +78,24 @@ class MetadataFirst:
             raise WireError("", "arrays, texts and numbers", str(error)) from error
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
-        return self._read_map(frame)
+        return self.reply_fields(frame)
 
     def read_reply(self, frame: Frame) -> Reply:
         """Read the actions and server_timing; raises RemoteError for a text frame, which is the server's error."""
-        fields = self._read_map(frame)
-        actions = next((fields[key] for key in self.action_keys if key in fields), None)
-        if actions is None:
-            raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)}")
-        timing = fields.get("server_timing")
-        return Reply(actions, timing if isinstance(timing, Mapping) else {}, fields)
+        return self.reply_of(self.reply_fields(frame))
 
-    def _read_map(self, frame: Frame) -> dict[str, Any]:
+    def reply_of(self, fields: dict[str, Any]) -> Reply:
+        for key in self.action_keys:
+            actions = fields.get(key)
+            if actions is not None:
+                timing = fields.get("server_timing")
+                return Reply(actions, timing if isinstance(timing, dict) else {}, fields)
+        raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)}")
+
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
         if isinstance(frame, str):
             raise RemoteError(frame)
-        message = unpack(frame, texts=True)
+        message = unpack(frame, texts=True, placed=placed)
         if not isinstance(message, dict):
             raise WireError("", "a map", type(message).__name__)
         return self._unmarked(message)
@@ -99,12 +108,25 @@ class MetadataFirst:
         return value
 
 
+@lru_cache(maxsize=1024)
+def _between_data(dialect: MetadataFirst, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, ...]:
+    """What stands before, between and after the data of a reply's actions, up to the timing."""
+    entries = dialect.action_entries(np.empty(shape, dtype))
+    pieces = [map_header(len(entries) + 1)]
+    for key, array in entries.items():
+        before, after = dialect.spelling.around_data(array)
+        pieces[-1] += packed_key(key) + before
+        pieces.append(after)
+    pieces[-1] += packed_key("server_timing")
+    return tuple(pieces)
+
+
 def _pack_timing(timing: Timing) -> bytes:
     """The map of server_timing(), as `msgpack` packs it."""
     stages = timing.infer_ms, _QUEUE, timing.queue_ms, _TOTAL, timing.total_ms
     if timing.prev_total_ms is None:
-        return _FIRST_FORM.pack(map_header(3) + _INFER, *stages)
-    return _FORM.pack(map_header(4) + _INFER, *stages, _PREV_TOTAL, timing.prev_total_ms)
+        return _FIRST_FORM.pack(_FIRST_INFER, *stages)
+    return _FORM.pack(_INFER, *stages, _PREV_TOTAL, timing.prev_total_ms)
 
 
 def server_timing(timing: Timing) -> dict[str, float]:
@@ -117,5 +139,6 @@ def server_timing(timing: Timing) -> dict[str, float]:
 _INFER, _QUEUE, _TOTAL, _PREV_TOTAL = (
     packed(stage) + b"\xcb" for stage in ("infer_ms", "queue_ms", "total_ms", "prev_total_ms")
 )
-_FIRST_FORM = struct.Struct(f">{len(_INFER) + 1}sd{len(_QUEUE)}sd{len(_TOTAL)}sd")
+_INFER, _FIRST_INFER = map_header(4) + _INFER, map_header(3) + _INFER
+_FIRST_FORM = struct.Struct(f">{len(_INFER)}sd{len(_QUEUE)}sd{len(_TOTAL)}sd")
 _FORM = struct.Struct(f"{_FIRST_FORM.format}{len(_PREV_TOTAL)}sd")

@@ -5,8 +5,7 @@ docs/wire/openpi.md has the bytes.
 
 from __future__ import annotations
 
-from policyserve.core.messages import Frame, Timing
-from policyserve.core.policy import ActionChunk
+from policyserve.core.arrays import Array
 from policyserve.dialects.marked_arrays import OPENPI
 from policyserve.dialects.metadata_first import MetadataFirst
 
@@ -18,6 +17,6 @@ class OpenPI(MetadataFirst):
     spelling = OPENPI
     action_keys = ("actions", "action")
 
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
-        """Write {"actions": (H, D), …extras, "server_timing": …}."""
-        return self.pack_reply({"actions": chunk.actions}, chunk, timing)
+    def action_entries(self, actions: Array) -> dict[str, Array]:
+        """actions: (H, D)."""
+        return {"actions": actions}

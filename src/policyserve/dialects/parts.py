@@ -33,13 +33,21 @@ class Parts:
             return
         self._done.append(b"".join(self._small))
         self._small.clear()
-        self._done.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self._done.append(_flat(array))
 
     def finish(self) -> list[Part]:
         """All pieces."""
         if self._small:
             self._done.append(b"".join(self._small))
         return self._done
+
+
+def _flat(array: Array) -> memoryview:
+    """An array's bytes in C order, its own memory where that is so."""
+    try:
+        return array.data.cast("B")
+    except (TypeError, ValueError, NotImplementedError):  # in another order, or a dtype that memoryview does not know
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def joined(parts: list[Part]) -> bytes:

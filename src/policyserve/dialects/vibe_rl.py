@@ -9,11 +9,12 @@ client's fault, 1013 for what may succeed later, 1011 for ours. docs/wire/vibe_r
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from typing import Any
 
-import msgpack
 import numpy as np
 
 from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, read_dtype
@@ -52,8 +53,9 @@ class VibeRL:
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
         """Write the actions; extras have no place on this wire."""
-        payload, meta = _write_array(chunk.actions)
-        return _pack({b"action": payload, b"__meta__": {b"action": meta, b"latency_ms": timing.total_ms}})
+        actions = _little_endian(chunk.actions)
+        before, after = _around_action(actions.dtype, actions.shape)
+        return b"".join((before, actions.tobytes(), after, _LATENCY.pack(timing.total_ms)))
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         return ErrorReply(None, close_code_of(error), close_reason(error))
@@ -70,7 +72,7 @@ class VibeRL:
             if key == _META:
                 raise WireError(key, "another key: this one describes the arrays", "an observation's")
             array, name = _little_endian(_as_numbers(key, value)), key.encode()
-            meta[name] = _describe(array)
+            meta[name] = _describe(array.dtype, array.shape)
             parts.add(bin_header(len(name)) + name + bin_header(array.nbytes))
             parts.add_data(array)
         parts.add(packed({b"__meta__": meta})[1:])
@@ -81,13 +83,21 @@ class VibeRL:
 
     def read_reply(self, frame: Frame) -> Reply:
         """Read the actions and latency_ms; raises WireError if the server speaks another dialect."""
-        fields, meta = _read_fields(frame)
-        arrays = {key: _read_value(key, value, meta) for key, value in fields.items()}
-        if "action" not in arrays:
-            raise WireError("action", "an action", f"keys {', '.join(arrays)}")
+        return self.reply_of(self.reply_fields(frame))
+
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+        data, meta = _read_fields(frame, placed)
+        fields: dict[str, Any] = {key: _read_value(key, value, meta) for key, value in data.items()}
         latency_ms = meta.get("latency_ms")
-        timing = {"latency_ms": float(latency_ms)} if isinstance(latency_ms, (int, float)) else {}
-        return Reply(arrays["action"], timing, {**arrays, **timing})
+        if isinstance(latency_ms, (int, float)):
+            fields["latency_ms"] = float(latency_ms)
+        return fields
+
+    def reply_of(self, fields: dict[str, Any]) -> Reply:
+        action, latency_ms = fields.get("action"), fields.get("latency_ms")
+        if action is None:
+            raise WireError("action", "an action", f"keys {', '.join(fields)}")
+        return Reply(action, {"latency_ms": latency_ms} if isinstance(latency_ms, float) else {}, fields)
 
 
 def _read_fields(
@@ -150,23 +160,23 @@ def _as_numbers(key: str, value: Any) -> Array:
     return array
 
 
-def _write_array(array: Array) -> tuple[bytes, dict[bytes, Any]]:
-    little = _little_endian(array)
-    return little.tobytes(), _describe(little)
-
-
 def _little_endian(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _describe(array: Array) -> dict[bytes, Any]:
-    return {b"dtype": array.dtype.str, b"shape": list(array.shape)}
+def _describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> dict[bytes, Any]:
+    return {b"dtype": dtype.str, b"shape": list(shape)}
 
 
-def _pack(message: Mapping[bytes, Any]) -> bytes:
-    packed = msgpack.packb(message, use_bin_type=True)
-    assert isinstance(packed, bytes)
-    return packed
+@lru_cache(maxsize=1024)
+def _around_action(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """What stands before and after the data of a reply's actions, up to the latency's number."""
+    before = map_header(2) + packed(b"action") + bin_header(prod(shape) * dtype.itemsize)
+    meta = {b"action": _describe(dtype, shape), b"latency_ms": 0.0}
+    return before, (packed(b"__meta__") + packed(meta))[: -_LATENCY.size]
+
+
+_LATENCY = struct.Struct(">d")
 
 
 def _names(keys: Mapping[str, Any]) -> str:

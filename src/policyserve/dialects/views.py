@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import numpy as np
+
 from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
 from policyserve.core.limits import WireLimits
@@ -18,7 +20,10 @@ _ENDED = "a frame that ends too early"
 
 
 class ViewReader:
-    """Reads one value from `data`. placed: if given, every bin is a Bin that notes there what becomes of it."""
+    """Reads one value from `data`.
+
+    placed: if given, every bin is a Bin that notes there what becomes of it, and every float64 is noted.
+    """
 
     def __init__(self, data: memoryview, texts: bool, limits: WireLimits, placed: list[Placed] | None = None) -> None:
         self.position = 0
@@ -45,7 +50,10 @@ class ViewReader:
             return _CONSTANTS[tag]
         if tag in _NUMBERS:
             number: struct.Struct = _NUMBERS[tag]
-            return number.unpack(self._take(number.size))[0]
+            value = number.unpack(self._take(number.size))[0]
+            if self._placed is not None and tag == _FLOAT64:
+                self._placed.append(Placed(value, self.position - number.size, _DOUBLE, ()))
+            return value
         if tag in _SIZES:
             kind, size = _SIZES[tag]
             count: int = size.unpack(self._take(size.size))[0]
@@ -133,6 +141,7 @@ def too_many_items(max_items: int) -> WireError:
     return WireError("", f"at most {max_items} map entries and list items", "more")
 
 
+_FLOAT64, _DOUBLE = 0xCB, np.dtype(">f8")
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _NUMBERS = {
     0xCA: struct.Struct(">f"),

@@ -6,8 +6,7 @@ docs/wire/wall_x.md has the bytes.
 
 from __future__ import annotations
 
-from policyserve.core.messages import Frame, Timing
-from policyserve.core.policy import ActionChunk
+from policyserve.core.arrays import Array
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY
 from policyserve.dialects.metadata_first import MetadataFirst
 
@@ -19,6 +18,6 @@ class WallX(MetadataFirst):
     spelling = MSGPACK_NUMPY
     action_keys = ("action", "predict_action", "actions")
 
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
-        """Write {"action": (H, D), "predict_action": (1, H, D), …extras, "server_timing": …}."""
-        return self.pack_reply({"action": chunk.actions, "predict_action": chunk.actions[None]}, chunk, timing)
+    def action_entries(self, actions: Array) -> dict[str, Array]:
+        """action: (H, D), predict_action: (1, H, D)."""
+        return {"action": actions, "predict_action": actions[None]}

@@ -21,7 +21,7 @@ def unpack(
     """Decode one MessagePack value that is the whole frame; map keys come as str, be they string or bin on the wire.
 
     texts: strings come as str; else strings and bins both come as bytes. In a large memoryview bins are views of it.
-    placed: for a memoryview, bins come as Bin and note there which arrays are made of them.
+    placed: for a memoryview, bins come as Bin and note there which arrays are made of them, float64s note themselves.
     Raises WireError for a text frame, an empty or truncated one, trailing bytes, duplicate keys, extension types,
     and what is deeper or has more entries and items than `limits` say.
     """

@@ -1,7 +1,7 @@
 """A loaded policy at work: batches in, one checked outcome per input out, whatever the policy does.
 
-One thread at a time. Each session's policy state stays here: it goes into the session's next input and is dropped by
-forget(). The same code works in the server's policy thread and in a policy's own process.
+One thread at a time, but for prepare(). Each session's policy state stays here: it goes into the session's next input
+and is dropped by forget(). The same code works in the server's policy thread and in a policy's own process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError
-from policyserve.core.policy import ActionChunk, Policy, PolicyInput
+from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy
 from policyserve.core.session import Answered, Outcome
+from policyserve.engine.preparing import Prepared, PreparingInTurn
 
 # Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
 OnStage: TypeAlias = Callable[[str], None]
@@ -45,12 +46,28 @@ class Answering:
         self.policy = policy
         self.broken = ""
         self._states: dict[Hashable, Any] = {}
+        self._served = _as_served(policy)
 
-    def answer(self, batch: Sequence[Task]) -> list[Outcome]:
-        """One outcome per task, in order; never raises."""
+    @property
+    def prepares(self) -> bool:
+        """Whether a batch can be prepared while the one before is answered."""
+        return isinstance(self._served, PreparingInTurn)
+
+    def prepare(self, batch: Sequence[Task]) -> Prepared:
+        """Prepare a batch that answer() will be given, in any thread; only where it `prepares`. Never raises."""
+        assert isinstance(self._served, PreparingInTurn)
+        return Prepared(self._served, [PolicyInput(task.observation, task.batch_size) for task in batch])
+
+    def answer(
+        self, batch: Sequence[Task], prepared: Prepared | None = None, started_at: float | None = None
+    ) -> list[Outcome]:
+        """One outcome per task, in order; never raises.
+
+        prepared: what prepare() made of the batch, if it was asked. started_at: when the batch's turn came; None: now.
+        """
         inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
-        started_at = time.monotonic()
-        chunks = run_batch(self.policy, inputs)
+        started_at = time.monotonic() if started_at is None else started_at
+        chunks = run_batch(self._served, inputs, prepared)
         ended_at = time.monotonic()
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]
 
@@ -85,13 +102,16 @@ class Answering:
         return lost
 
 
-def run_batch(policy: Policy, inputs: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
+def run_batch(
+    policy: Policy, inputs: Sequence[PolicyInput], prepared: Prepared | None = None
+) -> list[ActionChunk | PolicyserveError]:
     """Call the policy and check what it answers; never raises, one outcome per input.
 
-    Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone.
+    Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone. prepared: what the
+    policy, a preparing one, has made of the inputs already.
     """
     try:
-        answers = policy.infer(inputs)
+        answers = policy.infer(inputs) if prepared is None else prepared.infer(inputs)
         if len(answers) != len(inputs):
             raise PolicyFailed(f"{policy.spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
     except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
@@ -114,9 +134,10 @@ def warm_up(policy: Policy, on_stage: OnStage) -> None:
     """
     if policy.spec.observation is None:
         return
+    served = _as_served(policy)
     for size in batch_buckets(policy):
         on_stage(f"warming up, batch {size}")
-        for answer in run_batch(policy, [PolicyInput(policy.spec.example())] * size):
+        for answer in run_batch(served, [PolicyInput(policy.spec.example())] * size):
             if isinstance(answer, PolicyserveError):
                 raise PolicyFailed(f"warm-up with zeros failed: {answer}") from answer
 
@@ -128,6 +149,11 @@ def batch_buckets(policy: Policy) -> Sequence[int]:
         return own
     largest = policy.spec.max_batch
     return [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]
+
+
+def _as_served(policy: Policy) -> Policy:
+    """The policy, one that prepares in a shell that lets two threads share it; an inline policy has one thread."""
+    return PreparingInTurn(policy) if isinstance(policy, PreparingPolicy) and not policy.spec.inline else policy
 
 
 def _checked(policy: Policy, one: PolicyInput, answer: Any) -> ActionChunk | PolicyserveError:

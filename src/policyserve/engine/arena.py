@@ -107,7 +107,7 @@ class Arena:
 
 
 class ArenaReader:
-    """The reader's end. Views may die in any thread; the rest is for one at a time. It owns the file descriptor."""
+    """The reader's end. Views may be made and die in any thread, the rest is for one. It owns the file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -119,8 +119,8 @@ class ArenaReader:
         """The slot's bytes, writable. Arrays made of them keep them until the last is gone."""
         mapping = self._mappings.get(slot.segment)
         if mapping is None:
-            mapping = mmap.mmap(self._descriptor, slot.segment_size, offset=slot.segment)
-            self._mappings[slot.segment] = mapping
+            made = mmap.mmap(self._descriptor, slot.segment_size, offset=slot.segment)
+            mapping = self._mappings.setdefault(slot.segment, made)  # another thread may have been quicker
         # An array of its own on the mapping and no slice of a larger one: NumPy makes the views of a slice views of
         # the larger array, and the slice would die before them.
         root = np.frombuffer(mapping, np.uint8, slot.size, slot.start)

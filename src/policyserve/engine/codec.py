@@ -6,6 +6,7 @@ looked up by name: a server takes specs only, an adapter's own among them; a pol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -28,10 +29,14 @@ _SPEC_TYPES = (PolicySpec, leaves.ArraySpec, leaves.ImageSpec, leaves.TextSpec, 
 
 
 class Packed:
-    """A value as bytes. size: of the shared memory that its large arrays need, 0 if it has none."""
+    """A value as bytes. size: of the shared memory that its large arrays need, 0 if it has none.
 
-    def __init__(self, value: Any) -> None:
+    inline: bytes of an array, up to which it goes into the message.
+    """
+
+    def __init__(self, value: Any, inline: float = _INLINE) -> None:
         self.size = 0
+        self._inline = inline
         self._arrays: list[tuple[int, Array]] = []
         self.data: bytes = self._pack(value)
 
@@ -69,12 +74,17 @@ class Packed:
 
     def _write_array(self, array: Array) -> Any:
         name = _dtype_name(array.dtype)
-        if array.nbytes <= _INLINE:
+        if array.nbytes <= self._inline:
             return msgpack.ExtType(_SMALL_ARRAY, self._pack([name, list(array.shape), array.tobytes()]))
         start = self.size
         self._arrays.append((start, array))
         self.size = -(-(start + array.nbytes) // _ALIGNMENT) * _ALIGNMENT
         return msgpack.ExtType(_LARGE_ARRAY, self._pack([name, list(array.shape), start]))
+
+
+def pack(value: Any) -> bytes:
+    """A value as bytes that need no memory beside them: for what crosses once."""
+    return Packed(value, inline=math.inf).data
 
 
 def unpack(data: bytes, memory: Array | None = None, *, trusted: bool = False) -> Any:

@@ -21,7 +21,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.arena import Arena, ArenaReader, Slot, shared_memory
 from policyserve.engine.child import Child, describe_exit
-from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.codec import Packed, pack, unpack
 from policyserve.engine.faults import read_error
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import OnBroken, OnDone
@@ -49,10 +49,12 @@ class ProcessRunner(asyncio.Protocol):
         self._device = device
         self._child: Child | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._ahead_transport: asyncio.WriteTransport | None = None  # to its second thread
         self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
         self._calls: dict[int, tuple[int, OnDone]] = {}  # by number: how many tasks, and where the outcomes go
         self._numbers = 0
         self._is_serving = False  # the policy is loaded
+        self._prepares = False  # a batch while another runs
         self._is_let_go = False  # its end is wanted
         self._exit_code: int | None = None
         self._fate = ""  # how it ended
@@ -68,22 +70,25 @@ class ProcessRunner(asyncio.Protocol):
         self._ended: asyncio.Future[None] = loop.create_future()
         to_child, from_child = shared_memory(), shared_memory()
         self._observations, self._actions = Arena(to_child), ArenaReader(from_child)
-        ours, theirs = socket.socketpair()
+        (ours, theirs), (our_ahead, their_ahead) = socket.socketpair(), socket.socketpair()
         ours.setblocking(False)
-        with theirs:
-            descriptors = (theirs.fileno(), to_child, from_child)
+        our_ahead.setblocking(False)
+        with theirs, their_ahead:
+            descriptors = (theirs.fileno(), their_ahead.fileno(), to_child, from_child)
             try:
                 # In this thread, which lives as long as the server: the system ends the child with the thread it is of.
                 self._child = Child(descriptors, self._device, self._note_exit_from_thread)
             except BaseException:
                 ours.close()
+                our_ahead.close()
                 self._let_go_of_memory()
                 raise
+        self._ahead_transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=our_ahead)
         await loop.create_unix_connection(lambda: self, sock=ours)
-        self._send(["load", log.getEffectiveLevel(), Packed(self._recipe).data])
+        self._send(["load", log.getEffectiveLevel(), pack(self._recipe)])
         return await self._loaded
 
-    def infer_now(self, task: Task) -> Outcome | None:
+    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None:
         """Nothing runs in the event loop."""
         return None
 
@@ -100,8 +105,11 @@ class ProcessRunner(asyncio.Protocol):
             self._loop.call_soon(on_done, [failed] * len(batch))
             return
         self._numbers += 1
+        is_ahead = self._prepares and bool(self._calls)
+        if is_ahead:
+            _write(self._ahead_transport, [self._numbers, tasks])
         self._calls[self._numbers] = (len(batch), on_done)
-        self._send(["infer", self._numbers, tasks, self._actions.take_released()])
+        self._send(["infer", self._numbers, None if is_ahead else tasks, self._actions.take_released()])
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state, after the batch that may be running."""
@@ -147,19 +155,16 @@ class ProcessRunner(asyncio.Protocol):
             self._child.kill()  # nobody can talk to it any more
 
     def _send(self, message: list[Any]) -> None:
-        packed = msgpack.packb(message, unicode_errors="surrogatepass")
-        assert isinstance(packed, bytes)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(packed)
+        _write(self._transport, message)
 
-    def _end_loading(self, kind: str, content: bytes) -> None:
+    def _end_loading(self, kind: str, content: bytes, prepares: bool = False) -> None:
         try:
             outcome = unpack(content)
         except Exception as error:  # a spec may hold anything, as its metadata
             self._loaded.set_exception(PolicyFailed(f"the policy's spec cannot leave its process: {error}"))
             return
         if kind == "ready":
-            self._is_serving = True
+            self._is_serving, self._prepares = True, prepares
             self._loaded.set_result(outcome)
         else:
             self._loaded.set_exception(read_error(outcome))
@@ -216,8 +221,9 @@ class ProcessRunner(asyncio.Protocol):
     def _end(self) -> None:
         if self._ended.done():
             return
-        if self._transport is not None:
-            self._transport.close()
+        for transport in (self._transport, self._ahead_transport):
+            if transport is not None:
+                transport.close()
         if not self._loaded.done():
             self._loaded.set_exception(PolicyFailed(f"the policy was not loaded: {self._fate}"))
         calls, self._calls = self._calls, {}
@@ -234,3 +240,10 @@ class ProcessRunner(asyncio.Protocol):
     def _tell_broken(self, reason: str) -> None:
         if self.on_broken is not None and not self._is_let_go:
             self.on_broken(reason)
+
+
+def _write(transport: asyncio.WriteTransport | None, message: list[Any]) -> None:
+    packed = msgpack.packb(message, unicode_errors="surrogatepass")
+    assert isinstance(packed, bytes)
+    if transport is not None and not transport.is_closing():
+        transport.write(packed)

@@ -1,6 +1,7 @@
 """Where a policy runs. ThreadRunner: one thread of its own, so that the event loop never waits for it.
 
-The thread loads the policy, warms every batch bucket, and then answers one batch at a time.
+The thread loads the policy, warms every batch bucket, and then answers one batch at a time. What a policy can prepare
+of the next batch meanwhile is done in a second thread.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
@@ -15,8 +17,9 @@ from typing import Any, Protocol, TypeAlias
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, LoadPolicy, OnStage, Task, warm_up
+from policyserve.engine.preparing import PreparingThread
 
-__all__ = ["LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
+__all__ = ["InferNow", "LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +27,22 @@ _INLINE_LIMIT_MS = 1.0
 
 OnDone: TypeAlias = Callable[[Sequence[Outcome]], None]
 OnBroken: TypeAlias = Callable[[str], None]
+InferNow: TypeAlias = Callable[[Sequence[Task]], Sequence[Outcome] | None]
 
 
 class Runner(Protocol):
     """A place where one policy runs, once. All methods are called in the event loop's thread.
 
-    infer_now: the outcome of a policy that is cheap enough to run in the loop, while none of its calls runs elsewhere;
-    None: hand the task to infer(). abandon: let go of what may hang; the future is done when nothing of it is left.
+    infer_now: the outcomes of a policy that is cheap enough to run in the loop, of tasks without a client's own batch,
+    while none of its calls runs elsewhere; None: hand the tasks to infer(). abandon: let go of what may hang; the
+    future is done when nothing of it is left.
     on_broken is called, at most once, when it can answer nothing more, with the reason; what ran is failed after that.
     """
 
     on_broken: OnBroken | None
 
     async def start(self, on_stage: OnStage) -> PolicySpec: ...
-    def infer_now(self, task: Task) -> Outcome | None: ...
+    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
     def forget(self, session: Hashable) -> None: ...
     async def close(self, timeout_s: float) -> None: ...
@@ -48,7 +53,7 @@ class ThreadRunner:
     """Runs a policy in one thread. `load` is called there too; it may take minutes and call on_stage.
 
     A policy that declares itself inline runs in the event loop, where a hop to a thread and back would cost more than
-    its call, until its calls take longer than 1 ms; a client's own batch goes to the thread in any case.
+    its call, until its calls take longer than 1 ms for each task; a client's own batch goes to the thread.
     """
 
     def __init__(self, load: LoadPolicy, *, may_inline: bool = True) -> None:
@@ -59,6 +64,9 @@ class ThreadRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_abandoned = False
+        self._numbers = 0  # of batches
+        self._unanswered = 0  # of them, as the event loop knows
+        self._preparing: PreparingThread | None = None  # for a policy that prepares
         self._inline: Answering | None = None  # the policy, while it may run in the loop
         self._slowness = 0  # of its calls there: up with each slow one, down with each quick one
 
@@ -71,26 +79,34 @@ class ThreadRunner:
         threading.Thread(target=self._run, args=(on_stage, loaded), name="policy", daemon=True).start()
         return await loaded
 
-    def infer_now(self, task: Task) -> Outcome | None:
-        """Answer in the event loop, if the policy is inline; None if not, and for a client's own batch."""
+    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None:
+        """Answer in the event loop, if the policy is inline; None if not."""
         answering = self._inline
-        if answering is None or task.batch_size is not None:
+        if answering is None:
             return None
-        outcome = answering.answer_one(task)
-        if isinstance(outcome, Answered):
-            self._note_speed(answering, (outcome.ended_at - outcome.started_at) * 1e3)
-        elif answering.broken:
+        outcomes = (answering.answer_one(batch[0]),) if len(batch) == 1 else answering.answer(batch)
+        if answering.broken:
             self._tell_broken(answering.broken)
-        return outcome
+        elif isinstance(first := outcomes[0], Answered):
+            self._note_speed(answering, (first.ended_at - first.started_at) * 1e3 / len(batch))
+        return outcomes
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Answer a batch in the thread; `on_done` is called in the event loop with one outcome per task, in order."""
+        self._numbers += 1
+        self._unanswered += 1
+        number, preparing = self._numbers, self._preparing
+        ahead = preparing.submit(number, batch) if preparing is not None and self._unanswered > 1 else None
 
         def call(answering: Answering) -> None:
-            outcomes = answering.answer(batch)
+            started_at = time.monotonic()
+            prepared = None if preparing is None else preparing.take(number, batch, ahead)
+            if self._is_abandoned:
+                return  # meanwhile
+            outcomes = answering.answer(batch, prepared, started_at)
             if answering.broken:
                 self._in_loop(self._tell_broken, answering.broken)
-            self._in_loop(on_done, outcomes)
+            self._in_loop(self._end, on_done, outcomes)
 
         self._calls.put(call)
 
@@ -127,17 +143,27 @@ class ThreadRunner:
         answering = Answering(policy)
         if policy.spec.inline and self._may_inline:
             self._inline = answering
+        if answering.prepares:
+            self._preparing = PreparingThread(answering.prepare)
+            self._preparing.start()
         self._in_loop(_settle, loaded, policy.spec)
         while (call := self._calls.get()) is not None and not self._is_abandoned:
             call(answering)
+        if self._preparing is not None:
+            self._preparing.close()
         try:
             if not self._is_abandoned:
                 policy.close()
         except Exception:  # a stranger's close: the server ends all the same
             log.exception("policy %s failed to close", policy.spec.name)
         # Here and not in a thread that the interpreter's end overtakes: some frameworks abort when freed that late.
+        self._preparing = None
         del policy, answering, call
         self._in_loop(_settle, self._ended, None)
+
+    def _end(self, on_done: OnDone, outcomes: Sequence[Outcome]) -> None:
+        self._unanswered -= 1
+        on_done(outcomes)
 
     def _note_speed(self, answering: Answering, took_ms: float) -> None:
         # Three slow calls close together: a machine that takes the core away makes any one call slow.

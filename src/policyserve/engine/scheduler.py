@@ -13,10 +13,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeAlias
 
 from policyserve.core.batcher import Batcher, Job
-from policyserve.core.errors import DeadlineExceeded, Overloaded
+from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyserveError
 from policyserve.core.session import Outcome
 from policyserve.engine.answering import Task
-from policyserve.engine.runner import OnDone
+from policyserve.engine.runner import InferNow, OnDone
+from policyserve.engine.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class StartedRunner(Protocol):
     """What a scheduler needs of a runner, or of what looks after one."""
 
     @property
-    def infer_now(self) -> Callable[[Task], Outcome | None]: ...
+    def infer_now(self) -> InferNow: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
     def forget(self, session: Hashable) -> None: ...
 
@@ -52,6 +53,8 @@ class Scheduler:
         self._request_timeout_s = request_timeout_s
         self._on_hang = on_hang
         self._is_held = False
+        self._is_inline = False  # the runner answered in the event loop when it was asked last
+        self._turn: Turn[tuple[_Call, float]] = Turn(batcher.max_batch, self._end_turn)
         self._running: _Batch | None = None
         self._ahead: _Batch | None = None  # what the runner starts next, without a word from the event loop
         self._loop = asyncio.get_running_loop()
@@ -65,20 +68,24 @@ class Scheduler:
 
         arrived_at: on time.monotonic's clock. Raises Overloaded if too many wait, or it would wait too long.
         """
-        if not (self._batcher.running or self._batcher.queued):
-            outcome = self._runner.infer_now(task)
-            if outcome is not None:
-                on_outcome(outcome)
+        waiting = self._turn.waiting
+        if waiting and (task.session in waiting or task.batch_size is not None):
+            self._turn.end()  # before this one: of a session one runs at a time, and the policy runs in one place
+        if task.batch_size is None and not (self._batcher.running or self._batcher.queued):
+            if self._is_inline and self._turn.takes(task.session):
+                self._idle.clear()
+                self._turn.add(task.session, (_Call(task, on_outcome), arrived_at))
                 return
-        deadline = arrived_at + self._request_timeout_s
-        self._batcher.add(Job(task.session, arrived_at, deadline, _Call(task, on_outcome)))
-        self._idle.clear()
-        self._start_batch()
-        if self._alarm is None:
-            self._set_alarm()
+            outcomes = self._runner.infer_now((task,))
+            self._is_inline = outcomes is not None
+            if outcomes is not None:
+                on_outcome(outcomes[0])
+                return
+        self._queue(_Call(task, on_outcome), arrived_at)
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's waiting requests and its policy state; the answer that is under way goes nowhere."""
+        self._turn.forget(session)
         self._batcher.cancel(session)
         self._runner.forget(session)
         self._note_idle()
@@ -91,7 +98,7 @@ class Scheduler:
     @property
     def load(self) -> int:
         """Requests that have no answer yet."""
-        return self._batcher.queued + self._batcher.running
+        return self._batcher.queued + self._batcher.running + len(self._turn.waiting)
 
     def hold(self) -> None:
         """Start no batch until resume(): there is no policy to answer it. Requests wait, up to their deadlines."""
@@ -117,6 +124,31 @@ class Scheduler:
     async def drained(self) -> None:
         """Wait until nothing waits and nothing runs."""
         await self._idle.wait()
+
+    def _queue(self, call: _Call, arrived_at: float) -> None:
+        deadline = arrived_at + self._request_timeout_s
+        self._batcher.add(Job(call.task.session, arrived_at, deadline, call))
+        self._idle.clear()
+        self._start_batch()
+        if self._alarm is None:
+            self._set_alarm()
+
+    def _end_turn(self, waiting: Sequence[tuple[_Call, float]]) -> None:
+        outcomes = self._runner.infer_now([call.task for call, _ in waiting])
+        if outcomes is None:  # meanwhile it has become too slow for the event loop, or is gone
+            self._is_inline = False
+            for call, arrived_at in waiting:
+                self._queue_or_tell(call, arrived_at)
+        else:
+            for (call, _), outcome in zip(waiting, outcomes, strict=True):
+                call.tell(outcome)
+        self._note_idle()
+
+    def _queue_or_tell(self, call: _Call, arrived_at: float) -> None:
+        try:
+            self._queue(call, arrived_at)
+        except PolicyserveError as error:
+            call.tell(error)
 
     def _start_batch(self) -> None:
         if self._is_held:
@@ -196,7 +228,7 @@ class Scheduler:
         self._start_batch()
 
     def _note_idle(self) -> None:
-        if not self._batcher.queued and not self._batcher.running:
+        if not self.load:
             self._idle.set()
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
 
 from policyserve.core.errors import PolicyFailed
-from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.runner import OnDone, Runner
+from policyserve.engine.runner import InferNow, OnDone, Runner
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class Supervisor:
         self.on_down: Callable[[], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
         # The runner's own method, and no method that calls it: an inline policy's every call goes through it.
-        self.infer_now: Callable[[Task], Outcome | None] = _not_now
+        self.infer_now: InferNow = _not_now
         self._make = make
         self._max_abandoned = max_abandoned
         self._name = name
@@ -117,7 +120,7 @@ class Supervisor:
     async def _has_started(self) -> bool:
         try:
             spec = await self._start_runner(lambda stage: log.debug("%s: %s", self._name, stage))
-            if spec != self._spec:
+            if not _is_same(spec, self._spec):
                 raise PolicyFailed("it came back with another spec than its sessions were told; restart the server")
         except asyncio.CancelledError:
             raise
@@ -142,9 +145,23 @@ class Supervisor:
         self._abandoned = left
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two specs are equal; arrays and NaN in their metadata are, if their bytes are."""
+    if is_dataclass(one):
+        names = [field.name for field in fields(one)]
+        return type(one) is type(other) and all(_is_same(getattr(one, name), getattr(other, name)) for name in names)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return one == other or (one != one and other != other)
+
+
 def _nothing() -> None:
     """For a supervisor that nobody listens to."""
 
 
-def _not_now(_task: Task) -> None:
+def _not_now(_batch: Sequence[Task]) -> None:
     """While there is no policy to ask."""

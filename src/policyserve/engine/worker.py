@@ -1,7 +1,8 @@
 """A policy's own process: it loads the policy that a recipe names, and answers batches until its server is gone.
 
 Its life is the server's: a terminal's Ctrl-C and a service manager's SIGTERM are the server's to answer. Everything
-runs in the main thread, as in a program of the policy author's own.
+runs in the main thread, as in a program of the policy author's own, but for what a policy prepares: of a batch that
+comes while another runs, the server sends the tasks over a channel that a second thread reads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 import msgpack
@@ -22,10 +25,12 @@ import msgpack
 from policyserve.core.errors import PolicyFailed, PolicyserveError
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
+from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, Task, warm_up
 from policyserve.engine.arena import Arena, ArenaReader, Slot
-from policyserve.engine.codec import Packed, unpack
+from policyserve.engine.codec import Packed, pack, unpack
 from policyserve.engine.faults import write_error
+from policyserve.engine.preparing import Prepared, Turns
 
 log = logging.getLogger(__name__)
 
@@ -33,41 +38,53 @@ _PR_SET_PDEATHSIG = 1
 _READ_SIZE = 1 << 16
 
 
-def main(server: int, channel: int, observations: int, actions: int) -> None:
+def main(server: int, channel: int, ahead: int, observations: int, actions: int) -> None:
     """Work until the server closes the channel. server: its process id; the others: file descriptors."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _end_with(server)
-    with socket.socket(fileno=channel) as connection:
-        Worker(connection, ArenaReader(observations), Arena(actions)).run()
+    with socket.socket(fileno=channel) as connection, socket.socket(fileno=ahead) as second:
+        Worker(connection, second, ArenaReader(observations), Arena(actions)).run()
 
 
 class Worker:
-    """The policy's end of the channel."""
+    """The policy's end of the channel. ahead: the one for what is prepared."""
 
-    def __init__(self, channel: socket.socket, observations: ArenaReader, actions: Arena) -> None:
+    def __init__(self, channel: socket.socket, ahead: socket.socket, observations: ArenaReader, actions: Arena) -> None:
         self._channel = channel
+        self._ahead_channel = ahead
         self._observations = observations
         self._actions = actions
-        self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+        self._inbox = _Inbox(channel)
+        self._turns = Turns()
+        # Batches whose "infer" comes, or has come, without their tasks.
+        self._ahead: SimpleQueue[tuple[list[Task], Prepared] | BaseException] = SimpleQueue()
 
     def run(self) -> None:
         """Load, answer until told to close or until the server is gone, and close the policy."""
         answering = self._load()
         if answering is None:
             return
-        while (message := self._receive()) is not None and message[0] != "close":
+        preparing = threading.Thread(target=self._prepare, args=(answering,), name="preparing", daemon=True)
+        if answering.prepares:
+            preparing.start()
+        while (message := self._inbox.receive()) is not None and message[0] != "close":
             if message[0] == "infer":
                 self._infer(answering, *message[1:])
             else:
                 answering.forget(message[1])
+        if answering.prepares:
+            self._turns.end()
+            with suppress(OSError):  # the server may be gone
+                self._ahead_channel.shutdown(socket.SHUT_RD)
+            preparing.join()
         try:
             answering.policy.close()
         except Exception:  # a stranger's close: the process ends all the same
             log.exception("policy %s failed to close", answering.policy.spec.name)
 
     def _load(self) -> Answering | None:
-        message = self._receive()
+        message = self._inbox.receive()
         if message is None:
             return None
         _, log_level, recipe = message
@@ -76,25 +93,54 @@ class Worker:
         try:
             policy = unpack(recipe, trusted=True)(self._tell_stage)
             warm_up(policy, self._tell_stage)
-            spec = Packed(policy.spec).data
+            spec = _pack_spec(policy.spec)
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
             self._send(["failed", Packed(write_error(error)).data])
             return None
-        self._send(["ready", spec])
-        return Answering(policy)
+        answering = Answering(policy)
+        self._send(["ready", spec, answering.prepares])
+        return answering
 
     def _tell_stage(self, stage: str) -> None:
         self._send(["stage", str(stage)])
 
-    def _infer(self, answering: Answering, number: int, packed_tasks: Sequence[Any], released: list[int]) -> None:
+    def _prepare(self, answering: Answering) -> None:
+        """In the second thread: prepare what comes ahead, until the channel ends."""
+        inbox = _Inbox(self._ahead_channel)
+        while (message := inbox.receive()) is not None:
+            number, packed_tasks = message
+            if self._turns.wait_for(number):
+                self._ahead.put(self._prepared(answering, packed_tasks))
+
+    def _prepared(
+        self, answering: Answering, packed_tasks: Sequence[Any]
+    ) -> tuple[list[Task], Prepared] | BaseException:
+        try:
+            batch = [self._read_task(*packed) for packed in packed_tasks]
+        except BaseException as error:  # the main thread is to end of it, which waits for this batch
+            return error
+        return batch, answering.prepare(batch)
+
+    def _infer(
+        self, answering: Answering, number: int, packed_tasks: Sequence[Any] | None, released: list[int]
+    ) -> None:
         self._actions.give_back(released)
-        answers = self._answer(answering, packed_tasks)
+        answers = self._answer(answering, number, packed_tasks)
         # Only now: what _answer() held of the observations is gone, unless the policy keeps it.
         self._send(["answers", number, answers, self._observations.take_released(), answering.broken])
 
-    def _answer(self, answering: Answering, packed_tasks: Sequence[Any]) -> list[Any]:
-        outcomes = answering.answer([self._read_task(*packed) for packed in packed_tasks])
-        return [self._write_outcome(outcome) for outcome in outcomes]
+    def _answer(self, answering: Answering, number: int, packed_tasks: Sequence[Any] | None) -> list[Any]:
+        started_at = time.monotonic()
+        if packed_tasks is not None:
+            batch = [self._read_task(*packed) for packed in packed_tasks]
+            prepared = answering.prepare(batch) if answering.prepares else None
+        else:
+            ahead = self._ahead.get()
+            if isinstance(ahead, BaseException):
+                raise ahead
+            batch, prepared = ahead
+        self._turns.take(number)
+        return [self._write_outcome(outcome) for outcome in answering.answer(batch, prepared, started_at)]
 
     def _read_task(self, session: Any, batch_size: int | None, data: bytes, slot: list[int] | None) -> Task:
         memory = None if slot is None else self._observations.view(Slot(*slot))
@@ -111,23 +157,13 @@ class Worker:
 
     def _write_answer(self, outcome: Answered) -> list[Any]:
         chunk: ActionChunk = outcome.chunk
-        packed = Packed([chunk.actions, chunk.extras])
+        packed = Packed([chunk.actions, dict(chunk.extras)])
         slot = None
         if packed.size:
             slot, memory = self._actions.take(packed.size)
             packed.write_arrays(memory)
         times = [outcome.started_at, outcome.ended_at, chunk.state is not None]
         return [times, packed.data, None if slot is None else list(slot)]
-
-    def _receive(self) -> Any:
-        """The server's next message; None if it is gone."""
-        while True:
-            for message in self._unpacker:
-                return message
-            data = self._channel.recv(_READ_SIZE)
-            if not data:
-                return None
-            self._unpacker.feed(data)
 
     def _send(self, message: list[Any]) -> None:
         packed = msgpack.packb(message, unicode_errors="surrogatepass")
@@ -136,6 +172,31 @@ class Worker:
             self._channel.sendall(packed)
         except OSError:
             sys.exit(1)  # the server is gone
+
+
+class _Inbox:
+    """What the server sends over a channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+
+    def receive(self) -> Any:
+        """The next message; None at the channel's end."""
+        while True:
+            for message in self._unpacker:
+                return message
+            data = self._channel.recv(_READ_SIZE)
+            if not data:
+                return None
+            self._unpacker.feed(data)
+
+
+def _pack_spec(spec: PolicySpec) -> bytes:
+    try:
+        return pack(spec)
+    except Exception as error:  # a stranger's metadata: it may hold anything
+        raise PolicyFailed(f"the policy's spec cannot leave its process: {error}") from error
 
 
 def _end_with(server: int) -> None:

@@ -61,19 +61,25 @@ class StackedPolicy:
             chunks.update(zip(places, self._infer_alike([batch[place] for place in places]), strict=True))
         return [chunks[place] for place in range(len(batch))]
 
+    def prepare(self, batch: Sequence[PolicyInput]) -> Mapping[str, Any] | None:
+        """Stack a batch that one call takes; None if infer() has to group or to cut it."""
+        count = sum(_row_count(one) for one in batch)
+        if self._is_ragged or not 0 < count <= self.spec.max_batch:
+            return None
+        return self._rows(batch, count, self._padded(count))
+
+    def infer_prepared(self, batch: Sequence[PolicyInput], prepared: Mapping[str, Any] | None) -> list[ActionChunk]:
+        if prepared is None:
+            return self.infer(batch)
+        count = sum(_row_count(one) for one in batch)
+        return _dealt(batch, self._forward_rows(prepared, count, self._padded(count)))
+
     def close(self) -> None:
         """Nothing to release: the function belongs to its maker."""
 
     def _infer_alike(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
         """Answer inputs whose rows all have the same shapes."""
-        actions = self._call_in_steps(batch, sum(_row_count(one) for one in batch))
-        chunks: list[ActionChunk] = []
-        start = 0
-        for one in batch:
-            end = start + _row_count(one)
-            chunks.append(ActionChunk(actions[start, ...] if one.batch_size is None else actions[start:end]))
-            start = end
-        return chunks
+        return _dealt(batch, self._call_in_steps(batch, sum(_row_count(one) for one in batch)))
 
     def _call_in_steps(self, batch: Sequence[PolicyInput], count: int) -> Array:
         step = self.spec.max_batch
@@ -89,11 +95,18 @@ class StackedPolicy:
         return np.concatenate(parts)
 
     def _call(self, batch: Sequence[PolicyInput], count: int) -> Array:
-        size = count if self.buckets is None else next(bucket for bucket in self.buckets if bucket >= count)
-        actions = self._forward(self._rows(batch, count, size))
+        size = self._padded(count)
+        return self._forward_rows(self._rows(batch, count, size), count, size)
+
+    def _forward_rows(self, rows: Mapping[str, Any], count: int, size: int) -> Array:
+        """The actions of the first `count` of `size` rows."""
+        actions = self._forward(rows)
         if len(actions) != size:
             raise PolicyFailed(f"{self.spec.name} answered {len(actions)} rows for {size}")
         return actions[:count]
+
+    def _padded(self, count: int) -> int:
+        return count if self.buckets is None else next(bucket for bucket in self.buckets if bucket >= count)
 
     def _rows(self, batch: Sequence[PolicyInput], count: int, size: int) -> Mapping[str, Any]:
         """The batch as `size` rows, zeros after the first `count`; what is rows already is not copied."""
@@ -137,6 +150,17 @@ def _row_shape(leaf: Any) -> tuple[int | None, ...]:
 
 def _row_count(one: PolicyInput) -> int:
     return 1 if one.batch_size is None else one.batch_size
+
+
+def _dealt(batch: Sequence[PolicyInput], actions: Array) -> list[ActionChunk]:
+    """Each input's part of the rows of actions."""
+    chunks: list[ActionChunk] = []
+    start = 0
+    for one in batch:
+        end = start + _row_count(one)
+        chunks.append(ActionChunk(actions[start, ...] if one.batch_size is None else actions[start:end]))
+        start = end
+    return chunks
 
 
 def _group_by_shape(batch: Sequence[PolicyInput]) -> list[list[int]]:

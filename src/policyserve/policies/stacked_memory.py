@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable
 from math import prod
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,13 +22,13 @@ Allocate: TypeAlias = Callable[[int], Array]
 
 _ALIGNMENT = 64  # a cache line; where it is missing, JAX copies once more
 _SMALLEST = 1 << 16  # bytes, below which the allocator keeps its own blocks
-_BLOCKS = 2  # of a key: while a policy still holds its last input, the other one serves
+_BLOCKS = 3  # of a key: the policy may still hold its last input, it works on one, and the next is stacked
 _MOST_BYTES = 512 * 1024 * 1024  # of all keys, kept
 _ALONE = 3  # references to an owner that nobody else holds: the block's two, and the count's own argument
 
 
 class StackedMemory:
-    """Blocks by key, grown to the largest stack that was asked for; one thread at a time.
+    """Blocks by key, grown to the largest stack that was asked for; for any thread.
 
     allocate: where blocks come from, pinned memory say; None: ordinary memory, where a stack is large enough to matter.
     """
@@ -35,13 +36,15 @@ class StackedMemory:
     def __init__(self, allocate: Allocate | None = None) -> None:
         self._allocate = allocate
         self._blocks: dict[Hashable, list[_Block]] = {}
+        self._lock = Lock()
 
     def take(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array with whatever it held before, that nobody else holds."""
         size = prod(shape) * dtype.itemsize
         if self._allocate is None and size < _SMALLEST:
             return np.empty(shape, dtype)
-        return self._free_block(key, size).memory[:size].view(dtype).reshape(shape)
+        with self._lock:  # until a view of the block is there, it seems free
+            return self._free_block(key, size).memory[:size].view(dtype).reshape(shape)
 
     @property
     def kept_bytes(self) -> int:

@@ -79,11 +79,12 @@ class NormalizeInput:
         return at_key(self.key, self._normalize, observation)
 
     def _normalize(self, value: Any) -> Any:
-        mean, scale = self._numbers
+        mean, scale = self.mean_and_scale
         return (as_float32(value) - mean) / scale
 
     @cached_property
-    def _numbers(self) -> tuple[Array, Array]:
+    def mean_and_scale(self) -> tuple[Array, Array]:
+        """What is subtracted, and by what is divided then: float32."""
         return _mean_and_scale(self.mean, self.std, self.eps)
 
 

@@ -65,7 +65,9 @@ def test_a_discrete_network_answers_the_first_largest_and_nan_is_largest(backend
 def test_huge_observations_neither_warn_nor_raise(backend: str) -> None:
     rows = np.array([[3e38, 3e38], [np.inf, -np.inf], [np.nan, 0]], np.float32)
     network = ActingNetwork([layer(np.full((2, 2), 3e38), [0, 0]), layer(np.eye(2), [0, 0])], "relu", False)
-    assert forward_of(backend, network)(rows).shape == (3, 2)
+    forward = forward_of(backend, network)
+    assert forward(rows).shape == (3, 2)
+    assert [forward(row[None]).shape for row in rows] == [(1, 2)] * 3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -74,6 +76,21 @@ def test_transforms_run_before_and_after(backend: str) -> None:
     network = ActingNetwork(network.layers, "relu", False, NormalizeInput(1.0, 2.0), RescaleOutput(-4.0, 4.0))
     rows = np.array([[1, 3]], np.float32)
     np.testing.assert_allclose(forward_of(backend, network)(rows), [[0, 4 * np.tanh(1)]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("is_discrete", [True, False])
+@pytest.mark.parametrize("mean", [0.5, [0.5, -1.0, 2.0]], ids=["one mean", "a mean per feature"])
+def test_a_row_alone_gets_what_it_gets_among_others(backend: str, is_discrete: bool, mean: Any) -> None:
+    rng = np.random.default_rng(1)
+    layers = [layer(rng.normal(size=shape), rng.normal(size=shape[0])) for shape in ((8, 3), (2, 8))]
+    given, taken = NormalizeInput(np.asarray(mean), np.full(np.shape(mean), 2.0)), RescaleOutput(-4.0, 4.0)
+    network = ActingNetwork(layers, "tanh", is_discrete, given, identity if is_discrete else taken)
+    forward = forward_of(backend, network)
+    rows = rng.normal(size=(10, 3)).astype(np.float32)
+    together, alone = forward(rows), np.concatenate([forward(row[None]) for row in rows])
+    assert (alone.dtype, alone.shape) == (together.dtype, together.shape)
+    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

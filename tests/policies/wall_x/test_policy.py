@@ -10,7 +10,7 @@ import pytest
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, BadObservation, Overloaded, PolicyFailed
-from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.policy import ActionChunk, PolicyInput, PreparingPolicy
 from policyserve.engine.answering import batch_buckets, run_batch
 from policyserve.policies.wall_x import Options
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, build_spec, make_plan
@@ -112,6 +112,30 @@ def test_each_session_has_its_own_noise_and_the_same_from_its_start() -> None:
     other = policy_around(Model(), seed=3).infer([PolicyInput(without)])[0]
     assert isinstance(other, ActionChunk)
     assert not np.array_equal(first.actions, other.actions)
+
+
+def test_what_is_prepared_ahead_gets_the_noise_of_its_sessions_turn() -> None:
+    policy = policy_around(Model())
+    assert isinstance(policy, PreparingPolicy)
+    whole = given(policy).observation
+    without = {key: value for key, value in whole.items() if key != "noise"}
+    bad = {**without, "state": np.full(8, np.nan)}
+    inputs = [PolicyInput(observation, state=3) for observation in (whole, without, bad)]
+    prepared = policy.prepare([PolicyInput(one.observation) for one in inputs])
+    for ahead, at_once in zip(policy.infer_prepared(inputs, prepared), policy.infer(inputs), strict=True):
+        if isinstance(at_once, ActionChunk):
+            assert isinstance(ahead, ActionChunk)
+            np.testing.assert_array_equal(ahead.actions, at_once.actions)
+            assert ahead.state == at_once.state == 4
+        else:
+            assert type(ahead) is type(at_once) is BadObservation
+    own, third, _ = policy.infer_prepared(inputs, prepared)
+    (first,) = policy.infer([PolicyInput(without)])
+    assert isinstance(own, ActionChunk)
+    assert isinstance(third, ActionChunk)
+    assert isinstance(first, ActionChunk)
+    assert not np.array_equal(third.actions, first.actions)
+    assert not np.array_equal(third.actions, own.actions)
 
 
 class OutOfMemoryError(RuntimeError):

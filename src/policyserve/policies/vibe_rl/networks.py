@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from policyserve.core.arrays import Array
 from policyserve.policies.vibe_rl.checkpoint import Layer
-from policyserve.transforms import Transform, identity
+from policyserve.transforms import NormalizeInput, Transform, identity
 
 # (N, D) float32 -> (N,) int32 or (N, A) float32.
 ForwardRows: TypeAlias = Callable[[Array], Array]
@@ -33,34 +33,47 @@ class ActingNetwork:
 
 def numpy_forward(network: ActingNetwork) -> ForwardRows:
     """Make the function of stacked observations. It keeps no state: any thread may call it."""
-    *hidden, last = [(layer.weight.T, layer.bias) for layer in network.layers]
-    activate = _ACTIVATIONS[network.hidden]
+    *hidden, (last_weight, last_bias) = [(layer.weight.T, layer.bias) for layer in network.layers]
+    prepare, activate = _in_place(network.input_transform), _ACTIVATIONS[network.hidden]
 
     def forward(observations: Array) -> Array:
+        # A vector takes half the time of a matrix of one row.
+        rows = observations[0] if len(observations) == 1 else observations  # (D,) or (N, D)
         with np.errstate(all="ignore"):  # huge observations overflow as they did in training: to inf, not to warnings
-            rows = network.input_transform(observations)  # (N, D)
+            rows = prepare(rows)
             for weight, bias in hidden:
                 rows = rows.dot(weight)  # for small arrays half the time of @
                 rows += bias
-                activate(rows)
-            raw = rows.dot(last[0]) + last[1]  # (N, A)
+                activate(rows, out=rows)
+            raw = rows.dot(last_weight)  # (A,) or (N, A)
+            raw += last_bias
             if network.is_discrete:
-                return raw.argmax(axis=-1).astype(np.int32)
-            return network.output_transform(np.tanh(raw, out=raw))
+                return np.array(raw.argmax(-1), np.int32, ndmin=1)
+            return network.output_transform(np.tanh(raw, out=raw).reshape(-1, len(last_bias)))
 
     return forward
 
 
-def _tanh(rows: Array) -> None:
-    np.tanh(rows, out=rows)
+def _in_place(transform: Transform) -> Transform:
+    """The same function, quicker where it is the z-scores of what is an array for sure."""
+    if not isinstance(transform, NormalizeInput) or transform.key is not None:
+        return transform
+    mean, scale = transform.mean_and_scale
+
+    def normalize(rows: Array) -> Array:
+        rows = rows - mean
+        rows /= scale
+        return rows
+
+    return normalize
 
 
-def _relu(rows: Array) -> None:
-    np.maximum(rows, _ZERO, out=rows)  # NaN stays NaN
+def _relu(rows: Array, out: Array) -> None:
+    np.maximum(rows, _ZERO, out=out)  # NaN stays NaN
 
 
 _ZERO = np.float32(0)
-_ACTIVATIONS: dict[str, Callable[[Array], None]] = {"tanh": _tanh, "relu": _relu}
+_ACTIVATIONS: dict[str, Callable[..., object]] = {"tanh": np.tanh, "relu": _relu}
 
 
 def limit_blas_threads() -> None:

@@ -78,6 +78,7 @@ class FastAnswering:
 class WallXModelPolicy:
     """Answers a batch with one call of the network; an observation that is refused fails alone.
 
+    Images and prompts of the next batch are prepared, on the CPU, while the network has the device.
     A session's state is the number of its chunks so far, for its noise. Where the device's memory does not suffice,
     that batch fails and later ones are cut smaller. buckets: the batch sizes that a server warms.
     """
@@ -99,7 +100,16 @@ class WallXModelPolicy:
         self._largest = spec.max_batch
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[Answer]:
-        prepared = [self._prepare(one) for one in batch]
+        return self.infer_prepared(batch, self.prepare(batch))
+
+    def prepare(self, batch: Sequence[PolicyInput]) -> list[ModelInput | PolicyserveError]:
+        """All but the noise, which is the session's next."""
+        return [self._prepare(one) for one in batch]
+
+    def infer_prepared(
+        self, batch: Sequence[PolicyInput], prepared: Sequence[ModelInput | PolicyserveError]
+    ) -> list[Answer]:
+        prepared = [self._with_noise(one, ready) for one, ready in zip(batch, prepared, strict=True)]
         answers: list[Answer | None] = [one if isinstance(one, PolicyserveError) else None for one in prepared]
         waiting = [place for place, answer in enumerate(answers) if answer is None]
         while waiting:
@@ -121,9 +131,14 @@ class WallXModelPolicy:
 
     def _prepare(self, one: PolicyInput) -> ModelInput | PolicyserveError:
         try:
-            return self._processor.prepare(one.observation, one.state or 0)
+            return self._processor.prepare_ahead(one.observation)
         except PolicyserveError as error:
             return error
+
+    def _with_noise(self, one: PolicyInput, prepared: ModelInput | PolicyserveError) -> ModelInput | PolicyserveError:
+        if isinstance(prepared, PolicyserveError):
+            return prepared
+        return self._processor.with_noise(prepared, one.state or 0)
 
     def _answer(self, inputs: Sequence[ModelInput]) -> Sequence[Array | PolicyserveError]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Processor:
 
         Raises BadObservation with the path of what cannot be taken.
         """
+        return self.with_noise(self.prepare_ahead(observation), chunk)
+
+    def prepare_ahead(self, observation: Mapping[str, Any]) -> ModelInput:
+        """prepare(), but for the noise of an observation that brings none of its own: that is its session's next."""
         dataset = self.normalizer.choose(observation.get("dataset_names"))
         state = self._state(observation.get("state"), dataset)
         patches, grids = self._images(observation)
@@ -60,9 +64,16 @@ class Processor:
             state=state,
             state_mask=None if state is None else self._state_mask(),
             dof_mask=np.tile(_ones_until(self.action_dim, self.action_width), (self.horizon, 1)),
-            noise=self._noise(observation.get("noise"), chunk) if self.flow else None,
+            noise=self._own_noise(observation.get("noise")) if self.flow else None,
             dataset=dataset,
         )
+
+    def with_noise(self, prepared: ModelInput, chunk: int) -> ModelInput:
+        """Add the noise of a session's chunk, where sampling needs one and the observation brought none."""
+        if not self.flow or prepared.noise is not None:
+            return prepared
+        noise = np.random.default_rng((self.seed, chunk)).standard_normal(self._noise_shape, np.float32)
+        return replace(prepared, noise=noise)
 
     def _images(self, observation: Mapping[str, Any]) -> tuple[Array, tuple[tuple[int, int], ...]]:
         pieces: list[Array] = []
@@ -97,14 +108,17 @@ class Processor:
         end = self.action_dim if self.conventions.state_mask_end == "action_dim" else self.state_dim
         return _ones_until(end, self.state_width)
 
-    def _noise(self, noise: Any, chunk: int) -> Array:
-        """(horizon, action_width) float32: the observation's own, or the session's next."""
-        shape = (self.horizon, self.action_width)
+    @property
+    def _noise_shape(self) -> tuple[int, int]:
+        return self.horizon, self.action_width
+
+    def _own_noise(self, noise: Any) -> Array | None:
+        """(horizon, action_width) float32, None if the observation has none."""
         if noise is None:
-            return np.random.default_rng((self.seed, chunk)).standard_normal(shape, np.float32)
+            return None
         numbers = np.asarray(noise, np.float32)
-        if numbers.shape != shape:
-            raise BadObservation("noise", describe("float32", shape), describe("float32", numbers.shape))
+        if numbers.shape != self._noise_shape:
+            raise BadObservation("noise", describe("float32", self._noise_shape), describe("float32", numbers.shape))
         _check_finite(numbers, "noise")
         return numbers
 

@@ -28,7 +28,7 @@ def import_tokenizers() -> Any:
 
 
 class PromptTokens:
-    """Encodes prompts for one set of cameras. Not for several threads.
+    """Encodes prompts for one set of cameras. One thread at a time encodes; any may call text_of().
 
     tokenizer: of the tokenizers package. allow_special_tokens: a task's text may stand for added tokens, as long as it
     brings no images, states or actions of its own.

@@ -1,0 +1,179 @@
+"""What frames that are alike have in common: the next one need not be decoded.
+
+What must stay true: a Layout gives what decoding the frame would have given, or None. It takes a frame only if every
+byte outside its holes is the same as in the frame that it was learned from. A hole is an array's data, or a float's,
+which stand in what was decoded as they are: nothing else there hangs on them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from policyserve.core.arrays import Array, Placed, array_from_buffer
+from policyserve.core.leaves import ArraySpec
+
+_COPIED = 1024  # bytes; a smaller array is copied, which costs no more, so that nobody keeps a frame's buffer for it
+
+
+class Layout:
+    """A frame without its holes: what must be equal in the next one, and what comes of it then.
+
+    template: what was decoded, a hole in place of each value that the next frame has anew. holes: those, and any others
+    whose bytes do not matter.
+    """
+
+    def __init__(self, frame: memoryview, template: Any, holes: Iterable[Hole]) -> None:
+        ordered = sorted(holes, key=lambda hole: hole.start)
+        self._size = len(frame)
+        self._around = _around(ordered, self._size)
+        self._same = self._around.unpack(frame)
+        self._floats = _floats(ordered, self._size)
+        self._made = _maker_of(template)
+
+    def read(self, frame: memoryview) -> Any | None:
+        """What a frame of this layout holds; None for any other. Raises BadObservation as a hole's cast does."""
+        if len(frame) != self._size or self._around.unpack(frame) != self._same:
+            return None
+        return self._made.make(frame, self._floats.unpack(frame))
+
+
+class Hole(Protocol):
+    """Where a value's bytes stand in a frame, and what becomes of them."""
+
+    start: int
+    stop: int
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any:
+        """The value; floats: all those of the frame."""
+        ...
+
+
+class ArrayHole:
+    """An array's data."""
+
+    __slots__ = ("_cast", "_copies", "_dtype", "_is_plain", "_path", "_shape", "start", "stop")
+
+    def __init__(self, array: Array, placed: Placed) -> None:
+        self.start, self.stop = placed.start, placed.start + array.nbytes
+        self._dtype, self._shape = placed.dtype, placed.shape
+        self._is_plain = placed.dtype.isnative and placed.dtype.kind != "b" and array.nbytes > 0
+        self._copies = array.nbytes < _COPIED
+        self._cast: ArraySpec | None = None  # to this spec's dtype
+        self._path = ""
+
+    def cast_by(self, leaf: ArraySpec, path: str) -> ArrayHole:
+        """Itself, its arrays cast as the spec does."""
+        self._cast, self._path = leaf, path
+        return self
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Array:
+        if not self._is_plain:
+            array = array_from_buffer(frame[self.start : self.stop], self._dtype, self._shape, self._path)
+        elif self._copies:
+            array = np.ndarray(self._shape, self._dtype, bytearray(frame[self.start : self.stop]))
+        else:
+            # Around an array: np.ndarray() has no hold on a memoryview, whose buffer would go to another message.
+            array = np.ndarray(self._shape, self._dtype, np.frombuffer(frame, np.uint8), self.start)
+            if not array.flags.aligned:
+                array = array.copy()
+        return array if self._cast is None else self._cast.read(array, self._path)[0]
+
+
+class FloatHole:
+    """A float64's eight bytes."""
+
+    __slots__ = ("index", "start", "stop")
+
+    def __init__(self, placed: Placed) -> None:
+        self.start, self.stop = placed.start, placed.start + 8
+        self.index = 0  # among the floats of its layout
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> float:
+        return floats[self.index]
+
+
+def hole_of(placed: Placed) -> ArrayHole | FloatHole:
+    """The hole that a value leaves in its frame."""
+    return ArrayHole(placed.value, placed) if isinstance(placed.value, np.ndarray) else FloatHole(placed)
+
+
+def template_of(decoded: Any, holes: Mapping[int, Hole], used: list[Hole]) -> Any:
+    """A decoded message with holes in place of values; holes: by a value's id. used: gets those that were found."""
+    if isinstance(decoded, dict):
+        return {key: template_of(inner, holes, used) for key, inner in decoded.items()}
+    hole = holes.get(id(decoded))
+    if hole is None:
+        return decoded
+    used.append(hole)
+    return hole
+
+
+class _Maker(Protocol):
+    """What a hole does, a map of holes, and a value that is always the same and must not be shared."""
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any: ...
+
+
+class _Map:
+    """A map, some of whose values are made anew."""
+
+    def __init__(self, template: Mapping[str, Any]) -> None:
+        self._template = dict(template)  # with all keys, in their order
+        self._made = [(key, _maker_of(value)) for key, value in template.items() if _is_made(value)]
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> dict[str, Any]:
+        made = self._template.copy()
+        for key, maker in self._made:
+            made[key] = maker.make(frame, floats)
+        return made
+
+
+class _Copied:
+    """A list or an array of the frame's that is always the same: whoever gets it may change it."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any:
+        return _copied(self._value)
+
+
+def _is_made(value: Any) -> bool:
+    return isinstance(value, (ArrayHole, FloatHole, dict, list, np.ndarray))
+
+
+def _maker_of(template: Any) -> _Maker:
+    if isinstance(template, (ArrayHole, FloatHole)):
+        return template
+    return _Map(template) if isinstance(template, dict) else _Copied(template)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _around(holes: list[Hole], size: int) -> struct.Struct:
+    """The form that takes out what must be equal: the bytes between the holes."""
+    form, end = [">"], 0
+    for hole in holes:
+        form.append(f"{hole.start - end}s{hole.stop - hole.start}x")
+        end = hole.stop
+    return struct.Struct("".join((*form, f"{size - end}s")))
+
+
+def _floats(holes: list[Hole], size: int) -> struct.Struct:
+    """The form that takes out the floats, each of which learns its place among them."""
+    form, end = [">"], 0
+    floats = [hole for hole in holes if isinstance(hole, FloatHole)]
+    for index, hole in enumerate(floats):
+        form.append(f"{hole.start - end}xd")
+        hole.index, end = index, hole.stop
+    return struct.Struct("".join((*form, f"{size - end}x")))

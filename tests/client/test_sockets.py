@@ -1,0 +1,111 @@
+"""Sockets that take and give little at a time, and a deadline for all of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from policyserve.client.sockets import PIECES, Stream, behind
+from policyserve.core.messages import Part
+from tests.server.live import DEADLINE_S
+
+Pair = tuple[Stream, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A stream whose socket takes a few kilobytes at most, and its peer, which blocks."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        theirs.settimeout(DEADLINE_S)
+        yield Stream(ours), theirs
+
+
+def soon() -> float:
+    return time.monotonic() + DEADLINE_S
+
+
+class Reading:
+    """Reads `size` bytes in a thread, a few at a time."""
+
+    def __init__(self, peer: socket.socket, size: int) -> None:
+        self._peer, self._size, self._read = peer, size, bytearray()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while len(self._read) < self._size and (data := self._peer.recv(3_000)):
+            self._read += data
+
+    def all(self) -> bytes:
+        self._thread.join(DEADLINE_S)
+        return bytes(self._read)
+
+
+def pattern(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+def test_all_of_a_message_is_sent_however_little_the_socket_takes(pair: Pair) -> None:
+    stream, peer = pair
+    sent = pattern(300_000)
+    reading = Reading(peer, len(sent))
+    stream.send(sent, soon())
+    assert reading.all() == sent
+
+
+@pytest.mark.parametrize("sizes", [[10, 200_000, 0, 7, 100_000], [1] * (2 * PIECES + 3), [0, 0, 5], []])
+def test_all_pieces_are_sent_in_their_order(pair: Pair, sizes: list[int]) -> None:
+    stream, peer = pair
+    whole, pieces, start = pattern(sum(sizes)), list[Part](), 0
+    for size in sizes:
+        pieces.append(memoryview(whole)[start : start + size])
+        start += size
+    reading = Reading(peer, len(whole))
+    stream.send_pieces(pieces, soon())
+    assert reading.all() == whole
+
+
+@pytest.mark.parametrize("how", ["send", "send_pieces"])
+def test_a_peer_that_takes_nothing_is_left_at_the_deadline(pair: Pair, how: str) -> None:
+    stream, _ = pair
+    message = pattern(3_000_000)
+    with pytest.raises(TimeoutError):
+        getattr(stream, how)(message if how == "send" else [message], time.monotonic() + 0.05)
+
+
+def test_a_peer_that_says_nothing_is_left_at_the_deadline(pair: Pair) -> None:
+    stream, _ = pair
+    with pytest.raises(TimeoutError):
+        stream.receive(memoryview(bytearray(10)), time.monotonic() + 0.05)
+
+
+def test_what_has_come_is_received_after_the_deadline(pair: Pair) -> None:
+    stream, peer = pair
+    peer.sendall(b"late")
+    buffer = bytearray(10)
+    assert stream.receive(memoryview(buffer), time.monotonic() - 1) == 4
+    assert buffer[:4] == b"late"
+
+
+def test_nothing_that_waits_is_not_the_end(pair: Pair) -> None:
+    stream, peer = pair
+    buffer = memoryview(bytearray(10))
+    assert stream.receive_waiting(buffer) is None
+    assert not stream.is_readable(0)
+    peer.close()
+    assert stream.is_readable(0)
+    assert stream.receive_waiting(buffer) == 0
+    assert stream.receive(buffer, soon()) == 0
+
+
+def test_what_is_left_of_pieces_is_what_was_not_sent() -> None:
+    pieces: list[Part] = [b"ab", b"", memoryview(b"cde")]
+    for sent in range(6):
+        assert b"".join(behind(pieces, sent)) == b"abcde"[sent:]
+    assert behind(pieces, 5) == []
