@@ -162,6 +162,12 @@ WRONG = {
         "max_wait_ms: expected 0 … 500, the request's time-out, got 900.0",
         "",
     ),
+    "polling for ever": (
+        ["serve", "cartpole_ppo", "--busy-poll-us", "-1"],
+        2,
+        "busy_poll_us: expected 0 … 10000, got -1.0",
+        "",
+    ),
     "a depth that nothing fits in": (
         ["serve", "cartpole_ppo", "--max-depth", "2"],
         2,

@@ -109,3 +109,30 @@ def test_what_is_left_of_pieces_is_what_was_not_sent() -> None:
     for sent in range(6):
         assert b"".join(behind(pieces, sent)) == b"abcde"[sent:]
     assert behind(pieces, 5) == []
+
+
+def test_a_stream_polls_before_it_sleeps_where_bytes_come_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours, busy_poll_s=DEADLINE_S)
+        asked: list[float] = []
+        look = stream.is_readable
+        stream.is_readable = lambda wait_ms: (asked.append(wait_ms), look(wait_ms))[1]
+        for _ in range(4):
+            theirs.sendall(b"x")
+            assert stream.receive(memoryview(bytearray(8)), soon()) == 1
+        assert all(wait_ms > 0 for wait_ms in asked[:3])  # nothing is known of it yet
+        assert asked[3:] == [0]
+
+
+def test_a_stream_that_polled_in_vain_waits_for_its_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours, busy_poll_s=0.02)
+        for _ in range(4):
+            theirs.sendall(b"x")
+            stream.receive(memoryview(bytearray(8)), soon())
+        deadline = time.monotonic() + 0.1
+        with pytest.raises(TimeoutError):
+            stream.receive(memoryview(bytearray(8)), deadline)
+        assert time.monotonic() >= deadline

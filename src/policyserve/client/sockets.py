@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from policyserve.core.messages import Part
+from policyserve.core.waits import Waits, give_way
 
 Poll = Callable[[float], Any]  # waits for so many milliseconds; gives something true if it may go on
 
@@ -25,11 +26,19 @@ _WANTS_READ, _WANTS_WRITE = 2, 3  # how TLS says what it waits for, whatever it 
 class Stream:
     """A connected socket, with deadlines by time.monotonic(); one thread at a time.
 
-    not_now: what it raises where it would have to wait. Every call may raise TimeoutError or another OSError.
+    not_now: what it raises where it would have to wait. busy_poll_s: how long to poll for bytes before sleeping, while
+    they come that soon. Every call may raise TimeoutError or another OSError.
     """
 
-    def __init__(self, connected: socket.socket, not_now: tuple[type[OSError], ...] = (BlockingIOError,)) -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        not_now: tuple[type[OSError], ...] = (BlockingIOError,),
+        *,
+        busy_poll_s: float = 0.0,
+    ) -> None:
         connected.setblocking(False)
+        self._waits = Waits(busy_poll_s)
         self.is_readable = readable(connected)
         self._is_writable = writable(connected)
         self._socket = connected
@@ -62,13 +71,24 @@ class Stream:
 
     def receive(self, buffer: memoryview, deadline: float) -> int:
         """Wait for bytes; returns how many were written into the buffer, 0: the peer has ended its side."""
-        if not self.is_readable(left_ms(deadline)):
+        began = time.monotonic()
+        is_there = self._waits.are_short and self._polled(began + self._waits.most_s)
+        if not is_there and not self.is_readable(left_ms(deadline)):
             raise TimeoutError
+        self._waits.ended(time.monotonic() - began)
         while True:
             try:
                 return self._receive(buffer)
             except self._not_now as error:  # TLS has read a part of a record, or somebody else was quicker
                 self._await(error, self.is_readable, deadline)
+
+    def _polled(self, until: float) -> bool:
+        """Look again and again for something to read; there is nothing: False."""
+        while time.monotonic() < until:
+            if self.is_readable(0):
+                return True
+            give_way()
+        return False
 
     def receive_waiting(self, buffer: memoryview) -> int | None:
         """What is there already; None: nothing."""

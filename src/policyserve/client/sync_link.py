@@ -138,7 +138,12 @@ class Link:
 
 
 def open_link(
-    address: Address, api_key: str | None, tls: ssl.SSLContext | None, timeout_s: float, deadline: float
+    address: Address,
+    api_key: str | None,
+    tls: ssl.SSLContext | None,
+    timeout_s: float,
+    deadline: float,
+    busy_poll_s: float = 0.0,
 ) -> Link:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     connected = None
@@ -148,7 +153,7 @@ def open_link(
             connected = _encrypted(connected, tls, address.host)
         wire = Wire(None if address.unix_path is not None else os.urandom)
         wire.feed(_shake_hands(connected, Handshake(address, api_key), deadline))
-        return Link(_stream(connected, address), wire, address, timeout_s)
+        return Link(_stream(connected, address, busy_poll_s), wire, address, timeout_s)
     except BaseException as error:
         if connected is not None:
             connected.close()
@@ -194,11 +199,11 @@ def _shake_hands(connected: socket.socket, handshake: Handshake, deadline: float
     return behind
 
 
-def _stream(connected: socket.socket, address: Address) -> Stream:
+def _stream(connected: socket.socket, address: Address, busy_poll_s: float) -> Stream:
     if address.unix_path is not None:
         widen(connected)
     if not address.is_secure:
-        return Stream(connected)
+        return Stream(connected, busy_poll_s=busy_poll_s)
     import ssl
 
-    return Stream(connected, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+    return Stream(connected, (ssl.SSLWantReadError, ssl.SSLWantWriteError), busy_poll_s=busy_poll_s)

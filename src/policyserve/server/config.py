@@ -36,6 +36,8 @@ class ServerConfig:
     devices: str | None = None  # with isolate=process: cpu or cuda:N for each replica, by commas; it sees no other
     max_wait_ms: float | None = None  # a free policy's wait for a fuller batch; None: half of its time, at most 5 ms
 
+    busy_poll_us: float = 200.0  # after an answer, while clients ask again that soon: the loop polls and does not sleep
+
     max_frame_mib: float = 64.0  # one message
     max_buffered_mib: float = 1024.0  # all messages on their way in, unanswered, or answered and unread
     max_unread_mib: float = 64.0  # answers that one client does not read
@@ -88,6 +90,7 @@ class ServerConfig:
         longest_wait_ms = self.request_timeout_s * 1e3
         bound = f"0 … {longest_wait_ms:g}, the request's time-out"
         self._check("max_wait_ms", self.max_wait_ms is None or 0 <= self.max_wait_ms < longest_wait_ms, bound)
+        self._check("busy_poll_us", 0 <= self.busy_poll_us <= 10_000, "0 … 10000")
         self._check("hello_grace_ms", self.hello_grace_ms is None or self.hello_grace_ms >= 0, "0 or more")
         self._check("tls_key", (self.tls_key is None) == (self.tls_cert is None), "tls_cert and tls_key, or neither")
         for origin in self.allowed_origins:

@@ -11,6 +11,7 @@ from policyserve.core.stats import Stats
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import http
+from policyserve.server.awake import Awake
 from policyserve.server.budget import Holder
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials, UpgradeRequest
@@ -42,6 +43,7 @@ class Host(Protocol):
     scheduler: Scheduler | Router | None  # None until the policy is ready
     pool: BufferPool
     stats: Stats
+    awake: Awake
 
     def health(self, credentials: Credentials) -> http.Health: ...
     def meet(self, connection: Stranger) -> None: ...

@@ -29,6 +29,7 @@ from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import greeting, http
 from policyserve.server.admission import Admission
+from policyserve.server.awake import Awake
 from policyserve.server.budget import Budget
 from policyserve.server.config import ServerConfig
 from policyserve.server.entrance import Entrance
@@ -65,6 +66,7 @@ class Server:
         self.stats = Stats()
         self.pool = BufferPool(_POOL_BYTES)
         self.scheduler: Scheduler | Router | None = None
+        self.awake = Awake(self.config.busy_poll_us / 1e6, lambda: self.scheduler is None or not self.scheduler.load)
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self._replicas = Replicas(
             load,

@@ -102,7 +102,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._frames is not None:
-            self._heard_at = time.monotonic()
+            now = self._heard_at = time.monotonic()
+            self._host.awake.heard(now)
             for event in self._frames.advance(nbytes):
                 self._take(event)
         elif self._handshake is not None:
@@ -189,7 +190,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         if self.session is not None:
-            self.perform(self.session.answer(ticket, outcome, time.monotonic()))
+            now = time.monotonic()
+            self.perform(self.session.answer(ticket, outcome, now))
+            self._host.awake.answered(now)
             if self._pipe.is_reading_paused:
                 self._set_reading()
 
