@@ -18,6 +18,7 @@ from policyserve.core.messages import Part
 
 _SCRATCH_BYTES = 1 << 14
 _WINDOW_BYTES = 1 << 19  # a part of a frame that stays in the processor's cache from the mask to the socket
+_MASK_BYTES = 1 << 15  # of the repeated key: it is written for each frame, and stays in the nearest cache
 _MASKED_AT_ONCE = 256  # bytes, up to which one big integer is quicker than NumPy
 _KEYS = 256  # drawn at a time
 _NO_KEY = bytes(4)
@@ -180,8 +181,7 @@ class FrameWriter:
             while len(source):
                 count = min(len(source), limit - filled)
                 piece, source = source[:count], source[count:]
-                mask = self._mask[phase : phase + count]
-                np.bitwise_xor(piece, mask, out=window[filled : filled + count])
+                _mask_into(window[filled : filled + count], piece, self._mask[phase:])
                 filled, phase = filled + count, (phase + count) & 3
                 if filled == limit:
                     yield view
@@ -190,10 +190,11 @@ class FrameWriter:
             yield view[:filled]
 
     def _reserve(self, size: int, key: bytes) -> None:
-        """Have a window of `size` bytes or more, and the repeated key beside it."""
+        """Have a window of `size` bytes or more, and beside it the repeated key, a row of what is masked at once."""
         if len(self._window) < size:
             rounded = 1 << (size - 1).bit_length()
-            self._window, self._mask = np.empty(rounded, np.uint8), np.empty(rounded + 4, np.uint8)
+            self._window = np.empty(rounded, np.uint8)
+            self._mask = np.empty(min(rounded, _MASK_BYTES) + 4, np.uint8)
         words = self._mask.view(np.uint32)
         words[: size // 4 + 2] = np.frombuffer(key, np.uint32)[0]
 
@@ -204,6 +205,16 @@ class FrameWriter:
             self._keys = iter([drawn[start : start + 4] for start in range(0, len(drawn), 4)])
             key = next(self._keys)
         return key
+
+
+def _mask_into(target: Array, source: Array, mask: Array) -> None:
+    """Write `source` XORed with the mask, row by row of _MASK_BYTES, into `target`."""
+    whole = len(source) // _MASK_BYTES * _MASK_BYTES
+    if whole:
+        rows = source[:whole].reshape(-1, _MASK_BYTES), mask[:_MASK_BYTES]
+        np.bitwise_xor(*rows, out=target[:whole].reshape(-1, _MASK_BYTES))
+    if whole < len(source):
+        np.bitwise_xor(source[whole:], mask[: len(source) - whole], out=target[whole:])
 
 
 def _masked(payload: bytes, key: bytes) -> bytes:
