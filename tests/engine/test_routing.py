@@ -90,6 +90,10 @@ def test_a_request_goes_to_the_runner_that_has_fewest() -> None:
         assert first.asked == ["2"]
         second.end()
         assert second.asked == ["3"]
+        first.end()
+        assert bench.router.is_working
+        second.end()
+        assert not bench.router.is_working
 
     run(talk)
 

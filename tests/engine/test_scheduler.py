@@ -105,6 +105,20 @@ def test_the_first_request_starts_at_once_and_those_behind_it_share_the_next_bat
     run(talk)
 
 
+def test_it_is_at_work_while_the_runner_has_a_batch_and_not_for_what_waits() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        assert not bench.scheduler.is_working
+        bench.submit(1, "a")
+        bench.scheduler.hold()
+        bench.submit(2, "b")
+        assert bench.scheduler.is_working
+        bench.runner.end_batch()
+        assert (bench.scheduler.is_working, bench.scheduler.load) == (False, 1)
+
+    run(talk)
+
+
 def test_the_next_batch_starts_before_the_replies_are_written() -> None:
     async def talk() -> None:
         bench = Bench(max_batch=1)

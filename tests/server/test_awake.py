@@ -18,7 +18,7 @@ LONG_S = 1e4  # nothing here lasts so long
 
 
 class Looks:
-    """How often the loop has looked for news, and whether the policy is idle then: `most` times."""
+    """How often the loop has looked for news; from the look after the `most`-th on a policy is at work."""
 
     def __init__(self, most: int) -> None:
         self.count = 0
@@ -26,7 +26,7 @@ class Looks:
 
     def __call__(self) -> bool:
         self.count += 1
-        return self.count <= self._most
+        return self.count > self._most
 
 
 def used_to(wait_s: float, looks: Looks) -> Awake:
@@ -63,17 +63,16 @@ def test_it_ends_when_the_time_is_over() -> None:
     asyncio.run(run())
 
 
-def test_the_rest_of_a_message_that_has_begun_is_waited_for_once_more() -> None:
+def test_whatever_comes_is_waited_behind_anew() -> None:
     async def run() -> None:
         looks = Looks(10)
         awake = used_to(0.1, looks)
         awake.answered(time.monotonic())
-        awake.heard(time.monotonic())
+        awake.heard(time.monotonic() - 2 * LONG_S)
+        awake.heard(time.monotonic())  # the rest of a message
         await turns(3)
         assert looks.count >= 3
-        awake.answered(time.monotonic())
-        awake.heard(time.monotonic() - 2 * LONG_S)  # it has begun, and goes on for too long
-        awake.heard(time.monotonic())
+        awake.heard(time.monotonic() - 2 * LONG_S)
         count = looks.count
         await turns(3)
         assert looks.count == count
@@ -104,7 +103,7 @@ class _Told(Awake):
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        super().__init__(0.0, lambda: True)
+        super().__init__(0.0, lambda: False)
         self.said: list[str] = []
 
     def heard(self, now: float) -> None:

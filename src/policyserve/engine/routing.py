@@ -61,6 +61,11 @@ class Router:
             seat.scheduler.forget(session)
 
     @property
+    def is_working(self) -> bool:
+        """Whether any runner has a batch."""
+        return any(scheduler.is_working for scheduler in self._schedulers)
+
+    @property
     def load(self) -> int:
         """Requests that have no answer yet."""
         return sum(scheduler.load for scheduler in self._schedulers)

@@ -96,6 +96,11 @@ class Scheduler:
         return self._is_held
 
     @property
+    def is_working(self) -> bool:
+        """Whether the runner has a batch."""
+        return self._running is not None
+
+    @property
     def load(self) -> int:
         """Requests that have no answer yet."""
         return self._batcher.queued + self._batcher.running + len(self._turn.waiting)

@@ -16,12 +16,12 @@ from policyserve.core.waits import Waits, give_way
 class Awake:
     """Told of every answer and of what comes after it, in the event loop's thread.
 
-    most_s: how long to poll after an answer, and again for the rest of a message that has begun; 0: never. is_idle:
-    whether no policy is at work, which may need the interpreter.
+    most_s: how long to poll after an answer and after whatever comes then, the rest of a message say; 0: never.
+    is_working: whether a policy is at work, which may need the interpreter.
     """
 
-    def __init__(self, most_s: float, is_idle: Callable[[], bool]) -> None:
-        self._is_idle = is_idle
+    def __init__(self, most_s: float, is_working: Callable[[], bool]) -> None:
+        self._is_working = is_working
         self._waits = Waits(most_s)
         self._is_answered = False  # and nothing came since
         self._since = 0.0
@@ -32,7 +32,7 @@ class Awake:
         if self._is_answered:
             self._is_answered = False
             self._waits.ended(now - self._since)
-            self._since = now
+        self._since = now
 
     def answered(self, now: float) -> None:
         """An answer went out."""
@@ -43,7 +43,7 @@ class Awake:
             self._poll(asyncio.get_running_loop())
 
     def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
-        if time.monotonic() < self._since + self._waits.most_s and self._is_idle():
+        if time.monotonic() < self._since + self._waits.most_s and not self._is_working():
             give_way()  # several simulators on few cores must not wait for a server that waits for them
             loop.call_soon(self._poll, loop)  # with something to do the loop only looks, and does not sleep
         else:

@@ -66,7 +66,7 @@ class Server:
         self.stats = Stats()
         self.pool = BufferPool(_POOL_BYTES)
         self.scheduler: Scheduler | Router | None = None
-        self.awake = Awake(self.config.busy_poll_us / 1e6, lambda: self.scheduler is None or not self.scheduler.load)
+        self.awake = Awake(self.config.busy_poll_us / 1e6, lambda: self.scheduler is None or self.scheduler.is_working)
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self._replicas = Replicas(
             load,
