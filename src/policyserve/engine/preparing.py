@@ -63,7 +63,7 @@ class PreparingInTurn:
         self._policy.close()
 
 
-class Turns:
+class Progress:
     """Which batch the policy's thread has in hand, prepared: the next one may be prepared meanwhile, none before.
 
     Otherwise a batch that comes right behind one that nobody prepared could hold it up. Batches are numbered from 1.
@@ -99,7 +99,7 @@ class PreparingThread:
     def __init__(self, prepare: Callable[[Sequence[Any]], Prepared]) -> None:
         self._prepare = prepare
         self._batches: SimpleQueue[tuple[int, Sequence[Any], Future[Prepared]] | None] = SimpleQueue()
-        self._turns = Turns()
+        self._progress = Progress()
         # A daemon: a policy that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="policy, preparing", daemon=True)
 
@@ -115,18 +115,18 @@ class PreparingThread:
     def take(self, number: int, batch: Sequence[Any], ahead: Future[Prepared] | None) -> Prepared:
         """In the policy's thread: what submit() promised, or, if that was not begun or asked, the same made here."""
         prepared = self._prepare(batch) if ahead is None or ahead.cancel() else ahead.result()
-        self._turns.take(number)
+        self._progress.take(number)
         return prepared
 
     def close(self) -> None:
         """Begin nothing more, and wait until the thread has ended."""
-        self._turns.end()
+        self._progress.end()
         self._batches.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         while (item := self._batches.get()) is not None:
             number, batch, future = item
-            if self._turns.wait_for(number) and future.set_running_or_notify_cancel():
+            if self._progress.wait_for(number) and future.set_running_or_notify_cancel():
                 future.set_result(self._prepare(batch))
             del item, batch, future  # what they hold must not wait for the next

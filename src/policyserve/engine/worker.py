@@ -30,7 +30,7 @@ from policyserve.engine.answering import Answering, Task, warm_up
 from policyserve.engine.arena import Arena, ArenaReader, Slot
 from policyserve.engine.codec import Packed, pack, unpack
 from policyserve.engine.faults import write_error
-from policyserve.engine.preparing import Prepared, Turns
+from policyserve.engine.preparing import Prepared, Progress
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Worker:
         self._observations = observations
         self._actions = actions
         self._inbox = _Inbox(channel)
-        self._turns = Turns()
+        self._progress = Progress()
         # Batches whose "infer" comes, or has come, without their tasks.
         self._ahead: SimpleQueue[tuple[list[Task], Prepared] | BaseException] = SimpleQueue()
 
@@ -74,7 +74,7 @@ class Worker:
             else:
                 answering.forget(message[1])
         if answering.prepares:
-            self._turns.end()
+            self._progress.end()
             with suppress(OSError):  # the server may be gone
                 self._ahead_channel.shutdown(socket.SHUT_RD)
             preparing.join()
@@ -109,7 +109,7 @@ class Worker:
         inbox = _Inbox(self._ahead_channel)
         while (message := inbox.receive()) is not None:
             number, packed_tasks = message
-            if self._turns.wait_for(number):
+            if self._progress.wait_for(number):
                 self._ahead.put(self._prepared(answering, packed_tasks))
 
     def _prepared(
@@ -139,7 +139,7 @@ class Worker:
             if isinstance(ahead, BaseException):
                 raise ahead
             batch, prepared = ahead
-        self._turns.take(number)
+        self._progress.take(number)
         return [self._write_outcome(outcome) for outcome in answering.answer(batch, prepared, started_at)]
 
     def _read_task(self, session: Any, batch_size: int | None, data: bytes, slot: list[int] | None) -> Task:
