@@ -6,6 +6,7 @@ polls for the rest. Most calls then make four system calls, of which two are the
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -14,12 +15,13 @@ from contextlib import suppress
 from typing import Any
 
 from policyserve.core.messages import Part
-from policyserve.core.waits import Waits, give_way
+from policyserve.core.waits import Waits
 
 Poll = Callable[[float], Any]  # waits for so many milliseconds; gives something true if it may go on
 
 PIECES = 512  # of one system call; Linux takes 1024
 _UNIX_BUFFER = 1 << 20  # bytes that the kernel takes before the server reads: fewer turns for a camera frame
+_give_way: Callable[[], object] = getattr(os, "sched_yield", int)  # to whoever shares the core
 _WANTS_READ, _WANTS_WRITE = 2, 3  # how TLS says what it waits for, whatever it was asked to do
 
 
@@ -87,7 +89,7 @@ class Stream:
         while time.monotonic() < until:
             if self.is_readable(0):
                 return True
-            give_way()
+            _give_way()
         return False
 
     def receive_waiting(self, buffer: memoryview) -> int | None:

@@ -1,16 +1,10 @@
-"""Whether to stay awake while waiting, judged by the waits before.
+"""Whether to stay awake while waiting, judged by the waits before. Pure.
 
 A core that goes to sleep takes 5 to 50 µs to wake up, in a virtual machine above all: longer than a small policy takes
 to answer. Who polls instead is there at once, and wastes at most as much time as he is ready to poll for.
 """
 
 from __future__ import annotations
-
-import os
-from collections.abc import Callable
-
-# Between two polls: whoever shares the core goes first.
-give_way: Callable[[], object] = getattr(os, "sched_yield", int)
 
 _OFTEN = frozenset(bits for bits in range(16) if bits.bit_count() >= 3)
 

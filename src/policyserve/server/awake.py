@@ -7,10 +7,14 @@ every 20 ms never have it poll; a simulator on the same machine is answered up t
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
-from policyserve.core.waits import Waits, give_way
+from policyserve.core.waits import Waits
+
+# Several simulators on few cores must not wait for a server that waits for them.
+_give_way: Callable[[], object] = getattr(os, "sched_yield", int)
 
 
 class Awake:
@@ -44,7 +48,7 @@ class Awake:
 
     def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
         if time.monotonic() < self._since + self._waits.most_s and not self._is_working():
-            give_way()  # several simulators on few cores must not wait for a server that waits for them
+            _give_way()
             loop.call_soon(self._poll, loop)  # with something to do the loop only looks, and does not sleep
         else:
             self._is_polling = False
