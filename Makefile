@@ -15,8 +15,6 @@ contracts:
 test:
 	pytest -q
 	pytest -q --loop uvloop --runner process tests/contract tests/server tests/client --ignore tests/server/test_soak.py
-	pytest -q --loop uvloop tests/contract
-	pytest -q --runner process tests/contract
 
 interop:
 	pytest -q -m interop
