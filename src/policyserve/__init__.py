@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from policyserve.client.sync import Client
     from policyserve.core.errors import PolicyserveError
     from policyserve.core.messages import Observation, Reply
-    from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, as_policy
+    from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, PreparingPolicy, as_policy
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.engine.recipe import Recipe
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
@@ -29,7 +29,14 @@ _HOMES = {
     "policyserve.client.sync": ("Client",),
     "policyserve.core.errors": ("PolicyserveError",),
     "policyserve.core.messages": ("Observation", "Reply"),
-    "policyserve.core.policy": ("ActionChunk", "FunctionPolicy", "Policy", "PolicyInput", "as_policy"),
+    "policyserve.core.policy": (
+        "ActionChunk",
+        "FunctionPolicy",
+        "Policy",
+        "PolicyInput",
+        "PreparingPolicy",
+        "as_policy",
+    ),
     "policyserve.core.spec": ("ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"),
     "policyserve.engine.recipe": ("Recipe",),
     "policyserve.policies.vibe_rl": ("TrainConfig", "create_trained_policy"),
@@ -51,6 +58,7 @@ __all__ = [
     "PolicyServer",
     "PolicySpec",
     "PolicyserveError",
+    "PreparingPolicy",
     "Recipe",
     "Reply",
     "Server",

@@ -13,7 +13,17 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import BINARY, CLOSE, CONTINUATION, MASKED, Assembler, Filling, FrameEvent, frame_header
+from policyserve.core.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    MASKED,
+    Assembler,
+    Filling,
+    FrameEvent,
+    frame_header,
+    masked,
+)
 from policyserve.core.messages import Part
 
 _SCRATCH_BYTES = 1 << 14
@@ -168,7 +178,7 @@ class FrameWriter:
         key = self._next_key(self._random_bytes)
         header = frame_header(opcode, size, MASKED) + key
         if size <= _MASKED_AT_ONCE:
-            return (header + _masked(b"".join(parts), key),)
+            return (header + masked(b"".join(parts), key),)
         return self._masked_windows(header, key, size, parts)
 
     def _masked_windows(self, header: bytes, key: bytes, size: int, parts: Sequence[Part]) -> Iterator[memoryview]:
@@ -215,9 +225,3 @@ def _mask_into(target: Array, source: Array, mask: Array) -> None:
         np.bitwise_xor(*rows, out=target[:whole].reshape(-1, _MASK_BYTES))
     if whole < len(source):
         np.bitwise_xor(source[whole:], mask[: len(source) - whole], out=target[whole:])
-
-
-def _masked(payload: bytes, key: bytes) -> bytes:
-    size = len(payload)
-    repeated = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")

@@ -156,6 +156,13 @@ def frame_header(opcode: int, size: int, mask_bit: int = 0) -> bytes:
     return _pack_long(_FINAL | opcode, mask_bit | 127, size)
 
 
+def masked(payload: bytes | bytearray | memoryview, key: bytes | bytearray) -> bytes:
+    """A short payload XORed with the repeated 4-byte key, as one big integer each: quicker than NumPy."""
+    size = len(payload)
+    repeated = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+
+
 def close_payload(code: int, reason: str) -> bytes:
     """A close frame's payload; empty for NO_CODE."""
     return b"" if code == NO_CODE else struct.pack(">H", code) + reason.encode()[:123]

@@ -1,6 +1,6 @@
 """Whether to stay awake while waiting, judged by the waits before. Pure.
 
-A core that goes to sleep takes 5 to 50 µs to wake up, in a virtual machine above all: longer than a small policy takes
+A core that goes to sleep takes 3 to 40 µs to wake up, in a virtual machine the longer: as long as a small policy takes
 to answer. Who polls instead is there at once, and wastes at most as much time as he is ready to poll for.
 """
 

@@ -7,6 +7,7 @@ not worth a retry closes it, with 1011.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -24,7 +25,7 @@ from policyserve.dialects.parts import joined, map_header, packed, packed_key
 from policyserve.dialects.wire import unpack
 
 
-class MetadataFirst:
+class MetadataFirst(ABC):
     """The flow of frames; a family adds its array spelling and how a reply looks."""
 
     greets = True
@@ -48,9 +49,9 @@ class MetadataFirst:
             raise WrongDialect("", f"{self.name}'s frames", f"{other}'s", f"connect to /{other}")
         return Request(self._unmarked(message, ArraysLeft(limits.max_arrays)))
 
+    @abstractmethod
     def action_entries(self, actions: Array) -> dict[str, Array]:
         """What a reply carries under which key: the same data, in one shape or several."""
-        raise NotImplementedError
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> bytes:
         """{…extras, …action_entries, "server_timing": …} as one MessagePack map."""
@@ -125,8 +126,8 @@ def _pack_timing(timing: Timing) -> bytes:
     """The map of server_timing(), as `msgpack` packs it."""
     stages = timing.infer_ms, _QUEUE, timing.queue_ms, _TOTAL, timing.total_ms
     if timing.prev_total_ms is None:
-        return _FIRST_FORM.pack(_FIRST_INFER, *stages)
-    return _FORM.pack(_INFER, *stages, _PREV_TOTAL, timing.prev_total_ms)
+        return _FIRST_FORM.pack(_FIRST_BEGIN, *stages)
+    return _FORM.pack(_BEGIN, *stages, _PREV_TOTAL, timing.prev_total_ms)
 
 
 def server_timing(timing: Timing) -> dict[str, float]:
@@ -136,9 +137,9 @@ def server_timing(timing: Timing) -> dict[str, float]:
 
 
 # What stands before each number: its key, and that a float64 follows.
-_INFER, _QUEUE, _TOTAL, _PREV_TOTAL = (
+_STAGE, _QUEUE, _TOTAL, _PREV_TOTAL = (
     packed(stage) + b"\xcb" for stage in ("infer_ms", "queue_ms", "total_ms", "prev_total_ms")
 )
-_INFER, _FIRST_INFER = map_header(4) + _INFER, map_header(3) + _INFER
-_FIRST_FORM = struct.Struct(f">{len(_INFER)}sd{len(_QUEUE)}sd{len(_TOTAL)}sd")
+_FIRST_BEGIN, _BEGIN = map_header(3) + _STAGE, map_header(4) + _STAGE
+_FIRST_FORM = struct.Struct(f">{len(_BEGIN)}sd{len(_QUEUE)}sd{len(_TOTAL)}sd")
 _FORM = struct.Struct(f"{_FIRST_FORM.format}{len(_PREV_TOTAL)}sd")

@@ -1,7 +1,7 @@
 """Keeps the event loop awake between an answer and the next request, while clients come back at once.
 
 It asks the system for news over and over instead of sleeping until there are any: see core/waits.py. Robots that ask
-every 20 ms never have it poll; a simulator on the same machine is answered up to twice as soon.
+every 20 ms do not have it poll; a simulator on the same machine is answered up to twice as soon.
 """
 
 from __future__ import annotations

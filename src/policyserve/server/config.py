@@ -35,7 +35,6 @@ class ServerConfig:
     replicas: int = 1  # how many times the policy is loaded; each request goes to the one with the fewest
     devices: str | None = None  # with isolate=process: cpu or cuda:N for each replica, by commas; it sees no other
     max_wait_ms: float | None = None  # a free policy's wait for a fuller batch; None: half of its time, at most 5 ms
-
     busy_poll_us: float = 200.0  # after an answer, while clients ask again that soon: the loop polls and does not sleep
 
     max_frame_mib: float = 64.0  # one message

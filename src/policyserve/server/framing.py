@@ -26,6 +26,7 @@ from policyserve.core.frames import (
     Ping,
     Pong,
     Violation,
+    masked,
 )
 
 _SCRATCH_BYTES = 1 << 16
@@ -128,7 +129,7 @@ class FrameReader:
         if count != begin + size or size > self._max_bytes:  # never equal without the mask's bit
             return None
         if size < _MASK_IN_PLACE:
-            return memoryview(bytearray(_unmasked(scratch[begin:count], scratch[begin - 4 : begin])))
+            return memoryview(bytearray(masked(scratch[begin:count], scratch[begin - 4 : begin])))
         payload = memoryview(scratch[begin:count])
         unmask(payload, bytes(scratch[begin - 4 : begin]))
         return payload
@@ -200,7 +201,7 @@ def unmask(payload: memoryview, mask: bytes) -> None:
     if mask == b"\0\0\0\0" or not size:
         return
     if size < _MASK_IN_PLACE:
-        payload[:] = _unmasked(payload, mask)
+        payload[:] = masked(payload, mask)
         return
     whole = size & ~7
     words = np.frombuffer(payload[:whole], np.uint64)
@@ -208,13 +209,6 @@ def unmask(payload: memoryview, mask: bytes) -> None:
     if whole < size:
         tail = payload[whole:]
         tail[:] = bytes(byte ^ mask[index & 3] for index, byte in enumerate(tail))
-
-
-def _unmasked(payload: memoryview | bytearray, mask: bytes | bytearray) -> bytes:
-    """The same for a short payload, as one big integer each."""
-    size = len(payload)
-    repeated = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
 
 
 def make_scratch() -> bytearray:
