@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from policyserve.core.frames import FrameEvent
+from policyserve.websocket.frames import FrameEvent
 
 MASK = b"\x01\x02\x03\x04"
 

@@ -12,10 +12,10 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from policyserve.client import framing as client_side
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import PeerClose, Violation
-from policyserve.server import framing as server_side
+from policyserve.websocket import client_frames as client_side
+from policyserve.websocket import server_frames as server_side
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.frames import PeerClose, Violation
 from tests.fuzz.choices import Choices
 
 LIMIT = 200_000

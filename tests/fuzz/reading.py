@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from policyserve import dialects
-from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import ReplyReader, RequestReader
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.websocket.buffers import BufferPool
 from tests.fuzz.choices import Choices
 
 _SPECS = (

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from policyserve.core.frames import BINARY, PING, close_payload, frame_header
 from policyserve.server.pipe import JOINED, Pipe
+from policyserve.websocket.frames import BINARY, PING, close_payload, frame_header
 
 
 class Full(asyncio.Transport):

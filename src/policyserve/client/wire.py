@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from policyserve.client.framing import FrameReader, FrameWriter
 from policyserve.client.session import ended
-from policyserve.core import frames
-from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import RemoteError
 from policyserve.core.messages import Frame, Part
+from policyserve.websocket import frames
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.client_frames import FrameReader, FrameWriter
 
 _MAX_MESSAGE_BYTES = 1 << 30  # a header that claims more must not make a robot's computer try
 _KEPT_BYTES = 8 << 20  # for answers of the same size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from policyserve.core.buffers import BufferPool
 from policyserve.core.session import Effect, Session
 from policyserve.core.stats import Stats
 from policyserve.engine.routing import Router
@@ -15,6 +14,7 @@ from policyserve.server.awake import Awake
 from policyserve.server.budget import Holder
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials, UpgradeRequest
+from policyserve.websocket.buffers import BufferPool
 
 
 class Stranger(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from policyserve.core import frames
+from policyserve.websocket import frames
 
 JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
 

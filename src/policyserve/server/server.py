@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyserve import dialects
 from policyserve.core.batcher import Batcher
-from policyserve.core.buffers import BufferPool
 from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
@@ -39,6 +38,7 @@ from policyserve.server.listener import Address
 from policyserve.server.signals import signals_call
 from policyserve.server.throttle import Throttle, more
 from policyserve.server.websocket import Connection
+from policyserve.websocket.buffers import BufferPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

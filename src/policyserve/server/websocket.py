@@ -13,24 +13,24 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from policyserve.core import frames
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.engine.runner import Task
-from policyserve.server import framing, http, tls
+from policyserve.server import http, tls
 from policyserve.server.budget import Holding
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.host import Host
 from policyserve.server.listener import end_if_silent
 from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.watch import Facts, Verdict, Watch
+from policyserve.websocket import frames, server_frames
 
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
-_SCRATCH = framing.make_scratch()  # where bytes land that belong to no large message; used within one call only
+_SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no large message; used within one call only
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -44,7 +44,7 @@ class Connection(asyncio.BufferedProtocol):
         self._host = host
         self._pipe = Pipe(self._note_unread)
         self._handshake: Handshake | None = Handshake(host.config.max_head_bytes)  # until it is through
-        self._frames: framing.FrameReader | None = None  # from then on, if it became a WebSocket
+        self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._holding = Holding()
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.session = opened
         self._handshake = None
-        reader = self._frames = framing.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        reader = self._frames = server_frames.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
         reader.on_growth = self._grow
         self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()
@@ -154,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
     def _time_out_handshake(self) -> None:
         self._refuse(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
 
-    def _take(self, event: framing.PeerEvent) -> None:
+    def _take(self, event: server_frames.PeerEvent) -> None:
         if isinstance(event, (memoryview, str)):
             self._receive(event)
         elif isinstance(event, frames.Ping):

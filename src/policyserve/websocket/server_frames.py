@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import (
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

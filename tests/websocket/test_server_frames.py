@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
-from policyserve.server.framing import FrameReader, unmask
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
+from policyserve.websocket.server_frames import FrameReader, unmask
 from tests import written_frames
 from tests.written_frames import MASK, pattern, plain, write
 

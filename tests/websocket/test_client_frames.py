@@ -13,10 +13,10 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from policyserve.client.framing import FrameReader, FrameWriter
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import BINARY, PING, Ping, Violation
 from policyserve.core.messages import Part
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.client_frames import FrameReader, FrameWriter
+from policyserve.websocket.frames import BINARY, PING, Ping, Violation
 from tests.written_frames import frame, pattern, plain, write
 
 LIMIT = 100_000

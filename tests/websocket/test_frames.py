@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyserve.core.frames import (
+from policyserve.websocket.frames import (
     BAD_TEXT,
     BINARY,
     CLOSE,

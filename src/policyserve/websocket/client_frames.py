@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import (
+from policyserve.core.messages import Part
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -24,7 +25,6 @@ from policyserve.core.frames import (
     frame_header,
     masked,
 )
-from policyserve.core.messages import Part
 
 _SCRATCH_BYTES = 1 << 14
 _WINDOW_BYTES = 1 << 19  # a part of a frame that stays in the processor's cache from the mask to the socket

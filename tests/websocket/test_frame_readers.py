@@ -15,9 +15,9 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from policyserve.client.framing import FrameReader as ClientReader
-from policyserve.core.buffers import BufferPool
-from policyserve.core.frames import (
+from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.client_frames import FrameReader as ClientReader
+from policyserve.websocket.frames import (
     BAD_TEXT,
     NO_CODE,
     PROTOCOL_ERROR,
@@ -28,7 +28,7 @@ from policyserve.core.frames import (
     Pong,
     Violation,
 )
-from policyserve.server.framing import FrameReader as ServerReader
+from policyserve.websocket.server_frames import FrameReader as ServerReader
 from tests.written_frames import MASK, Reader, frame, pattern, plain, write
 
 LIMIT = 100_000
