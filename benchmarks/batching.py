@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from policyserve.core.batcher import Batcher, Job
+from policyserve.engine.batcher import Batcher, Job
 
 Pause = Callable[[random.Random], float]  # seconds from an answer to the next request
 

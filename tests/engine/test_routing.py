@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.batcher import Batcher
 from policyserve.core.errors import ConfigError, Overloaded, PolicyLost
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.recipe import ReadyPolicy
 from policyserve.engine.replicas import Replicas
 from policyserve.engine.routing import Router

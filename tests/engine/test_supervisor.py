@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from policyserve.core.batcher import Batcher
 from policyserve.core.errors import DeadlineExceeded, PolicyLost
 from policyserve.core.session import Outcome
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.process import ProcessRunner
 from policyserve.engine.recipe import ReadyPolicy, Recipe
 from policyserve.engine.replicas import Replicas

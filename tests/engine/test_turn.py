@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.batcher import Batcher
 from policyserve.core.errors import Overloaded
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler
 from policyserve.engine.turn import Turn

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from policyserve.core.batcher import Batcher
 from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import LoadPolicy, OnStage
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.recipe import ReadyPolicy, Recipe
 from policyserve.engine.routing import Router
 from policyserve.engine.runner import ThreadRunner

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeAlias
 
-from policyserve.core.batcher import Batcher, Job
 from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyserveError
 from policyserve.core.session import Outcome
 from policyserve.engine.answering import Task
+from policyserve.engine.batcher import Batcher, Job
 from policyserve.engine.runner import InferNow, OnDone
 from policyserve.engine.turn import Turn
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from policyserve import dialects
-from policyserve.core.batcher import Batcher
 from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.stats import Stats
 from policyserve.engine.answering import LoadPolicy
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.recipe import ReadyPolicy
 from policyserve.engine.replicas import Replicas
 from policyserve.engine.routing import Router

@@ -21,7 +21,7 @@ from math import inf
 from typing import Any
 
 from policyserve.core.errors import Overloaded
-from policyserve.core.habits import Habits
+from policyserve.engine.habits import Habits
 
 _COST_WEIGHT = 0.2  # of the newest batch in the running mean
 _LONGEST_WAIT_S = 5e-3

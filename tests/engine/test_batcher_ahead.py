@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from policyserve.core.batcher import Batcher, Job
+from policyserve.engine.batcher import Batcher, Job
 
 
 def job(session: int, number: int = 0) -> Job:

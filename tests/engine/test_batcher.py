@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from policyserve.core.batcher import Batcher, Job
 from policyserve.core.errors import Overloaded
+from policyserve.engine.batcher import Batcher, Job
 
 MAX_BATCH = 3
 MAX_QUEUE = 8

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyserve.core.batcher import Batcher, Job
 from policyserve.core.errors import Overloaded
+from policyserve.engine.batcher import Batcher, Job
 from policyserve.server.config import ServerConfig
 
 DEFAULTS = ServerConfig()
