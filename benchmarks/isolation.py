@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from policyserve import ActionChunk, ArraySpec, ImageSpec, PolicySpec
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 

@@ -23,7 +23,7 @@ import numpy as np
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.session import Answered
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 from policyserve.policies.stacked import StackedPolicy

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.session import Answered, Outcome
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 

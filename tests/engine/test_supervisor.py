@@ -14,7 +14,7 @@ import pytest
 from policyserve.core.errors import DeadlineExceeded, PolicyLost
 from policyserve.core.session import Outcome
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.recipe import ReadyPolicy, Recipe
 from policyserve.engine.replicas import Replicas
 from policyserve.engine.runner import ThreadRunner

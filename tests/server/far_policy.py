@@ -17,7 +17,7 @@ from typing import Any
 
 from policyserve.core.policy import Policy, PolicyInput
 from policyserve.engine.answering import LoadPolicy, OnStage
-from policyserve.engine.faults import read_error, write_error
+from policyserve.engine.isolated.faults import read_error, write_error
 from policyserve.engine.recipe import Recipe
 
 

@@ -32,8 +32,10 @@ class Replicas:
 
     def __init__(self, load: LoadPolicy, *, is_isolated: bool, count: int, devices: Sequence[str] = ()) -> None:
         if is_isolated:
-            from policyserve.engine.child import check_devices  # what a thread does not need costs time at the start
-            from policyserve.engine.process import ProcessRunner
+            from policyserve.engine.isolated.child import (
+                check_devices,  # what a thread does not need costs time at the start
+            )
+            from policyserve.engine.isolated.runner import ProcessRunner
 
             check_devices(devices)
             if not isinstance(load, Recipe):

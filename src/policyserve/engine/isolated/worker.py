@@ -27,9 +27,9 @@ from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, Task, warm_up
-from policyserve.engine.arena import Arena, ArenaReader, Slot
-from policyserve.engine.codec import Packed, pack, unpack
-from policyserve.engine.faults import write_error
+from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot
+from policyserve.engine.isolated.codec import Packed, pack, unpack
+from policyserve.engine.isolated.faults import write_error
 from policyserve.engine.preparing import Prepared, Progress
 
 log = logging.getLogger(__name__)

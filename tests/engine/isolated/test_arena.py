@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from policyserve.engine import arena
-from policyserve.engine.arena import Arena, ArenaReader, shared_memory
+from policyserve.engine.isolated import arena
+from policyserve.engine.isolated.arena import Arena, ArenaReader, shared_memory
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from policyserve.core.errors import ConfigError
 # The path first: what the worker imports must be what the server imports, wherever both stand.
 _START = (
     "import os, sys; sys.path[:] = os.environ.pop('_POLICYSERVE_PATH').split(os.pathsep); "
-    "from policyserve.engine.worker import main; main(*map(int, sys.argv[1:]))"
+    "from policyserve.engine.isolated.worker import main; main(*map(int, sys.argv[1:]))"
 )
 
 

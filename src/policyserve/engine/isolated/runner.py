@@ -19,10 +19,10 @@ from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.arena import Arena, ArenaReader, Slot, shared_memory
-from policyserve.engine.child import Child, describe_exit
-from policyserve.engine.codec import Packed, pack, unpack
-from policyserve.engine.faults import read_error
+from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot, shared_memory
+from policyserve.engine.isolated.child import Child, describe_exit
+from policyserve.engine.isolated.codec import Packed, pack, unpack
+from policyserve.engine.isolated.faults import read_error
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import OnBroken, OnDone
 

@@ -15,7 +15,7 @@ import pytest
 
 from policyserve.core.errors import PolicyFailed, PolicyLost
 from policyserve.core.session import Answered
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.recipe import Recipe
 from tests.engine.running import PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner
 
@@ -112,7 +112,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from tests.engine.running import ask, infer, recipe, task
-from policyserve.engine.process import ProcessRunner
+from policyserve.engine.isolated.runner import ProcessRunner
 async def main():
     runner = ProcessRunner(recipe(marks=Path(sys.argv[1])))
     await runner.start(lambda _: None)
