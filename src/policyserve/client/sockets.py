@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from policyserve.core.messages import Part
-from policyserve.core.waits import Waits
+from policyserve.core.polling import Waits
 
 Poll = Callable[[float], Any]  # waits for so many milliseconds; gives something true if it may go on
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from policyserve.core.arrays import Array, Placed, array_from_buffer
-from policyserve.core.leaves import ArraySpec
+from policyserve.core.leaf_specs import ArraySpec
 
 _COPIED = 1024  # bytes; a smaller array is copied, which costs no more, so that nobody keeps a frame's buffer for it
 

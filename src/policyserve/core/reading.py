@@ -14,7 +14,7 @@ from policyserve.core.arrays import Placed
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.layouts import ArrayHole, Hole, Layout, hole_of, template_of
-from policyserve.core.leaves import ArraySpec
+from policyserve.core.leaf_specs import ArraySpec
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up

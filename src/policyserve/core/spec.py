@@ -19,7 +19,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadAction, BadObservation
-from policyserve.core.leaves import (
+from policyserve.core.leaf_specs import (
     ArraySpec,
     ImageSpec,
     LeafSpec,

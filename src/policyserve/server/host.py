@@ -10,8 +10,8 @@ from policyserve.core.stats import Stats
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import http
-from policyserve.server.awake import Awake
 from policyserve.server.budget import Holder
+from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials, UpgradeRequest
 from policyserve.websocket.buffers import BufferPool

@@ -28,8 +28,8 @@ from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.server import greeting, http
 from policyserve.server.admission import Admission
-from policyserve.server.awake import Awake
 from policyserve.server.budget import Budget
+from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
 from policyserve.server.entrance import Entrance
 from policyserve.server.handshake import Credentials, UpgradeRequest

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from policyserve.core import leaves
+from policyserve.core import leaf_specs as leaves
 from policyserve.core.arrays import Array
 from policyserve.core.spec import PolicySpec
 

@@ -11,7 +11,7 @@ import numpy as np
 from policyserve import Client
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.spec import ArraySpec, PolicySpec
-from policyserve.server.awake import Awake
+from policyserve.server.busy_poll import Awake
 from tests.server.live import serving
 
 LONG_S = 1e4  # nothing here lasts so long

@@ -1,6 +1,6 @@
 """Keeps the event loop awake between an answer and the next request, while clients come back at once.
 
-It asks the system for news over and over instead of sleeping until there are any: see core/waits.py. Robots that ask
+It asks the system for news over and over instead of sleeping until there are any: see core/polling.py. Robots that ask
 every 20 ms do not have it poll; a simulator on the same machine is answered up to twice as soon.
 """
 
@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 
-from policyserve.core.waits import Waits
+from policyserve.core.polling import Waits
 
 # Several simulators on few cores must not wait for a server that waits for them.
 _give_way: Callable[[], object] = getattr(os, "sched_yield", int)

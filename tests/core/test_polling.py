@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.core.waits import Waits
+from policyserve.core.polling import Waits
 
 
 @given(st.lists(st.floats(0, 3e-3)))
