@@ -17,7 +17,7 @@ from typing import Any
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.recipe import Recipe
-from policyserve.server import http
+from policyserve.server import routes
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import UpgradeRequest
 from policyserve.server.host import Guest
@@ -52,7 +52,7 @@ class Host(Server):
         if trim is not None:
             trim(0)
 
-    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | http.Response:
+    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | routes.Response:
         opened = super().open_session(connection, asked)
         if self.last_sessions is not None and isinstance(opened, Session):
             self.last_sessions.append(opened)

@@ -366,7 +366,7 @@ def test_a_server_that_does_not_read_is_a_deadline_exceeded(make: Make) -> None:
 def test_a_client_that_was_closed_for_its_silence_asks_on_a_new_connection(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policyserve.server.websocket._CLOSE_TIMEOUT_S", 0.1)  # it reads no close frame while it rests
+    monkeypatch.setattr("policyserve.server.connection._CLOSE_TIMEOUT_S", 0.1)  # it reads no close frame while it rests
     policy = FunctionPolicy(lambda observation: observation["x"] * 2, SPEC)
     with serving(policy, first_frame_timeout_s=0.05) as live:
         client = make(url(live), dialect="vibe_rl")

@@ -17,7 +17,7 @@ from policyserve.core.errors import BadObservation, RemoteError, WireError
 from policyserve.core.messages import Request
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto, by_name, names
-from policyserve.dialects.wire import unpack, unpack_views
+from policyserve.dialects.unpacking import unpack, unpack_views
 from tests.shared import shared_path
 
 DIALECTS = [by_name(name) for name in names()]

@@ -17,7 +17,7 @@ from policyserve.core.errors import WireError
 from policyserve.core.messages import Request
 from policyserve.dialects import by_name
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY, OPENPI, Spelling, spelling_of
-from policyserve.dialects.wire import unpack
+from policyserve.dialects.unpacking import unpack
 from tests.shared import shared_path
 
 SPELLINGS = [OPENPI, MSGPACK_NUMPY]

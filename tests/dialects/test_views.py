@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyserve.core.errors import WireError
 from policyserve.dialects import by_name
-from policyserve.dialects.wire import unpack, unpack_views
+from policyserve.dialects.unpacking import unpack, unpack_views
 
 LEAVES = st.one_of(
     st.none(),

@@ -16,8 +16,8 @@ from policyserve.core.errors import ConfigError, Overloaded, PolicyLost
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
+from policyserve.engine.local import Replicas
 from policyserve.engine.recipe import ReadyPolicy
-from policyserve.engine.replicas import Replicas
 from policyserve.engine.routing import Router
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler

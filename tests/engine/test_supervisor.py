@@ -15,8 +15,8 @@ from policyserve.core.errors import DeadlineExceeded, PolicyLost
 from policyserve.core.session import Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
+from policyserve.engine.local import Replicas
 from policyserve.engine.recipe import ReadyPolicy, Recipe
-from policyserve.engine.replicas import Replicas
 from policyserve.engine.runner import ThreadRunner
 from policyserve.engine.scheduler import Scheduler
 from policyserve.engine.supervisor import Supervisor

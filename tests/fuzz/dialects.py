@@ -15,7 +15,7 @@ from policyserve.core.messages import Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
-from policyserve.dialects.wire import unpack, unpack_views
+from policyserve.dialects.unpacking import unpack, unpack_views
 from tests.fuzz.choices import Choices
 
 SPEC = PolicySpec(

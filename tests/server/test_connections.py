@@ -327,7 +327,7 @@ def test_a_slow_reader_gets_all_its_answers_and_holds_nobody_up() -> None:
 @pytest.mark.parametrize("end", ["half close", "close frame", "bad frame"])
 def test_a_peer_that_ends_without_reading_is_cut_off(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers fill every buffer: the server must not keep the session for as long as the peer lives."""
-    monkeypatch.setattr("policyserve.server.websocket._CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("policyserve.server.connection._CLOSE_TIMEOUT_S", 0.1)
     with serving(lambda x: np.zeros(int(x[0]), np.float32)) as live:
         peer = socket.socket()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

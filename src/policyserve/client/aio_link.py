@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from policyserve.client.address import Address
+from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.sockets import PIECES, Poll, behind, left_s, readable, widen
-from policyserve.client.wire import Wire
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Frame, Part
 

@@ -8,9 +8,9 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame
 from policyserve.dialects.marked_arrays import spelling_of
 from policyserve.dialects.openpi import OpenPI
+from policyserve.dialects.unpacking import unpack
 from policyserve.dialects.vibe_rl import VibeRL
 from policyserve.dialects.wall_x import WallX
-from policyserve.dialects.wire import unpack
 
 _DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenPI(), WallX(), VibeRL())}
 

@@ -19,7 +19,7 @@ import numpy as np
 from policyserve.core.arrays import Array, Bin, read_array, read_dtype
 from policyserve.core.errors import WireError
 from policyserve.core.messages import Part
-from policyserve.dialects.parts import Parts, bin_header, map_header, packed, packed_key
+from policyserve.dialects.packing import Parts, bin_header, map_header, packed, packed_key
 
 _NO_KIND = (None, b"", "")
 _CONTAINERS = (dict, list, memoryview, Bin)  # what unmark() changes, or looks into

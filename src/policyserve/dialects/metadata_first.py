@@ -21,8 +21,8 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling, spelling_of
-from policyserve.dialects.parts import joined, map_header, packed, packed_key
-from policyserve.dialects.wire import unpack
+from policyserve.dialects.packing import joined, map_header, packed, packed_key
+from policyserve.dialects.unpacking import unpack
 
 
 class MetadataFirst(ABC):

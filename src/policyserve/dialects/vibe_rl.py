@@ -24,8 +24,8 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import spelling_of
-from policyserve.dialects.parts import Parts, bin_header, joined, map_header, packed
-from policyserve.dialects.wire import unpack
+from policyserve.dialects.packing import Parts, bin_header, joined, map_header, packed
+from policyserve.dialects.unpacking import unpack
 
 _META = "__meta__"
 

@@ -11,7 +11,7 @@ from collections import Counter
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from policyserve.server import http
+from policyserve.server import routes
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials
 from policyserve.server.keys import ApiKeys
@@ -33,18 +33,20 @@ class Admission:
         """The name of the caller's key; empty where no key is needed, None if it has none of ours."""
         return self.keys.name_of(credentials.authorization) if self.keys else ""
 
-    def refusal(self, credentials: Credentials, address: str) -> http.Response | None:
+    def refusal(self, credentials: Credentials, address: str) -> routes.Response | None:
         """What to answer to a handshake that may not pass. address: the peer's IP address, empty on a Unix socket."""
         if credentials.origin and not self._is_origin_fine(credentials):
             shown = credentials.origin[:100]
-            return http.text(403, f"pages of {shown!r} may not connect; --allowed-origins {shown} lets them")
+            return routes.text(403, f"pages of {shown!r} may not connect; --allowed-origins {shown} lets them")
         if self.key_name(credentials) is None:
             what = "an API key that is not known here" if credentials.authorization else "an API key is needed"
-            return http.text(401, f"{what}: send `Authorization: Bearer KEY`", _CHALLENGE)
+            return routes.text(401, f"{what}: send `Authorization: Bearer KEY`", _CHALLENGE)
         if self._sessions.total() >= self._max_sessions:
-            return http.text(503, f"{self._max_sessions} sessions are open, the most this server takes")
+            return routes.text(503, f"{self._max_sessions} sessions are open, the most this server takes")
         if not is_local(address) and self._sessions[address] >= self._max_per_address:
-            return http.text(503, f"{self._max_per_address} sessions are open from {address}, the most for one address")
+            return routes.text(
+                503, f"{self._max_per_address} sessions are open from {address}, the most for one address"
+            )
         return None
 
     def enter(self, address: str) -> None:

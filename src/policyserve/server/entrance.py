@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from policyserve.server.connection import Connection
     from policyserve.server.host import Host
     from policyserve.server.keys import ApiKeys
-    from policyserve.server.websocket import Connection
 
 log = logging.getLogger(__name__)
 

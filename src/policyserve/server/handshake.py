@@ -15,7 +15,7 @@ import h11
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from policyserve.server import http
+from policyserve.server import routes
 
 _TLS_HELLO = b"\x16\x03"  # no HTTP request begins so
 
@@ -52,7 +52,7 @@ class UpgradeRequest:
     credentials: Credentials
 
 
-Asked: TypeAlias = PageRequest | UpgradeRequest | http.Response
+Asked: TypeAlias = PageRequest | UpgradeRequest | routes.Response
 
 
 class Handshake:
@@ -65,31 +65,31 @@ class Handshake:
         self._is_head = False  # a HEAD request, whose answer has no body
 
     def feed(self, data: bytes) -> Asked | None:
-        """What the peer asks for; an http.Response if its request must be refused; None if more is to come."""
+        """What the peer asks for; an routes.Response if its request must be refused; None if more is to come."""
         self._head += data
         if self._head.startswith(_TLS_HELLO):
-            return http.text(400, "a TLS handshake, but this port speaks plain ws:// and http://; see --tls-cert")
+            return routes.text(400, "a TLS handshake, but this port speaks plain ws:// and http://; see --tls-cert")
         try:
             self._parser.receive_data(data)
             request = self._parser.next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
                 return self._too_long()
-            return http.text(error.error_status_hint, str(error))
+            return routes.text(error.error_status_hint, str(error))
         if not isinstance(request, h11.Request):
             return None
         self._is_head = request.method == b"HEAD"
         if len(self._head) - len(self._parser.trailing_data[0]) > self._max_head_bytes:  # it came in one piece
             return self._too_long()
         path = request.target.decode("ascii", "replace").partition("?")[0]
-        if not _is_upgrade(request) or http.is_route(path):
+        if not _is_upgrade(request) or routes.is_route(path):
             return PageRequest(request.method.decode(), path, _credentials(request))
         return self._upgrade(path, _credentials(request))
 
-    def _too_long(self) -> http.Response:
-        return http.text(431, f"a URL and headers of more than {self._max_head_bytes} bytes (--max-head-kib)")
+    def _too_long(self) -> routes.Response:
+        return routes.text(431, f"a URL and headers of more than {self._max_head_bytes} bytes (--max-head-kib)")
 
-    def answer(self, response: http.Response) -> bytes:
+    def answer(self, response: routes.Response) -> bytes:
         """The bytes of an HTTP answer, after which the connection closes."""
         headers = [
             ("Content-Type", response.content_type),
@@ -102,16 +102,16 @@ class Handshake:
         body = b"" if self._is_head else self._parser.send(h11.Data(data=response.body)) or b""
         return head + body
 
-    def _upgrade(self, path: str, credentials: Credentials) -> UpgradeRequest | http.Response:
+    def _upgrade(self, path: str, credentials: Credentials) -> UpgradeRequest | routes.Response:
         websocket = ServerProtocol(logger=_library_log)
         behind, _ = self._parser.trailing_data
         websocket.receive_data(bytes(self._head.removesuffix(behind)))
         requests = [event for event in websocket.events_received() if isinstance(event, Request)]
         if not requests:
-            return http.text(400, f"not a WebSocket handshake: {websocket.handshake_exc}")
+            return routes.text(400, f"not a WebSocket handshake: {websocket.handshake_exc}")
         response = websocket.accept(requests[0])
         if response.status_code != 101:
-            return http.text(response.status_code, (response.body or b"").decode().strip())
+            return routes.text(response.status_code, (response.body or b"").decode().strip())
         websocket.send_response(response)
         return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind, credentials)
 

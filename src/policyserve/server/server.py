@@ -19,25 +19,25 @@ from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
-from policyserve.core.stats import Stats
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
+from policyserve.engine.local import Replicas
 from policyserve.engine.recipe import ReadyPolicy
-from policyserve.engine.replicas import Replicas
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
-from policyserve.server import greeting, http
+from policyserve.observe.counters import Stats
+from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.budget import Budget
 from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
+from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.handshake import Credentials, UpgradeRequest
 from policyserve.server.host import Guest, Stranger
 from policyserve.server.listener import Address
 from policyserve.server.signals import signals_call
 from policyserve.server.throttle import Throttle, more
-from policyserve.server.websocket import Connection
 from policyserve.websocket.buffers import BufferPool
 
 if TYPE_CHECKING:
@@ -172,10 +172,10 @@ class Server:
 
     # For connections (the Host protocol)
 
-    def health(self, credentials: Credentials = _NOBODY) -> http.Health:
+    def health(self, credentials: Credentials = _NOBODY) -> routes.Health:
         """What the HTTP routes tell this caller."""
         stage = self._stage or self._replicas.stage
-        return http.Health(self.stats, stage, is_told=self._admission.key_name(credentials) is not None)
+        return routes.Health(self.stats, stage, is_told=self._admission.key_name(credentials) is not None)
 
     def meet(self, connection: Stranger) -> None:
         """Somebody has connected; of too many that have no session the one that is here longest is cut."""
@@ -194,10 +194,10 @@ class Server:
         if connection.number in self._connections:
             self.close_session(self._connections[connection.number])
 
-    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | http.Response:
+    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | routes.Response:
         """A session for a connection whose handshake is fine, or the refusal to send instead."""
         if self._stop.is_set():
-            return http.text(503, "the server is stopping")
+            return routes.text(503, "the server is stopping")
         refusal = self._admission.refusal(asked.credentials, connection.address)
         if refusal is not None:
             return refusal

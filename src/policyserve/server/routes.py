@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.core.stats import Stats
+from policyserve.observe.counters import Stats
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.engine.runner import Task
-from policyserve.server import http, tls
+from policyserve.server import routes, tls
 from policyserve.server.budget import Holding
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.host import Host
@@ -114,15 +114,15 @@ class Connection(asyncio.BufferedProtocol):
         assert self._handshake is not None
         asked = self._handshake.feed(data)
         if isinstance(asked, PageRequest):
-            self._respond(http.respond(asked.method, asked.path, self._host.health(asked.credentials)))
-        elif isinstance(asked, http.Response):
+            self._respond(routes.respond(asked.method, asked.path, self._host.health(asked.credentials)))
+        elif isinstance(asked, routes.Response):
             self._refuse(asked)
         elif asked is not None:
             self._upgrade(asked)
 
     def _upgrade(self, asked: UpgradeRequest) -> None:
         opened = self._host.open_session(self, asked)
-        if isinstance(opened, http.Response):
+        if isinstance(opened, routes.Response):
             self._refuse(opened)
             return
         self.session = opened
@@ -138,21 +138,21 @@ class Connection(asyncio.BufferedProtocol):
             for event in reader.feed(asked.behind):
                 self._take(event)
 
-    def _respond(self, response: http.Response) -> None:
+    def _respond(self, response: routes.Response) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
         assert self._handshake is not None
         self._pipe.write(self._handshake.answer(response))
         self._handshake = None
         self._half_close()
 
-    def _refuse(self, response: http.Response) -> None:
+    def _refuse(self, response: routes.Response) -> None:
         reason = response.body.decode("utf-8", "replace").strip()
         level = logging.WARNING if response.status in (401, 403) else logging.INFO
         self._note(level, f"refused {response.status}", "refused peer=%s: %d %s", self.peer, response.status, reason)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
-        self._refuse(http.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
+        self._refuse(routes.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
 
     def _take(self, event: server_frames.PeerEvent) -> None:
         if isinstance(event, (memoryview, str)):

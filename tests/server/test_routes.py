@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from policyserve.core.policy import Policy, as_policy
-from policyserve.core.stats import Stats
-from policyserve.server.http import Health, is_route, respond
+from policyserve.observe.counters import Stats
+from policyserve.server.routes import Health, is_route, respond
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, frame, serving, until_eof
 
 

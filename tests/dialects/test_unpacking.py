@@ -16,7 +16,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Failed, Session, Submit
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects import Auto, by_name, names
-from policyserve.dialects.wire import unpack, unpack_views
+from policyserve.dialects.unpacking import unpack, unpack_views
 
 OPEN = PolicySpec("open", None, None)
 

@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from policyserve.client.wire import Wire
+from policyserve.client.connection import Wire
 from policyserve.core.errors import ConnectionLost, RemoteError
 
 

@@ -1,0 +1,1 @@
+"""What is told of a server at work: counters, and whatever else listens."""
