@@ -31,6 +31,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from wall_x_models.random_checkpoint import SIZES, random_config, write_random_checkpoint
+from wall_x_models.recompute import FullSampler
 
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.flow import FlowSampler
@@ -40,8 +42,6 @@ from policyserve.policies.wall_x.images import image_patches, read_image, resize
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.model import WallXModel, load_model
 from policyserve.policies.wall_x.network import Network
-from policyserve.policies.wall_x.random_checkpoint import SIZES, random_config, write_random_checkpoint
-from policyserve.policies.wall_x.recompute import FullSampler
 
 ACTIONS, STEPS, CAMERA, TEXT = 32, 10, (18, 18), 75  # two cameras of 252 × 252 and 75 tokens of text: LIBERO
 GOALS = {300: 5.5, 600: 7.0, 900: 7.5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyserve.terminal import show_stage
+from policyserve.cli.terminal import show_stage
 
 
 def test_a_stage_that_knows_its_share_has_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

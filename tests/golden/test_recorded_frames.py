@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from policyserve.cli.policies import PresetPolicy
+from policyserve.cli.terminal import parse
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
 from policyserve.core.session import Answered, Close, Send, Session, Submit
 from policyserve.dialects import by_name
 from policyserve.engine.answering import run_batch
 from policyserve.policies.vibe_rl import PRESETS, create_trained_policy
-from policyserve.terminal import parse
 from tests.policies.vibe_rl.test_golden import image_policy
 from tests.shared import shared_path
 

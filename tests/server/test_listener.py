@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import policyserve
+from policyserve.cli.terminal import describe
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
 from policyserve.server.server import PolicyServer, Server
-from policyserve.terminal import describe
 from tests.server.live import (
     DEADLINE_S,
     HANDSHAKE,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from policyserve.terminal import ARGUMENT_ERROR, complain
+from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 
 _COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",

@@ -20,9 +20,9 @@ from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.policies.vibe_rl import PRESETS
-from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 
 PROG = "policyserve bench"
 _SERVED = (*PRESETS, "demo_image", "wall-x")

@@ -12,13 +12,13 @@ import numpy as np
 from tyro.conf import arg
 
 from policyserve.cli.policies import PresetPolicy, Source, preset_default, preset_source
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
 from policyserve.policies.vibe_rl import PRESETS
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 
 if TYPE_CHECKING:
     from tqdm import tqdm

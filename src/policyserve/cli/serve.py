@@ -9,11 +9,11 @@ from typing import Annotated
 from tyro.conf import arg
 
 from policyserve.cli.policies import PresetPolicy, Source, object_source, preset_default, preset_source
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 from policyserve.core.errors import ConfigError
 from policyserve.policies.vibe_rl import PRESETS
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 
 _WALL_X = "wall-x"
 _BUILT_IN = {"demo_image": "policyserve.policies.fakes:demo_image"}

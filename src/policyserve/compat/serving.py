@@ -1,4 +1,4 @@
-"""openpi's and Wall-X's WebsocketPolicyServer: the one server, pinned to one dialect."""
+"""openpi's and Wall-X's WebsocketPolicyServer: the one server, each pinned to its dialect."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ class WebsocketPolicyServer(Server):
     def serve_forever(self) -> None:
         """Serve until SIGINT or SIGTERM."""
         self.run_blocking()
+
+
+class OpenpiPolicyServer(WebsocketPolicyServer):
+    """Serves any BasePolicy, openpi's own among them, to openpi's clients."""
+
+    dialect = "openpi"
+
+
+class WallXPolicyServer(WebsocketPolicyServer):
+    """Serves any BasePolicy, WallXPolicy among them, to Wall-X's clients."""
+
+    dialect = "wall_x"
 
 
 class _Described:

@@ -18,12 +18,11 @@ from policyserve.core.messages import Frame
 from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.engine.runner import Task
 from policyserve.server import routes, tls
-from policyserve.server.budget import Holding
+from policyserve.server.guards import Facts, Holding, Verdict, Watch
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.host import Host
 from policyserve.server.listener import end_if_silent
 from policyserve.server.pipe import JOINED, Pipe
-from policyserve.server.watch import Facts, Verdict, Watch
 from policyserve.websocket import frames, server_frames
 
 log = logging.getLogger(__name__)

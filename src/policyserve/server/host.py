@@ -10,9 +10,9 @@ from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.observe.counters import Stats
 from policyserve.server import routes
-from policyserve.server.budget import Holder
 from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
+from policyserve.server.guards import Holder
 from policyserve.server.handshake import Credentials, UpgradeRequest
 from policyserve.websocket.buffers import BufferPool
 

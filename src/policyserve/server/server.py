@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from policyserve import dialects
 from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
@@ -28,20 +30,15 @@ from policyserve.engine.scheduler import Scheduler
 from policyserve.observe.counters import Stats
 from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
-from policyserve.server.budget import Budget
 from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
+from policyserve.server.guards import Budget, Throttle, more
 from policyserve.server.handshake import Credentials, UpgradeRequest
 from policyserve.server.host import Guest, Stranger
 from policyserve.server.listener import Address
-from policyserve.server.signals import signals_call
-from policyserve.server.throttle import Throttle, more
 from policyserve.websocket.buffers import BufferPool
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +110,7 @@ class Server:
 
         Raises ConfigError if it cannot listen, and what loading raised.
         """
-        with signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
+        with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
             async with self:
                 assert self._loading is not None
                 stopped = asyncio.ensure_future(self._stop.wait())
@@ -344,6 +341,22 @@ class PolicyServer(Server):
     def _total_latency_ms(self) -> float:
         """Their latencies' sum; the founding document's name."""
         return self.stats.total_latency_ms
+
+
+@contextmanager
+def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Have signals call functions; only the main thread may take signals, elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number, function in handlers.items():
+        loop.add_signal_handler(number, function)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.wall_x_models.random_checkpoint import SIZES, random_config, write_random_checkpoint
 from policyserve.core.arrays import Array
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.model import WallXModel, load_model
-from policyserve.policies.wall_x.random_checkpoint import SIZES, random_config, write_random_checkpoint
 
 TINY = SIZES["tiny"]
 

@@ -14,13 +14,13 @@ from tests.policies.wall_x.cases import golden_case, golden_input
 
 torch = import_or_skip("torch")
 
+from benchmarks.wall_x_models.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.generate import Generator  # noqa: E402
 from policyserve.policies.wall_x.graphs import Work  # noqa: E402
 from policyserve.policies.wall_x.inputs import ModelInput  # noqa: E402
 from policyserve.policies.wall_x.model import WallXModel, load_model  # noqa: E402
-from policyserve.policies.wall_x.recompute import FullSampler  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -16,10 +16,10 @@ from tests.shared import shared_path
 torch = import_or_skip("torch")
 safetensors_numpy = import_or_skip("safetensors.numpy")
 
+from benchmarks.wall_x_models.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.action_head import time_embedding  # noqa: E402
 from policyserve.policies.wall_x.attention import needs_trailing, postfix_mask, postfix_rule  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
-from policyserve.policies.wall_x.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.rope import prompt_positions  # noqa: E402
 from policyserve.policies.wall_x.sequence import embed_prefix, layout_of  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402

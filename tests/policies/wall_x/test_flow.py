@@ -17,10 +17,10 @@ from tests.policies.wall_x.golden import FLOW_CASES
 torch = import_or_skip("torch")
 safetensors_numpy = import_or_skip("safetensors.numpy")
 
+from benchmarks.wall_x_models.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.model import load_model  # noqa: E402
-from policyserve.policies.wall_x.recompute import FullSampler  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -10,12 +10,16 @@ from policyserve.compat.policy import BasePolicy
 if TYPE_CHECKING:
     from policyserve.compat.openpi import image_tools
     from policyserve.compat.openpi.client import ActionChunkBroker, WebsocketClientPolicy
-    from policyserve.compat.openpi.server import WebsocketPolicyServer
+    from policyserve.compat.serving import OpenpiPolicyServer as WebsocketPolicyServer
 
 __all__ = ["ActionChunkBroker", "BasePolicy", "WebsocketClientPolicy", "WebsocketPolicyServer", "image_tools"]
 
 # Loaded when they are first used: a robot that asks needs no server.
-_HOMES = {"ActionChunkBroker": "client", "WebsocketClientPolicy": "client", "WebsocketPolicyServer": "server"}
+_HOMES = {
+    "ActionChunkBroker": "policyserve.compat.openpi.client:ActionChunkBroker",
+    "WebsocketClientPolicy": "policyserve.compat.openpi.client:WebsocketClientPolicy",
+    "WebsocketPolicyServer": "policyserve.compat.serving:OpenpiPolicyServer",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +27,5 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.image_tools")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.policy import Policy
 from policyserve.engine.answering import OnStage
@@ -24,7 +25,6 @@ from policyserve.policies.wall_x import (
 )
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from policyserve.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 
 
 @dataclass(frozen=True)

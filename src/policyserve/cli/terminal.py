@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import redirect_stderr
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from policyserve.core.errors import ConfigError, PolicyserveError
-from policyserve.server.loop import run_in_loop
 
 if TYPE_CHECKING:
     from policyserve.core.spec import PolicySpec
@@ -80,10 +80,20 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
         print(f"ready after {time.monotonic() - started_at:.1f} s; Ctrl-C stops it", flush=True)
 
     try:
-        run_in_loop(server.run(on_ready))
+        _run_in_loop(server.run(on_ready))
     except PolicyserveError as error:
         log.debug("the traceback", exc_info=error)
         complain(f"policyserve: {error}", FAILURE)
+
+
+def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run`, on the quicker loop if there is one: what it saves shows with policies of well under 1 ms."""
+    try:
+        from uvloop import run
+    except ImportError:  # Windows has none
+        asyncio.run(main)
+    else:
+        run(main)
 
 
 def show_stage(stage: str) -> None:

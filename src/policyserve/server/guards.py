@@ -1,0 +1,177 @@
+"""What bounds what peers may cost: their time (Watch), their memory (Budget), their lines in the log (Throttle).
+
+Pure: time is an argument.
+
+Watch: it is asked every watch_interval_s and not for every request, so a time-out ends a session between its own time
+and one interval more.
+Budget: only messages beyond a read's size are counted, as they come in. A small request costs nothing here, and how
+many of those there may be is bounded by the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from policyserve.server.config import ServerConfig
+
+_TOO_SLOW, _GOING_AWAY = 1008, 1001
+_MAX_KEYS = 1024  # a peer with many addresses must not fill the memory instead
+
+
+class Facts(NamedTuple):
+    """How a session stands."""
+
+    heard_at: float  # when its last bytes came
+    received: int  # messages so far
+    pending: int  # of them without an answer
+    is_mid_message: bool  # a message has begun, and it is not us who do not read on
+    taken: int | None  # bytes that a slow reader took since it is slow; None: it is not slow
+
+
+class Verdict(NamedTuple):
+    """Why the session has to end. code: of a close frame; None if the peer would not read one."""
+
+    code: int | None
+    reason: str
+
+
+class Watch:
+    """What was seen of one session at earlier looks."""
+
+    def __init__(self, config: ServerConfig, now: float) -> None:
+        self._config = config
+        self._pinged_at = now
+        self._asked_at, self._received = now, 0
+        self._message_since: float | None = None
+        self._unread_since, self._taken = now, -1
+
+    def look(self, now: float, facts: Facts) -> Verdict | None:
+        """Whether it has to end."""
+        config = self._config
+        is_new = facts.received != self._received
+        self._received = facts.received
+        if now - facts.heard_at > config.ping_timeout_s:
+            return Verdict(None, f"silent for {config.ping_timeout_s:g} s, gone")
+        if self._unread_s(now, facts.taken) > config.unread_timeout_s:
+            return Verdict(None, f"took nothing of its answers for {config.unread_timeout_s:g} s (--unread-timeout-s)")
+        if not facts.is_mid_message:
+            self._message_since = None
+        elif is_new or self._message_since is None:
+            self._message_since = now
+        elif now - self._message_since > config.message_timeout_s:
+            told = f"a message was not whole within {config.message_timeout_s:g} s (--message-timeout-s)"
+            return Verdict(_TOO_SLOW, told)
+        if is_new or facts.pending:
+            self._asked_at = now
+        elif config.idle_timeout_s is not None and now - self._asked_at > config.idle_timeout_s:
+            return Verdict(_GOING_AWAY, f"nothing was asked for {config.idle_timeout_s:g} s (--idle-timeout-s)")
+        return None
+
+    def is_ping_due(self, now: float) -> bool:
+        """Whether to send a ping; counts it as sent."""
+        if now - self._pinged_at < self._config.ping_interval_s * 0.99:  # timers may be early by a clock's tick
+            return False
+        self._pinged_at = now
+        return True
+
+    def _unread_s(self, now: float, taken: int | None) -> float:
+        """For how long a slow reader has taken nothing."""
+        if taken is None or taken != self._taken:
+            self._unread_since, self._taken = now, -1 if taken is None else taken
+        return now - self._unread_since
+
+
+class Holder(Protocol):
+    """A peer, as the budget sees it."""
+
+    def held_bytes(self) -> int:
+        """What it makes the server hold now."""
+        ...
+
+    def give_up(self) -> None:
+        """End it: it holds most, and there is no room."""
+        ...
+
+
+class Budget:
+    """Counts upwards; only when the bound is reached is it found out what is still held, and who holds most of it."""
+
+    def __init__(self, max_bytes: int, holders: Callable[[], Iterable[Holder]]) -> None:
+        self._max_bytes = max_bytes
+        self._holders = holders
+        self._counted = 0
+
+    def grow(self, count: int) -> None:
+        """`count` bytes more are held. Beyond the bound those who hold most are given up, until the rest fits."""
+        self._counted += count
+        if self._counted > self._max_bytes:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        held = sorted(((holder.held_bytes(), index, holder) for index, holder in enumerate(self._holders())))
+        self._counted = sum(count for count, _, _ in held)
+        while self._counted > self._max_bytes and held:
+            count, _, holder = held.pop()
+            self._counted -= count
+            holder.give_up()
+
+
+class Holding:
+    """The large messages that one peer makes the server hold: those that came in, whole or not, and have no answer."""
+
+    def __init__(self) -> None:
+        self._arrived: deque[tuple[int, int]] = deque()  # which message, counted from 1, and bytes
+
+    def grow(self, number: int, count: int) -> None:
+        """`count` bytes of the peer's message `number` came in."""
+        before = self._arrived.pop()[1] if self._arrived and self._arrived[-1][0] == number else 0
+        self._arrived.append((number, before + count))
+
+    def held_bytes(self, answered: int) -> int:
+        """What is held still, now that so many messages are answered."""
+        while self._arrived and self._arrived[0][0] <= answered:
+            self._arrived.popleft()
+        return sum(count for _, count in self._arrived)
+
+    def clear(self) -> None:
+        """Nothing is held any more."""
+        self._arrived.clear()
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    filled_at: float
+    held_back: int = 0
+
+
+class Throttle:
+    """Lets `burst` lines of one key through at once, and then one per `interval_s`."""
+
+    def __init__(self, burst: int = 50, interval_s: float = 1.0) -> None:
+        self._burst = burst
+        self._interval_s = interval_s
+        self._buckets: dict[Hashable, _Bucket] = {}
+
+    def passes(self, key: Hashable, now: float) -> int | None:
+        """How many lines were held back since the last that passed; None if this one is to be held back, too."""
+        bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now)
+        self._buckets[key] = bucket  # at the end: the key seen least lately is the first
+        if len(self._buckets) > _MAX_KEYS:
+            del self._buckets[next(iter(self._buckets))]
+        bucket.tokens = min(bucket.tokens + (now - bucket.filled_at) / self._interval_s, self._burst)
+        bucket.filled_at = now
+        if bucket.tokens < 1:
+            bucket.held_back += 1
+            return None
+        bucket.tokens -= 1
+        held_back, bucket.held_back = bucket.held_back, 0
+        return held_back
+
+
+def more(held_back: int) -> str:
+    """What to add to a line that passes."""
+    return f" (… and {held_back} more like it)" if held_back else ""
