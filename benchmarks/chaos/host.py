@@ -14,13 +14,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from policyserve.core.session import Session
+from policyserve.core.observer import Observer, SessionFacts
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.recipe import Recipe
-from policyserve.server import routes
 from policyserve.server.config import ServerConfig
-from policyserve.server.handshake import UpgradeRequest
-from policyserve.server.host import Guest
+from policyserve.server.conversation import Conversation
 from policyserve.server.server import Server
 
 _OF_OURS = ("asyncio", "policyserve.engine.scheduler")  # loggers whose errors no fault of policy or peer explains
@@ -30,17 +28,17 @@ class Host(Server):
     """The server, with a memory for the sessions of the last act."""
 
     complaints: list[str]
-    last_sessions: list[Session] | None = None
+    last_sessions: list[Conversation] | None = None
 
     def facts(self) -> Mapping[str, Any]:
         """What is there now."""
         return {
             "tasks": len(asyncio.all_tasks()),
-            "sessions": self.stats.sessions_open,
-            "strangers": len(self._strangers),
+            "sessions": self.counters.sessions_open,
+            "strangers": self.reception.waiting,
             "pool_kb": self.pool.kept_bytes // 1024,
-            "pending": sum(one.session.pending for one in self._connections.values() if one.session is not None),
-            "stage": self._stage or self._replicas.stage,
+            "pending": sum(one.pending for one in self.reception.conversations),
+            "stage": self.reception.stage or self.engine.stage,
         }
 
     def settle(self) -> None:
@@ -52,21 +50,31 @@ class Host(Server):
         if trim is not None:
             trim(0)
 
-    def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | routes.Response:
-        opened = super().open_session(connection, asked)
-        if self.last_sessions is not None and isinstance(opened, Session):
-            self.last_sessions.append(opened)
-        return opened
+    def remember(self) -> None:
+        """Remember the sessions from now on."""
+        self.last_sessions = []
+        self.observers.add(LastSessions(self, self.last_sessions))
 
     def result(self) -> Mapping[str, Any]:
         """What is to be said at the end."""
         accepted = sum(session.received for session in self.last_sessions or ())
         return {
             "accepted": accepted,
-            "answered": self.stats.requests,
-            "errors": dict(self.stats.errors),
+            "answered": self.counters.requests,
+            "errors": dict(self.counters.errors),
             "complaints": self.complaints[:20],
         }
+
+
+class LastSessions(Observer):
+    """Keeps the conversations that are opened."""
+
+    def __init__(self, host: Host, kept: list[Conversation]) -> None:
+        self._host = host
+        self._kept = kept
+
+    def on_session_opened(self, session: SessionFacts) -> None:
+        self._kept.append(self._host.reception.conversations[-1])
 
 
 class Complaints(logging.Handler):
@@ -111,7 +119,7 @@ async def obey(host: Host) -> None:
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
         if line.strip() == b"last act":
-            host.last_sessions = []
+            host.remember()
         elif line.strip() == b"settle":
             host.settle()
         say(host.facts())

@@ -169,7 +169,7 @@ def test_ctrl_c_prints_what_was_measured_so_far(url: str) -> None:
     with serving(EchoPolicy()) as echo:
         command[4] = f"ws://127.0.0.1:{echo.port}"
         process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe, env=environment)
-        while echo.call(lambda: echo.server.stats.requests if echo.server else 0) < 50:
+        while echo.call(lambda: echo.server.counters.requests if echo.server else 0) < 50:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)  # the server tells nobody
         process.send_signal(signal.SIGINT)

@@ -37,8 +37,8 @@ def test_an_interrupted_calls_answer_is_never_the_next_ones() -> None:
 def test_a_with_statement_connects_and_closes() -> None:
     with serving() as live:
         with Client(f"ws://127.0.0.1:{live.port}", dialect="vibe_rl"):
-            live.until(lambda server: server.stats.sessions_open == 1)
-        live.until(lambda server: server.stats.sessions_open == 0)
+            live.until(lambda server: server.counters.sessions_open == 1)
+        live.until(lambda server: server.counters.sessions_open == 0)
 
 
 def test_metadata_may_be_asked_for_first() -> None:

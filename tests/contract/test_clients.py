@@ -130,7 +130,7 @@ def test_a_late_answer_is_a_deadline_exceeded_and_never_the_next_requests(make: 
         with pytest.raises(DeadlineExceeded, match="no answer"):
             client.infer({"x": X})
         release.set()
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
         assert client.infer({"x": X * 5}).actions.tolist() == [5, 10]
         client.close()
 
@@ -220,7 +220,7 @@ def test_a_server_that_never_greets_is_a_deadline_exceeded(make: Make) -> None:
     with serving(load=load) as live:
         with pytest.raises(DeadlineExceeded):
             make(url(live), dialect="openpi", timeout_s=0.2).infer({"x": X})
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
         release.set()
 
 
@@ -232,7 +232,7 @@ def test_a_server_whose_policy_failed_to_load_tells_why(make: Make, dialect: str
     with serving(load=load) as live:
         with pytest.raises(RemoteError, match="no checkpoint in /data"):
             make(url(live), dialect=dialect).infer({"x": X})
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +371,6 @@ def test_a_client_that_was_closed_for_its_silence_asks_on_a_new_connection(
     with serving(policy, first_frame_timeout_s=0.05) as live:
         client = make(url(live), dialect="vibe_rl")
         client.reset()  # connects
-        live.until(lambda server: server.stats.sessions_opened == 1 and server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_opened == 1 and server.counters.sessions_open == 0)
         np.testing.assert_array_equal(client.infer({"x": X}).actions, X * 2)
         client.close()

@@ -120,7 +120,10 @@ def test_a_request_is_submitted_and_its_answer_sent() -> None:
     (effect,) = session.receive("a", 1.0)
     assert effect == Submit(ticket=1, observation="a", batch_size=None, arrived_at=1.0)
     (send,) = session.answer(1, answered("A"), 1.5)
-    assert send == Send("re A", latency_ms=500.0)
+    assert isinstance(send, Send)
+    assert (send.frame, send.ticket, send.chunk) == ("re A", 1, answered("A").chunk)
+    assert send.timing is not None
+    assert send.timing.total_ms == 500.0
     assert session.pending == 0
 
 

@@ -8,19 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from policyserve.core.observer import Observers
 from policyserve.core.session import Answered, Outcome
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
+from policyserve.engine.local import LocalEngine
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 
 KINDS: dict[str, Callable[[Recipe], Runner]] = {"thread": ThreadRunner, "process": ProcessRunner}
 PATIENCE_S = 30.0  # generous: only a bug reaches it
+NOBODY = Observers(lambda _observer, error: pytest.fail(str(error)))  # listens
 HERE = "tests.engine.obedient"
 
 
 def recipe(function: str = "Obedient", **arguments: Any) -> Recipe:
     return Recipe(f"{HERE}:{function}", arguments)
+
+
+async def started(
+    load: Any, *, max_batch: int = 4, request_timeout_s: float = 1_000.0, stages: Any = None, **placement: Any
+) -> LocalEngine:
+    """A LocalEngine that has loaded its policy."""
+    engine = LocalEngine(load, lambda _: Batcher(max_batch, 10_000), request_timeout_s, **placement)
+    await engine.start(stages or (lambda _: None), NOBODY)
+    return engine
 
 
 def task(session: Any, x: float = 0.0, do: str = "echo", **more: Any) -> Task:

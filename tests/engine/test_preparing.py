@@ -19,7 +19,7 @@ from policyserve.engine.batcher import Batcher
 from policyserve.engine.preparing import Prepared, PreparingInTurn, PreparingThread
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 from policyserve.engine.scheduler import Scheduler
-from tests.engine.running import KINDS, PATIENCE_S, infer, recipe, task, until, value, with_runner
+from tests.engine.running import KINDS, NOBODY, PATIENCE_S, infer, recipe, task, until, value, with_runner
 
 SPEC = PolicySpec("doubling", {"x": ArraySpec((1,))}, ArraySpec((1,)), max_batch=2)
 
@@ -166,7 +166,7 @@ def test_a_full_batch_behind_the_running_one_is_prepared_before_that_ends() -> N
     async def run() -> None:
         runner = ThreadRunner(lambda _: policy)
         await runner.start(lambda _: None)
-        scheduler = Scheduler(runner, Batcher(2, 100), PATIENCE_S)
+        scheduler = Scheduler(runner, Batcher(2, 100), PATIENCE_S, NOBODY)
         for session in range(3):
             asked = Task(session, {"x": np.array([session], np.float32)})
             scheduler.submit(asked, time.monotonic(), outcomes.append)

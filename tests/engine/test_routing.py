@@ -16,13 +16,13 @@ from policyserve.core.errors import ConfigError, Overloaded, PolicyLost
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.local import Replicas
+from policyserve.engine.local import LocalEngine
 from policyserve.engine.recipe import ReadyPolicy
 from policyserve.engine.routing import Router
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler
 from tests.engine.obedient import Obedient
-from tests.engine.running import PATIENCE_S, mark, recipe, task, value
+from tests.engine.running import NOBODY, PATIENCE_S, mark, recipe, started, task, value
 
 
 class HandRunner:
@@ -33,8 +33,7 @@ class HandRunner:
         self.forgotten: list[Hashable] = []
         self._on_done: OnDone | None = None
 
-    def infer_now(self, batch: Sequence[Task]) -> None:
-        return None
+    inline = None
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         assert self._on_done is None
@@ -60,7 +59,7 @@ class Bench:
 
     def __init__(self, count: int = 2, max_queue: int = 100) -> None:
         self.runners = [HandRunner() for _ in range(count)]
-        self.schedulers = [Scheduler(runner, Batcher(4, max_queue), 1_000.0) for runner in self.runners]
+        self.schedulers = [Scheduler(runner, Batcher(4, max_queue), 1_000.0, NOBODY) for runner in self.runners]
         self.router = Router(self.schedulers)
         self.outcomes: list[tuple[Any, Outcome]] = []
 
@@ -203,67 +202,61 @@ def test_a_forgotten_session_is_forgotten_where_it_was() -> None:
 @pytest.mark.parametrize("is_isolated", [False, True], ids=["thread", "process"])
 def test_every_request_gets_its_own_answer_and_each_session_its_state(is_isolated: bool) -> None:
     async def talk() -> None:
-        replicas = Replicas(recipe(), is_isolated=is_isolated, count=2)
         stages: list[str] = []
-        await replicas.start(stages.append)
+        engine = await started(recipe(), is_isolated=is_isolated, count=2, stages=stages.append)
         assert any("loading 1 more: warming up" in stage for stage in stages)
-        router = replicas.serve(lambda: Batcher(4, 10_000), 1_000.0)
         seen: dict[tuple[int, int], float] = {}
         for turn in range(30):
             for session in range(10):
                 do = "count" if session % 2 else "echo"
                 key = (session, turn)
-                router.submit(
+                engine.submit(
                     task(session, turn + 100 * session, do),
                     time.monotonic(),
                     lambda outcome, key=key: seen.update({key: value(outcome)}),
                 )
-        await router.drained()
+        await engine.drained()
         assert len(seen) == 300
         for (session, turn), answer in seen.items():
             assert answer == (turn + 1 if session % 2 else turn + 100 * session)
-        await replicas.close(5)
+        await engine.close(5)
 
     run(talk)
 
 
 def test_one_replica_dies_and_the_other_serves(tmp_path: Path) -> None:
     async def talk() -> None:
-        replicas = Replicas(recipe(marks=tmp_path), is_isolated=True, count=2)
-        await replicas.start(lambda _: None)
-        router = replicas.serve(lambda: Batcher(4, 100), 1_000.0)
+        engine = await started(recipe(marks=tmp_path), is_isolated=True, count=2)
 
         def ask(session: int, x: float, do: str) -> asyncio.Future[Outcome]:
             done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            router.submit(task(session, x, do), time.monotonic(), done.set_result)
+            engine.submit(task(session, x, do), time.monotonic(), done.set_result)
             return done
 
         dying = ask(1, signal.SIGKILL, "die")
         assert value(await ask(2, 2.0, "echo")) == 2.0
         assert isinstance(await dying, PolicyLost)
-        assert replicas.stage == ""  # one is there
+        assert engine.stage == ""  # one is there
         assert value(await ask(1, 3.0, "echo")) == 3.0
-        await replicas.close(5)
+        await engine.close(5)
 
     run(talk)
 
 
 def test_replicas_work_at_the_same_time(tmp_path: Path) -> None:
     async def talk() -> None:
-        replicas = Replicas(recipe(marks=tmp_path), is_isolated=False, count=2)
-        await replicas.start(lambda _: None)
-        router = replicas.serve(lambda: Batcher(1, 100), 1_000.0)
+        engine = await started(recipe(marks=tmp_path), max_batch=1, count=2)
         answers: list[float] = []
-        router.submit(task(1, 1.0, "wait"), time.monotonic(), lambda outcome: answers.append(value(outcome)))
+        engine.submit(task(1, 1.0, "wait"), time.monotonic(), lambda outcome: answers.append(value(outcome)))
         await mark(tmp_path, "waiting")
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        router.submit(task(2, 2.0), time.monotonic(), done.set_result)
+        engine.submit(task(2, 2.0), time.monotonic(), done.set_result)
         assert value(await done) == 2.0
         assert answers == []
         (tmp_path / "go").touch()
-        await router.drained()
+        await engine.drained()
         assert answers == [1.0]
-        await replicas.close(5)
+        await engine.close(5)
 
     run(talk)
 
@@ -276,16 +269,16 @@ def test_an_object_goes_to_one_runner_in_this_process() -> None:
     with pytest.raises(
         ConfigError, match=r"isolate: a policy object cannot move: .*Recipe\('package.module:function'\)"
     ):
-        Replicas(ready, is_isolated=True, count=1)
+        LocalEngine(ready, lambda _: Batcher(1, 1), 1.0, is_isolated=True, count=1)
     with pytest.raises(ConfigError, match=r"replicas: one object is one policy: .*Recipe"):
-        Replicas(ready, is_isolated=False, count=2)
+        LocalEngine(ready, lambda _: Batcher(1, 1), 1.0, count=2)
 
 
 @pytest.mark.parametrize("device", ["gpu1", "cuda", "cuda:x", "cuda:1", ""])
 def test_a_device_that_is_none_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-abc")
     with pytest.raises(ConfigError, match=f"devices: .*{device}"):
-        Replicas(recipe(), is_isolated=True, count=1, devices=[device])
+        LocalEngine(recipe(), lambda _: Batcher(1, 1), 1.0, is_isolated=True, devices=[device])
 
 
 def test_each_process_sees_its_own_device_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,18 +286,16 @@ def test_each_process_sees_its_own_device_only(monkeypatch: pytest.MonkeyPatch) 
 
     async def talk() -> None:
         devices = ["cuda:1", "cpu"]
-        replicas = Replicas(recipe("load_with_devices"), is_isolated=True, count=2, devices=devices)
-        await replicas.start(lambda _: None)
-        router = replicas.serve(lambda: Batcher(1, 100), 1_000.0)
+        engine = await started(recipe("load_with_devices"), max_batch=1, is_isolated=True, count=2, devices=devices)
         seen: list[Any] = []
         for session in range(2):
-            router.submit(
+            engine.submit(
                 task(session),
                 time.monotonic(),
                 lambda one: seen.append(one.chunk.extras["devices"] if isinstance(one, Answered) else one),
             )
-        await router.drained()
+        await engine.drained()
         assert sorted(seen) == ["", "GPU-abc"]
-        await replicas.close(5)
+        await engine.close(5)
 
     run(talk)

@@ -392,8 +392,10 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
 
         async def ask() -> None:
             asked = Task("a", {"obs": np.zeros(2, np.float32)})
-            if runner.infer_now([asked]) is None:
+            if runner.inline is None:
                 await infer(runner, asked)
+            else:
+                runner.inline.answer([asked])
 
         await ask()
         is_slow = True
@@ -416,11 +418,11 @@ def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_i
     async def talk(runner: ThreadRunner) -> list[list[float]]:
         seen: list[list[float]] = []
         for _ in range(5):
-            outcomes = runner.infer_now([task(session) for session in range(8)])
-            assert outcomes is not None
+            assert runner.inline is not None
+            outcomes = runner.inline.answer([task(session) for session in range(8)])
             seen.append([value(outcome) for outcome in outcomes])
-        last = runner.infer_now([task(3)])
-        assert last is not None
+        assert runner.inline is not None
+        last = runner.inline.answer([task(3)])
         return [*seen, [value(last[0])]]
 
     assert with_runner(Batched(slow, spec), talk) == [[call] * 8 for call in range(1, 6)] + [[6]]
@@ -433,8 +435,8 @@ def test_an_inline_policy_that_loses_its_gpu_in_a_batch_says_so() -> None:
     async def talk(runner: ThreadRunner) -> None:
         reasons: list[str] = []
         runner.on_broken = reasons.append
-        outcomes = runner.infer_now([task(1), task(2)])
-        assert outcomes is not None
+        assert runner.inline is not None
+        outcomes = runner.inline.answer([task(1), task(2)])
         assert [type(outcome) for outcome in outcomes] == [PolicyLost] * 2
         assert ["illegal memory access" in reason for reason in reasons] == [True]
 

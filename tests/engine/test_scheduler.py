@@ -18,6 +18,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.runner import OnDone, OnStage, Task, ThreadRunner
 from policyserve.engine.scheduler import Scheduler
+from tests.engine.running import NOBODY
 
 
 class HandRunner:
@@ -31,8 +32,7 @@ class HandRunner:
     async def start(self, on_stage: OnStage) -> PolicySpec:
         return PolicySpec("hand", None, None)
 
-    def infer_now(self, batch: Sequence[Task]) -> None:
-        return None
+    inline = None
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         assert len(self._running) < 2, "one batch at a time, and one behind it"
@@ -65,7 +65,9 @@ class Bench:
         max_queue_s: float | None = None,
     ) -> None:
         self.runner = HandRunner()
-        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue, 0.0, max_queue_s), request_timeout_s)
+        self.scheduler = Scheduler(
+            self.runner, Batcher(max_batch, max_queue, 0.0, max_queue_s), request_timeout_s, NOBODY
+        )
         self.outcomes: list[tuple[str, Outcome]] = []
         self.changed = asyncio.Event()
 
@@ -256,7 +258,7 @@ def test_over_a_real_thread_every_request_gets_its_own_answer() -> None:
     async def talk() -> None:
         runner = ThreadRunner(lambda _: Doubler())
         await runner.start(lambda _: None)
-        scheduler = Scheduler(runner, Batcher(5, 10_000), 1_000.0)
+        scheduler = Scheduler(runner, Batcher(5, 10_000), 1_000.0, NOBODY)
         seen: dict[int, Outcome] = {}
         for number in range(500):
             scheduler.submit(

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 
 from policyserve.core.errors import DeadlineExceeded, PolicyLost
+from policyserve.core.policy import FunctionPolicy
 from policyserve.core.session import Outcome
+from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
-from policyserve.engine.local import Replicas
-from policyserve.engine.recipe import ReadyPolicy, Recipe
+from policyserve.engine.local import LocalEngine
+from policyserve.engine.recipe import ReadyPolicy
 from policyserve.engine.runner import ThreadRunner
 from policyserve.engine.scheduler import Scheduler
 from policyserve.engine.supervisor import Supervisor
 from policyserve.policies.fakes import SlowPolicy
 from tests.engine.obedient import Obedient
-from tests.engine.running import PATIENCE_S, ask, mark, recipe, task, until, value
+from tests.engine.running import NOBODY, PATIENCE_S, ask, mark, recipe, started, task, until, value
 
 KINDS = pytest.mark.parametrize("is_isolated", [False, True], ids=["thread", "process"])
 
@@ -30,17 +32,16 @@ KINDS = pytest.mark.parametrize("is_isolated", [False, True], ids=["thread", "pr
 class Bench:
     """A started set of runners behind what takes requests."""
 
-    def __init__(self, replicas: Replicas, taker: Any) -> None:
-        self.replicas = replicas
-        self.taker = taker
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
 
     async def ask(self, x: float = 0.0, do: str = "echo", session: Any = 1) -> Outcome:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.taker.submit(task(session, x, do), time.monotonic(), done.set_result)
+        self.engine.submit(task(session, x, do), time.monotonic(), done.set_result)
         return await asyncio.wait_for(done, PATIENCE_S)
 
     async def until_up(self) -> None:
-        await until(lambda: not self.replicas.stage)
+        await until(lambda: not self.engine.stage)
 
 
 def serve(
@@ -52,13 +53,12 @@ def serve(
     request_timeout_s: float = 1_000.0,
 ) -> None:
     async def run() -> None:
-        replicas = Replicas(load, is_isolated=is_isolated, count=count)
-        await replicas.start(lambda _: None)
-        bench = Bench(replicas, replicas.serve(lambda: Batcher(4, 1_000), request_timeout_s))
+        engine = await started(load, request_timeout_s=request_timeout_s, is_isolated=is_isolated, count=count)
+        bench = Bench(engine)
         try:
             await asyncio.wait_for(talk(bench), PATIENCE_S)
         finally:
-            await replicas.close(5)
+            await engine.close(5)
 
     asyncio.run(run())
 
@@ -71,9 +71,9 @@ def test_a_process_that_dies_is_started_again_and_waiting_requests_are_answered(
         await mark(tmp_path, "dying")
         waiting = [asyncio.ensure_future(bench.ask(number, session=number)) for number in range(2, 9)]
         assert isinstance(await dying, PolicyLost)
-        assert bench.replicas.stage == "restarting the policy"
+        assert bench.engine.stage == "restarting the policy"
         assert [value(await one) for one in waiting] == list(range(2, 9))
-        assert bench.replicas.stage == ""
+        assert bench.engine.stage == ""
 
     serve(recipe(marks=tmp_path), talk, is_isolated=True)
     assert "the policy is replaced, and what it remembered of its sessions is gone: its process" in caplog.text
@@ -115,7 +115,7 @@ def test_a_hang_while_preparing_is_a_hang(is_isolated: bool, tmp_path: Path) -> 
         (tmp_path / "go").touch()
         assert value(await first) == 1.0
         assert {type(one) for one in await asyncio.gather(*behind)} == {DeadlineExceeded}
-        await until(lambda: bench.replicas.stage)
+        await until(lambda: bench.engine.stage)
         (tmp_path / "linger").touch()  # the threads that were left end
         await bench.until_up()
         assert value(await bench.ask(2)) == 2.0
@@ -159,14 +159,14 @@ def test_threads_that_hang_are_not_abandoned_without_end(caplog: pytest.LogCaptu
 
         async def hang() -> Outcome:
             done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            bench.taker.submit(task(1)._replace(observation=observation), time.monotonic(), done.set_result)
+            bench.engine.submit(task(1)._replace(observation=observation), time.monotonic(), done.set_result)
             return await done
 
         for _ in range(3):
             await bench.until_up()
             assert isinstance(await hang(), DeadlineExceeded)
         await until(lambda: "stays down until one of its 3 calls that hang returns" in caplog.text)
-        assert bench.replicas.stage
+        assert bench.engine.stage
         assert isinstance(await hang(), DeadlineExceeded)  # it waited for a policy in vain
         policy.release.set()
         await bench.until_up()
@@ -181,7 +181,7 @@ def test_a_policy_that_does_not_load_again_is_tried_until_it_does(
     async def talk(bench: Bench) -> None:
         await bench.ask(6, "fail")
         await until((tmp_path / "attempt2").exists)  # the first load and two that failed
-        assert bench.replicas.stage == "restarting the policy"
+        assert bench.engine.stage == "restarting the policy"
         (tmp_path / "heal").touch()
         assert value(await bench.ask(3.0)) == 3.0
 
@@ -204,7 +204,7 @@ def test_a_policy_that_comes_back_with_another_spec_is_not_taken_up(
     async def talk(bench: Bench) -> None:
         await bench.ask(6, "fail")
         await until(lambda: "came back with another spec" in caplog.text)
-        assert bench.replicas.stage
+        assert bench.engine.stage
 
     serve(recipe("load_other_spec_later", marks=tmp_path), talk)
 
@@ -240,15 +240,16 @@ def test_a_server_that_stops_while_its_policy_is_restarted_leaves_nothing() -> N
     asyncio.run(run())
 
 
-def test_an_inline_policy_is_asked_without_a_detour_and_not_while_it_is_down() -> None:
+def test_an_inline_policy_is_not_asked_while_it_is_down() -> None:
     async def run() -> None:
-        runner = ThreadRunner(Recipe("policyserve.policies.fakes:EchoPolicy"))
+        spec = PolicySpec("reflex", {"x": ArraySpec((1,))}, None, inline=True)
+        runner = ThreadRunner(lambda _: FunctionPolicy(lambda observation: observation["x"], spec))
         supervisor = Supervisor(lambda: runner, 3)
-        assert supervisor.infer_now([task(1)]) is None
+        assert supervisor.inline is None
         await supervisor.start(lambda _: None)
-        assert supervisor.infer_now == runner.infer_now
+        assert supervisor.inline is runner.inline is not None
         supervisor.replace("a test wants it")
-        assert supervisor.infer_now != runner.infer_now
+        assert supervisor.inline is None
         await supervisor.close(5)
 
     asyncio.run(run())
@@ -258,7 +259,7 @@ def test_a_batch_that_hangs_is_waited_for_where_nobody_can_replace_its_runner(tm
     async def run() -> None:
         runner = ThreadRunner(recipe(marks=tmp_path))
         await runner.start(lambda _: None)
-        scheduler = Scheduler(runner, Batcher(4, 100), 0.05)
+        scheduler = Scheduler(runner, Batcher(4, 100), 0.05, NOBODY)
         outcomes: list[Outcome] = []
         scheduler.submit(task(1, do="wait"), time.monotonic(), outcomes.append)
         await until(lambda: outcomes)

@@ -9,7 +9,7 @@ from policyserve.client.address import read_address
 from policyserve.client.handshake import Handshake as ClientHandshake
 from policyserve.client.retries import NotYet
 from policyserve.core.errors import RemoteError
-from policyserve.observe.counters import Stats
+from policyserve.observe.counters import Counters
 from policyserve.server import routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
@@ -61,7 +61,7 @@ def check_server(data: bytes) -> None:
     asked = _ask(cut := Handshake(_MOST), pieces)
     assert _kind(asked) == _kind(whole), (said, pieces)
     if isinstance(asked, PageRequest):
-        asked_for = routes.respond(asked.method, asked.path, routes.Health(Stats(), "", is_told=True))
+        asked_for = routes.respond(asked.method, asked.path, routes.Health(Counters(), "", is_told=True))
         assert cut.answer(asked_for).startswith(b"HTTP/1.1 ")
     elif isinstance(asked, UpgradeRequest):
         assert asked.accept.startswith(b"HTTP/1.1 101 ")

@@ -193,13 +193,13 @@ def serving(policy: Any = lambda x: x, *, load: LoadPolicy | None = None, **sett
             live.join()
     assert live.complaints == []
     assert live.tasks_left == []
-    assert live.server.stats.sessions_open == 0
+    assert live.server.counters.sessions_open == 0
     gc.collect()  # a transport that nobody closed warns here, and warnings are errors
 
 
 def none_open(live: Live) -> None:
     """Wait until no session is left."""
-    live.until(lambda server: server.stats.sessions_open == 0)
+    live.until(lambda server: server.counters.sessions_open == 0)
 
 
 def frame(x: Any, **more: Any) -> bytes:

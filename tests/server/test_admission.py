@@ -47,7 +47,7 @@ def test_without_a_key_the_handshake_is_401(key_file: Path, header: str | None, 
     headers = {} if header is None else {"Authorization": header}
     with serving(api_key_file=str(key_file)) as live, caplog.at_level(logging.INFO):
         status, body, answered = refused(live, additional_headers=headers)
-        assert live.call(lambda: live.server.stats.sessions_opened) == 0  # type: ignore[union-attr]
+        assert live.call(lambda: live.server.counters.sessions_opened) == 0  # type: ignore[union-attr]
     assert status == 401
     assert "Authorization: Bearer KEY" in body
     assert "Api-Key" in answered["www-authenticate"]
@@ -110,7 +110,7 @@ def test_pages_stay_open_and_tell_the_stage_only_to_whom_has_a_key(key_file: Pat
         return as_policy(lambda x: x)
 
     with serving(load=load, api_key_file=str(key_file)) as live:
-        live.until(lambda server: bool(server.health().stats) and "secret" in server._stage)  # pyright: ignore[reportPrivateUsage]
+        live.until(lambda server: "secret" in server.reception.stage)
         assert live.http("GET", "/healthz")[0] == 200
         status, body, _ = live.http("GET", "/readyz")
         assert (status, json.loads(body)) == (503, {"status": "loading"})
@@ -227,5 +227,5 @@ def test_sessions_of_one_address_are_counted_over_sockets(monkeypatch: pytest.Mo
             status, body, _ = refused(live)
             assert (status, "from 127.0.0.1" in body) == (503, True)
             assert ask(first, 1.0) == 1.0
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
         assert live.answers()

@@ -65,7 +65,7 @@ def test_a_client_that_vanishes_mid_frame_is_forgotten(vanish: Callable[[socket.
     with serving() as live:
         peer, _ = open_raw(live)
         peer.sendall(sent)
-        live.until(lambda server: server.stats.sessions_open == 1)
+        live.until(lambda server: server.counters.sessions_open == 1)
         vanish(peer)
         none_open(live)
         assert live.answers()
@@ -82,7 +82,7 @@ def test_a_client_that_vanishes_mid_inference_costs_nobody_else(vanish: Callable
         with live.websocket() as other:
             other.send(frame([5.0]))
             vanish(peer)
-            live.until(lambda server: server.stats.sessions_open == 1)
+            live.until(lambda server: server.counters.sessions_open == 1)
             gate.release.set()
             assert answer(other.recv(timeout=DEADLINE_S)) == 5.0
         none_open(live)
@@ -248,9 +248,9 @@ def test_a_session_that_pipelines_two_hundred_requests_holds_nobody_up() -> None
     with serving(note) as live, live.websocket() as greedy, live.websocket() as other:
         for number in range(200):
             greedy.send(frame([number]))
-        live.until(lambda server: server.scheduler is not None and server.scheduler.load == 200)
+        live.until(lambda server: server.engine.load == 200)
         other.send(frame([-1.0]))
-        live.until(lambda server: server.scheduler is not None and server.scheduler.load == 201)
+        live.until(lambda server: server.engine.load == 201)
         gate.release.set()
         assert answer(other.recv(timeout=DEADLINE_S)) == -1.0
         assert [answer(greedy.recv(timeout=DEADLINE_S)) for _ in range(200)] == list(range(200))
@@ -263,7 +263,7 @@ def test_a_session_with_too_many_requests_is_refused_after_its_answers() -> None
         for number in range(5):
             peer.send(frame([number]))
         other.send(frame([9.0]))
-        live.until(lambda server: server._connections[1].session.pending == 5)  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+        live.until(lambda server: server.reception.conversations[0].pending == 5)
         gate.release.set()
         assert [answer(peer.recv(timeout=DEADLINE_S)) for _ in range(4)] == [0, 1, 2, 3]
         with pytest.raises(ConnectionClosed) as caught:
@@ -279,7 +279,7 @@ def test_a_full_queue_refuses_with_1013() -> None:
         first.send(frame([1.0]))
         assert gate.started.wait(DEADLINE_S)
         second.send(frame([2.0]))
-        live.until(lambda server: server.scheduler is not None and server.scheduler.load == 2)
+        live.until(lambda server: server.engine.load == 2)
         with live.websocket() as third:
             third.send(frame([3.0]))
             with pytest.raises(ConnectionClosed) as caught:
@@ -337,7 +337,7 @@ def test_a_peer_that_ends_without_reading_is_cut_off(end: str, monkeypatch: pyte
         # Small enough answers that reading goes on, large enough in all that writing does not.
         for _ in range(220):
             peer.sendall(masked(BINARY, frame([4_000])))
-        live.until(lambda server: server.stats.sessions_open == 1)
+        live.until(lambda server: server.counters.sessions_open == 1)
         if end == "half close":
             peer.shutdown(socket.SHUT_WR)
         else:
@@ -464,8 +464,7 @@ def test_a_client_that_sends_without_end_is_held_back_and_then_answered() -> Non
         return observation["obs"]
 
     def most_pending(server: Server) -> int:
-        connections = server._connections.values()  # pyright: ignore[reportPrivateUsage]
-        return max(each.session.pending for each in connections if each.session is not None)
+        return max(each.pending for each in server.reception.conversations)
 
     total, bound = 2_000, 10
     with serving(slow, max_pending=bound, dialect="openpi") as live:

@@ -182,7 +182,7 @@ def test_a_client_that_errs_all_day_does_not_fill_the_log(caplog: pytest.LogCapt
                 peer, _ = open_raw(live, path="/openpi")
                 peer.sendall(masked(2, b"\xc1") * 10)
                 peer.close()
-            live.until(lambda server: server.stats.sessions_open == 0)
+            live.until(lambda server: server.counters.sessions_open == 0)
         with live.websocket() as good:
             good.send(frame([1.0]))
             good.recv()

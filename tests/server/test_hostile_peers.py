@@ -48,8 +48,7 @@ def end_of(peer: socket.socket) -> tuple[int, str]:
 
 def pending(server: Server) -> int:
     """Requests of all sessions that have no answer yet."""
-    connections = server._connections.values()  # pyright: ignore[reportPrivateUsage]
-    return sum(one.session.pending for one in connections if one.session is not None)
+    return sum(one.pending for one in server.reception.conversations)
 
 
 def blocking_reader(live: Live) -> socket.socket:
@@ -156,10 +155,10 @@ def test_a_client_that_never_reads_is_cut_by_time_and_holds_nobody_up() -> None:
         never = blocking_reader(live)
         for _ in range(8):
             never.sendall(masked(BINARY, frame([1.0])))
-        live.until(lambda server: server.stats.requests >= 1)
+        live.until(lambda server: server.counters.requests >= 1)
         for number in range(3):
             assert ask(other, number) == number
-        live.until(lambda server: server.stats.sessions_open == 1)
+        live.until(lambda server: server.counters.sessions_open == 1)
         assert ask(other, 7.0) == 7.0
         never.close()
 
@@ -178,7 +177,7 @@ def test_a_client_that_never_reads_is_cut_by_bytes(caplog: pytest.LogCaptureFixt
             never.sendall(masked(BINARY, frame([1.0])))
         live.until(lambda server: pending(server) == 8)
         release.set()
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
         never.close()
         assert live.answers()
     assert "left 10 MiB of its answers unread (--max-unread-mib)" in caplog.text
@@ -219,7 +218,7 @@ def test_who_holds_most_makes_room_for_the_others() -> None:
         code, reason = end_of(first)
         assert code == 1013
         assert reason == "the server holds 6 MiB of messages (--max-buffered-mib)"
-        assert live.call(lambda: len(live.server._connections)) == 2  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage]
+        assert live.call(lambda: len(live.server.reception.conversations)) == 2  # type: ignore[union-attr]
         first.close()
         second.close()
 
@@ -242,7 +241,7 @@ def test_messages_that_wait_for_the_policy_count_too() -> None:
             robot.ping().wait(DEADLINE_S)
             hog.sendall(sent)
             assert end_of(hog)[0] == 1013
-            live.until(lambda server: server.stats.sessions_open == 1)
+            live.until(lambda server: server.counters.sessions_open == 1)
             release.set()
             assert answer(robot.recv(timeout=DEADLINE_S)) == 5.0
         hog.close()
@@ -253,7 +252,7 @@ def test_fragments_count_too() -> None:
         peers = [open_raw(live)[0] for _ in range(3)]
         for peer in peers:
             peer.sendall(masked(BINARY, bytes(60_000), fin=False) + masked(CONT, bytes(60_000), fin=False) * 29)
-        live.until(lambda server: server.stats.sessions_open == 2)
+        live.until(lambda server: server.counters.sessions_open == 2)
         assert live.answers()
         for peer in peers:
             peer.close()

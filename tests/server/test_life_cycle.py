@@ -49,7 +49,7 @@ def test_a_stopping_server_answers_what_is_in_flight_then_closes_1001() -> None:
         with live.websocket() as busy, live.websocket() as idle:
             for number in range(3):
                 busy.send(frame([number]))
-            live.until(lambda server: server.scheduler is not None and server.scheduler.load == 3)
+            live.until(lambda server: server.engine.load == 3)
             live.stop()
             assert close_of(idle) == (1001, "the server is stopping")
             with pytest.raises(OSError, match="refused"):
@@ -190,7 +190,7 @@ def test_a_second_stop_ends_the_drain() -> None:
     async def main(server: Server) -> None:
         running = asyncio.ensure_future(server.run())
         await asyncio.sleep(0)
-        while not server._connections:  # pyright: ignore[reportPrivateUsage]
+        while not server.reception.conversations:
             await asyncio.sleep(0.01)
             if not server._numbers:  # pyright: ignore[reportPrivateUsage]
                 peer = await connect(f"ws://127.0.0.1:{server.address[1]}/vibe_rl")

@@ -195,7 +195,7 @@ def test_the_system_looks_for_peers_that_vanished_without_a_word() -> None:
     """A cable that is pulled sends nothing: the options that find it out must be set on the accepted socket."""
 
     def options(server: Any) -> dict[str, int]:
-        (connection,) = server._connections.values()
+        (connection,) = server.reception.peers
         peer = connection._pipe.transport.get_extra_info("socket")
         names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_NODELAY")
         found = {name: peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names}
@@ -203,7 +203,7 @@ def test_the_system_looks_for_peers_that_vanished_without_a_word() -> None:
 
     with serving() as live:
         peer, _ = open_raw(live)
-        live.until(lambda server: server.stats.sessions_open == 1)
+        live.until(lambda server: server.counters.sessions_open == 1)
         found = live.call(lambda: options(live.server))
         peer.close()
     assert found["SO_KEEPALIVE"] == 1

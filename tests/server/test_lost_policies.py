@@ -66,7 +66,7 @@ def test_a_policys_process_is_killed_under_load_and_no_openpi_session_notices_mo
         assert 1 <= len(told) <= 4  # those whose requests ran when it died
         assert all("policy_lost: the policy was lost at this request: its process" in one for one in told)
         assert all("SIGKILL" in one for one in told)
-        live.until(lambda server: server.stats.sessions_opened == 4)
+        live.until(lambda server: server.counters.sessions_opened == 4)
 
 
 def test_a_vibe_rl_client_is_closed_with_1013(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_policy_that_hangs_costs_its_request_and_a_replacement(isolate: str, t
             with pytest.raises(RemoteError, match=r"deadline_exceeded: no answer within 0\.4 s"):
                 hanging.infer({"x": X, "do": "wait"})
             (tmp_path / "go").touch()
-            live.until(lambda server: not server.health().stage)
+            live.until(lambda server: not (server.reception.stage or server.engine.stage))
             for one in (other, hanging):
                 assert one.infer({"x": X}).actions == X
 

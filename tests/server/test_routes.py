@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from policyserve.core.policy import Policy, as_policy
-from policyserve.observe.counters import Stats
+from policyserve.observe.counters import Counters
 from policyserve.server.routes import Health, is_route, respond
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, frame, serving, until_eof
 
@@ -42,14 +42,14 @@ def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def test_routes_are_pure() -> None:
-    health = Health(Stats(requests=4, total_latency_ms=5.0), stage="")
+    health = Health(Counters(requests=4, total_latency_ms=5.0), stage="")
     assert json.loads(respond("GET", "/healthz", health).body) == {
         "status": "ok",
         "requests": 4,
         "avg_latency_ms": 1.25,
     }
     assert respond("GET", "/readyz", health).status == 200
-    assert respond("GET", "/readyz", Health(Stats(), "loading")).status == 503
+    assert respond("GET", "/readyz", Health(Counters(), "loading")).status == 503
     assert respond("POST", "/healthz", health).status == 405
     assert respond("GET", "/", health).status == 404
     assert is_route("/healthz")
@@ -57,7 +57,7 @@ def test_routes_are_pure() -> None:
 
 
 def test_the_founding_json_is_there_before_the_first_request() -> None:
-    body = respond("GET", "/healthz", Health(Stats(), "")).body
+    body = respond("GET", "/healthz", Health(Counters(), "")).body
     assert json.loads(body) == {"status": "ok", "requests": 0, "avg_latency_ms": 0.0}
     assert b" " not in body
 
@@ -195,7 +195,7 @@ def test_pages_answer_from_the_first_moment_while_the_policy_loads() -> None:
 
     with serving(load=load) as live:
         assert live.http("GET", "/healthz")[0] == 200
-        live.until(lambda server: server.health().stage == "reading weights")
+        live.until(lambda server: server.reception.stage == "reading weights")
         status, body, _ = live.http("GET", "/readyz")
         assert status == 503
         assert json.loads(body)["stage"] == "reading weights"
@@ -233,5 +233,5 @@ def test_a_full_server_says_so_in_http() -> None:
             assert b"2 sessions are open" in (caught.value.response.body or b"")
             assert live.http("GET", "/healthz")[0] == 200
             assert ask(first, 1.0) == 1.0
-        live.until(lambda server: server.stats.sessions_open == 0)
+        live.until(lambda server: server.counters.sessions_open == 0)
         assert live.answers()

@@ -26,10 +26,12 @@ from policyserve.core.spec import PolicySpec
 
 
 class Send(NamedTuple):
-    """Send this frame. latency_ms: set if it answers a request with actions, arrival to here."""
+    """Send this frame. ticket, chunk, timing: set if it answers a request with actions."""
 
     frame: Frame
-    latency_ms: float | None = None
+    ticket: int = 0
+    chunk: ActionChunk | None = None
+    timing: Timing | None = None
 
 
 class Submit(NamedTuple):
@@ -49,9 +51,13 @@ class Close(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A request was refused or failed: to be logged and counted. The peer is told by other effects."""
+    """A request was refused or failed: to be logged and counted. The peer is told by other effects.
+
+    ticket: the request's; None where the error concerns the session.
+    """
 
     error: PolicyserveError
+    ticket: int | None = None
 
 
 class Dropped(NamedTuple):
@@ -99,7 +105,7 @@ class Session:
         assert dialect or choice, "a session has a dialect or a way to find it"
         self.dialect = dialect
         self.closed = False
-        self.heard = False  # the client has sent a frame
+        self.has_begun = False  # the client has sent a frame
         self._choice = choice
         self._debug_wire = debug_wire
         self._metadata: Mapping[str, Any] = {}
@@ -149,14 +155,14 @@ class Session:
         """A whole message arrived at `now` (seconds, any monotonic clock)."""
         if self.closed or self._refusing or self._draining:
             return []
-        if not self.heard:
-            self.heard = True
+        if not self.has_begun:
+            self.has_begun = True
             return [*self._settle(frame), *self._receive(frame, now)]
         return self._receive(frame, now)
 
     def silence(self) -> list[Effect]:
         """The client has said nothing for as long as a client that speaks first would have needed."""
-        if self.closed or self.heard or self._spec is None:
+        if self.closed or self.has_begun or self._spec is None:
             return []
         if self.dialect is None and self._choice is not None:
             return self._greet(self._choice.greeter)
@@ -285,7 +291,7 @@ class Session:
     def _write(self, done: _Pending, now: float) -> list[Effect]:
         outcome = done.outcome
         if not isinstance(outcome, Answered):
-            return self._tell(outcome or NotReady("no outcome"))
+            return self._tell(outcome or NotReady("no outcome"), done.ticket)
         timing = Timing(
             queue_ms=(outcome.started_at - done.arrived_at) * 1e3,
             infer_ms=(outcome.ended_at - outcome.started_at) * 1e3,
@@ -297,12 +303,12 @@ class Session:
         except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error
-            return self._tell(failed)
+            return self._tell(failed, done.ticket)
         self._prev_total_ms = timing.total_ms
-        return [Send(frame, timing.total_ms)]
+        return [Send(frame, done.ticket, outcome.chunk, timing)]
 
-    def _tell(self, error: PolicyserveError) -> list[Effect]:
-        effects: list[Effect] = [Failed(error)]
+    def _tell(self, error: PolicyserveError, ticket: int | None = None) -> list[Effect]:
+        effects: list[Effect] = [Failed(error, ticket)]
         detail = "".join(traceback.format_exception(error)) if self._debug_wire else ""
         told = self._known.write_error(error, detail)
         if told.frame is not None:

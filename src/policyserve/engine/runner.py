@@ -14,35 +14,34 @@ from collections.abc import Callable, Hashable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
-from policyserve.core.session import Answered, Outcome
+from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, LoadPolicy, OnStage, Task, warm_up
+from policyserve.engine.inline import InlinePolicy
 from policyserve.engine.preparing import PreparingThread
 
-__all__ = ["InferNow", "LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
+__all__ = ["LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
 
 log = logging.getLogger(__name__)
 
-_INLINE_LIMIT_MS = 1.0
-
 OnDone: TypeAlias = Callable[[Sequence[Outcome]], None]
 OnBroken: TypeAlias = Callable[[str], None]
-InferNow: TypeAlias = Callable[[Sequence[Task]], Sequence[Outcome] | None]
 
 
 class Runner(Protocol):
     """A place where one policy runs, once. All methods are called in the event loop's thread.
 
-    infer_now: the outcomes of a policy that is cheap enough to run in the loop, of tasks without a client's own batch,
-    while none of its calls runs elsewhere; None: hand the tasks to infer(). abandon: let go of what may hang; the
-    future is done when nothing of it is left.
+    inline: the policy while it may run in the event loop (see inline.py), else None. abandon: let go of what may hang;
+    the future is done when nothing of it is left.
     on_broken is called, at most once, when it can answer nothing more, with the reason; what ran is failed after that.
     """
 
     on_broken: OnBroken | None
 
+    @property
+    def inline(self) -> InlinePolicy | None: ...
+
     async def start(self, on_stage: OnStage) -> PolicySpec: ...
-    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
     def forget(self, session: Hashable) -> None: ...
     async def close(self, timeout_s: float) -> None: ...
@@ -52,8 +51,7 @@ class Runner(Protocol):
 class ThreadRunner:
     """Runs a policy in one thread. `load` is called there too; it may take minutes and call on_stage.
 
-    A policy that declares itself inline runs in the event loop, where a hop to a thread and back would cost more than
-    its call, until its calls take longer than 1 ms for each task; a client's own batch goes to the thread.
+    may_inline: whether a policy that declares itself inline may run in the event loop, see inline.py.
     """
 
     def __init__(self, load: LoadPolicy, *, may_inline: bool = True) -> None:
@@ -64,11 +62,11 @@ class ThreadRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_abandoned = False
+        self._name = ""  # the policy's
         self._numbers = 0  # of batches
         self._unanswered = 0  # of them, as the event loop knows
         self._preparing: PreparingThread | None = None  # for a policy that prepares
-        self._inline: Answering | None = None  # the policy, while it may run in the loop
-        self._slowness = 0  # of its calls there: up with each slow one, down with each quick one
+        self.inline: InlinePolicy | None = None
 
     async def start(self, on_stage: OnStage) -> PolicySpec:
         """Load and warm the policy; returns its spec. Raises what loading raised, PolicyFailed if warming up did."""
@@ -78,18 +76,6 @@ class ThreadRunner:
         # A daemon: a policy that hangs must not keep the process from ending.
         threading.Thread(target=self._run, args=(on_stage, loaded), name="policy", daemon=True).start()
         return await loaded
-
-    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None:
-        """Answer in the event loop, if the policy is inline; None if not."""
-        answering = self._inline
-        if answering is None:
-            return None
-        outcomes = (answering.answer_one(batch[0]),) if len(batch) == 1 else answering.answer(batch)
-        if answering.broken:
-            self._tell_broken(answering.broken)
-        elif isinstance(first := outcomes[0], Answered):
-            self._note_speed(answering, (first.ended_at - first.started_at) * 1e3 / len(batch))
-        return outcomes
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Answer a batch in the thread; `on_done` is called in the event loop with one outcome per task, in order."""
@@ -112,11 +98,13 @@ class ThreadRunner:
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state, after the batch that may be running."""
+        if self.inline is not None:  # its next call may come before the thread's turn
+            self.inline.forget(session)
         self._calls.put(lambda answering: answering.forget(session))
 
     async def close(self, timeout_s: float) -> None:
         """Close the policy after the calls before; gives up waiting (and leaves the thread) after timeout_s."""
-        self._inline = None
+        self.inline = None
         self._calls.put(None)
         if self._ended is not None:
             await asyncio.wait([self._ended], timeout=timeout_s)
@@ -128,7 +116,7 @@ class ThreadRunner:
         """
         assert self._ended is not None, "start it first"
         self._is_abandoned = True
-        self._inline = None
+        self.inline = None
         self._calls.put(None)
         return self._ended
 
@@ -141,8 +129,9 @@ class ThreadRunner:
             self._in_loop(_settle, self._ended, None)
             return
         answering = Answering(policy)
+        self._name = policy.spec.name
         if policy.spec.inline and self._may_inline:
-            self._inline = answering
+            self.inline = InlinePolicy(answering, self._withdraw_inline, self._tell_broken)
         if answering.prepares:
             self._preparing = PreparingThread(answering.prepare)
             self._preparing.start()
@@ -165,16 +154,9 @@ class ThreadRunner:
         self._unanswered -= 1
         on_done(outcomes)
 
-    def _note_speed(self, answering: Answering, took_ms: float) -> None:
-        # Three slow calls close together: a machine that takes the core away makes any one call slow.
-        if took_ms > _INLINE_LIMIT_MS:
-            self._slowness += 10
-        elif self._slowness:
-            self._slowness -= 1
-        if self._slowness > 20:
-            self._inline = None
-            name = answering.policy.spec.name
-            log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", name, took_ms)
+    def _withdraw_inline(self, took_ms: float) -> None:
+        self.inline = None
+        log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", self._name, took_ms)
 
     def _tell_broken(self, reason: str) -> None:
         if self.on_broken is not None and not self._is_abandoned:

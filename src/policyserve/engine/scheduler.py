@@ -10,26 +10,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyserveError
+from policyserve.core.observer import Observers
 from policyserve.core.session import Outcome
 from policyserve.engine.answering import Task
 from policyserve.engine.batcher import Batcher, Job
-from policyserve.engine.runner import InferNow, OnDone
-from policyserve.engine.turn import Turn
+from policyserve.engine.engine import OnOutcome, Waiting, deliver
+from policyserve.engine.inline import HasInline, InlineRequests
+from policyserve.engine.runner import OnDone
 
 log = logging.getLogger(__name__)
 
-OnOutcome: TypeAlias = Callable[[Outcome], None]
-Waiting: TypeAlias = tuple[Task, float, OnOutcome]  # what submit() takes
 
-
-class StartedRunner(Protocol):
+class StartedRunner(HasInline, Protocol):
     """What a scheduler needs of a runner, or of what looks after one."""
 
-    @property
-    def infer_now(self) -> InferNow: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
     def forget(self, session: Hashable) -> None: ...
 
@@ -46,15 +43,16 @@ class Scheduler:
         runner: StartedRunner,
         batcher: Batcher,
         request_timeout_s: float,
+        observers: Observers,
         on_hang: Callable[[str], None] | None = None,
     ) -> None:
         self._runner = runner
         self._batcher = batcher
         self._request_timeout_s = request_timeout_s
+        self._observers = observers
         self._on_hang = on_hang
         self._is_held = False
-        self._is_inline = False  # the runner answered in the event loop when it was asked last
-        self._turn: Turn[tuple[_Call, float]] = Turn(batcher.max_batch, self._end_turn)
+        self._inline = InlineRequests(runner, batcher, observers, self._queue_or_tell)
         self._running: _Batch | None = None
         self._ahead: _Batch | None = None  # what the runner starts next, without a word from the event loop
         self._loop = asyncio.get_running_loop()
@@ -68,24 +66,12 @@ class Scheduler:
 
         arrived_at: on time.monotonic's clock. Raises Overloaded if too many wait, or it would wait too long.
         """
-        waiting = self._turn.waiting
-        if waiting and (task.session in waiting or task.batch_size is not None):
-            self._turn.end()  # before this one: of a session one runs at a time, and the policy runs in one place
-        if task.batch_size is None and not (self._batcher.running or self._batcher.queued):
-            if self._is_inline and self._turn.takes(task.session):
-                self._idle.clear()
-                self._turn.add(task.session, (_Call(task, on_outcome), arrived_at))
-                return
-            outcomes = self._runner.infer_now((task,))
-            self._is_inline = outcomes is not None
-            if outcomes is not None:
-                on_outcome(outcomes[0])
-                return
-        self._queue(_Call(task, on_outcome), arrived_at)
+        if not self._inline.submit(task, arrived_at, on_outcome):
+            self._queue(_Call(task, on_outcome), arrived_at)
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's waiting requests and its policy state; the answer that is under way goes nowhere."""
-        self._turn.forget(session)
+        self._inline.forget(session)
         self._batcher.cancel(session)
         self._runner.forget(session)
         self._note_idle()
@@ -103,7 +89,7 @@ class Scheduler:
     @property
     def load(self) -> int:
         """Requests that have no answer yet."""
-        return self._batcher.queued + self._batcher.running + len(self._turn.waiting)
+        return self._batcher.queued + self._batcher.running + len(self._inline.waiting)
 
     def hold(self) -> None:
         """Start no batch until resume(): there is no policy to answer it. Requests wait, up to their deadlines."""
@@ -128,6 +114,7 @@ class Scheduler:
 
     async def drained(self) -> None:
         """Wait until nothing waits and nothing runs."""
+        self._inline.end_turn()
         await self._idle.wait()
 
     def _queue(self, call: _Call, arrived_at: float) -> None:
@@ -138,18 +125,8 @@ class Scheduler:
         if self._alarm is None:
             self._set_alarm()
 
-    def _end_turn(self, waiting: Sequence[tuple[_Call, float]]) -> None:
-        outcomes = self._runner.infer_now([call.task for call, _ in waiting])
-        if outcomes is None:  # meanwhile it has become too slow for the event loop, or is gone
-            self._is_inline = False
-            for call, arrived_at in waiting:
-                self._queue_or_tell(call, arrived_at)
-        else:
-            for (call, _), outcome in zip(waiting, outcomes, strict=True):
-                call.tell(outcome)
-        self._note_idle()
-
-    def _queue_or_tell(self, call: _Call, arrived_at: float) -> None:
+    def _queue_or_tell(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
+        call = _Call(task, on_outcome)
         try:
             self._queue(call, arrived_at)
         except PolicyserveError as error:
@@ -161,6 +138,7 @@ class Scheduler:
         now = time.monotonic()
         if jobs := self._batcher.take(now):
             self._running = self._hand_over(jobs, now)
+            self._tell_started(self._running)
         elif self._gathering is None and self._batcher.start_at is not None:
             self._gathering = self._loop.call_later(self._batcher.start_at - now, self._end_gathering)
         if jobs := self._batcher.take_ahead(now):
@@ -187,14 +165,21 @@ class Scheduler:
             log.debug("a batch that was given up has ended after all")
             return
         now = time.monotonic()
+        for tell in self._observers.batch_ended:
+            tell(len(batch.jobs), now - batch.started_at)
         self._running, self._ahead = self._ahead, None
         if self._running is not None:
             self._running.started_at = now
+            self._tell_started(self._running)
         self._batcher.done(now)
         self._start_batch()  # before the replies are written: the policy works while we do
         for job, outcome in zip(batch.jobs, outcomes, strict=True):
             job.payload.tell(outcome)
         self._note_idle()
+
+    def _tell_started(self, batch: _Batch) -> None:
+        for tell in self._observers.batch_started:
+            tell([job.session for job in batch.jobs], batch.started_at)
 
     def _set_alarm(self) -> None:
         now = time.monotonic()
@@ -228,12 +213,14 @@ class Scheduler:
         if self._on_hang is None:
             return
         count, self._running = len(self._running.jobs), None
+        for tell in self._observers.batch_ended:
+            tell(count, self._request_timeout_s)
         self._on_hang(f"a batch of {count} has been running for {self._request_timeout_s:g} s")
         self._batcher.done(time.monotonic())
         self._start_batch()
 
     def _note_idle(self) -> None:
-        if not self.load:
+        if not (self._batcher.queued or self._batcher.running):
             self._idle.set()
 
 
@@ -281,7 +268,4 @@ class _Call:
         if self.is_told:
             return  # its deadline passed before
         self.is_told = True
-        try:
-            self.on_outcome(outcome)
-        except Exception:  # a connection's: its trouble must not cost the others of its batch their answers
-            log.exception("session %s: an outcome was not delivered", self.task.session)
+        deliver(self.on_outcome, outcome, self.task.session)

@@ -17,7 +17,8 @@ import numpy as np
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.runner import InferNow, OnDone, Runner
+from policyserve.engine.inline import InlinePolicy
+from policyserve.engine.runner import OnDone, Runner
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,7 @@ class Supervisor:
         self.stage = "starting"
         self.on_down: Callable[[], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
-        # The runner's own method, and no method that calls it: an inline policy's every call goes through it.
-        self.infer_now: InferNow = _not_now
+        self.on_replaced: Callable[[str, str], None] = _nothing  # with its name and the reason
         self._make = make
         self._max_abandoned = max_abandoned
         self._name = name
@@ -57,6 +57,11 @@ class Supervisor:
         self._spec = await self._start_runner(on_stage)
         self._take_up()
         return self._spec
+
+    @property
+    def inline(self) -> InlinePolicy | None:
+        """The runner's, while it is up."""
+        return None if self.stage or self._runner is None else self._runner.inline
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Have the runner answer a batch; only while it is up."""
@@ -76,9 +81,9 @@ class Supervisor:
         assert self._runner is not None
         self._failures = 1 if time.monotonic() - self._up_at > _GOOD_S else self._failures + 1
         self.stage = "restarting the policy"
-        self.infer_now = _not_now
         log.error("%s is replaced, and what it remembered of its sessions is gone: %s", self._name, reason)
         self._abandoned.append(self._runner.abandon())
+        self.on_replaced(self._name, reason)
         self.on_down()
         self._restarting = asyncio.get_running_loop().create_task(self._restart())
 
@@ -99,7 +104,6 @@ class Supervisor:
 
     def _take_up(self) -> None:
         assert self._runner is not None
-        self.infer_now = self._runner.infer_now
         self._up_at = time.monotonic()
         self.stage = ""
         self.on_up()
@@ -159,9 +163,5 @@ def _is_same(one: Any, other: Any) -> bool:
     return one == other or (one != one and other != other)
 
 
-def _nothing() -> None:
+def _nothing(*_facts: str) -> None:
     """For a supervisor that nobody listens to."""
-
-
-def _not_now(_batch: Sequence[Task]) -> None:
-    """While there is no policy to ask."""

@@ -17,7 +17,7 @@ from policyserve.core.polling import Waits
 _give_way: Callable[[], object] = getattr(os, "sched_yield", int)
 
 
-class Awake:
+class BusyPoll:
     """Told of every answer and of what comes after it, in the event loop's thread.
 
     most_s: how long to poll after an answer and after whatever comes then, the rest of a message say; 0: never.
@@ -31,14 +31,14 @@ class Awake:
         self._since = 0.0
         self._is_polling = False
 
-    def heard(self, now: float) -> None:
+    def on_bytes(self, now: float) -> None:
         """Bytes came, by time.monotonic()."""
         if self._is_answered:
             self._is_answered = False
             self._waits.ended(now - self._since)
         self._since = now
 
-    def answered(self, now: float) -> None:
+    def on_answer(self, now: float) -> None:
         """An answer went out."""
         self._is_answered = True
         self._since = now

@@ -1,4 +1,4 @@
-"""The edge: one connection, HTTP first, then WebSocket frames; a thin shell around a pure Session.
+"""One connection: HTTP first, then WebSocket frames, whose messages go to a Conversation.
 
 A message's bytes go from the socket into the message's own buffer, whose views the policy gets. Everything here runs in
 the event loop's thread.
@@ -10,20 +10,21 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
-from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
-from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
-from policyserve.engine.runner import Task
 from policyserve.server import routes, tls
+from policyserve.server.busy_poll import BusyPoll
+from policyserve.server.config import ServerConfig
+from policyserve.server.conversation import Conversation
 from policyserve.server.guards import Facts, Holding, Verdict, Watch
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
-from policyserve.server.host import Host
 from policyserve.server.listener import end_if_silent
 from policyserve.server.pipe import JOINED, Pipe
+from policyserve.server.reception import Reception
 from policyserve.websocket import frames, server_frames
+from policyserve.websocket.buffers import BufferPool
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +34,26 @@ _SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no la
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One peer. `number` names its session in the log and in the scheduler."""
+    """One peer. `number` names its session in the log and to the engine."""
 
-    def __init__(self, host: Host, number: int) -> None:
+    def __init__(
+        self, number: int, reception: Reception, config: ServerConfig, pool: BufferPool, busy_poll: BusyPoll
+    ) -> None:
         self.number = number
-        self.session: Session | None = None
         self.address = ""  # the peer's IP address; empty on a Unix socket
         self.peer = "local"  # the same with its port, for the log
-        self._host = host
+        self._reception = reception
+        self._config = config
+        self._pool = pool
+        self._busy_poll = busy_poll
+        self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
-        self._handshake: Handshake | None = Handshake(host.config.max_head_bytes)  # until it is through
+        self._handshake: Handshake | None = Handshake(config.max_head_bytes)  # until it is through
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._holding = Holding()
         self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        self._heard_at = 0.0  # when its last bytes came
+        self._heard_message = False
         self._watch: Watch | None = None
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
 
@@ -54,12 +61,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._pipe.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        self._call_later(self._host.config.handshake_timeout_s, self._time_out_handshake)
+        self._call_later(self._config.handshake_timeout_s, self._time_out_handshake)
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.address, self.peer = name[0], f"{name[0]}:{name[1]}"
-            end_if_silent(transport, self._host.config.ping_timeout_s)
-        self._host.meet(self)
+            end_if_silent(transport, self._config.ping_timeout_s)
+        self._reception.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._call_later(None, self.abort)
@@ -70,28 +77,16 @@ class Connection(asyncio.BufferedProtocol):
         self._pipe.transport = None
         if self._frames is not None:
             self._frames.abandon()  # now, and not when the collector comes by: it may hold much
-        if self.session is not None:
-            self.session.leave(1006, "")
+        if self._conversation is not None:
+            self._conversation.lose()
         elif self._handshake is not None and isinstance(exc, ssl.SSLError):
             self._note(logging.WARNING, "tls", "a TLS handshake failed peer=%s: %s", self.peer, tls.explain(exc))
-        self._host.part(self)
+        self._reception.leave(self)
 
     def eof_received(self) -> bool:
         self._pipe.is_closing = True
         self._call_later(_CLOSE_TIMEOUT_S, self.abort)  # a peer that does not read what is left would stay for ever
         return False
-
-    def expect_first_frame(self, patience_s: float | None) -> None:
-        """Tell the session if the client has said nothing by then; None: it need not."""
-        if patience_s is not None and self._pipe.transport is not None:
-            self._patience = asyncio.get_running_loop().call_later(patience_s, self._note_silence)
-
-    def _note_silence(self) -> None:
-        self._patience = None
-        if self.session is not None:
-            if self.session.dialect is None and not self.session.heard:
-                self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
-            self.perform(self.session.silence())
 
     # Bytes in
 
@@ -102,7 +97,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._frames is not None:
             now = self._heard_at = time.monotonic()
-            self._host.awake.heard(now)
+            self._busy_poll.on_bytes(now)
             for event in self._frames.advance(nbytes):
                 self._take(event)
         elif self._handshake is not None:
@@ -113,26 +108,26 @@ class Connection(asyncio.BufferedProtocol):
         assert self._handshake is not None
         asked = self._handshake.feed(data)
         if isinstance(asked, PageRequest):
-            self._respond(routes.respond(asked.method, asked.path, self._host.health(asked.credentials)))
+            self._respond(routes.respond(asked.method, asked.path, self._reception.health(asked.credentials)))
         elif isinstance(asked, routes.Response):
             self._refuse(asked)
         elif asked is not None:
             self._upgrade(asked)
 
     def _upgrade(self, asked: UpgradeRequest) -> None:
-        opened = self._host.open_session(self, asked)
+        opened = self._reception.open_session(self, asked.path, asked.credentials)
         if isinstance(opened, routes.Response):
             self._refuse(opened)
             return
-        self.session = opened
+        self._conversation = opened
         self._handshake = None
-        reader = self._frames = server_frames.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, self._pool, _SCRATCH)
         reader.on_growth = self._grow
         self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()
-        self._watch = Watch(self._host.config, self._heard_at)
-        self._call_later(self._host.config.watch_interval_s, self._look_after)
-        self._host.start_session(self)
+        self._watch = Watch(self._config, self._heard_at)
+        self._call_later(self._config.watch_interval_s, self._look_after)
+        self._reception.start_session(self)
         if asked.behind:
             for event in reader.feed(asked.behind):
                 self._take(event)
@@ -151,10 +146,11 @@ class Connection(asyncio.BufferedProtocol):
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
-        self._refuse(routes.text(408, f"no request within {self._host.config.handshake_timeout_s:g} s"))
+        self._refuse(routes.text(408, f"no request within {self._config.handshake_timeout_s:g} s"))
 
     def _take(self, event: server_frames.PeerEvent) -> None:
         if isinstance(event, (memoryview, str)):
+            self._heard_message = True
             self._receive(event)
         elif isinstance(event, frames.Ping):
             self._pipe.write_frame(frames.PONG, event.payload)
@@ -164,84 +160,48 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
-    # Between the session and the scheduler
-
     def _receive(self, message: Frame) -> None:
-        session = self.session
-        if session is None:
+        conversation = self._conversation
+        if conversation is None:
             return
-        if not session.heard:
-            self._receive_first(session, message)
-        else:
-            self.perform(session.receive(message, self._heard_at))
-        if session.pending > self._host.config.max_pending:
-            self._set_reading()
-
-    def _receive_first(self, session: Session, message: Frame) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        was_known = session.dialect is not None
-        effects = session.receive(message, self._heard_at)
-        if not was_known and session.dialect is not None:
-            self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name)
-        self.perform(effects)
+        conversation.receive(message, self._heard_at)
+        if conversation.pending > self._config.max_pending:
+            self._set_reading()
 
-    def _answer(self, ticket: int, outcome: Outcome) -> None:
-        if self.session is not None:
-            now = time.monotonic()
-            self.perform(self.session.answer(ticket, outcome, now))
-            self._host.awake.answered(now)
+    # A conversation's sink
+
+    def send(self, message: Frame) -> None:
+        """Send a whole message; a str is a text frame."""
+        if isinstance(message, str):
+            self._pipe.write_frame(frames.TEXT, message.encode())
+        else:
+            self._pipe.write_frame(frames.BINARY, message)
+        if self._heard_message:
+            self._busy_poll.on_answer(time.monotonic())
             if self._pipe.is_reading_paused:
                 self._set_reading()
 
-    def perform(self, effects: Iterable[Effect]) -> None:
-        """Carry out what the session wants."""
-        for effect in effects:
-            if isinstance(effect, Send):
-                if effect.latency_ms is not None:
-                    self._host.stats.answered(effect.latency_ms)
-                self._send(effect.frame)
-            elif isinstance(effect, Submit):
-                self._submit(effect)
-            elif isinstance(effect, Close):
-                self._close(effect)
-            elif isinstance(effect, Failed):
-                self._host.stats.failed(effect.error.code)
-                self._log_failure(effect.error)
-            elif isinstance(effect, Dropped):
-                keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
-                self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
-
-    def _submit(self, submit: Submit) -> None:
-        scheduler = self._host.scheduler
-        assert scheduler is not None, "a session submits only after serve()"
-        task = Task(self.number, submit.observation, submit.batch_size)
-        try:
-            scheduler.submit(task, submit.arrived_at, lambda outcome: self._answer(submit.ticket, outcome))
-        except PolicyserveError as error:
-            self._answer(submit.ticket, error)
-
-    def _send(self, frame: Frame) -> None:
-        if isinstance(frame, str):
-            self._pipe.write_frame(frames.TEXT, frame.encode())
-        else:
-            self._pipe.write_frame(frames.BINARY, frame)
-
-    def _close(self, close: Close) -> None:
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and wait for the peer's."""
         if not self._pipe.is_closing:
-            self._pipe.write_close(close.code, close.reason)
+            self._pipe.write_close(code, reason)
             self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
-    def _log_failure(self, error: PolicyserveError) -> None:
-        if error.blame == "client" or error.retryable:
-            self._note(logging.WARNING, error.code, "session %d: %s: %s", self.number, error.code, error)
-        else:
-            cause = error.__cause__
-            self._note(logging.ERROR, error.code, "session %d: %s: %s", self.number, error.code, error, cause=cause)
+    def expect_first_message(self, patience_s: float | None) -> None:
+        """Tell the conversation if the client has said nothing by then; None: it need not."""
+        if patience_s is not None and self._pipe.transport is not None:
+            self._patience = asyncio.get_running_loop().call_later(patience_s, self._note_silence)
 
-    def _note(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None:
-        self._host.note(level, kind, self.address, text, *args, cause=cause)
+    def _note_silence(self) -> None:
+        self._patience = None
+        if self._conversation is not None:
+            self._conversation.note_silence()
+
+    def _note(self, level: int, kind: str, text: str, *args: object) -> None:
+        self._reception.note(self.address, level, kind, text, *args)
 
     # Bytes out
 
@@ -262,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _set_reading(self) -> None:
         """Leave in the socket what a session sends beyond twice its bound, where every further request is refused."""
-        is_swamped = self.session is not None and self.session.pending > 2 * self._host.config.max_pending
+        is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
         self._pipe.set_reading(not (self._pipe.is_slow or is_swamped))
 
     # Time
@@ -278,23 +238,22 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._watch.is_ping_due(now):
             self._pipe.write_frame(frames.PING, b"")
-        self._call_later(self._host.config.watch_interval_s, self._look_after)
+        self._call_later(self._config.watch_interval_s, self._look_after)
 
     def _facts(self, now: float) -> Facts:
-        assert self.session is not None
+        assert self._conversation is not None
         assert self._frames is not None
-        taken = self._pipe.taken
+        received, pending, taken = self._conversation.received, self._conversation.pending, self._pipe.taken
         if self._pipe.is_reading_paused:  # then its silence is ours
-            return Facts(now, self.session.received, self.session.pending, False, taken)
-        is_mid_message = self._frames.is_mid_message
-        return Facts(self._heard_at, self.session.received, self.session.pending, is_mid_message, taken)
+            return Facts(now, received, pending, False, taken)
+        return Facts(self._heard_at, received, pending, self._frames.is_mid_message, taken)
 
     def _end(self, verdict: Verdict) -> None:
         self._note(logging.WARNING, "ended", "session %d: %s", self.number, verdict.reason)
-        if verdict.code is None or self.session is None:
+        if verdict.code is None or self._conversation is None:
             self.abort()
         else:
-            self.perform(self.session.leave(verdict.code, verdict.reason))
+            self._conversation.leave(verdict.code, verdict.reason)
 
     def _call_later(self, delay_s: float | None, callback: Callable[[], Any]) -> None:
         """Set the connection's one timer: handshake, then pings, then the close handshake."""
@@ -310,29 +269,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, count: int) -> None:
         """`count` bytes of a large message came in."""
-        number = self.session.received + 1 if self.session is not None else 0
+        number = self._conversation.received + 1 if self._conversation is not None else 0
         self._holding.grow(number, count)
-        self._host.grow(count)
+        self._reception.grow(count)
 
     def _note_unread(self, count: int) -> None:
         """`count` bytes more wait for a peer that reads slowly."""
-        self._host.grow(count)
-        config = self._host.config
+        self._reception.grow(count)
+        config = self._config
         if self._pipe.unsent > config.max_unread_bytes:
             self._end(Verdict(None, f"left {config.max_unread_mib:g} MiB of its answers unread (--max-unread-mib)"))
 
     def held_bytes(self) -> int:
         """Large messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
-        answered = self.session.answered if self.session is not None else 0
+        answered = self._conversation.answered if self._conversation is not None else 0
         return self._holding.held_bytes(answered) + self._pipe.unsent
 
     def give_up(self) -> None:
         """End the session, and forget its requests at once: the server has no room, and nobody holds more."""
-        told = f"the server holds {self._host.config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
         if self._frames is not None:
             self._frames.abandon()
         self._holding.clear()
         is_deaf = self._pipe.unsent > JOINED  # who reads nothing would not read a close frame
         code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))
-        self._host.close_session(self)
+        self._reception.close_session(self)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from policyserve.server.connection import Connection
-    from policyserve.server.host import Host
     from policyserve.server.keys import ApiKeys
+    from policyserve.server.reception import Reception
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ class Entrance:
         assert self._listener is not None
         self._listener.close()
 
-    def lead_to(self, connection: Connection, host: Host) -> asyncio.BaseProtocol:
-        """What a new peer meets first: the connection itself, or the door before it where peers come by TLS."""
+    def protocol_for(self, connection: Connection, reception: Reception) -> asyncio.BaseProtocol:
+        """What a new peer meets first: the connection itself, or the TLS handshake before it."""
         if self._tls is None:
             return connection
-        return tls.Door(host, connection, self._tls, self._config.handshake_timeout_s)
+        return tls.TlsConnection(reception, connection, self._tls, self._config.handshake_timeout_s)
 
     def reload(self) -> None:
         """Read the files again, for connections to come; what is wrong is logged, the old stays."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
-from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
+
+
+class Beginning(Protocol):
+    """A session, as far as its beginning goes."""
+
+    @property
+    def dialect(self) -> Dialect | None: ...
+    @property
+    def has_begun(self) -> bool: ...
 
 
 def dialect_of(path: str, config: ServerConfig) -> Dialect | None:
@@ -19,9 +27,9 @@ def dialect_of(path: str, config: ServerConfig) -> Dialect | None:
     return dialects.for_path(path) or pinned
 
 
-def patience_s(session: Session, spec: PolicySpec, config: ServerConfig) -> float | None:
+def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> float | None:
     """How long to wait for a session's first frame; None where the server has the first word."""
-    if session.heard:
+    if session.has_begun:
         return None
     if session.dialect is not None:
         return None if session.dialect.greets else config.first_frame_timeout_s

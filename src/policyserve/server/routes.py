@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.observe.counters import Stats
+from policyserve.observe.counters import Counters
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """What the routes tell of the server. stage: what loading is at; empty once the policy is ready."""
 
-    stats: Stats
+    counters: Counters
     stage: str
     is_told: bool = True  # whoever asks has a key, or none is needed
 
@@ -55,8 +55,9 @@ def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -
 
 def _healthz(health: Health) -> Response:
     """The founding JSON: alive from the first moment, whatever the policy does."""
-    stats = health.stats
-    return _json(200, {"status": "ok", "requests": stats.requests, "avg_latency_ms": round(stats.mean_latency_ms, 2)})
+    counters = health.counters
+    mean_ms = round(counters.mean_latency_ms, 2)
+    return _json(200, {"status": "ok", "requests": counters.requests, "avg_latency_ms": mean_ms})
 
 
 def _readyz(health: Health) -> Response:

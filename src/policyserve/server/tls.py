@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from policyserve.core.errors import ConfigError
-from policyserve.server.host import Host, Stranger
+from policyserve.server.reception import Peer, Reception
 
 _REASONS = {
     "HTTP_REQUEST": "the client speaks plain HTTP; it needs wss:// or https://",
@@ -23,17 +23,17 @@ _REASONS = {
 }  # fmt: skip
 
 
-class Door(asyncio.Protocol):
+class TlsConnection(asyncio.Protocol):
     """A connection that shakes hands by TLS, and is then `inside`'s.
 
     asyncio's own TLS servers neither tell why a handshake failed nor know of those that are under way, which must be
     bounded and end with the server. So a connection comes in plain, and its socket is taken over by another transport.
     """
 
-    def __init__(self, host: Host, inside: Stranger, context: ssl.SSLContext, timeout_s: float) -> None:
+    def __init__(self, reception: Reception, inside: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
         self.number = inside.number
         self.address, self.peer = "", "local"
-        self._host = host
+        self._reception = reception
         self._inside = cast(asyncio.BaseProtocol, inside)
         self._context = context
         self._timeout_s = timeout_s
@@ -47,7 +47,7 @@ class Door(asyncio.Protocol):
         connected.setblocking(False)
         cast(asyncio.Transport, transport).abort()  # it has read nothing yet
         self._shaking = asyncio.get_running_loop().create_task(self._shake_hands(connected))
-        self._host.meet(self)
+        self._reception.enter(self)
 
     def abort(self) -> None:
         """End the handshake."""
@@ -59,9 +59,9 @@ class Door(asyncio.Protocol):
         try:
             await connect(lambda: self._inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
         except OSError as error:  # a stranger's bytes, or silence
-            self._host.part(self)
+            self._reception.leave(self)
             text = "a TLS handshake failed peer=%s: %s"
-            self._host.note(logging.WARNING, "tls", self.address, text, self.peer, explain(error))
+            self._reception.note(self.address, logging.WARNING, "tls", text, self.peer, explain(error))
 
 
 def load(cert: str, key: str) -> ssl.SSLContext:

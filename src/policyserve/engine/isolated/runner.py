@@ -62,6 +62,8 @@ class ProcessRunner(asyncio.Protocol):
 
     # The Runner protocol
 
+    inline = None  # nothing of it runs in the event loop
+
     async def start(self, on_stage: OnStage) -> PolicySpec:
         """Start the process and load the policy there; raises what loading raised, PolicyFailed if the process died."""
         loop = self._loop = asyncio.get_running_loop()
@@ -87,10 +89,6 @@ class ProcessRunner(asyncio.Protocol):
         await loop.create_unix_connection(lambda: self, sock=ours)
         self._send(["load", log.getEffectiveLevel(), pack(self._recipe)])
         return await self._loaded
-
-    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None:
-        """Nothing runs in the event loop."""
-        return None
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Answer a batch; `on_done` is called in the event loop with one outcome per task, in order."""

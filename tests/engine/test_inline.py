@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from policyserve.core.errors import Overloaded
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
+from policyserve.engine.inline import Turns
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler
-from policyserve.engine.turn import Turn
-from tests.engine.running import PATIENCE_S, until
+from tests.engine.running import NOBODY, PATIENCE_S, until
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -32,9 +33,11 @@ class InlineRunner:
         self.batches: list[str] = []  # elsewhere
         self._on_done: OnDone | None = None
 
-    def infer_now(self, batch: Sequence[Task]) -> Sequence[Outcome] | None:
-        if not self.is_inline:
-            return None
+    @property
+    def inline(self) -> Any:
+        return self if self.is_inline else None
+
+    def answer(self, batch: Sequence[Task]) -> Sequence[Outcome]:
         assert self._on_done is None, "the policy runs in one place at a time"
         self.calls.append("".join(task.observation for task in batch))
         return [_answer(task) for task in batch]
@@ -60,7 +63,7 @@ class Bench:
 
     def __init__(self, max_batch: int = 8, max_queue: int = 100) -> None:
         self.runner = InlineRunner()
-        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue), 1_000.0)
+        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue), 1_000.0, NOBODY)
         self.outcomes: list[tuple[str, Outcome]] = []
 
     async def share_a_turn(self) -> None:
@@ -120,7 +123,7 @@ def test_requests_of_one_turn_share_a_call_at_its_end() -> None:
         for session, name in enumerate("abcd"):
             bench.submit(session, name)
         assert (bench.answered, bench.scheduler.load) == ("", 4)
-        await bench.scheduler.drained()
+        await asyncio.sleep(0)
         assert bench.answered == "abcd"
         assert bench.runner.calls == ["abcd"]
         assert bench.scheduler.load == 0
@@ -257,18 +260,20 @@ def test_a_listeners_exception_costs_the_others_of_its_turn_nothing(caplog: pyte
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_turn_ends_when_every_socket_that_was_ready_has_been_read(loop: str) -> None:
-    ended: list[Sequence[Any]] = []
+    calls: list[str] = []
 
     async def talk() -> None:
-        turn: Turn[int] = Turn(100, ended.append)
+        bench = Bench(max_batch=100)
+        await bench.share_a_turn()
         peers: set[_Reader] = set()
-        server = await asyncio.get_running_loop().create_server(lambda: _Reader(turn, peers), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(lambda: _Reader(bench, peers), "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         clients = [socket.create_connection(address) for _ in range(8)]
         await until(lambda: len(peers) == len(clients))
         for client in clients:
             client.sendall(b"!")  # on the loopback it is there when this returns
-        await until(lambda: ended)
+        await until(lambda: bench.outcomes)
+        calls.extend(bench.runner.calls)
         for client in clients:
             client.close()
         await until(lambda: not peers)
@@ -276,14 +281,14 @@ def test_a_turn_ends_when_every_socket_that_was_ready_has_been_read(loop: str) -
         await server.wait_closed()
 
     _run_in(loop, talk())
-    assert [len(one) for one in ended] == [8]
+    assert calls == ["!" * 8]
 
 
 class _Reader(asyncio.BufferedProtocol):
-    """Adds a request for whatever it reads."""
+    """Makes a request of whatever it reads."""
 
-    def __init__(self, turn: Turn[int], peers: set[_Reader]) -> None:
-        self._turn = turn
+    def __init__(self, bench: Bench, peers: set[_Reader]) -> None:
+        self._bench = bench
         self._peers = peers  # that are connected
         self._buffer = bytearray(16)
 
@@ -294,7 +299,7 @@ class _Reader(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._turn.add(self, nbytes)
+        self._bench.submit(self, self._buffer[:nbytes].decode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.discard(self)
@@ -308,3 +313,66 @@ def _run_in(loop: str, main: Any) -> None:
         pytest.importorskip("uvloop").run(bounded())
     else:
         asyncio.run(bounded())
+
+
+# Who waits for the turn's end
+
+
+def waits_of_two(turns: Turns, requests: int) -> list[bool]:
+    """Two sessions ask by turns, each request in a turn of its own."""
+    waits: list[bool] = []
+    for session in islice(cycle("ab"), requests):
+        waits.append(turns.waits(session))
+        if waits[-1]:
+            turns.ended(1)
+    return waits
+
+
+def test_a_session_that_asks_alone_never_waits() -> None:
+    turns = Turns()
+    assert not any(turns.waits("a") for _ in range(100))
+
+
+def test_a_second_session_is_a_reason_to_try_and_all_wait_after_a_shared_turn() -> None:
+    turns = Turns()
+    assert not turns.waits("a")
+    assert [turns.waits(session) for session in "bca"] == [True, True, True]
+    turns.ended(3)
+    assert [turns.waits(session) for session in "aaa"] == [True, True, True]
+
+
+def test_sessions_that_never_share_a_turn_seldom_wait() -> None:
+    waits = waits_of_two(Turns(), 1000)
+    assert 1000 // 20 <= sum(waits) <= 1000 // 16
+
+
+def test_a_turn_that_is_shared_again_is_noticed_after_vain_ones() -> None:
+    turns = Turns()
+    waits_of_two(turns, 100)
+    tried = next(number for number, session in enumerate(cycle("ab")) if turns.waits(session))
+    assert tried <= 17
+    turns.ended(2)
+    assert turns.waits("a")
+
+
+def test_the_one_who_is_left_of_a_crowd_soon_waits_no_more() -> None:
+    turns = Turns()
+    turns.waits("a")
+    turns.waits("b")
+    turns.ended(32)
+    waits: list[bool] = []
+    for _ in range(50):
+        waits.append(turns.waits("a"))
+        if waits[-1]:
+            turns.ended(1)
+    assert waits == [True] * 8 + [False] * 42
+
+
+def test_a_turn_of_one_now_and_then_changes_nothing_for_a_crowd() -> None:
+    turns = Turns()
+    turns.waits("a")
+    turns.waits("b")
+    for count in (5, 1, 1, 7, 1, 2):
+        assert turns.waits("a")
+        turns.ended(count)
+    assert turns.waits("a")

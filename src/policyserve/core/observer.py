@@ -1,0 +1,114 @@
+"""What happens in a server, told to whoever observes it: counters, metrics, a page, recordings. Pure.
+
+The edge and the scheduler tell each fact once, when it happens, in the event loop's thread. Telling costs one attribute
+look-up and an empty loop where nobody listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+from policyserve.core.errors import PolicyserveError
+from policyserve.core.messages import Observation, Timing
+from policyserve.core.policy import ActionChunk
+
+
+class SessionFacts(NamedTuple):
+    """Who opened a session. peer: address and port, "local" on a Unix socket. dialect: "auto" until it is known.
+
+    key: the name of its API key, empty without one.
+    """
+
+    number: int
+    peer: str
+    dialect: str
+    key: str = ""
+
+
+class Observer:
+    """Is told what happens; a subclass overrides what it wants to know, and nothing else costs anything.
+
+    Every method is called in the event loop's thread and must return at once: disk, network and pictures belong in a
+    thread of the observer's own. What it raises is logged once, and it is told nothing more.
+    Sessions are named by their number. A ticket numbers a session's requests from 1; a request that was refused before
+    the policy saw it has one, too. Observations and chunks are the policy's own: copy what is kept, change nothing.
+    """
+
+    def on_session_opened(self, session: SessionFacts) -> None:
+        """A peer's handshake was accepted."""
+
+    def on_session_closed(self, session: int) -> None:
+        """Its connection is gone, or is about to go."""
+
+    def on_request(self, session: int, ticket: int, observation: Observation | Any, arrived_at: float) -> None:
+        """A good observation is handed to the policy. arrived_at: when its message was whole (time.monotonic)."""
+
+    def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
+        """A request's actions were sent."""
+
+    def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
+        """A request was refused or failed, and its peer was told. ticket: None where it concerns the session."""
+
+    def on_batch_started(self, sessions: Sequence[Hashable], started_at: float) -> None:
+        """The policy was given a batch, one request for each of these sessions (time.monotonic)."""
+
+    def on_batch_ended(self, size: int, seconds: float) -> None:
+        """The policy has answered a batch of `size` requests after so many seconds."""
+
+    def on_policy_replaced(self, name: str, reason: str) -> None:
+        """A policy that broke or hung is being replaced. name: which replica, for people."""
+
+    def on_stage(self, stage: str) -> None:
+        """What loading is at; empty once the policy answers."""
+
+
+class Observers:
+    """Several observers as one, which costs nothing for what none of them overrides.
+
+    Each fact has a tuple of those who listen, which the places that tell it walk through:
+    `for tell in observers.answer: tell(session, ticket, chunk, timing)`.
+    on_failure: told of an observer that raised, which is dropped then.
+    """
+
+    def __init__(self, on_failure: Callable[[Observer, Exception], None]) -> None:
+        self._on_failure = on_failure
+        self._observers: list[Observer] = []
+        self._sort()
+
+    def add(self, observer: Observer) -> None:
+        """Tell it what happens from now on."""
+        self._observers.append(observer)
+        self._sort()
+
+    def remove(self, observer: Observer) -> None:
+        """Tell it nothing more; one that is not there is no error."""
+        self._observers = [one for one in self._observers if one is not observer]
+        self._sort()
+
+    def _sort(self) -> None:
+        self.session_opened = self._listening("on_session_opened")
+        self.session_closed = self._listening("on_session_closed")
+        self.request = self._listening("on_request")
+        self.answer = self._listening("on_answer")
+        self.refusal = self._listening("on_refusal")
+        self.batch_started = self._listening("on_batch_started")
+        self.batch_ended = self._listening("on_batch_ended")
+        self.policy_replaced = self._listening("on_policy_replaced")
+        self.stage = self._listening("on_stage")
+
+    def _listening(self, name: str) -> tuple[Callable[..., None], ...]:
+        silent = getattr(Observer, name)
+        return tuple(self._guarded(one, name) for one in self._observers if getattr(type(one), name) is not silent)
+
+    def _guarded(self, observer: Observer, name: str) -> Callable[..., None]:
+        method = getattr(observer, name)
+
+        def tell(*facts: Any) -> None:
+            try:
+                method(*facts)
+            except Exception as error:  # a stranger's observer must not disturb what it observes
+                self.remove(observer)
+                self._on_failure(observer, error)
+
+        return tell

@@ -1,0 +1,150 @@
+"""One client's conversation: its session joined to the engine, the observers and the log, whatever the transport.
+
+A transport hands in whole messages and is a sink for what goes out. Everything here runs in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from policyserve.core.dialect import Dialect
+from policyserve.core.errors import PolicyserveError
+from policyserve.core.messages import Frame
+from policyserve.core.observer import Observers
+from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import Task
+from policyserve.engine.engine import Engine
+
+
+class Sink(Protocol):
+    """Where a conversation's messages go: a WebSocket, an HTTP answer, a file, a test's list."""
+
+    def send(self, message: Frame) -> None:
+        """Send a whole message; a str is a text. What cannot be sent any more is dropped."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection with a close code of RFC 6455. Nothing is sent after it."""
+        ...
+
+
+class Note(Protocol):
+    """Logs a line. kind: lines of one kind are throttled together."""
+
+    def __call__(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None: ...
+
+
+class Conversation:
+    """Carries out what a session decides. number: names it in the log, to the engine and to observers."""
+
+    def __init__(
+        self, number: int, session: Session, sink: Sink, engine: Engine, observers: Observers, note: Note
+    ) -> None:
+        self.number = number
+        self._session = session
+        self._sink = sink
+        self._engine = engine
+        self._observers = observers
+        self._note = note
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """What the client speaks; None until that is known."""
+        return self._session.dialect
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has sent a message."""
+        return self._session.has_begun
+
+    @property
+    def pending(self) -> int:
+        """Requests that have no answer yet."""
+        return self._session.pending
+
+    @property
+    def received(self) -> int:
+        """Requests so far."""
+        return self._session.received
+
+    @property
+    def answered(self) -> int:
+        """Of them those that have their answer; they are the oldest."""
+        return self._session.answered
+
+    def receive(self, message: Frame, now: float) -> None:
+        """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
+        session = self._session
+        if session.dialect is not None:
+            self._perform(session.receive(message, now))
+            return
+        effects = session.receive(message, now)
+        if session.dialect is not None:
+            self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name)
+        self._perform(effects)
+
+    def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> None:
+        """The policy is ready: greet where the dialect does, and read what came early."""
+        self._perform(self._session.serve(spec, metadata))
+
+    def fail(self, error: PolicyserveError) -> None:
+        """End it for a reason that is no request's."""
+        self._perform(self._session.fail(error))
+
+    def note_silence(self) -> None:
+        """The client has said nothing for as long as a client that speaks first would have needed."""
+        if self._session.dialect is None and not self._session.has_begun:
+            self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
+        self._perform(self._session.silence())
+
+    def drain(self) -> None:
+        """The server stops: answer what was accepted, then close."""
+        self._perform(self._session.drain())
+
+    def leave(self, code: int, reason: str) -> None:
+        """Close now, whatever has no answer yet."""
+        self._perform(self._session.leave(code, reason))
+
+    def lose(self) -> None:
+        """The connection is gone: what has no answer yet needs none."""
+        self._session.leave(1006, "")
+
+    def _answer(self, ticket: int, outcome: Outcome) -> None:
+        self._perform(self._session.answer(ticket, outcome, time.monotonic()))
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                if effect.chunk is not None:
+                    for tell in self._observers.answer:
+                        tell(self.number, effect.ticket, effect.chunk, effect.timing)
+                self._sink.send(effect.frame)
+            elif isinstance(effect, Submit):
+                self._submit(effect)
+            elif isinstance(effect, Close):
+                self._sink.close(effect.code, effect.reason)
+            elif isinstance(effect, Failed):
+                for tell in self._observers.refusal:
+                    tell(self.number, effect.ticket, effect.error)
+                self._log_failure(effect.error)
+            elif isinstance(effect, Dropped):
+                keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
+                self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
+
+    def _submit(self, submit: Submit) -> None:
+        for tell in self._observers.request:
+            tell(self.number, submit.ticket, submit.observation, submit.arrived_at)
+        task = Task(self.number, submit.observation, submit.batch_size)
+        try:
+            self._engine.submit(task, submit.arrived_at, lambda outcome: self._answer(submit.ticket, outcome))
+        except PolicyserveError as error:
+            self._answer(submit.ticket, error)
+
+    def _log_failure(self, error: PolicyserveError) -> None:
+        is_ours = error.blame == "server" and not error.retryable
+        level, cause = (logging.ERROR, error.__cause__) if is_ours else (logging.WARNING, None)
+        self._note(level, error.code, "session %d: %s: %s", self.number, error.code, error, cause=cause)

@@ -1,0 +1,199 @@
+"""Who is connected and who may come in: peers that have no session yet, and those that have one.
+
+The reception knows its peers by protocol alone, so that every transport can bring its own. Everything here runs in the
+event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+from policyserve import dialects
+from policyserve.core.errors import PolicyserveError
+from policyserve.core.observer import Observers, SessionFacts
+from policyserve.core.session import Session
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.engine import Engine
+from policyserve.observe.counters import Counters
+from policyserve.server import greeting, routes
+from policyserve.server.admission import Admission
+from policyserve.server.config import ServerConfig
+from policyserve.server.conversation import Conversation, Sink
+from policyserve.server.guards import Budget, Holder, Throttle, more
+from policyserve.server.handshake import Credentials
+
+log = logging.getLogger(__name__)
+
+_AUTO = dialects.Auto()
+
+
+class Peer(Protocol):
+    """A connection, as the reception sees it. number: names its session, if it gets one."""
+
+    number: int
+    address: str  # IP, empty on a Unix socket
+    peer: str  # the same with the port, for the log
+
+    def abort(self) -> None:
+        """Cut it off."""
+        ...
+
+
+class SessionPeer(Peer, Sink, Holder, Protocol):
+    """A connection that has a session, or asks for one."""
+
+    def expect_first_message(self, patience_s: float | None) -> None:
+        """Call conversation.note_silence() if the client has said nothing by then; None: it need not speak first."""
+        ...
+
+
+class Reception:
+    """Keeps the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
+
+    def __init__(
+        self, config: ServerConfig, engine: Engine, observers: Observers, counters: Counters, admission: Admission
+    ) -> None:
+        self.admission = admission
+        self.stage = "starting"
+        self.everybody_left = asyncio.Event()
+        self.everybody_left.set()
+        self._config = config
+        self._engine = engine
+        self._observers = observers
+        self._counters = counters
+        self._sessions: dict[int, tuple[SessionPeer, Conversation]] = {}
+        self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
+        self._throttle = Throttle()
+        self._budget = Budget(config.max_buffered_bytes, lambda: self.peers)
+        self._spec: PolicySpec | None = None
+        self._failure: PolicyserveError | None = None  # why there will be no policy
+        self._is_closed = False
+
+    @property
+    def conversations(self) -> Sequence[Conversation]:
+        """Those that are open, the oldest first."""
+        return [conversation for _, conversation in self._sessions.values()]
+
+    @property
+    def peers(self) -> Sequence[SessionPeer]:
+        """Connections that have a session, the oldest first."""
+        return [peer for peer, _ in self._sessions.values()]
+
+    @property
+    def waiting(self) -> int:
+        """Peers that have no session yet."""
+        return len(self._waiting)
+
+    def enter(self, peer: Peer) -> None:
+        """Somebody has connected; of too many that have no session the one that is here longest is cut."""
+        self._waiting[peer.number] = peer
+        if self._is_closed:  # it came while the listener was being closed
+            peer.abort()
+        if len(self._waiting) > self._config.max_handshakes:
+            oldest = self._waiting.pop(next(iter(self._waiting)))
+            text = "cut peer=%s: %d connections are no session, the most this server takes"
+            self.note(oldest.address, logging.WARNING, "cut", text, oldest.peer, self._config.max_handshakes)
+            oldest.abort()
+
+    def leave(self, peer: Peer) -> None:
+        """The connection is gone: drop its requests and its policy state."""
+        self._waiting.pop(peer.number, None)
+        self.close_session(peer)
+
+    def open_session(self, peer: SessionPeer, path: str, credentials: Credentials) -> Conversation | routes.Response:
+        """A conversation for a peer whose handshake is fine, or the refusal to send instead."""
+        if self._is_closed:
+            return routes.text(503, "the server is stopping")
+        refusal = self.admission.refusal(credentials, peer.address)
+        if refusal is not None:
+            return refusal
+        session = Session(
+            greeting.dialect_of(path, self._config),
+            choice=_AUTO,
+            max_pending=self._config.max_pending,
+            debug_wire=self._config.debug_wire,
+            limits=self._config.wire_limits,
+        )
+        note = partial(self.note, peer.address)
+        conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)
+        self._waiting.pop(peer.number, None)
+        self._sessions[peer.number] = peer, conversation
+        self.admission.enter(peer.address)
+        self.everybody_left.clear()
+        name = session.dialect.name if session.dialect else "auto"
+        key = self.admission.key_name(credentials) or ""
+        for tell in self._observers.session_opened:
+            tell(SessionFacts(peer.number, peer.peer, name, key))
+        by_key = f" key={key}" if key else ""
+        note(logging.INFO, "opened", "session %d opened dialect=%s peer=%s%s", peer.number, name, peer.peer, by_key)
+        return conversation
+
+    def start_session(self, peer: SessionPeer) -> None:
+        """The handshake is through: serve at once if the policy is ready, or tell why it never will be."""
+        _, conversation = self._sessions.get(peer.number, (peer, None))
+        if conversation is None:
+            return
+        if self._failure is not None:
+            conversation.fail(self._failure)
+        elif self._spec is not None:
+            conversation.serve(self._spec, greeting.metadata_of(self._spec))
+            peer.expect_first_message(greeting.patience_s(conversation, self._spec, self._config))
+
+    def close_session(self, peer: Peer) -> None:
+        """Drop a session's requests and its policy state; its connection may have an end to come."""
+        if self._sessions.pop(peer.number, None) is None:
+            return
+        self.admission.leave(peer.address)
+        if not self._sessions:
+            self.everybody_left.set()
+        self._engine.forget(peer.number)
+        for tell in self._observers.session_closed:
+            tell(peer.number)
+        self.note(peer.address, logging.INFO, "closed", "session %d closed", peer.number)
+
+    def say_ready(self, spec: PolicySpec) -> None:
+        """The policy answers: serve the sessions that wait, and those to come."""
+        self.stage = ""
+        self._spec = spec
+        self._start_all()
+
+    def say_failed(self, failure: PolicyserveError) -> None:
+        """There will be no policy: tell the sessions that wait, and those to come."""
+        self.stage = "loading failed"
+        self._failure = failure
+        self._start_all()
+
+    def close(self) -> None:
+        """Open no session any more."""
+        self._is_closed = True
+
+    def abort_all(self) -> None:
+        """Cut off whoever is still connected."""
+        for peer in [*self.peers, *self._waiting.values()]:
+            peer.abort()
+
+    def grow(self, count: int) -> None:
+        """`count` bytes more are held for some session; whoever holds most may lose its own to make room."""
+        self._budget.grow(count)
+
+    def health(self, credentials: Credentials) -> routes.Health:
+        """What the HTTP routes tell this caller."""
+        stage = self.stage or self._engine.stage
+        return routes.Health(self._counters, stage, is_told=self.admission.key_name(credentials) is not None)
+
+    def note(
+        self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None
+    ) -> None:
+        """Log a line; of many of one kind for one peer's address only some, which say how many were left out."""
+        held_back = self._throttle.passes((kind, address), time.monotonic())
+        if held_back is not None:
+            log.log(level, text + "%s", *args, more(held_back), exc_info=cause)
+
+    def _start_all(self) -> None:
+        for peer in self.peers:
+            self.start_session(peer)
