@@ -13,10 +13,13 @@ from policyserve.core.errors import BadAction, BadObservation, ConfigError, Poli
 from policyserve.core.policy import (
     ActionChunk,
     FunctionPolicy,
+    PerSessionPolicy,
     Policy,
     PolicyInput,
+    ResettablePolicy,
     as_policy,
     open_spec,
+    policy_from,
     read_answer,
     split_rows,
 )
@@ -161,3 +164,46 @@ def test_rows_of_a_nested_batch_keep_their_texts() -> None:
     assert [row["a"]["x"].tolist() for row in rows] == [[0, 1], [2, 3]]
     assert all(row["prompt"] == "go" and row["names"] == ["one"] for row in rows)
     assert split_rows({"x": np.zeros((0, 2))}, 0) == []
+
+
+class Remembering:
+    def infer(self, observation: Any) -> Any:
+        return observation
+
+    def reset(self) -> None:
+        self.forgotten = True
+
+
+class Forgetful(Remembering):
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+
+class Choosy(Remembering):
+    def reset(self, seed: int) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.seed = seed
+
+
+def test_an_object_with_a_reset_of_its_own_is_resettable_and_one_with_an_empty_reset_is_not() -> None:
+    assert isinstance(as_policy(Remembering()), ResettablePolicy)
+    for thing in (Forgetful(), Choosy(), Doubler(), lambda observation: observation):
+        assert not isinstance(as_policy(thing), ResettablePolicy)
+
+
+def test_a_factory_gives_one_policy_for_all_or_one_for_each_session_where_it_has_a_memory() -> None:
+    made: list[Remembering] = []
+
+    def make() -> Remembering:
+        made.append(Remembering())
+        return made[-1]
+
+    assert isinstance(policy_from(make), PerSessionPolicy)
+    assert len(made) == 1
+    assert isinstance(policy_from(Doubler), FunctionPolicy)
+    assert isinstance(policy_from(Whole), Whole)
+
+
+@pytest.mark.parametrize("bound", [0, -1])
+def test_a_factory_for_no_session_is_refused(bound: int) -> None:
+    with pytest.raises(ConfigError, match="max_sessions: expected 1 or more"):
+        PerSessionPolicy(Remembering, max_sessions=bound)

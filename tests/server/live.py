@@ -181,16 +181,22 @@ class Live:
 @contextmanager
 def serving(policy: Any = lambda x: x, *, load: LoadPolicy | None = None, **settings: Any) -> Iterator[Live]:
     """Serve a policy (an echo, unless told) and check at the end that the server leaves nothing behind."""
-    with making(load or always(policy), **settings) as server:
-        live = Live(server)
-        live.start()
-        try:
-            if load is None:
-                live.ready()
-            yield live
-        finally:
-            live.stop()
-            live.join()
+    with making(load or always(policy), **settings) as server, running(server) as live:
+        if load is None:
+            live.ready()
+        yield live
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Live]:
+    """Run a server, and check at the end that it leaves nothing behind."""
+    live = Live(server)
+    live.start()
+    try:
+        yield live
+    finally:
+        live.stop()
+        live.join()
     assert live.complaints == []
     assert live.tasks_left == []
     assert live.server.counters.sessions_open == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policyserve.core.errors import ConfigError
-from policyserve.core.policy import Policy, as_policy
+from policyserve.core.policy import Policy, as_policy, policy_from
 from policyserve.engine.answering import OnStage
 from policyserve.engine.recipe import Recipe
 from policyserve.policies.vibe_rl import (
@@ -109,7 +109,13 @@ def load_object(module_name: str, name: str, on_stage: OnStage) -> Policy:
     on_stage(f"importing {module_name}")
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
-    return as_policy(_find(module_name, name))
+    found = _find(module_name, name)
+    if not _makes_a_policy(found):
+        return as_policy(found)
+    try:
+        return policy_from(found)
+    except Exception as error:  # a stranger's class
+        raise ConfigError(f"{module_name}:{name}() failed: {type(error).__name__}: {error}") from error
 
 
 def _find(module_name: str, name: str) -> Any:
@@ -123,12 +129,7 @@ def _find(module_name: str, name: str) -> Any:
         if not hasattr(found, part):
             raise ConfigError(f"{module_name}:{name} does not exist: no {part!r} in {module_name}")
         found = getattr(found, part)
-    if not _makes_a_policy(found):
-        return found
-    try:
-        return found()
-    except Exception as error:  # a stranger's class
-        raise ConfigError(f"{module_name}:{name}() failed: {type(error).__name__}: {error}") from error
+    return found
 
 
 def _makes_a_policy(found: object) -> bool:

@@ -17,7 +17,7 @@ class BasePolicy(ABC):
         """Answer an observation with a map that holds `actions` or `action`; what else it holds is sent along."""
 
     def reset(self) -> None:  # noqa: B027  # most policies have nothing to do here
-        """Forget what came before. For programs that hold the policy: a server never calls it, sessions share it."""
+        """Forget what came before. A server calls it when a session begins, while no other session is open."""
 
     @property
     def metadata(self) -> dict[str, Any]:

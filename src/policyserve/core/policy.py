@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadAction, ConfigError, PolicyFailed, PolicyserveError
+from policyserve.core.errors import BadAction, ConfigError, Overloaded, PolicyFailed, PolicyserveError
 from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
 
@@ -73,6 +76,20 @@ class PreparingPolicy(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class ResettablePolicy(Policy, Protocol):
+    """A policy with one memory, which is right for one session at a time.
+
+    A server calls reset() before a session's first request, and so after client.reset(), which begins a new session. It
+    does so only while no other session is open: it would take the other's memory. With a second session open it warns
+    once that they share.
+    """
+
+    def reset(self) -> None:
+        """Forget what came before. Called by the thread that calls infer(); what it raises fails the request."""
+        ...
+
+
 class FunctionPolicy:
     """A policy around `function(observation) -> actions`, or -> a map that holds `actions` or `action`.
 
@@ -109,8 +126,71 @@ class FunctionPolicy:
         return np.zeros((0, *steps, *shape), "float32" if action is None else action.dtype)
 
 
+class ObjectPolicy(FunctionPolicy):
+    """A policy around an object with `infer(obs)` and `reset()`, one for all sessions: see ResettablePolicy."""
+
+    def __init__(self, served: Any, spec: PolicySpec) -> None:
+        super().__init__(served.infer, spec)
+        self._served = served
+
+    def reset(self) -> None:
+        """Call the object's own."""
+        self._served.reset()
+
+
+class PerSessionPolicy:
+    """A policy that gives each session an object of its own, which `factory()` makes.
+
+    factory: makes what as_policy() takes; called once while loading, then in the policy's thread for each session but
+    the first. first: what it has made already. max_sessions: how many objects may be there at a time; a session beyond
+    them is refused as overloaded. A session's object goes when the session does, or calls client.reset().
+    """
+
+    def __init__(self, factory: Callable[[], Any], max_sessions: int = 16, first: Any = None) -> None:
+        if max_sessions < 1:
+            raise ConfigError(f"max_sessions: expected 1 or more, got {max_sessions}")
+        self._factory = factory
+        self._max_sessions = max_sessions
+        self._first: _OwnObject | None = _OwnObject(as_policy(factory() if first is None else first))
+        self._objects: WeakSet[_OwnObject] = WeakSet()  # those that sessions have
+        self.spec = replace(self._first.policy.spec, max_batch=1)
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:
+        return [self._answer(one) for one in batch]
+
+    def close(self) -> None:
+        """Close the objects that are there."""
+        for own in [*self._objects, *([self._first] if self._first is not None else [])]:
+            own.policy.close()
+
+    def _answer(self, one: PolicyInput) -> ActionChunk | PolicyserveError:
+        own: _OwnObject = one.state if one.state is not None else self._make()
+        (answer,) = own.policy.infer([one._replace(state=own.state)])
+        if not isinstance(answer, ActionChunk):
+            return answer
+        own.state = answer.state
+        return answer._replace(state=own)
+
+    def _make(self) -> _OwnObject:
+        if len(self._objects) >= self._max_sessions:
+            raise Overloaded(f"{self._max_sessions} sessions have a policy object each, the most there may be")
+        own, self._first = self._first or _OwnObject(as_policy(self._factory())), None
+        self._objects.add(own)
+        return own
+
+
+class _OwnObject:
+    """One session's policy, and what that keeps as its state. The runner keeps this as the session's state."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.state: Any = None
+
+
 def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
     """Make a Policy of a Policy, of an object with `infer(obs)`, or of a function of one observation.
+
+    An object that has a reset() is told of new sessions, see ResettablePolicy.
 
     Raises ConfigError for anything else. Without a `spec` (given here, or the object's own) anything decodable passes.
     """
@@ -123,7 +203,36 @@ def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
             f"a policy is a Policy, an object with infer(obs), or a function of one observation: got {what}"
         )
     name = getattr(thing, "__name__", None) or type(thing).__name__
-    return FunctionPolicy(function, spec or open_spec(name, getattr(thing, "metadata", None)))
+    spec = spec or open_spec(name, getattr(thing, "metadata", None))
+    return ObjectPolicy(thing, spec) if function is not thing and has_memory(thing) else FunctionPolicy(function, spec)
+
+
+def policy_from(factory: Callable[[], Any]) -> Policy:
+    """The policy that a function makes: one for all sessions, or one for each where it has a memory and a reset()."""
+    made = factory()
+    policy = as_policy(made)
+    return PerSessionPolicy(factory, first=made) if isinstance(policy, ObjectPolicy) else policy
+
+
+def has_memory(thing: Any) -> bool:
+    """Whether an object has a reset() without arguments that does something; openpi's BasePolicy has an empty one."""
+    reset = getattr(thing, "reset", None)
+    if not callable(reset):
+        return False
+    try:
+        inspect.signature(reset).bind()
+    except (TypeError, ValueError):
+        return False
+    code = getattr(reset, "__code__", None)
+    return code is None or code.co_code not in (_empty.__code__.co_code, _empty_but_documented.__code__.co_code)
+
+
+def _empty(_self: Any) -> None:
+    pass
+
+
+def _empty_but_documented(_self: Any) -> None:
+    """Do nothing."""
 
 
 def open_spec(name: str, metadata: Any = None) -> PolicySpec:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError
-from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy
+from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy, ResettablePolicy
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.preparing import Prepared, PreparingInTurn
+from policyserve.engine.resets import Resets
 
 # Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
 OnStage: TypeAlias = Callable[[str], None]
@@ -47,6 +48,7 @@ class Answering:
         self.broken = ""
         self._states: dict[Hashable, Any] = {}
         self._served = _as_served(policy)
+        self._resets = Resets(policy) if isinstance(policy, ResettablePolicy) else None
 
     @property
     def prepares(self) -> bool:
@@ -67,20 +69,28 @@ class Answering:
         """
         inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
         started_at = time.monotonic() if started_at is None else started_at
+        failed = [self._begin(task.session) for task in batch]
         chunks = run_batch(self._served, inputs, prepared)
         ended_at = time.monotonic()
+        chunks = [error or chunk for error, chunk in zip(failed, chunks, strict=True)]
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]
 
     def answer_one(self, task: Task) -> Outcome:
         """answer() for one task, with less ado: an inline policy's call costs little more than this."""
         inputs = (PolicyInput(task.observation, task.batch_size, self._states.get(task.session)),)
         started_at = time.monotonic()
-        (chunk,) = run_batch(self.policy, inputs)
+        failed = self._begin(task.session)
+        (chunk,) = run_batch(self.policy, inputs) if failed is None else (failed,)
         return self._note(task, chunk, started_at, time.monotonic())
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""
         self._states.pop(session, None)
+        if self._resets is not None:
+            self._resets.forget(session)
+
+    def _begin(self, session: Hashable) -> PolicyserveError | None:
+        return None if self._resets is None else self._resets.begin(session)
 
     def _note(
         self, task: Task, chunk: ActionChunk | PolicyserveError, started_at: float, ended_at: float

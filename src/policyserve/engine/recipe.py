@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 from policyserve.core.errors import ConfigError
-from policyserve.core.policy import Policy, as_policy
+from policyserve.core.policy import PerSessionPolicy, Policy, as_policy
 from policyserve.engine.answering import OnStage
 
 
@@ -55,3 +55,14 @@ class ReadyPolicy:
 
     def __call__(self, on_stage: OnStage) -> Policy:
         return self.policy
+
+
+@dataclass(frozen=True)
+class PolicyPerSession:
+    """A function that makes a policy, one for each session."""
+
+    factory: Callable[[], Any]
+
+    def __call__(self, on_stage: OnStage) -> Policy:
+        """Make the first; raises what the function raises."""
+        return PerSessionPolicy(self.factory)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
 from policyserve.core.spec import PolicySpec
@@ -23,7 +23,7 @@ from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
-from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.recipe import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
@@ -211,12 +211,24 @@ class Server:
 
 
 class PolicyServer(Server):
-    """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation."""
+    """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation.
+
+    factory: in place of a policy, a function that makes one for each session, which then has a memory of its own.
+    """
 
     def __init__(
-        self, policy: Any, host: str = "0.0.0.0", port: int = 8000, *, config: ServerConfig | None = None
+        self,
+        policy: Any = None,
+        host: str = "0.0.0.0",
+        port: int = 8000,
+        *,
+        config: ServerConfig | None = None,
+        factory: Callable[[], Any] | None = None,
     ) -> None:
-        super().__init__(ReadyPolicy(as_policy(policy)), replace(config or ServerConfig(), host=host, port=port))
+        if (policy is None) == (factory is None):
+            raise ConfigError("policy, factory: expected one of the two")
+        load = ReadyPolicy(as_policy(policy)) if factory is None else PolicyPerSession(factory)
+        super().__init__(load, replace(config or ServerConfig(), host=host, port=port))
 
     @property
     def _request_count(self) -> int:

@@ -1,0 +1,156 @@
+"""Who is let in, who waits, and who is told what, with peers that have no socket."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import NotReady
+from policyserve.core.messages import Frame
+from policyserve.core.observer import Observer, Observers, SessionFacts
+from policyserve.dialects import by_name
+from policyserve.observe.counters import Counters
+from policyserve.server.admission import Admission
+from policyserve.server.config import ServerConfig
+from policyserve.server.conversation import Conversation
+from policyserve.server.handshake import Credentials
+from policyserve.server.reception import Reception
+from policyserve.server.routes import Response
+from tests.server.test_conversation import SPEC, VIBE_RL, HandEngine
+
+NOBODY = Credentials()
+
+
+class Peer:
+    """A connection without a socket."""
+
+    def __init__(self, number: int, address: str = "10.0.0.7") -> None:
+        self.number, self.address, self.peer = number, address, f"{address}:{5000 + number}"
+        self.messages: list[Frame] = []
+        self.closes: list[int] = []
+        self.patience_s: list[float | None] = []
+        self.is_cut = self.has_given_up = False
+        self.held = 0
+
+    def send(self, message: Frame) -> None:
+        self.messages.append(message)
+
+    def close(self, code: int, reason: str) -> None:
+        self.closes.append(code)
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+    def expect_first_message(self, patience_s: float | None) -> None:
+        self.patience_s.append(patience_s)
+
+    def held_bytes(self) -> int:
+        return self.held
+
+    def give_up(self) -> None:
+        self.has_given_up = True
+
+
+class Comings(Observer):
+    def __init__(self) -> None:
+        self.opened: list[SessionFacts] = []
+        self.closed: list[int] = []
+
+    def on_session_opened(self, session: SessionFacts) -> None:
+        self.opened.append(session)
+
+    def on_session_closed(self, session: int) -> None:
+        self.closed.append(session)
+
+
+class Bench:
+    def __init__(self, **settings: Any) -> None:
+        config = ServerConfig(**settings)
+        self.engine, self.comings = HandEngine(), Comings()
+        observers = Observers(lambda _observer, error: pytest.fail(str(error)))
+        observers.add(self.comings)
+        self.reception = Reception(config, self.engine, observers, Counters(), Admission(config))
+
+    def enter(self, peer: Peer, path: str = "/openpi") -> Conversation:
+        self.reception.enter(peer)
+        opened = self.reception.open_session(peer, path, NOBODY)
+        assert isinstance(opened, Conversation)
+        self.reception.start_session(peer)
+        return opened
+
+
+def test_a_peer_that_comes_before_the_policy_is_greeted_when_that_is_ready() -> None:
+    bench, peer = Bench(), Peer(1)
+    bench.enter(peer)
+    assert peer.messages == []
+    bench.reception.say_ready(SPEC)
+    (greeting,) = peer.messages
+    assert by_name("openpi").read_greeting(greeting)["spec"] == SPEC.describe()
+    assert peer.patience_s == [None]  # the server has spoken
+
+
+def test_a_peer_that_speaks_first_is_waited_for() -> None:
+    bench, peer = Bench(first_frame_timeout_s=7.0), Peer(1)
+    bench.reception.say_ready(SPEC)
+    bench.enter(peer, "/vibe_rl")
+    assert (peer.messages, peer.patience_s) == ([], [7.0])
+
+
+def test_who_waits_for_a_policy_that_will_never_be_there_is_told_and_so_is_who_comes_later() -> None:
+    bench, early, late = Bench(), Peer(1), Peer(2)
+    bench.enter(early)
+    bench.reception.say_failed(NotReady("not served: no such file"))
+    bench.enter(late)
+    assert (early.closes, late.closes) == ([1011], [1011])
+    assert bench.reception.stage == "loading failed"
+
+
+def test_a_session_that_ends_leaves_its_place_its_requests_and_its_memory() -> None:
+    bench, peer = Bench(max_sessions_per_address=1), Peer(1)
+    conversation = bench.enter(peer)
+    bench.reception.say_ready(SPEC)
+    message = VIBE_RL.write_request({"obs": np.zeros(2, np.float32)})
+    assert isinstance(message, bytes)
+    refused = bench.reception.open_session(Peer(2), "/", NOBODY)
+    assert isinstance(refused, Response)
+    assert refused.status == 503
+    assert bench.reception.conversations == [conversation]
+    bench.reception.leave(peer)
+    bench.reception.leave(peer)  # twice is once
+    assert bench.engine.forgotten == [1]
+    assert bench.comings.opened == [SessionFacts(1, "10.0.0.7:5001", "openpi", "")]
+    assert bench.comings.closed == [1]
+    assert bench.reception.everybody_left.is_set()
+    bench.enter(Peer(2))
+
+
+def test_the_oldest_of_too_many_that_have_no_session_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    bench, peers = Bench(max_handshakes=2), [Peer(number) for number in range(3)]
+    with caplog.at_level(logging.WARNING):
+        for peer in peers:
+            bench.reception.enter(peer)
+    assert [peer.is_cut for peer in peers] == [True, False, False]
+    assert bench.reception.waiting == 2
+    assert "cut peer=10.0.0.7:5000: 2 connections are no session" in caplog.text
+
+
+def test_a_closed_reception_lets_nobody_in() -> None:
+    bench, peer = Bench(), Peer(1)
+    bench.reception.close()
+    bench.reception.enter(peer)
+    assert peer.is_cut
+    refused = bench.reception.open_session(peer, "/", NOBODY)
+    assert isinstance(refused, Response)
+    assert refused.status == 503
+
+
+def test_whoever_makes_the_server_hold_most_gives_up() -> None:
+    bench, hog, robot = Bench(max_buffered_mib=1, max_frame_mib=1), Peer(1), Peer(2, "10.0.0.8")
+    for peer in (hog, robot):
+        bench.enter(peer)
+    hog.held, robot.held = 2 << 20, 1000
+    bench.reception.grow((2 << 20) + 1000)
+    assert (hog.has_given_up, robot.has_given_up) == (True, False)
