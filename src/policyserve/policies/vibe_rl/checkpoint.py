@@ -76,6 +76,11 @@ def follow_best(path: Path) -> Path:
     return path.with_name(name) if is_plain and path.with_name(name).is_dir() else path
 
 
+def is_step_name(name: str) -> bool:
+    """Whether a directory of this name holds one step: `step_<N>`, or orbax's `<N>`."""
+    return _step_in(name, "step_") is not None or _step_in(name, "") is not None
+
+
 def read_network(checkpoint: Checkpoint, sizes: Sequence[int], algorithm: str) -> list[Layer]:
     """Read the network that acts, of `sizes` (inputs, *hidden, outputs), from a checkpoint of PPO, DQN or SAC.
 
