@@ -286,9 +286,7 @@ def test_a_weight_too_large_for_float16_is_refused(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     write_tensors(tmp_path, lambda tensors: tensors["model.embed_tokens.weight"][3].fill_(70_000.0))
     load_model(tmp_path, dtype="bfloat16")
-    with pytest.raises(
-        ConfigError, match=r"embed_tokens\.weight: expected finite numbers that float16 can"
-    ):
+    with pytest.raises(ConfigError, match=r"embed_tokens\.weight: expected finite numbers that float16 can"):
         load_model(tmp_path, dtype="float16")
 
 
