@@ -7,6 +7,7 @@ import re
 import pytest
 
 from policyserve.cli import main
+from policyserve.policies.vibe_rl import demo_directory
 from tests.cli.serving import POLICYSERVE, serving
 
 pytest.importorskip("gymnasium")
@@ -31,6 +32,7 @@ def test_the_pendulum_demo_swings_up_from_the_preset_alone(capsys: pytest.Captur
     assert mean_return(capsys.readouterr().out) >= -200
 
 
+PENDULUM = str(demo_directory("pendulum_sac") / "checkpoints")
 WRONG = {
     "nothing": ([], 2, "expected --url ws://host:port or a preset"),
     "no environment": (["--url", "ws://127.0.0.1:1"], 2, "--env is required"),
@@ -38,6 +40,7 @@ WRONG = {
     "a URL that is none": (["--url", "localhost:1", "--env", "CartPole-v1"], 1, "expected ws://host:port"),
     "an unknown environment": (["cartpole_ppo", "--env", "Nowhere-v0"], 1, "no environment 'Nowhere-v0'"),
     "another environment": (["cartpole_ppo", "--env", "Pendulum-v1"], 1, "expected float32 (4,), got float32 (3,)"),
+    "another preset's run": (["cartpole_ppo", "--checkpoint-dir", PENDULUM], 1, "serve it with pendulum_sac"),
     "no episodes": (["cartpole_ppo", "--episodes", "0"], 2, "--episodes: expected 1 or more, got 0"),
 }
 

@@ -18,6 +18,7 @@ from tests.cli.serving import POLICYSERVE, ROOT, run, serving
 
 PORT_0 = ("--host", "127.0.0.1", "--port", "0")
 CARTPOLE = str(demo_directory("cartpole_ppo") / "checkpoints")
+PENDULUM = str(demo_directory("pendulum_sac") / "checkpoints")
 
 
 def test_a_newcomer_is_told_what_is_served_and_the_client_line_works() -> None:
@@ -54,6 +55,14 @@ def test_the_founding_script_takes_both_spellings_of_its_flags(flags: tuple[str,
     command = [sys.executable, "scripts/serve_policy.py", "cartpole_ppo", *flags, *PORT_0]
     with serving(command) as server, Client(server.url, dialect="vibe_rl") as client:
         assert client.infer({"obs": np.zeros(4, np.float32)}).actions in (0, 1)
+
+
+def test_a_run_is_served_as_it_was_trained_and_a_flag_goes_before_it() -> None:
+    pose = {"obs": np.array([-1, 0.05, 3], np.float32)}  # the demo's torque is almost its bound of 2
+    for flags, torque in (((), 2.0), (("--config.algo.action-high", "1"), 1.0)):
+        command = [*POLICYSERVE, "serve", "pendulum_sac", "--checkpoint-dir", PENDULUM, *flags, *PORT_0]
+        with serving(command) as server, Client(server.url) as client:
+            assert client.infer(pose).actions == pytest.approx(torque, abs=0.01)
 
 
 def test_an_object_of_the_users_is_served_from_the_working_directory(tmp_path: Path) -> None:
@@ -142,6 +151,12 @@ WRONG = {
         1,
         "nowhere.json",
         "policyserve serves",
+    ),
+    "another preset's run": (
+        ["serve", "cartpole_ppo", "--checkpoint-dir", PENDULUM, *PORT_0],
+        1,
+        "got SAC on Pendulum-v1: serve it with pendulum_sac",
+        "",
     ),
     "other hidden sizes": (
         ["serve", "cartpole_ppo", "--config.algo.hidden-sizes", "32", *PORT_0],

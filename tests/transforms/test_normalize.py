@@ -10,6 +10,7 @@ import pytest
 
 from policyserve.core.errors import ConfigError
 from policyserve.transforms import NormalizeInput, RescaleOutput, UnnormalizeOutput, read_norm_stats
+from policyserve.transforms.normalize import is_openpi
 
 ENTRY = {"mean": [1.0, 2.0], "std": [0.5, 4.0], "q01": [0.0, 0.0], "q99": [3.0, 9.0]}
 
@@ -17,6 +18,7 @@ ENTRY = {"mean": [1.0, 2.0], "std": [0.5, 4.0], "q01": [0.0, 0.0], "q99": [3.0, 
 def test_statistics_are_read_as_float32() -> None:
     stats = read_norm_stats({"obs": ENTRY, "action": ENTRY}, "norm_stats.json")
     assert list(stats) == ["obs", "action"]
+    assert stats["obs"].q99 is not None
     assert stats["obs"].mean.dtype == stats["obs"].q99.dtype == np.float32
     np.testing.assert_array_equal(stats["obs"].std, [0.5, 4.0])
 
@@ -31,9 +33,19 @@ def test_a_number_alone_stands_for_all_features() -> None:
     ("values", "message"),
     [
         ([], "n.json: expected a map from keys to statistics, got list"),
-        ({"obs": 3}, "n.json: obs: expected a map with mean, std, q01, q99, got int"),
-        ({"obs": {"mean": 0, "std": 1}}, "n.json: obs: expected mean, std, q01, q99, got mean, std: q01, q99 missing"),
+        ({"obs": 3}, "n.json: obs: expected a map with mean, std, got int"),
+        ({"obs": {"mean": 0, "q01": 1}}, "n.json: obs: expected mean, std, got mean, q01: std missing"),
+        ({"obs": {"mean": 0, "std": None}}, "n.json: obs: expected mean, std, got mean: std missing"),
         ({"obs": {}}, "got none of them"),
+        ({"obs": {**ENTRY, "q01": ["a"]}}, "obs/q01: expected a number or a flat list of numbers, got ['a']"),
+        ({"obs": {**ENTRY, "std": [0.5, -4.0]}}, "n.json: obs/std: expected 0 or more, got [0.5, -4.0]"),
+        ({"obs": {**ENTRY, "std": -1}}, "obs/std: expected 0 or more, got -1"),
+        ({"obs": {**ENTRY, "std": float("inf")}}, "obs/std: expected finite float32 numbers"),
+        ({"norm_stats": []}, "n.json: norm_stats: expected a map with mean, std, got list"),
+        (
+            {"norm_stats": {"state": {"q01": 0, "q99": 1}}},
+            "norm_stats: state: expected mean, std, got q01, q99: mean, std",
+        ),
         ({"obs": {**ENTRY, "std": "1"}}, "n.json: obs/std: expected a number or a flat list of numbers, got '1'"),
         ({"obs": {**ENTRY, "std": [[1, 2]]}}, "obs/std: expected a number or a flat list"),
         ({"obs": {**ENTRY, "std": [1, True]}}, "obs/std: expected a number or a flat list"),
@@ -47,6 +59,35 @@ def test_malformed_statistics_are_refused_by_key(values: Any, message: str) -> N
     with pytest.raises(ConfigError) as caught:
         read_norm_stats(json.loads(json.dumps(values)), "n.json")
     assert message in str(caught.value)
+
+
+def test_percentiles_may_be_missing_because_nothing_here_needs_them() -> None:
+    for entry in ({"mean": 1, "std": 2}, {"mean": 1, "std": 2, "q01": None, "q99": None}):
+        stats = read_norm_stats({"obs": entry}, "norm_stats.json")["obs"]
+        assert (stats.mean, stats.std, stats.q01, stats.q99) == (1, 2, None, None)
+
+
+def test_openpis_wrapper_is_taken_off() -> None:
+    assert is_openpi({"norm_stats": {"state": ENTRY}})
+    assert not is_openpi({"obs": ENTRY})
+    stats = read_norm_stats({"norm_stats": {"state": ENTRY, "actions": {**ENTRY, "q01": None}}}, "norm_stats.json")
+    assert list(stats) == ["state", "actions"]
+    np.testing.assert_array_equal(stats["state"].std, [0.5, 4.0])
+    assert stats["actions"].q01 is None
+
+
+@pytest.mark.parametrize("transform", [NormalizeInput, UnnormalizeOutput])
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (0, [1, -2.0], "std: expected 0 or more, got -2.0"),
+        (0, float("nan"), "std: expected finite float32 numbers, got nan"),
+        ([0, 1e39], 1, "mean: expected finite float32 numbers, got inf"),
+    ],
+)
+def test_transforms_refuse_statistics_that_no_data_has(transform: Any, mean: Any, std: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        transform(mean, std)
 
 
 def test_normalizing_takes_any_number_dtype_and_gives_float32() -> None:

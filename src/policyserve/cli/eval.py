@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from tyro.conf import arg
 
-from policyserve.cli.policies import PresetPolicy, Source, preset_default, preset_source
+from policyserve.cli.policies import PresetPolicy, Source, preset_default, preset_source, run_default
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
@@ -111,10 +111,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _preset_flags(name: str, argv: Sequence[str], prog: str) -> EvalPreset:
-    flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name, True)))
-    if flags.policy.checkpoint_dir is None:
-        flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name, False)))
-    return flags
+    flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name)))
+    start = run_default(name, flags.policy.checkpoint_dir)
+    return parse(EvalPreset, prog, argv, EvalPreset(start))  # again: flags that are not given are the run's
 
 
 async def _evaluate_preset(name: str, flags: EvalPreset) -> None:

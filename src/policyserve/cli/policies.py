@@ -20,6 +20,7 @@ from policyserve.policies.vibe_rl import (
     create_trained_policy,
     demo_config,
     demo_directory,
+    starting_config,
 )
 
 
@@ -40,7 +41,8 @@ class PresetPolicy:
     max_batch: int = 64
     """Observations per call of the network."""
     config: TrainConfig = field(default_factory=TrainConfig)
-    """How the policy was trained."""
+    """How the policy was trained. What is not given is taken from the run's config.json, in the checkpoint directory or
+    its parent, and else from the preset."""
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
@@ -56,11 +58,19 @@ class Source:
     load: Recipe
 
 
-def preset_default(name: str, argv_has_checkpoint: bool) -> PresetPolicy:
-    """What a preset's flags are when not given: the preset's own, or its demo's where that will be served."""
-    if not argv_has_checkpoint and name in DEMOS:
-        return PresetPolicy(config=demo_config(name))
+def preset_default(name: str) -> PresetPolicy:
+    """What a preset's flags are before its checkpoint directory is known."""
     return PresetPolicy(config=PRESETS[name].config)
+
+
+def run_default(name: str, checkpoint_dir: Path | None) -> PresetPolicy:
+    """What a preset's flags are when not given: what the run's own config.json says, else the preset.
+
+    checkpoint_dir: None is the demo's, where one ships. Raises ConfigError if the run is another preset's.
+    """
+    if checkpoint_dir is not None:
+        return PresetPolicy(config=starting_config(name, checkpoint_dir))
+    return PresetPolicy(config=demo_config(name)) if name in DEMOS else preset_default(name)
 
 
 def preset_source(name: str, flags: PresetPolicy) -> Source:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from policyserve.cli.policies import PresetPolicy, Source, object_source, preset_default, preset_source
+from policyserve.cli.policies import PresetPolicy, Source, object_source, preset_default, preset_source, run_default
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse, serve_until_stopped
 from policyserve.core.errors import ConfigError
 from policyserve.policies.vibe_rl import PRESETS
@@ -58,12 +58,12 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve", needs_checkpoi
 
 
 def _serve_preset(name: str, argv: Sequence[str], prog: str, needs_checkpoint: bool) -> None:
-    flags = parse(ServePreset, prog, argv, ServePreset(preset_default(name, True)))
-    if flags.policy.checkpoint_dir is None:
-        if needs_checkpoint:
-            complain(f"{prog}: --checkpoint_dir is required", ARGUMENT_ERROR)
-        flags = parse(ServePreset, prog, argv, ServePreset(preset_default(name, False)))
+    flags = parse(ServePreset, prog, argv, ServePreset(preset_default(name)))
+    if flags.policy.checkpoint_dir is None and needs_checkpoint:
+        complain(f"{prog}: --checkpoint_dir is required", ARGUMENT_ERROR)
     try:
+        start = run_default(name, flags.policy.checkpoint_dir)
+        flags = parse(ServePreset, prog, argv, ServePreset(start))  # again: flags that are not given are the run's
         source = preset_source(name, flags.policy)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR if flags.policy.checkpoint_dir is None else FAILURE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,10 @@ def test_another_algorithm_of_the_same_sizes_is_refused(written: str, asked: str
         (ppo_state((4, 8, 6, 3))[:6], "the file looks like a network with hidden_sizes (8, 6), 4 inputs and 3 outputs"),
         (ppo_state(SIZES)[:5], "record 5 (bias of layer 2): expected float32 (2,), the file ends before it"),
         ([], "record 0 (weight of layer 0): expected float32 (8, 4), the file is empty"),
-        ([leaf.astype(np.float64) for leaf in ppo_state(SIZES)], "expected float32 (8, 4), found float64 (8, 4)"),
-        ([leaf.astype(">f4") for leaf in ppo_state(SIZES)], "expected float32 (8, 4), found >f4 (8, 4)"),
+        (
+            [leaf.astype(np.float64) for leaf in ppo_state((4, 9, 2))],
+            "expected float32 (8, 4), found float64 (9, 4); the file looks like PPO with hidden_sizes (9,)",
+        ),
     ],
 )
 def test_sizes_that_differ_are_refused_with_what_the_file_looks_like(
@@ -181,6 +184,61 @@ def test_sizes_that_differ_are_refused_with_what_the_file_looks_like(
         read(tmp_path, leaves, "PPO")
     assert str(caught.value).startswith(str(tmp_path / "state.eqx"))
     assert "\n" not in str(caught.value)
+
+
+def as_bfloat16(leaf: Any) -> Any:
+    """A bfloat16 leaf as NumPy reads and writes it: the upper half of each float32, of no named dtype."""
+    return (leaf.view(np.uint32) >> 16).astype(np.uint16).view("V2")
+
+
+WIDTHS: Mapping[str, tuple[Callable[[Any], Any], float]] = {
+    "float16": (lambda leaf: leaf.astype(np.float16), 1e-3),
+    "bfloat16": (as_bfloat16, 1e-2),
+    "float64": (lambda leaf: leaf.astype(np.float64), 0),
+    ">f4": (lambda leaf: leaf.astype(">f4"), 0),
+    ">f8": (lambda leaf: leaf.astype(">f8"), 0),
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_weights_of_another_width_are_cast_and_the_log_says_so_once(
+    width: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cast, tolerance = WIDTHS[width]
+    leaves = ppo_state(SIZES)
+    stored = [cast(leaf) if leaf.dtype == np.float32 else leaf for leaf in leaves]
+    with caplog.at_level(logging.INFO):
+        layers = read(tmp_path, stored, "PPO")
+    for layer, weight, bias in zip(layers, leaves[::2], leaves[1::2], strict=False):
+        assert layer.weight.dtype == layer.bias.dtype == np.float32
+        np.testing.assert_allclose(layer.weight, weight, rtol=tolerance)
+        np.testing.assert_allclose(layer.bias, bias, rtol=tolerance)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'state.eqx'}: weights of another precision: {width} read as float32"
+    ]
+
+
+def test_weights_that_are_float32_are_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        read(tmp_path, ppo_state(SIZES), "PPO")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+def test_weights_that_are_no_floats_are_refused_without_advice_on_the_config(dtype: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, [leaf.astype(dtype) for leaf in ppo_state(SIZES)], "PPO")
+    assert f"record 0 (weight of layer 0): expected float32 (8, 4), found {dtype} (8, 4); weights may be floats" in str(
+        caught.value
+    )
+    assert "config" not in str(caught.value)
+
+
+def test_a_weight_too_large_for_float32_is_refused(tmp_path: Path) -> None:
+    leaves = [leaf.astype(np.float64) for leaf in ppo_state(SIZES)]
+    leaves[2][1, 3] = 1e39
+    with pytest.raises(ConfigError, match=r"record 2: expected numbers that float32 can hold, got 1e\+39"):
+        read(tmp_path, leaves, "PPO")
 
 
 def test_a_file_cut_within_the_network_is_refused(tmp_path: Path) -> None:
@@ -216,22 +274,78 @@ def test_an_orbax_checkpoint_has_the_same_leaves_as_its_twin(name: str) -> None:
         np.testing.assert_array_equal(ours.bias, theirs.bias)
 
 
+def write_orbax(folder: Path, arrays: Mapping[str, Any], *, is_ocdbt: bool = True) -> Path:
+    """Write named arrays as an orbax step directory."""
+    tensorstore = import_or_skip("tensorstore")
+    files = {"driver": "file", "path": f"{folder}/default/"}
+    for name, array in arrays.items():
+        place = {"driver": "ocdbt", "base": files, "path": f"{name}/"}
+        plain = {"driver": "file", "path": f"{folder}/default/{name}/"}
+        spec = {"driver": "zarr", "kvstore": place if is_ocdbt else plain}
+        dtype = array.dtype.name  # tensorstore names bfloat16
+        tensorstore.open(spec, create=True, dtype=dtype, shape=array.shape).result().write(array).result()
+    (folder / "_CHECKPOINT_METADATA").touch()
+    return folder
+
+
+def as_orbax(leaves: Sequence[Any], prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}leaf_{index}": leaf for index, leaf in enumerate(leaves)}
+
+
 @pytest.mark.parametrize("is_ocdbt", [True, False])
 def test_orbax_checkpoints_are_read_with_and_without_ocdbt(is_ocdbt: bool, tmp_path: Path) -> None:
-    tensorstore = import_or_skip("tensorstore")
     leaves = dqn_state(SIZES)
-    files = {"driver": "file", "path": f"{tmp_path}/7/default/"}
-    for index, leaf in enumerate(leaves):
-        place = {"driver": "ocdbt", "base": files, "path": f"leaf_{index}/"}
-        plain = {"driver": "file", "path": f"{tmp_path}/7/default/leaf_{index}/"}
-        spec = {"driver": "zarr", "kvstore": place if is_ocdbt else plain}
-        tensorstore.open(spec, create=True, dtype=leaf.dtype, shape=leaf.shape).result().write(leaf).result()
-    (tmp_path / "7" / "_CHECKPOINT_METADATA").touch()
+    write_orbax(tmp_path / "7", as_orbax(leaves), is_ocdbt=is_ocdbt)
     checkpoint = find_checkpoint(tmp_path)
     assert checkpoint == Checkpoint(tmp_path / "7", 7)
     np.testing.assert_array_equal(read_network(checkpoint, SIZES, "DQN")[1].weight, leaves[2])
     with pytest.raises(ConfigError, match=r"7: record 0 .*the file looks like DQN with hidden_sizes \(8, 6\)"):
         read_network(checkpoint, (4, 9, 2), "DQN")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_orbax_weights_of_another_width_are_cast(dtype: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    if dtype == "bfloat16":
+        import_or_skip("ml_dtypes")  # names the dtype for NumPy
+    leaves = dqn_state(SIZES)
+    folder = write_orbax(tmp_path / "7", as_orbax([leaf.astype(dtype) for leaf in leaves[:NETWORK]]))
+    with caplog.at_level(logging.INFO):
+        layers = read_network(Checkpoint(folder, 7), SIZES, "DQN")
+    for layer, weight in zip(layers, leaves[::2], strict=False):
+        assert layer.weight.dtype == np.float32
+        np.testing.assert_allclose(layer.weight, weight, rtol=1e-2)
+    assert caplog.text.count(f"weights of another precision: {dtype} read as float32") == 1
+
+
+@pytest.mark.parametrize("is_ocdbt", [True, False])
+@pytest.mark.parametrize("prefix", ["state.", "module.state."])
+def test_the_only_prefix_of_orbax_names_is_taken_off_with_a_line_in_the_log(
+    prefix: str, is_ocdbt: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaves = dqn_state(SIZES)
+    arrays = {**as_orbax(leaves, prefix), "epoch": np.zeros(3, np.float32)}
+    folder = write_orbax(tmp_path / "7", arrays, is_ocdbt=is_ocdbt)
+    layers = read_network(Checkpoint(folder, 7), SIZES, "DQN")
+    np.testing.assert_array_equal(layers[2].bias, leaves[5])
+    assert caplog.text.count(f"its leaves are named {prefix}leaf_0, …: read as leaf_0, …") == 1
+
+
+def test_orbax_names_without_a_prefix_come_before_those_with_one(tmp_path: Path) -> None:
+    leaves, others = dqn_state(SIZES), dqn_state(SIZES, seed=1)
+    folder = write_orbax(tmp_path / "7", {**as_orbax(others, "ema."), **as_orbax(leaves)})
+    np.testing.assert_array_equal(read_network(Checkpoint(folder, 7), SIZES, "DQN")[0].weight, leaves[0])
+
+
+def test_orbax_names_that_are_not_clear_are_shown(tmp_path: Path) -> None:
+    leaves = dqn_state(SIZES)[:2]
+    two = write_orbax(tmp_path / "7", {**as_orbax(leaves, "ema."), **as_orbax(leaves, "model.")})
+    with pytest.raises(ConfigError, match=r"expected one train state, leaf_0, leaf_1, …, got ema\.leaf_0, ema\.leaf_1"):
+        read_network(Checkpoint(two, 7), SIZES, "DQN")
+    named = write_orbax(tmp_path / "8", {f"params.Dense_{index}.kernel": leaves[0] for index in range(8)})
+    with pytest.raises(ConfigError) as caught:
+        read_network(Checkpoint(named, 8), SIZES, "DQN")
+    assert "8/default: expected a train state, leaf_0, leaf_1, …, got params.Dense_0.kernel, " in str(caught.value)
+    assert str(caught.value).endswith("params.Dense_5.kernel and 2 more")
 
 
 def test_a_damaged_orbax_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ def test_fields_left_out_have_their_defaults() -> None:
     assert read_train_config({"algo": {"tau": 1}}, "config.json") == TrainConfig(algo=SACConfig(tau=1.0))
 
 
+def test_keys_of_the_runner_that_nobody_knows_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    values = dumped(TrainConfig(runner=RunnerConfig(seed=3)))
+    values["runner"]["wandb"] = {"project": "x"}
+    assert read_train_config(values, "config.json").runner == RunnerConfig(seed=3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "config.json: runner: ignored, as nothing here knows it: wandb"
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,35 @@ def test_a_vit_with_its_python_leaves_comes_back(is_shapes_only: bool, tmp_path:
     image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(loaded(image), build(1)(image))
     assert eqx.tree_equal(load_equinox(template, tmp_path / "step_5" / "state.eqx"), loaded)
+
+
+@pytest.mark.parametrize("width", ["float64", "float16", "bfloat16"])
+def test_leaves_of_another_width_become_the_models(
+    width: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaves = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(mlp())]
+    write_eqx(tmp_path / "step_5" / "state.eqx", [leaf.astype(width) for leaf in leaves])
+    with caplog.at_level(logging.INFO):
+        loaded = load_equinox(mlp(), tmp_path)
+    for ours, theirs in zip(jax.tree_util.tree_leaves(loaded), leaves, strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, rtol=1e-2)
+    assert caplog.text.count(f"weights of another precision: {width} read as float32") == 1
+
+
+def test_a_model_of_half_precision_takes_weights_of_full_precision(tmp_path: Path) -> None:
+    write_eqx(tmp_path / "step_5" / "state.eqx", [np.array([1.5, 2.0009765625], np.float32)])
+    half = load_equinox([jax.numpy.zeros(2, "bfloat16")], tmp_path)[0]
+    assert half.dtype == "bfloat16"
+    np.testing.assert_array_equal(half.astype("float32"), [1.5, 2.0])
+
+
+def test_integers_change_their_width_but_never_their_value(tmp_path: Path) -> None:
+    write_eqx(tmp_path / "step_5" / "state.eqx", [np.array([1, -2], np.int64), np.int32(3)])
+    counts, count = load_equinox((np.zeros(2, np.int32), 0), tmp_path)
+    assert (counts.dtype, counts.tolist(), count) == (np.int32, [1, -2], 3)
+    with pytest.raises(ConfigError, match="record 0: expected numbers that uint8 can hold, got -2"):
+        load_equinox([np.zeros(2, np.uint8)], tmp_path)
 
 
 def test_what_follows_the_model_in_the_file_does_not_matter(tmp_path: Path) -> None:

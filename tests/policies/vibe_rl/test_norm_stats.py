@@ -70,11 +70,43 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         find_norm_stats(tmp_path, tmp_path, KEYS)
 
 
-def test_a_named_file_without_the_keys_is_an_error_and_one_found_is_not(tmp_path: Path) -> None:
+def test_a_named_file_without_the_keys_is_an_error_and_one_found_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path / "norm_stats.json", 1, key="state")
     with pytest.raises(ConfigError, match="expected statistics of obs or action, got keys state"):
         find_norm_stats(tmp_path, path, KEYS)
     assert list(find_norm_stats(tmp_path, None, KEYS)) == ["state"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"{path} are not used: expected statistics of obs or action, got keys state" in record.getMessage()
+
+
+def write_openpi(path: Path, **means: float) -> Path:
+    entries = {key: {"mean": [mean], "std": [1], "q01": None, "q99": None} for key, mean in means.items()}
+    path.write_text(json.dumps({"norm_stats": entries}))
+    return path
+
+
+def test_openpis_names_are_those_of_the_policy(tmp_path: Path) -> None:
+    path = write_openpi(tmp_path / "norm_stats.json", state=1, actions=2)
+    for keys in (KEYS, ("pose", "torque")):
+        stats = find_norm_stats(tmp_path, path, keys)
+        assert [float(stats[key].mean[0]) for key in keys] == [1, 2]
+
+
+def test_a_file_that_has_the_policys_own_keys_is_not_renamed(tmp_path: Path) -> None:
+    write_openpi(tmp_path / "norm_stats.json", obs=1, state=3, actions=2)
+    stats = find_norm_stats(tmp_path, None, KEYS)
+    assert {key: float(entry.mean[0]) for key, entry in stats.items()} == {"obs": 1, "state": 3, "action": 2}
+
+
+def test_openpis_file_without_mean_or_deviation_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "norm_stats.json").write_text('{"norm_stats": {"state": {"mean": [0], "q01": [0], "q99": [1]}}}')
+    with pytest.raises(
+        ConfigError, match=r"json: norm_stats: state: expected mean, std, got mean, q01, q99: std missing"
+    ):
+        find_norm_stats(tmp_path, None, KEYS)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"obs": {"mean": [0]}}'])

@@ -191,11 +191,11 @@ def test_what_does_not_fit_together_is_refused(what: str, tmp_path: Path) -> Non
         create_trained_policy(config, tmp_path, **options)
 
 
-@pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0)])
-def test_bounds_in_the_wrong_order_are_refused(bounds: tuple[float, float], tmp_path: Path) -> None:
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (-1.0, np.inf), (np.nan, 1.0)])
+def test_bounds_in_the_wrong_order_and_without_end_are_refused(bounds: tuple[float, float], tmp_path: Path) -> None:
     config = replace(SAC, algo=replace(SAC.algo, action_low=bounds[0], action_high=bounds[1]))
     write_eqx(tmp_path / "state.eqx", STATES[SAC])
-    with pytest.raises(ConfigError, match="expected low < high"):
+    with pytest.raises(ConfigError, match="expected finite numbers, low < high"):
         create_trained_policy(config, tmp_path)
 
 

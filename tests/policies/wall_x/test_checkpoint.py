@@ -179,6 +179,129 @@ def test_surplus_tensors_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptu
     ]
 
 
+def renamed(change: Any) -> Any:
+    """A change of a checkpoint's tensors that gives each another name."""
+
+    def rename(tensors: dict[str, Any]) -> None:
+        for name in list(tensors):
+            tensors[change(name)] = tensors.pop(name)
+
+    return rename
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.", "policy.net."])
+def test_a_prefix_before_all_names_is_taken_off_with_one_warning(
+    prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny(tmp_path)
+    plain = load_model(tmp_path)
+    write_tensors(tmp_path, renamed(lambda name: prefix + name))
+    with caplog.at_level(logging.WARNING):
+        wrapped = load_model(tmp_path)
+    for ours, theirs in zip(plain.network.parameters(), wrapped.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: the tensors' names begin with {prefix!r}, which is taken off"
+    ]
+
+
+def test_a_prefix_before_the_names_of_newer_exports_is_taken_off(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    plain = load_model(tmp_path)
+
+    def newer(name: str) -> str:
+        name = re.sub("^model[.]", "model.language_model.", name)
+        return "module." + re.sub("^visual[.]", "model.visual.", name)
+
+    write_tensors(tmp_path, renamed(newer))
+    for ours, theirs in zip(plain.network.parameters(), load_model(tmp_path).network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_names_of_wrappers_within_the_network_are_passed_over(wrapper: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    plain = load_model(tmp_path)
+    write_tensors(tmp_path, renamed(lambda name: re.sub(r"layers\.(\d+)", rf"layers.\1.{wrapper}", name)))
+    for ours, theirs in zip(plain.network.parameters(), load_model(tmp_path).network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_networks_own_names_come_before_prefixed_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tiny(tmp_path)
+    plain = load_model(tmp_path)
+    write_tensors(
+        tmp_path, lambda tensors: tensors.update({f"ema.{name}": -tensor for name, tensor in [*tensors.items()]})
+    )
+    for ours, theirs in zip(plain.network.parameters(), load_model(tmp_path).network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert "tensors are not used: ema." in caplog.text
+
+
+def test_two_prefixes_are_refused_because_either_may_be_meant(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+
+    def double(tensors: dict[str, Any]) -> None:
+        for name in list(tensors):
+            tensors["student." + name] = tensors.pop(name)
+            tensors["teacher." + name] = -tensors["student." + name]
+
+    write_tensors(tmp_path, double)
+    with pytest.raises(ConfigError, match=r"expected one network, got several: student\., teacher\.; keep"):
+        load_model(tmp_path)
+
+
+def test_names_that_fit_nowhere_are_shown_beside_those_that_are_missing(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    write_tensors(tmp_path, renamed(lambda name: name.replace("embed_tokens", "wte").replace("visual", "tower")))
+    with pytest.raises(ConfigError) as caught:
+        load_model(tmp_path)
+    missing, there = str(caught.value).split("; not expected, but there: ")
+    assert "model.embed_tokens.weight: expected (1, 64), missing" in missing
+    assert there.startswith("model.wte.weight, tower.")
+    assert re.search(r", and \d+ more$", there)
+
+
+@pytest.mark.parametrize("stored", ["float64", "float16", "bfloat16"])
+def test_weights_of_another_width_are_cast_and_the_log_says_so_once(
+    stored: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny(tmp_path)
+    plain = load_model(tmp_path)
+
+    def cast(tensors: dict[str, Any]) -> None:
+        tensors.update({name: tensor.to(getattr(torch, stored)) for name, tensor in tensors.items()})
+
+    write_tensors(tmp_path, cast)
+    with caplog.at_level(logging.INFO):
+        loaded = load_model(tmp_path)
+    for ours, theirs in zip(plain.network.parameters(), loaded.network.parameters(), strict=True):
+        assert theirs.dtype == torch.float32
+        torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-3)
+    told = f"weights of another precision: {stored} read as float32"
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [told]
+
+
+def test_a_weight_too_large_for_float16_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    write_tensors(tmp_path, lambda tensors: tensors["model.embed_tokens.weight"][3].fill_(70_000.0))
+    load_model(tmp_path, dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"embed_tokens\.weight: expected finite numbers that float16 can"):
+        load_model(tmp_path, dtype="float16")
+
+
+@pytest.mark.parametrize("stored", ["int8", "float8_e4m3fn"])
+def test_quantised_weights_are_refused_because_their_scales_would_be_ignored(stored: str, tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+
+    def quantise(tensors: dict[str, Any]) -> None:
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].to(getattr(torch, stored))
+
+    write_tensors(tmp_path, quantise)
+    with pytest.raises(ConfigError, match=r"embed_tokens\.weight: expected F64, F32, F16, BF16, got (I8|F8_E4M3)$"):
+        load_model(tmp_path)
+
+
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     safetensors_torch.save_file({"model.norm.weight": torch.ones(64)}, tmp_path / "old.safetensors")

@@ -92,7 +92,13 @@ def test_the_json_of_many_robots_is_joined_in_the_train_configs_order(
     [
         ("{", "expected statistics as JSON"),
         ("[1]", "a map of maps"),
-        ('{"norm_stats": {"state": {}}}', "q01 is missing"),
+        ('{"norm_stats": {"state": {}}}', "q01 is missing, got nothing"),
+        ('{"norm_stats": {"state": {"mean": [0], "std": [1], "q01": null}}}', "state: q01 is missing, got mean, std"),
+        (
+            '{"norm_stats": {"state": {"q01": [0, 3], "q99": [1, 1]}}}',
+            "state: expected widths, .* 0 or more, got -2 at 1",
+        ),
+        ('{"x": {"arm": {"min": [0, 0], "delta": [-1, 1]}}}', "x: expected widths, .* 0 or more, got -1 at 0"),
         ('{"norm_stats": {"pos": {}}}', "expected state or observation.state, got pos"),
         ('{"norm_stats": {"state": {"q01": [0], "q99": [1, 2]}}}', "two lists of the same length"),
         ('{"norm_stats": {"state": {"q01": ["a"], "q99": [1]}}}', "expected numbers"),
@@ -106,6 +112,25 @@ def test_broken_statistics_are_named(tmp_path: Path, text: str, reason: str) -> 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=f"stats.json: .*{reason}"):
         read_stats_json(path, TrainConfig(path, {}, dof=(("arm", 2),)))
+
+
+def test_a_negative_deviation_is_refused_and_one_of_zero_is_not(tmp_path: Path) -> None:
+    path, config = tmp_path / "stats.json", TrainConfig(tmp_path / "config.yml", {})
+    entry = {"mean": [0, 0, 0], "std": [1, 0, -0.5]}
+    path.write_text(json.dumps({"norm_stats": {"state": entry, "actions": entry}}), encoding="utf-8")
+    message = "stats.json: norm_stats: state: expected standard deviations of 0 or more, got -0.5 at 2"
+    with pytest.raises(ConfigError, match=message):
+        read_stats_json(path, config, mean_std=True)
+    entry["std"] = [1, 0, 0.5]
+    path.write_text(json.dumps({"norm_stats": {"state": entry, "actions": entry}}), encoding="utf-8")
+    assert read_stats_json(path, config, mean_std=True).state["default"].width.tolist() == [1, 0, 0.5]
+
+
+def test_a_pth_file_of_negative_widths_is_refused(tmp_path: Path) -> None:
+    for name in ("normalizer_action.pth", "normalizer_propri.pth"):
+        torch.save({"min.x": torch.zeros(2), "delta.x": torch.tensor([1.0, -1.0])}, tmp_path / name)
+    with pytest.raises(ConfigError, match=r"normalizer_action.pth: x: expected widths, .* 0 or more, got -1 at 1"):
+        load_normalizer(tmp_path, TrainConfig(tmp_path / "config.yml", {}))
 
 
 def test_a_pth_file_that_could_run_code_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from policyserve.policies.vibe_rl.environments import ENVIRONMENTS, Environment,
 from policyserve.policies.vibe_rl.equinox_policy import equinox_policy, load_equinox
 from policyserve.policies.vibe_rl.policy import create_trained_policy
 from policyserve.policies.vibe_rl.presets import PRESETS, Preset, find_preset
+from policyserve.policies.vibe_rl.run_config import starting_config
 
 if TYPE_CHECKING:
     from policyserve.policies.vibe_rl.encoders import CNNEncoder as CNNEncoder
@@ -53,6 +54,7 @@ __all__ = [
     "load_equinox",
     "load_train_config",
     "read_train_config",
+    "starting_config",
 ]
 
 

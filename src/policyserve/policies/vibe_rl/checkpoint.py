@@ -20,8 +20,9 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError
-from policyserve.policies.vibe_rl.records import Header, Records, open_records
+from policyserve.policies.vibe_rl.records import Header, Records, open_records, read_as, tell_casts
 
+_FLOAT32 = np.dtype(np.float32)
 _MAX_BEST_NAME = 255  # bytes
 
 
@@ -75,10 +76,16 @@ def follow_best(path: Path) -> Path:
     return path.with_name(name) if is_plain and path.with_name(name).is_dir() else path
 
 
+def is_step_name(name: str) -> bool:
+    """Whether a directory of this name holds one step: `step_<N>`, or orbax's `<N>`."""
+    return _step_in(name, "step_") is not None or _step_in(name, "") is not None
+
+
 def read_network(checkpoint: Checkpoint, sizes: Sequence[int], algorithm: str) -> list[Layer]:
     """Read the network that acts, of `sizes` (inputs, *hidden, outputs), from a checkpoint of PPO, DQN or SAC.
 
-    Raises ConfigError naming file, record, expected and found shape, and what the file looks like instead.
+    Weights of another precision (float16, bfloat16, float64) are cast to float32, and the log says so. Raises
+    ConfigError naming file, record, expected and found shape, and what the file looks like instead.
     """
     with open_records(checkpoint.path) as records:
         for index, expected in enumerate(_expected(sizes)):
@@ -86,7 +93,8 @@ def read_network(checkpoint: Checkpoint, sizes: Sequence[int], algorithm: str) -
         written_by = _algorithm_of(_pairs(records), len(sizes) - 1, records)
         if written_by not in (None, algorithm):
             raise ConfigError(f"{checkpoint.path}: expected a {algorithm} checkpoint, found one of {written_by}")
-        arrays = [records.read(index) for index in range(2 * (len(sizes) - 1))]
+        arrays = [read_as(records, index, _FLOAT32) for index in range(2 * (len(sizes) - 1))]
+        tell_casts(records, [_FLOAT32] * len(arrays))
     return [Layer(weight, bias) for weight, bias in zip(arrays[::2], arrays[1::2], strict=True)]
 
 
@@ -96,11 +104,13 @@ def _expected(sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def _check_record(records: Records, index: int, shape: tuple[int, ...]) -> None:
     found = records.header(index)
-    if found is not None and found.dtype == np.float32 and found.shape == shape:
+    if found is not None and found.fits(_FLOAT32, shape):
         return
     name = f"record {index} ({'bias' if index % 2 else 'weight'} of layer {index // 2})"
     got = f"found {found}" if found else "the file ends before it" if index else "the file is empty"
-    raise ConfigError(f"{records.path}: {name}: expected {describe('float32', shape)}, {got}{_resemblance(records)}")
+    is_of_no_floats = found is not None and found.shape == shape  # another config does not help
+    hint = "; weights may be floats of any width, and nothing else" if is_of_no_floats else _resemblance(records)
+    raise ConfigError(f"{records.path}: {name}: expected {describe('float32', shape)}, {got}{hint}")
 
 
 def _resemblance(records: Records) -> str:

@@ -7,13 +7,16 @@ that config.json and the command lines of the original are understood whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from policyserve.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,16 @@ def load_json(path: str | Path) -> Any:
 def read_train_config(values: object, source: str) -> TrainConfig:
     """Read the parsed content of a config.json; `source` names it in errors. Fields left out have their defaults.
 
-    Raises ConfigError naming key, expected and got; a field that nobody knows is an error, not a guess.
+    Keys under `runner` that nobody knows are ignored with a warning. Raises ConfigError naming key, expected and got;
+    anywhere else a field that nobody knows is an error, not a guess.
     """
+    config, unknown = parse_train_config(values, source)
+    tell_unknown(source, unknown)
+    return config
+
+
+def parse_train_config(values: object, source: str) -> tuple[TrainConfig, tuple[str, ...]]:
+    """As read_train_config, which has no more to say; returns the unknown keys under `runner` instead of a warning."""
     entries = _read_map(values, source, [entry.name for entry in fields(TrainConfig)])
     algo = entries.get("algo")
     algo_class = next((kind for name, kind in _TELLTALES.items() if isinstance(algo, Mapping) and name in algo), None)
@@ -147,8 +158,28 @@ def read_train_config(values: object, source: str) -> TrainConfig:
     env_id = entries.get("env_id", TrainConfig.env_id)
     if not isinstance(env_id, str):
         raise ConfigError(f"{source}: env_id: expected a text, got {env_id!r:.60}")
-    runner = _read_fields(RunnerConfig, entries.get("runner", {}), f"{source}: runner")
-    return TrainConfig(env_id, _read_fields(algo_class, algo, f"{source}: algo"), runner)
+    runner, unknown = _known_to_runner(entries.get("runner", {}))
+    config = TrainConfig(
+        env_id,
+        _read_fields(algo_class, algo, f"{source}: algo"),
+        _read_fields(RunnerConfig, runner, f"{source}: runner"),
+    )
+    return config, unknown
+
+
+def tell_unknown(source: str, unknown: Sequence[str]) -> None:
+    """Warn of keys under `runner` that nobody here knows."""
+    if unknown:
+        log.warning("%s: runner: ignored, as nothing here knows it: %s", source, ", ".join(unknown)[:200])
+
+
+def _known_to_runner(values: object) -> tuple[object, tuple[str, ...]]:
+    """What RunnerConfig has of a run's `runner`, and the names of the rest, which says nothing about serving."""
+    if not isinstance(values, Mapping):
+        return values, ()
+    known = {entry.name for entry in fields(RunnerConfig)}
+    unknown = tuple(str(name) for name in values if name not in known)
+    return {name: value for name, value in values.items() if name in known}, unknown
 
 
 _Config = TypeVar("_Config", bound=AlgoConfig | RunnerConfig)

@@ -19,7 +19,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 from policyserve.policies.vibe_rl.checkpoint import find_checkpoint
 from policyserve.policies.vibe_rl.jax_backend import import_jax
-from policyserve.policies.vibe_rl.records import Records, open_records
+from policyserve.policies.vibe_rl.records import Records, open_records, read_as, tell_casts
 from policyserve.transforms import Transform, identity
 
 _Model = TypeVar("_Model")
@@ -67,22 +67,24 @@ def load_equinox(model: _Model, path: str | Path, *, step: int | None = None) ->
     """Fill a model with the leaves of a checkpoint, in tree order; what follows them in the file is not looked at.
 
     model: a model of the right sizes, or the shapes that equinox.filter_eval_shape gives. path: a state.eqx, or a
-    checkpoint directory (step None: the latest). Raises ConfigError naming the record, where it stands in the model,
-    and the shapes expected and found; MissingDependency.
+    checkpoint directory (step None: the latest). Floats and integers of another width than the model's are cast to it,
+    which the log says. Raises ConfigError naming the record, where it stands in the model, and the shapes expected and
+    found; MissingDependency.
     """
     jax, _ = import_jax(), import_equinox()
     is_state = Path(path).is_file() and Path(path).suffix == ".eqx"
     place = Path(path) if is_state and step is None else find_checkpoint(path, step).path
     leaves, structure = jax.tree_util.tree_flatten_with_path(model)
     filled: list[Any] = []
-    index = 0
+    dtypes: list[np.dtype[Any]] = []  # of the leaves that are in the file
     with open_records(place) as records:
         for where, leaf in leaves:
             if _is_saved(leaf):
-                filled.append(_read_leaf(jax, records, index, leaf, jax.tree_util.keystr(where)))
-                index += 1
+                filled.append(_read_leaf(jax, records, len(dtypes), leaf, jax.tree_util.keystr(where)))
+                dtypes.append(_dtype_of(leaf))
             else:
                 filled.append(leaf)
+        tell_casts(records, dtypes)
     return jax.tree_util.tree_unflatten(structure, filled)
 
 
@@ -92,19 +94,19 @@ def _is_saved(leaf: Any) -> bool:
 
 def _read_leaf(jax: Any, records: Records, index: int, leaf: Any, where: str) -> Any:
     is_scalar = not hasattr(leaf, "dtype")  # a Python number: a record without dimensions
-    dtype = np.asarray(leaf).dtype if is_scalar else np.dtype(leaf.dtype)
-    shape = () if is_scalar else tuple(leaf.shape)
+    dtype, shape = _dtype_of(leaf), () if is_scalar else tuple(leaf.shape)
     found = records.header(index)
-    # NumPy cannot name bfloat16: such records are two bytes of nothing in particular.
-    dtypes = (dtype, np.dtype("V2")) if dtype.name == "bfloat16" else (dtype,)
-    if found is None or found.dtype not in dtypes or found.shape != shape:
+    if found is None or not found.fits(dtype, shape):
         got = f"found {found}" if found else "the file ends before it"
         raise ConfigError(f"{records.path}: record {index} ({where}): expected {describe(dtype, shape)}, {got}")
-    value = records.read(index)
+    value = read_as(records, index, dtype)
     if is_scalar:
         return type(leaf)(value.item())
-    value = value.view(dtype) if value.dtype != dtype else value
     return value if isinstance(leaf, np.ndarray) else jax.numpy.asarray(value)
+
+
+def _dtype_of(leaf: Any) -> np.dtype[Any]:
+    return np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def import_equinox() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from policyserve.policies.vibe_rl.jax_backend import jax_forward
 from policyserve.policies.vibe_rl.networks import ActingNetwork, limit_blas_threads, numpy_forward
 from policyserve.policies.vibe_rl.norm_stats import check_size, find_norm_stats
 from policyserve.policies.vibe_rl.presets import algorithm_of, name_of
+from policyserve.policies.vibe_rl.run_config import choose_config
 from policyserve.transforms import (
     ComposeTransforms,
     NormalizeInput,
@@ -33,7 +35,7 @@ Backend = Literal["numpy", "jax"]
 
 
 def create_trained_policy(
-    config: TrainConfig,
+    config: TrainConfig | None,
     checkpoint_dir: str | Path,
     *,
     step: int | None = None,
@@ -48,10 +50,13 @@ def create_trained_policy(
     """Load a checkpoint of PPO, DQN or SAC; it always answers the most likely action, never a random one.
 
     The policy takes {"obs": (obs_dim,) float32} and answers int32 () for PPO and DQN, float32 (action_dim,) for SAC, in
-    the environment's unit. step: None is the latest. norm_stats_path: None looks in checkpoint_dir, then in its parent.
-    rescale_actions: False leaves SAC's actions in -1 … 1. backend: "numpy" or "jax".
+    the environment's unit. config: None takes the run's own config.json, which is looked for in checkpoint_dir and in
+    its parent; a config that is given goes before that file, with a warning where the two differ. step: None is the
+    latest. norm_stats_path: None looks in checkpoint_dir, then in its parent. rescale_actions: False leaves SAC's
+    actions in -1 … 1. backend: "numpy" or "jax".
     Raises ConfigError for whatever does not fit together, MissingDependency for an extra that is not installed.
     """
+    config = choose_config(config, checkpoint_dir)
     environment = find_environment(config.env_id)
     algorithm = algorithm_of(config)
     _check_actions_fit(algorithm, environment, config.env_id)
@@ -124,8 +129,8 @@ def _action_spec(environment: Environment, config: TrainConfig, rescale: bool) -
 def _bounds(config: TrainConfig) -> tuple[float, float]:
     assert isinstance(config.algo, SACConfig)
     low, high = config.algo.action_low, config.algo.action_high
-    if not low < high:
-        raise ConfigError(f"action_low, action_high: expected low < high, got {low} and {high}")
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(f"action_low, action_high: expected finite numbers, low < high, got {low} and {high}")
     return low, high
 
 

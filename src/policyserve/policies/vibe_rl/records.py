@@ -8,8 +8,9 @@ A header is read before its data, so that a file cannot make us allocate what no
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +22,12 @@ import numpy as np
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError, MissingDependency
 
+log = logging.getLogger(__name__)
+
+_NAMED = 6  # arrays that an error names
+
+_TWO_BYTES = np.dtype("V2")  # a .npy record of bfloat16, which NumPy cannot name
+
 
 @dataclass(frozen=True)
 class Header:
@@ -30,7 +37,17 @@ class Header:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return describe(self.dtype, self.shape)
+        return describe(self.dtype_name, self.shape)
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype for people: two bytes of no kind are `bfloat16`."""
+        return "bfloat16" if self.dtype == _TWO_BYTES else str(self.dtype)
+
+    def fits(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        """Whether read_as() can give it as `dtype`: the shape is this one, and both are floats or both are integers."""
+        kind = _kind(self.dtype)
+        return self.shape == shape and (self.dtype == dtype or (kind in "fi" and kind == _kind(dtype)))
 
 
 class Records(Protocol):
@@ -59,6 +76,47 @@ def open_records(path: Path) -> Iterator[Records]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     with file:
         yield EqxRecords(path, file)
+
+
+def read_as(records: Records, index: int, dtype: np.dtype[Any]) -> Array:
+    """Read a record whose header fits `dtype`, cast to it; floats are rounded, integers are not.
+
+    Raises ConfigError for a number that is too large for `dtype`.
+    """
+    values = records.read(index)
+    if values.dtype == dtype:
+        return values
+    if values.dtype == _TWO_BYTES:
+        if dtype.name == "bfloat16":
+            return values.view(dtype)
+        values = _float32_of_bfloat16(values)
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype)
+    is_kept = np.isfinite(cast) | ~np.isfinite(values) if _kind(dtype) == "f" else cast == values
+    if not is_kept.all():
+        too_large = values[~is_kept].flat[0]
+        raise ConfigError(f"{records.path}: record {index}: expected numbers that {dtype} can hold, got {too_large}")
+    return cast
+
+
+def tell_casts(records: Records, wanted: Sequence[np.dtype[Any]]) -> None:
+    """Say in one line of the log which dtypes the first records have, if they are not the wanted ones."""
+    found = [(records.header(index), dtype) for index, dtype in enumerate(wanted)]
+    casts = {(header.dtype_name, str(dtype)) for header, dtype in found if header is not None}
+    told = ", ".join(f"{ours} read as {theirs}" for ours, theirs in sorted(casts) if ours != theirs)
+    if told:
+        log.info("%s: weights of another precision: %s", records.path, told)
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """`f` for floats of any width and byte order, `i` for integers, else NumPy's letter."""
+    if dtype.name == "bfloat16" or dtype == _TWO_BYTES:
+        return "f"
+    return "i" if dtype.kind in "iu" else dtype.kind
+
+
+def _float32_of_bfloat16(values: Array) -> Array:
+    return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)  # the upper half of a float32
 
 
 class EqxRecords:
@@ -145,20 +203,42 @@ class _LeafStore:
         is_ocdbt = (directory / "manifest.ocdbt").is_file()
         self._kvstore: dict[str, Any] = {"driver": "ocdbt", "base": files} if is_ocdbt else files
         try:
-            self._keys = set(tensorstore.KvStore.open(self._kvstore).result().list().result())
+            keys = tensorstore.KvStore.open(self._kvstore).result().list().result()
         except Exception as error:  # tensorstore raises ValueError, OSError and more for damaged files
             raise ConfigError(f"{directory}: expected an orbax checkpoint: {_first_line(error)}") from error
+        ends = [key.decode("utf-8", "replace") for key in keys if key.endswith(b"/.zarray")]
+        self._names = {key.removesuffix("/.zarray") for key in ends}
+        self._prefix = self._find_prefix()
 
     def open(self, index: int) -> Any:
         """Open leaf_<index> without reading it; None if the store has no such leaf."""
-        if f"leaf_{index}/.zarray".encode() not in self._keys:
+        name = f"{self._prefix}leaf_{index}"
+        if name not in self._names:
             return None
-        prefix = "" if "base" in self._kvstore else self._kvstore["path"]
-        spec = {"driver": "zarr", "kvstore": {**self._kvstore, "path": f"{prefix}leaf_{index}/"}}
+        folder = "" if "base" in self._kvstore else self._kvstore["path"]
+        spec = {"driver": "zarr", "kvstore": {**self._kvstore, "path": f"{folder}{name}/"}}
         try:
             return self._tensorstore.open(spec, open=True, read=True).result()
         except Exception as error:  # tensorstore raises ValueError, OSError and more for damaged files
-            raise ConfigError(f"{self._directory}: leaf_{index}: {_first_line(error)}") from error
+            raise ConfigError(f"{self._directory}: {name}: {_first_line(error)}") from error
+
+    def _find_prefix(self) -> str:
+        """What stands before `leaf_0`: a state that was saved inside another tree has that tree's names before its own.
+
+        Raises ConfigError if several states are there, or arrays of other names only.
+        """
+        firsts = [name.removesuffix("leaf_0") for name in self._names if name.endswith("leaf_0")]
+        prefixes = sorted(prefix for prefix in firsts if prefix[-1:] in ("", ".", "/"))
+        if "" in prefixes or not self._names:
+            return ""
+        if len(prefixes) == 1:
+            told = "%s: its leaves are named %sleaf_0, …: read as leaf_0, …"
+            log.warning(told, self._directory, prefixes[0])
+            return prefixes[0]
+        names = sorted(self._names)
+        got = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        expected = "one train state" if prefixes else "a train state"
+        raise ConfigError(f"{self._directory}: expected {expected}, leaf_0, leaf_1, …, got {got}")
 
 
 def _first_line(error: Exception) -> str:

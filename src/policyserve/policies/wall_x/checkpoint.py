@@ -7,7 +7,7 @@ process's memory for as long as the mapping lives, and the whole file would doub
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, stays_float32
+from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, prefixes, stays_float32
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,13 @@ OnStage = Callable[[str], None]
 
 _MAPPED_BYTES = 1 << 28
 _NAMED = 6  # tensors that an error or a warning names
+# What a weight may be; integers and floats of 8 bits come with scales that nobody here applies.
+_FLOATS: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True)
@@ -35,27 +42,51 @@ class StoredTensor:
     file: Path
     name: str
     shape: tuple[int, ...]
+    dtype: str
+    """As safetensors names it: `BF16`, `F32`."""
 
 
 def read_headers(directory: str | Path) -> dict[str, StoredTensor]:
     """List the tensors of all *.safetensors files of a directory, by their legacy names.
 
-    Raises ConfigError where there is none, where one is cut short, or where two hold the same tensor.
+    A prefix that the network's names have (`module.`) is taken off with a warning. Raises ConfigError where there is no
+    file, where one is cut short, where two hold the same tensor, or where several prefixes are possible.
     """
-    found: dict[str, StoredTensor] = {}
     files = sorted(Path(directory).glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{directory}: expected *.safetensors files, got none")
-    for file in files:
-        with _opened(file) as tensors:
-            for stored_name in tensors.keys():  # noqa: SIM118  (not a mapping)
-                name = legacy_name(stored_name)
-                if name.startswith(IGNORED_PREFIX):
-                    continue
-                if name in found:
-                    raise ConfigError(f"{file}: {name} is in {found[name].file.name} too; keep one of the files")
-                found[name] = StoredTensor(file, stored_name, tuple(tensors.get_slice(stored_name).get_shape()))
+    listed = [tensor for file in files for tensor in _list_tensors(file)]
+    prefix = _find_prefix(directory, listed)
+    found: dict[str, StoredTensor] = {}
+    for tensor in listed:
+        name = legacy_name(tensor.name.removeprefix(prefix))
+        if name.startswith(IGNORED_PREFIX):
+            continue
+        if name in found:
+            raise ConfigError(f"{tensor.file}: {name} is in {found[name].file.name} too; keep one of the two")
+        found[name] = tensor
     return found
+
+
+def _list_tensors(file: Path) -> Iterator[StoredTensor]:
+    with _opened(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+            header = tensors.get_slice(name)
+            yield StoredTensor(file, name, tuple(header.get_shape()), header.get_dtype())
+
+
+def _find_prefix(directory: str | Path, listed: Sequence[StoredTensor]) -> str:
+    """Return what stands before the embedding's name: a module inside another is saved under its name in that one.
+
+    Nothing where a name without prefix is there too, as that is the network's own.
+    """
+    found = sorted({prefix for tensor in listed for prefix in prefixes(tensor.name)})
+    if not found or "" in found:
+        return ""
+    if len(found) > 1:
+        raise ConfigError(f"{directory}: expected one network, got several: {', '.join(found)}; keep the files of one")
+    log.warning("%s: the tensors' names begin with %r, which is taken off", directory, found[0])
+    return found[0]
 
 
 def fill(
@@ -69,8 +100,8 @@ def fill(
 ) -> None:
     """Give every parameter of a network on the meta device its memory and its values.
 
-    Raises ConfigError that names the tensors which are missing or have another shape. Logs one warning about those
-    that belong nowhere.
+    Raises ConfigError that names the tensors which are missing, have another shape or are no floats. Logs one warning
+    about those that belong nowhere, and one line if floats are cast to the network's.
     """
     parameters = dict(network.named_parameters())
     shapes = {name: expected_shape(place, parameters[place.parameter]) for name, place in places.items()}
@@ -80,6 +111,7 @@ def fill(
         if parameters[place.parameter].is_meta:
             values = _allocate(parameters[place.parameter].shape, kind, device)
             parameters[place.parameter] = _put(network, place.parameter, values)
+    _tell_casts(stored, places, dtype)
     total = sum(parameter.nbytes for parameter in parameters.values())
     done, told = 0, -1
     for name, values in _read(stored, places):
@@ -87,6 +119,7 @@ def fill(
         target = parameters[place.parameter].data
         target = target if place.rows is None else target[place.start : place.start + place.rows]
         target.copy_(values)
+        _check_cast(values, target, stored[name], name)
         done += target.nbytes
         percent = 100 * done // total
         if percent > told:
@@ -102,22 +135,44 @@ def expected_shape(place: Place, parameter: Tensor) -> tuple[int, ...]:
 
 def _check(shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]) -> None:
     faults = [f"{name}: expected {shape}, missing" for name, shape in shapes.items() if name not in stored]
-    faults += [
-        f"{name}: expected {shape}, got {stored[name].shape}"
-        for name, shape in shapes.items()
-        if name in stored and stored[name].shape != shape
-    ]
+    has_missing = bool(faults)
+    for name, shape in shapes.items():
+        if name in stored and stored[name].shape != shape:
+            faults.append(f"{name}: expected {shape}, got {stored[name].shape}")
+        elif name in stored and stored[name].dtype not in _FLOATS:
+            faults.append(f"{name}: expected {', '.join(_FLOATS)}, got {stored[name].dtype}")
     directory = next(iter(stored.values())).file.parent if stored else "the checkpoint"
+    surplus = sorted(tensor.name for name, tensor in stored.items() if name not in shapes)
     if faults:
-        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-        raise ConfigError(
-            f"{directory}: {len(faults)} of {len(shapes)} tensors do not fit config.json: "
-            f"{'; '.join(faults[:_NAMED])}{more}"
-        )
-    surplus = sorted(stored.keys() - shapes.keys())
+        instead = f"; not expected, but there: {_some(surplus, ', ')}" if has_missing and surplus else ""
+        told = f"{len(faults)} of {len(shapes)} tensors do not fit config.json: {_some(faults, '; ')}"
+        raise ConfigError(f"{directory}: {told}{instead}")
     if surplus:
-        more = ", …" if len(surplus) > _NAMED else ""
-        log.warning("%s: %d tensors are not used: %s%s", directory, len(surplus), ", ".join(surplus[:_NAMED]), more)
+        log.warning("%s: %d tensors are not used: %s", directory, len(surplus), _some(surplus, ", "))
+
+
+def _some(texts: Sequence[str], separator: str) -> str:
+    """The first few of them, and how many there are besides."""
+    more = f"{separator}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return separator.join(texts[:_NAMED]) + more
+
+
+def _check_cast(values: Tensor, target: Tensor, stored: StoredTensor, name: str) -> None:
+    """Refuse numbers that a narrower dtype made infinite; bfloat16 holds all that float32 does."""
+    is_narrower = values.dtype != target.dtype and (values.dtype, target.dtype) != (torch.float32, torch.bfloat16)
+    if is_narrower and not torch.isfinite(target).all():
+        kind = str(target.dtype).removeprefix("torch.")
+        raise ConfigError(f"{stored.file}: {name}: expected finite numbers that {kind} can hold; use a wider dtype")
+
+
+def _tell_casts(stored: Mapping[str, StoredTensor], places: Mapping[str, Place], dtype: torch.dtype) -> None:
+    """Say once that the files have another precision than the network computes in."""
+    kinds = {name: _FLOATS[stored[name].dtype] for name in places if not stays_float32(name)}
+    others = sorted({str(kind).removeprefix("torch.") for kind in kinds.values() if kind != dtype})
+    if others:
+        first = stored[next(iter(places))]
+        used = str(dtype).removeprefix("torch.")
+        log.info("%s: weights of another precision: %s read as %s", first.file.parent, ", ".join(others), used)
 
 
 def _read(stored: Mapping[str, StoredTensor], places: Mapping[str, Place]) -> Iterator[tuple[str, Tensor]]:

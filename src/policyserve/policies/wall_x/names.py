@@ -16,6 +16,8 @@ IGNORED_PREFIX = "action_preprocessor.normalizer"  # statistics, which lie in fi
 
 # Newer exports nest both towers under one more name.
 _RENAMED = (("model.visual.", "visual."), ("model.language_model.", "model."))
+# Names that wrappers of a module put into the path; no network has them of its own.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # What stays float32 whatever the network computes in, by a part of its name.
 _FLOAT32 = ("input_layernorm", "post_attention_layernorm", "model.norm", "action_preprocessor")
 
@@ -30,11 +32,18 @@ class Place:
 
 
 def legacy_name(name: str) -> str:
-    """A tensor's name as the first checkpoints have it."""
+    """A tensor's name as the first checkpoints have it, without the names of wrappers (torch.compile, FSDP)."""
+    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     for new, old in _RENAMED:
         if name.startswith(new):
             return old + name[len(new) :]
     return name
+
+
+def prefixes(name: str) -> list[str]:
+    """What of a tensor's name stands before the embedding's; none for any other tensor."""
+    starts = [0, *(index + 1 for index, letter in enumerate(name) if letter == ".")]
+    return [name[:start] for start in starts if legacy_name(name[start:]) == EMBEDDING]
 
 
 def stays_float32(name: str) -> bool:

@@ -137,8 +137,9 @@ def _joined(parts: Mapping[str, Any], wanted: Parts, train_config: TrainConfig, 
 
 
 def _vector(stats: Any, key: str, where: str) -> Array:
-    if not isinstance(stats, Mapping) or key not in stats:
-        raise ConfigError(f"{where}: {key} is missing")
+    there = [name for name, value in stats.items() if value is not None] if isinstance(stats, Mapping) else []
+    if key not in there:
+        raise ConfigError(f"{where}: {key} is missing, got {', '.join(map(str, there))[:200] or 'nothing'}")
     try:
         return np.array(stats[key], np.float32).reshape(-1)
     except (TypeError, ValueError) as error:
@@ -150,4 +151,7 @@ def _scale(low: Array, width: Array, where: str, *, is_mean_std: bool = False) -
         raise ConfigError(f"{where}: expected two lists of the same length, got {low.shape} and {width.shape}")
     if not (np.isfinite(low).all() and np.isfinite(width).all()):
         raise ConfigError(f"{where}: expected finite numbers, got NaN or Inf")
+    if (width < 0).any():
+        name = "standard deviations" if is_mean_std else "widths, the upper bound less the lower,"
+        raise ConfigError(f"{where}: expected {name} of 0 or more, got {width.min():g} at {int(width.argmin())}")
     return Scale(low, width, is_mean_std)
