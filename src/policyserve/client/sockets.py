@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from policyserve.core.messages import Part
-from policyserve.core.polling import Waits
+from policyserve.core.polling import RecentWaits
 
 Poll = Callable[[float], Any]  # waits for so many milliseconds; gives something true if it may go on
 
@@ -40,7 +40,7 @@ class Stream:
         busy_poll_s: float = 0.0,
     ) -> None:
         connected.setblocking(False)
-        self._waits = Waits(busy_poll_s)
+        self._waits = RecentWaits(busy_poll_s)
         self.is_readable = readable(connected)
         self._is_writable = writable(connected)
         self._socket = connected
@@ -74,10 +74,10 @@ class Stream:
     def receive(self, buffer: memoryview, deadline: float) -> int:
         """Wait for bytes; returns how many were written into the buffer, 0: the peer has ended its side."""
         began = time.monotonic()
-        is_there = self._waits.are_short and self._polled(began + self._waits.most_s)
+        is_there = self._waits.are_short and self._polled(began + self._waits.max_poll_s)
         if not is_there and not self.is_readable(left_ms(deadline)):
             raise TimeoutError
-        self._waits.ended(time.monotonic() - began)
+        self._waits.add(time.monotonic() - began)
         while True:
             try:
                 return self._receive(buffer)

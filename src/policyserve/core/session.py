@@ -114,7 +114,7 @@ class Session:
         self._spec: PolicySpec | None = None
         self._limits = limits
         self._reader = RequestReader(limits)
-        self._early_bytes = 0  # of those behind the first, which may be as long as a frame may be
+        self._early_bytes = 0  # kept besides the first message, which alone may be max_frame_mib long
         self._early: list[tuple[Frame | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
         self._tickets = 0

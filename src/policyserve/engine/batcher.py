@@ -218,8 +218,8 @@ class Batcher:
     def _batches_before(self, own: int) -> int:
         """How many batches start before a job that has `own` of its session before it.
 
-        Sessions take turns, and no two jobs of one run at once. Those that wait now are taken to go on asking, as they
-        do where there is too much to do.
+        Sessions take turns, and no two jobs of one run at once. Assumes that every waiting session asks again, which
+        holds under overload.
         """
         others = len(self._waiting) - (own > 0)
         return max(own, (own + others * (own + 1)) // self._max_batch)
@@ -252,8 +252,11 @@ class Batcher:
             self._cost_s += _COST_WEIGHT * (usual_s - self._cost_s)
 
     def _gathers(self, now: float) -> bool:
-        """Whether a fuller batch is worth the wait: the k-th session that is expected spares its own batch, less the
-        wait, and costs each of the n that are here that wait."""
+        """Whether a fuller batch is worth the wait.
+
+        Waiting w for the k-th expected session gains k·(cost − w) − n·w, n being the sessions that are here. Waits for
+        the k that gains most, if any does.
+        """
         if self._start_at is not None and now < self._start_at and len(self._line) < self._start_count:
             return True  # as decided; looking at everybody's habits again for each who comes would cost too much
         if self._waiting_since is None:

@@ -64,26 +64,27 @@ class PreparingInTurn:
 
 
 class Progress:
-    """Which batch the policy's thread has in hand, prepared: the next one may be prepared meanwhile, none before.
+    """The number of the batch that the policy is working on, counted from 1.
 
-    Otherwise a batch that comes right behind one that nobody prepared could hold it up. Batches are numbered from 1.
+    The second thread prepares batch n only once n - 1 has been taken up. Otherwise it could take the lock that the
+    policy's own thread needs to prepare n - 1.
     """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._in_hand = 0
+        self._taken_up = 0
         self._is_over = False
 
-    def take(self, number: int) -> None:
-        """The policy's thread has this batch in hand."""
+    def take_up(self, number: int) -> None:
+        """The policy's thread begins with this batch, which is prepared."""
         with self._condition:
-            self._in_hand = number
+            self._taken_up = number
             self._condition.notify_all()
 
     def wait_for(self, number: int) -> bool:
         """Wait until this batch is the next one; False if it never will be."""
         with self._condition:
-            self._condition.wait_for(lambda: self._is_over or self._in_hand >= number - 1)
+            self._condition.wait_for(lambda: self._is_over or self._taken_up >= number - 1)
             return not self._is_over
 
     def end(self) -> None:
@@ -115,7 +116,7 @@ class PreparingThread:
     def take(self, number: int, batch: Sequence[Any], ahead: Future[Prepared] | None) -> Prepared:
         """In the policy's thread: what submit() promised, or, if that was not begun or asked, the same made here."""
         prepared = self._prepare(batch) if ahead is None or ahead.cancel() else ahead.result()
-        self._progress.take(number)
+        self._progress.take_up(number)
         return prepared
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class ProcessRunner(asyncio.Protocol):
         with theirs, their_ahead:
             descriptors = (theirs.fileno(), their_ahead.fileno(), to_child, from_child)
             try:
-                # In this thread, which lives as long as the server: the system ends the child with the thread it is of.
+                # In the loop's thread: PR_SET_PDEATHSIG kills the child when the *thread* that started it ends.
                 self._child = Child(descriptors, self._device, self._note_exit_from_thread)
             except BaseException:
                 ours.close()

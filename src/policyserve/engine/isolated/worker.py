@@ -139,7 +139,7 @@ class Worker:
             if isinstance(ahead, BaseException):
                 raise ahead
             batch, prepared = ahead
-        self._progress.take(number)
+        self._progress.take_up(number)
         return [self._write_outcome(outcome) for outcome in answering.answer(batch, prepared, started_at)]
 
     def _read_task(self, session: Any, batch_size: int | None, data: bytes, slot: list[int] | None) -> Task:
