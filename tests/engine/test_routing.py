@@ -68,7 +68,7 @@ class Bench:
 
     def lose(self, place: int) -> None:
         self.schedulers[place].hold()
-        self.router.vacate(self.schedulers[place])
+        self.router.move_from(self.schedulers[place])
 
 
 def run(talk: Callable[[], Awaitable[None]]) -> None:

@@ -156,7 +156,7 @@ def _tell_replaced(observers: Observers, name: str, reason: str) -> None:
 def _connect(supervisor: Supervisor, scheduler: Scheduler, router: Router) -> None:
     def go_down() -> None:
         scheduler.hold()
-        router.vacate(scheduler)
+        router.move_from(scheduler)
 
     supervisor.on_down, supervisor.on_up = go_down, scheduler.resume
     if supervisor.stage:  # it was lost already

@@ -15,8 +15,8 @@ from policyserve.engine.answering import Task
 from policyserve.engine.scheduler import OnOutcome, Scheduler
 
 
-class _Seat:
-    """Where a session's requests go. pending: those without an answer."""
+class _Route:
+    """The scheduler that a session's requests go to. pending: requests without an answer."""
 
     __slots__ = ("has_state", "pending", "scheduler")
 
@@ -31,34 +31,34 @@ class Router:
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
         self._schedulers = schedulers
-        self._seats: dict[Hashable, _Seat] = {}
+        self._routes: dict[Hashable, _Route] = {}
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
         """As Scheduler.submit."""
-        seat = self._seats.get(task.session)
-        if seat is None:
-            seat = self._seats[task.session] = _Seat(self._least_loaded())
-        elif not seat.pending and not seat.has_state:
-            seat.scheduler = self._least_loaded()
+        route = self._routes.get(task.session)
+        if route is None:
+            route = self._routes[task.session] = _Route(self._least_loaded())
+        elif not route.pending and not route.has_state:
+            route.scheduler = self._least_loaded()
 
         def settle(outcome: Outcome) -> None:
-            seat.pending -= 1
+            route.pending -= 1
             if isinstance(outcome, Answered):
-                seat.has_state = outcome.chunk.state is not None
+                route.has_state = outcome.chunk.state is not None
             on_outcome(outcome)
 
-        seat.pending += 1
+        route.pending += 1
         try:
-            seat.scheduler.submit(task, arrived_at, settle)
+            route.scheduler.submit(task, arrived_at, settle)
         except PolicyserveError:
-            seat.pending -= 1
+            route.pending -= 1
             raise
 
     def forget(self, session: Hashable) -> None:
         """As Scheduler.forget."""
-        seat = self._seats.pop(session, None)
-        if seat is not None:
-            seat.scheduler.forget(session)
+        route = self._routes.pop(session, None)
+        if route is not None:
+            route.scheduler.forget(session)
 
     @property
     def is_working(self) -> bool:
@@ -74,19 +74,19 @@ class Router:
         """Wait until nothing waits and nothing runs."""
         await asyncio.gather(*(scheduler.drained() for scheduler in self._schedulers))
 
-    def vacate(self, lost: Scheduler) -> None:
+    def move_from(self, lost: Scheduler) -> None:
         """A scheduler is held, its runner gone: what waits there goes to others, if any has a runner."""
-        for session, seat in self._seats.items():
-            if seat.scheduler is lost:
-                seat.has_state = False
-                self._move(session, seat)
+        for session, route in self._routes.items():
+            if route.scheduler is lost:
+                route.has_state = False
+                self._move(session, route)
 
-    def _move(self, session: Hashable, seat: _Seat) -> None:
+    def _move(self, session: Hashable, route: _Route) -> None:
         target = self._least_loaded()
         if target.is_held:
             return
-        for task, arrived_at, on_outcome in seat.scheduler.withdraw(session):
-            seat.scheduler = target
+        for task, arrived_at, on_outcome in route.scheduler.withdraw(session):
+            route.scheduler = target
             try:
                 target.submit(task, arrived_at, on_outcome)
             except PolicyserveError as error:

@@ -48,7 +48,7 @@ class Supervisor:
         self._abandoned: list[asyncio.Future[None]] = []
         self._failures = 0  # in a row
         self._up_at = 0.0
-        self._lost_early = ""  # why the runner broke between its start and its being taken up
+        self._broken_at_start = ""  # why the runner broke, if it did before _take_up()
         self._restarting: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -76,7 +76,7 @@ class Supervisor:
     def replace(self, reason: str) -> None:
         """Let go of the runner, which is broken or hangs, and start another."""
         if self.stage or self._is_closed:
-            self._lost_early = reason
+            self._broken_at_start = reason
             return
         assert self._runner is not None
         self._failures = 1 if time.monotonic() - self._up_at > _GOOD_S else self._failures + 1
@@ -99,7 +99,7 @@ class Supervisor:
     async def _start_runner(self, on_stage: OnStage) -> PolicySpec:
         runner = self._runner = self._make()
         runner.on_broken = self.replace
-        self._lost_early = ""
+        self._broken_at_start = ""
         return await runner.start(on_stage)
 
     def _take_up(self) -> None:
@@ -107,8 +107,8 @@ class Supervisor:
         self._up_at = time.monotonic()
         self.stage = ""
         self.on_up()
-        if self._lost_early:
-            self.replace(self._lost_early)
+        if self._broken_at_start:
+            self.replace(self._broken_at_start)
 
     async def _restart(self) -> None:
         lost_at = time.monotonic()

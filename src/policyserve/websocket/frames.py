@@ -1,6 +1,7 @@
 """WebSocket frames (RFC 6455): the rules that clients and servers share. Pure: no socket, no clock.
 
-How bytes become frames is each side's own reader's: a server's reads many peers, and is in a hurry.
+Each side reads frames in its own way: server_frames.py writes bytes straight into large messages, client_frames.py
+does not need to.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ class ProcessRunner(asyncio.Protocol):
         self._numbers = 0
         self._is_serving = False  # the policy is loaded
         self._prepares = False  # a batch while another runs
-        self._is_let_go = False  # its end is wanted
+        self._is_ending = False  # its end is wanted
         self._exit_code: int | None = None
-        self._fate = ""  # how it ended
+        self._how_it_ended = ""  # how it ended
         self._is_cut = False  # nothing more can be read from it
 
     # The Runner protocol
@@ -117,7 +117,7 @@ class ProcessRunner(asyncio.Protocol):
         """Close the policy after the calls before, and end its process; kills it after timeout_s."""
         if self._child is None:
             return
-        self._is_let_go = True
+        self._is_ending = True
         self._send(["close"])
         await asyncio.wait([self._ended], timeout=timeout_s)
         if not self._ended.done():
@@ -125,7 +125,7 @@ class ProcessRunner(asyncio.Protocol):
 
     def abandon(self) -> asyncio.Future[None]:
         """Kill the process; the future is done when it is gone."""
-        self._is_let_go = True
+        self._is_ending = True
         if self._child is not None:
             self._child.kill()
         return self._ended
@@ -149,7 +149,7 @@ class ProcessRunner(asyncio.Protocol):
         self._is_cut = True
         if self._exit_code is not None:
             self._end()
-        elif self._child is not None and not self._is_let_go:
+        elif self._child is not None and not self._is_ending:
             self._child.kill()  # nobody can talk to it any more
 
     def _send(self, message: list[Any]) -> None:
@@ -208,9 +208,9 @@ class ProcessRunner(asyncio.Protocol):
     def _note_exit(self, code: int) -> None:
         assert self._child is not None
         self._exit_code = code
-        self._fate = f"its process {self._child.number} {describe_exit(code)}"
+        self._how_it_ended = f"its process {self._child.number} {describe_exit(code)}"
         if self._is_serving:
-            self._tell_broken(self._fate)
+            self._tell_broken(self._how_it_ended)
         if self._is_cut:
             self._end()
         else:  # what it answered before its end is still being read
@@ -223,10 +223,12 @@ class ProcessRunner(asyncio.Protocol):
             if transport is not None:
                 transport.close()
         if not self._loaded.done():
-            self._loaded.set_exception(PolicyFailed(f"the policy was not loaded: {self._fate}"))
+            self._loaded.set_exception(PolicyFailed(f"the policy was not loaded: {self._how_it_ended}"))
         calls, self._calls = self._calls, {}
         for count, on_done in calls.values():
-            told = f"the policy was lost at this request: {self._fate}; what it remembered of this session is gone"
+            told = (
+                f"the policy was lost at this request: {self._how_it_ended}; what it remembered of this session is gone"
+            )
             on_done([PolicyLost(told)] * count)
         self._let_go_of_memory()
 
@@ -236,7 +238,7 @@ class ProcessRunner(asyncio.Protocol):
         self._ended.set_result(None)
 
     def _tell_broken(self, reason: str) -> None:
-        if self.on_broken is not None and not self._is_let_go:
+        if self.on_broken is not None and not self._is_ending:
             self.on_broken(reason)
 
 
