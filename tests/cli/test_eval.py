@@ -32,8 +32,8 @@ def test_the_pendulum_demo_swings_up_from_the_preset_alone(capsys: pytest.Captur
 
 
 WRONG = {
-    "nothing": ([], 2, "expected --url ws://host:port or a preset"),
-    "no environment": (["--url", "ws://127.0.0.1:1"], 2, "--env is required"),
+    "nothing": ([], 2, "expected --url ws://host:port or a policy (cartpole_ppo"),
+    "no environment": (["--url", "ws://127.0.0.1:1"], 2, "--env is required, CartPole-v1"),
     "no server": (["--url", "ws://127.0.0.1:1", "--env", "CartPole-v1"], 1, "cannot connect to ws://127.0.0.1:1"),
     "a URL that is none": (["--url", "localhost:1", "--env", "CartPole-v1"], 1, "expected ws://host:port"),
     "an unknown environment": (["cartpole_ppo", "--env", "Nowhere-v0"], 1, "no environment 'Nowhere-v0'"),
