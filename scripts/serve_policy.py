@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from policyserve.cli.serve import serve
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
-from policyserve.policies.vibe_rl import find_preset
+from policyserve.policies.vibe_rl import PRESETS, find_preset
 from policyserve.policies.vibe_rl.adapter import PresetAdapter
 from policyserve.server.config import ServerConfig
 
@@ -21,6 +21,9 @@ PROG = "serve_policy.py"
 def main(argv: Sequence[str]) -> None:
     """Serve a preset's checkpoint to vibe_rl's clients; exits with 2 for wrong arguments, with 1 if it cannot."""
     name = argv[0] if argv else ""
+    if name in ("-h", "--help"):
+        print(f"usage: {PROG} PRESET --checkpoint_dir PATH [flags]\n\nPRESET is one of {', '.join(PRESETS)}")
+        return
     try:
         find_preset(name)
     except ConfigError as error:

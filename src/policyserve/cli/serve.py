@@ -36,7 +36,7 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
         print(f"usage: {prog} POLICY [flags]\n\nPOLICY is one of")
         for name, purpose in registry.listing().items():
             print(f"  {name:22} {purpose}")
-        print(f"{prog} POLICY --help lists its flags")
+        print(f"\n{prog} POLICY --help lists its flags")
     elif not target or target.startswith("-"):
         known = f"{', '.join(registry.names())} or {registry.OWN}"
         complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)

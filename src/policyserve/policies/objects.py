@@ -40,10 +40,10 @@ class ObjectAdapter:
     def source(self, flags: NoFlags) -> Source:
         """Raises ConfigError where module or name are missing, or the file is no Python file."""
         place, _, name = self.target.rpartition(":")
-        if self.target.endswith(".py") or not place:
-            raise ConfigError(f"expected {self.target or 'module'}:NAME, the policy's name in it, got {self.target!r}")
-        if not name:
-            raise ConfigError(f"expected {self.target}NAME, the policy's name in it, got {self.target!r}")
+        if self.target.endswith(".py"):
+            raise ConfigError(f"expected {self.target}:NAME, the policy's name in it, got {self.target!r}")
+        if not place or not name:
+            raise ConfigError(f"expected {OWN}, got {self.target!r}")
         if not is_file(place):
             recipe = Recipe(f"{__name__}:load_from_module", {"module_name": place, "name": name})
             return Source(self.target, f"module {place}", recipe)

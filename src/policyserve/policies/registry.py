@@ -147,7 +147,9 @@ def check_given(**texts: str | None) -> None:
     """
     for name, text in texts.items():
         if text is not None and not text.strip():
-            raise ConfigError(f"--{name.replace('_', '-')}: expected a value, got nothing; is the variable set that it comes from?")
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: expected a value, got nothing; is the variable set that it comes from?"
+            )
 
 
 def _line(name: str) -> tuple[str, str]:
