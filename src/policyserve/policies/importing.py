@@ -29,7 +29,7 @@ def import_from_here(name: str) -> ModuleType:
         return import_module(name)
     except (Exception, SystemExit) as error:  # a stranger's module
         if isinstance(error, ModuleNotFoundError) and error.name is not None and _is_within(name, error.name):
-            near = _nearest(_modules_here(), error.name)
+            near = "" if "." in name else _nearest(_modules_here(), name)
             raise ConfigError(f"there is no module {error.name!r} here or on the Python path{near}") from error
         raise ConfigError(f"{name} cannot be imported: {_advised(error, Path.cwd() / name)}") from error
 
@@ -50,7 +50,8 @@ def import_file(path: Path) -> ModuleType:
         module = import_module(name)
     except (Exception, SystemExit) as error:  # a stranger's module
         raise ConfigError(f"{path} cannot be imported: {_advised(error, path)}") from error
-    if module.__file__ is None or not path.samefile(module.__file__):
+    place = getattr(module, "__file__", None)  # what is built into Python has none
+    if place is None or not path.samefile(place):
         raise ConfigError(f"{path}: Python has another module called {name!r}: rename the file")
     return module
 

@@ -167,7 +167,8 @@ def _made(name: str, target: str) -> Adapter[Any] | None:
         return _named(_OURS[name])(target)
     found = _installed().get(name, [])
     if len(found) > 1:
-        raise ConfigError(f"{name}: {' and '.join(map(_owner, found))} both bring a policy of this name: uninstall one")
+        owners = " and ".join(sorted(map(_owner, found)))
+        raise ConfigError(f"{name}: {owners} both bring a policy of this name: uninstall one")
     return _from_package(found[0], target) if found else None
 
 
