@@ -183,6 +183,11 @@ def test_ctrl_c_prints_what_was_measured_so_far(url: str) -> None:
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "no target": ([], 2, "required"),
     "a target that is none": (["cartpole_pp"], 2, "got 'cartpole_pp' (did you mean cartpole_ppo?)"),
+    "a server whose variable is not set": (
+        ["ws://x:1", "--against", ""],
+        2,
+        "--against: expected a value, got nothing",
+    ),
     "a host without ws": (["localhost:8000"], 2, "did you mean ws://localhost:8000?"),
     "another scheme": (["http://localhost:8000"], 2, "url: expected ws://host:port"),
     "a module that is not there": (["nowhere:policy"], 1, "there is no module 'nowhere'"),

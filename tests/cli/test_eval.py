@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -33,14 +34,35 @@ def test_the_pendulum_demo_swings_up_from_the_preset_alone(capsys: pytest.Captur
 
 
 PENDULUM = str(demo_directory("pendulum_sac") / "checkpoints")
+
+
+def test_a_policy_of_the_users_own_is_evaluated_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "leaning.py").write_text("def act(observation):\n    return int(observation[2] > 0)\n")
+    monkeypatch.chdir(tmp_path)
+    main(["eval", "leaning.py:act", "--env", "CartPole-v1", "--episodes", "4"])
+    assert 20 < mean_return(capsys.readouterr().out) < 80  # what leaning with the pole brings
+
+
 WRONG = {
-    "nothing": ([], 2, "expected --url ws://host:port or a preset"),
-    "no environment": (["--url", "ws://127.0.0.1:1"], 2, "--env is required"),
+    "nothing": ([], 2, "expected --url ws://host:port or a policy (cartpole_ppo"),
+    "no environment": (["--url", "ws://127.0.0.1:1"], 2, "--env is required, CartPole-v1"),
     "no server": (["--url", "ws://127.0.0.1:1", "--env", "CartPole-v1"], 1, "cannot connect to ws://127.0.0.1:1"),
     "a URL that is none": (["--url", "localhost:1", "--env", "CartPole-v1"], 1, "expected ws://host:port"),
     "an unknown environment": (["cartpole_ppo", "--env", "Nowhere-v0"], 1, "no environment 'Nowhere-v0'"),
     "another environment": (["cartpole_ppo", "--env", "Pendulum-v1"], 1, "expected float32 (4,), got float32 (3,)"),
-    "another preset's run": (["cartpole_ppo", "--checkpoint-dir", PENDULUM], 1, "serve it with pendulum_sac"),
+    "another preset's run": (["cartpole_ppo", "--checkpoint-dir", PENDULUM], 2, "serve it with pendulum_sac"),
+    "an unknown policy": (["cartpole_pop"], 2, "got 'cartpole_pop' (did you mean cartpole_ppo?)"),
+    "a policy of no environment": (["demo_image"], 2, "--env is required, CartPole-v1 for example"),
+    "an environment whose variable is not set": (["cartpole_ppo", "--env", ""], 2, "--env: expected a value, got"),
+    "a checkpoint whose variable is not set": (
+        ["cartpole_ppo", "--checkpoint-dir", ""],
+        2,
+        "--checkpoint-dir: expected",
+    ),
+    "a URL whose variable is not set": (["--url", "", "--env", "CartPole-v1"], 2, "--url: expected a value"),
+    "no checkpoint": (["cartpole_dqn"], 2, "--checkpoint-dir is required"),
     "no episodes": (["cartpole_ppo", "--episodes", "0"], 2, "--episodes: expected 1 or more, got 0"),
 }
 

@@ -130,11 +130,34 @@ def test_wall_x_is_served_with_the_founding_flags_and_finds_out_its_clients_dial
                 assert client.metadata["env"] == "aloha"
 
 
+def test_help_lists_every_policy_and_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["serve", "--help"])
+    told = capsys.readouterr().out
+    assert "  cartpole_ppo           PPO on CartPole-v1" in told
+    assert "  wall-x                 a Wall-X" in told
+    assert "  package.module:name    a policy, function or class of your own" in told
+
+
 WRONG = {
     "no command": ([], 0, "", "usage: policyserve COMMAND"),
     "an unknown command": (["sevre"], 2, "expected a command (serve, eval, bench), got 'sevre'", ""),
     "no policy": (["serve"], 2, "expected a policy first (cartpole_ppo", ""),
-    "an unknown policy": (["serve", "cartpole"], 2, "got 'cartpole'", ""),
+    "an unknown policy": (["serve", "cartpole_pop"], 2, "got 'cartpole_pop' (did you mean cartpole_ppo?)", ""),
+    "a flag before the policy": (["serve", "--port", "1"], 2, "expected a policy first (cartpole_ppo", ""),
+    "a policy of no name": (["serve", ""], 2, "expected a policy first (cartpole_ppo", ""),
+    "a checkpoint whose variable is not set": (
+        ["serve", "cartpole_ppo", "--checkpoint-dir", ""],
+        2,
+        "--checkpoint-dir: expected a value, got nothing",
+        "",
+    ),
+    "a model whose variable is not set": (
+        ["serve", "wall-x", "--model-config.model-path="],
+        2,
+        "--model-config.model-path: expected a value, got nothing",
+        "",
+    ),
+    "a file without a name": (["serve", "robot.py"], 2, "expected robot.py:NAME, the policy's name in it", ""),
     "a misspelt flag": (["serve", "cartpole_ppo", "--checkpoint-dri", "x"], 2, "did you mean --checkpoint-dir?", ""),
     "a number that is none": (["serve", "cartpole_ppo", "--port", "x"], 2, "--port", ""),
     "a port out of range": (["serve", "cartpole_ppo", "--port", "70000"], 2, "port: expected 0 … 65535, got 70000", ""),
@@ -154,7 +177,7 @@ WRONG = {
     ),
     "another preset's run": (
         ["serve", "cartpole_ppo", "--checkpoint-dir", PENDULUM, *PORT_0],
-        1,
+        2,
         "got SAC on Pendulum-v1: serve it with pendulum_sac",
         "",
     ),
@@ -234,9 +257,3 @@ def test_a_port_in_use_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
             main(["serve", "cartpole_ppo", "--host", "127.0.0.1", "--port", str(port)])
     assert exit_request.value.code == 1
     assert f"port {port} on 127.0.0.1 is in use" in capfd.readouterr().err
-
-
-def test_the_founding_script_needs_a_checkpoint() -> None:
-    done = run(sys.executable, "scripts/serve_policy.py", "cartpole_ppo")
-    assert done.returncode == 2
-    assert done.stderr == "serve_policy.py cartpole_ppo: --checkpoint_dir is required\n"

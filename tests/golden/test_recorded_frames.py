@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.cli.policies import PresetPolicy
 from policyserve.cli.terminal import parse
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
 from policyserve.core.session import Answered, Close, Send, Session, Submit
 from policyserve.dialects import by_name
 from policyserve.engine.answering import run_batch
 from policyserve.policies.vibe_rl import PRESETS, create_trained_policy
+from policyserve.policies.vibe_rl.adapter import PresetFlags
 from tests.policies.vibe_rl.test_golden import image_policy
 from tests.shared import shared_path
 
@@ -40,8 +40,8 @@ def policy_of(golden: Path) -> Policy:
     """The policy that golden/<name>/serve.json's command line serves, read by our command line."""
     serve = json.loads((golden / "serve.json").read_text())
     preset, *flags = serve["cli_args"]
-    start = PresetPolicy(config=PRESETS[preset].config)
-    arguments = parse(PresetPolicy, "serve", flags, start)
+    start = PresetFlags(config=PRESETS[preset].config)
+    arguments = parse(PresetFlags, "serve", flags, start)
     return create_trained_policy(
         arguments.config,
         golden / str(arguments.checkpoint_dir),

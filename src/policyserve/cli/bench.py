@@ -22,10 +22,10 @@ from policyserve.bench.run import Comparison, Result, Server, Settings, Step, co
 from policyserve.bench.target import is_url, running
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 from policyserve.core.errors import ConfigError, PolicyserveError
-from policyserve.policies.vibe_rl import PRESETS
+from policyserve.policies import registry
+from policyserve.policies.registry import check_given
 
 PROG = "policyserve bench"
-_SERVED = (*PRESETS, "demo_image", "wall-x")
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
@@ -72,6 +72,7 @@ class BenchFlags:
     """Draw them to this file (.png, .svg, .pdf)."""
 
     def __post_init__(self) -> None:
+        check_given(target=self.target, against=self.against)
         known = ("auto", *dialects.names())
         if self.dialect not in known:
             near = get_close_matches(self.dialect, known, n=1)
@@ -142,12 +143,11 @@ def _api_key() -> str | None:
 
 def _check_targets(flags: BenchFlags) -> None:
     for name in (flags.target, flags.against):
-        if name is None or is_url(name) or name in _SERVED or (":" in name and not _HOST_AND_PORT.fullmatch(name)):
+        if name is None or is_url(name):
             continue
-        near = get_close_matches(name, _SERVED, n=1)
-        near = [f"ws://{name}"] if ":" in name else near
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"expected ws://host:port, {', '.join(_SERVED)} or package.module:name, got {name!r}{hint}")
+        if _HOST_AND_PORT.fullmatch(name):
+            raise ConfigError(f"expected ws://host:port or a policy, got {name!r} (did you mean ws://{name}?)")
+        registry.find(name)
     for option, path in (("json", flags.json), ("plot", flags.plot)):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"--{option}: there is no directory {path.absolute().parent}")

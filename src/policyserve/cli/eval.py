@@ -6,24 +6,28 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import numpy as np
 from tyro.conf import arg
 
-from policyserve.cli.policies import PresetPolicy, Source, preset_default, preset_source, run_default
+from policyserve.cli.policies import find_adapter, find_source, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
-from policyserve.policies.vibe_rl import PRESETS
+from policyserve.policies import registry
+from policyserve.policies.registry import Adapter, Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+PROG = "policyserve eval"
 _LOOPBACK = ServerConfig(host="127.0.0.1", port=0)
+
+PolicyFlagsT = TypeVar("PolicyFlagsT")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class EvalFlags:
     """Closed loop: observe, ask the server, act; several episodes at once, each over a session of its own."""
 
     env: str | None = None
-    """Gymnasium id such as CartPole-v1; None: the preset's."""
+    """Gymnasium id such as CartPole-v1; None: the one that the policy was trained in, where it says so."""
     episodes: int = 20
     seed: int = 0
     """Episode i starts from seed + i."""
@@ -43,6 +47,7 @@ class EvalFlags:
     """The observation's key."""
 
     def __post_init__(self) -> None:
+        check_given(env=self.env, obs_key=self.obs_key)
         for name in ("episodes", "sessions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name}: expected 1 or more, got {getattr(self, name)}")
@@ -59,12 +64,15 @@ class EvalServer:
     api_key: str | None = None
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
 
+    def __post_init__(self) -> None:
+        check_given(url=self.url, dialect=self.dialect, api_key=self.api_key)
+
 
 @dataclass(frozen=True)
-class EvalPreset:
-    """Evaluate a preset, over a server in this process."""
+class EvalPolicy(Generic[PolicyFlagsT]):
+    """Evaluate a policy, over a server in this process."""
 
-    policy: Annotated[PresetPolicy, arg(name="")] = field(default_factory=PresetPolicy)
+    policy: Annotated[PolicyFlagsT, arg(name="")]
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
 
 
@@ -86,43 +94,46 @@ class Scores:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Evaluate a preset or the server at --url."""
-    prog = "policyserve eval"
-    name = argv[0] if argv else ""
+    """Evaluate a policy, or the server at --url; exits with 1 if it cannot, with 2 for wrong arguments."""
+    target = argv[0] if argv else ""
     try:
-        if name in PRESETS:
-            asyncio.run(_evaluate_preset(name, _preset_flags(name, argv[1:], f"{prog} {name}")))
-        elif name.startswith("-") and name not in ("-h", "--help"):
-            flags = parse(EvalServer, prog, argv)
-            if flags.run.env is None:
-                complain(f"{prog}: --env is required with --url, CartPole-v1 for example", ARGUMENT_ERROR)
-            asyncio.run(_evaluate(Target(flags.url, flags.dialect, flags.api_key), flags.run.env, flags.run))
+        if target in ("-h", "--help"):
+            print(f"usage: {PROG} --url ws://host:port --env ID [flags]\n       {PROG} POLICY [flags]\n")
+            print(f"POLICY is one of {', '.join(registry.names())}, or {registry.OWN}")
+            print(f"{PROG} --url x --help and {PROG} POLICY --help list the flags")
+        elif target.startswith("-"):
+            flags = parse(EvalServer, PROG, argv)
+            env_id = _environment(flags.run.env, PROG)
+            asyncio.run(_evaluate(Target(flags.url, flags.dialect, flags.api_key), env_id, flags.run))
+        elif target:
+            _evaluate_policy(find_adapter(target, PROG), argv[1:], f"{PROG} {target}")
         else:
-            wrong = "" if name in ("", "-h", "--help") else f", got {name!r}"
-            usage = f"{prog}: expected --url ws://host:port or a preset ({', '.join(PRESETS)}){wrong}"
-            if name in ("-h", "--help"):
-                print(f"{usage}\n{prog} --url x --help lists the flags")
-            else:
-                complain(usage, ARGUMENT_ERROR)
+            known = ", ".join(registry.names())
+            complain(f"{PROG}: expected --url ws://host:port or a policy ({known}), got nothing", ARGUMENT_ERROR)
     except PolicyserveError as error:
-        complain(f"{prog}: {error}", FAILURE)
+        complain(f"{PROG}: {error}", FAILURE)
     except KeyboardInterrupt:
         complain("", 130)
 
 
-def _preset_flags(name: str, argv: Sequence[str], prog: str) -> EvalPreset:
-    flags = parse(EvalPreset, prog, argv, EvalPreset(preset_default(name)))
-    start = run_default(name, flags.policy.checkpoint_dir)
-    return parse(EvalPreset, prog, argv, EvalPreset(start))  # again: flags that are not given are the run's
+def _evaluate_policy(adapter: Adapter[Any], argv: Sequence[str], prog: str) -> None:
+    flags = read_flags(adapter, EvalPolicy, prog, argv)
+    source = find_source(adapter, flags.policy, prog)
+    env_id = _environment(flags.run.env or source.env_id, prog)
+    asyncio.run(_serve_and_evaluate(source, env_id, flags.run))
 
 
-async def _evaluate_preset(name: str, flags: EvalPreset) -> None:
-    source: Source = preset_source(name, flags.policy)
-    env_id = flags.run.env or PRESETS[name].config.env_id
-    async with Server(source.load, _LOOPBACK) as server:
+def _environment(env_id: str | None, prog: str) -> str:
+    if env_id is None:
+        complain(f"{prog}: --env is required, CartPole-v1 for example", ARGUMENT_ERROR)
+    return env_id
+
+
+async def _serve_and_evaluate(source: Source, env_id: str, run: EvalFlags) -> None:
+    async with Server(source.recipe, _LOOPBACK) as server:
         await server.ready()
         host, port = server.address
-        await _evaluate(Target(f"ws://{host}:{port}/vibe_rl", "vibe_rl"), env_id, flags.run)
+        await _evaluate(Target(f"ws://{host}:{port}/vibe_rl", "vibe_rl"), env_id, run)
 
 
 async def _evaluate(target: Target, env_id: str, flags: EvalFlags) -> None:

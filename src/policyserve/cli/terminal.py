@@ -33,15 +33,27 @@ _STAGE_COLUMNS = 38
 T = TypeVar("T")
 
 
-def parse(arguments: type[T], prog: str, argv: Sequence[str], default: T | None = None) -> T:
-    """Read a dataclass of flags, `--a-b` and `--a_b` alike; exits with 2 and one line for a wrong one."""
+def parse(
+    arguments: type[T], prog: str, argv: Sequence[str], default: T | None = None, *, description: str | None = None
+) -> T:
+    """Read a dataclass of flags, `--a-b` and `--a_b` alike; exits with 2 and one line for a wrong one.
+
+    description: what --help says first; None: the dataclass's docstring.
+    """
     import tyro  # half of a command's start-up time: not before it is needed
 
     said = io.StringIO()
     start = tyro.MISSING_NONPROP if default is None else default
     try:
         with redirect_stderr(said):
-            return tyro.cli(arguments, prog=prog, args=argv, default=start, config=(tyro.conf.AvoidSubcommands,))
+            return tyro.cli(
+                arguments,
+                prog=prog,
+                description=description,
+                args=argv,
+                default=start,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
     except SystemExit as exit_request:
         if not exit_request.code:
             raise

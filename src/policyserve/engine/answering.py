@@ -13,12 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy, ResettablePolicy
+from policyserve.core.recipe import OnStage
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.preparing import Prepared, PreparingInTurn
 from policyserve.engine.resets import Resets
 
-# Called with the name of each stage ("loading", "warming up, batch 8"), from the thread that loads.
-OnStage: TypeAlias = Callable[[str], None]
 LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
 
 # Errors after which every further call on that GPU fails, in the words of torch ("CUDA error: …", "CUBLAS_STATUS_…")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.cli.policies import PresetPolicy, preset_default, run_default
 from policyserve.cli.terminal import parse
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import PolicyInput
@@ -29,6 +28,7 @@ from policyserve.policies.vibe_rl import (
     load_train_config,
     starting_config,
 )
+from policyserve.policies.vibe_rl.adapter import PresetAdapter, PresetFlags
 from policyserve.policies.vibe_rl.run_config import choose_config, find_run_config
 from tests.policies.vibe_rl.states import write_eqx
 from tests.policies.vibe_rl.test_config import GOLDEN_CONFIGS
@@ -146,12 +146,11 @@ def test_with_neither_a_config_nor_a_run_the_error_says_what_is_looked_for(tmp_p
         create_trained_policy(None, tmp_path)
 
 
-def flags(preset: str, folder: Path, *argv: str) -> PresetPolicy:
+def flags(preset: str, folder: Path, *argv: str) -> PresetFlags:
     """The flags that `policyserve serve` reads."""
-    first = parse(PresetPolicy, "serve", [f"--checkpoint-dir={folder}", *argv], preset_default(preset))
-    return parse(
-        PresetPolicy, "serve", [f"--checkpoint-dir={folder}", *argv], run_default(preset, first.checkpoint_dir)
-    )
+    adapter = PresetAdapter(preset)
+    first = parse(PresetFlags, "serve", [f"--checkpoint-dir={folder}", *argv], adapter.defaults(None))
+    return parse(PresetFlags, "serve", [f"--checkpoint-dir={folder}", *argv], adapter.defaults(first))
 
 
 def test_a_presets_flags_start_from_the_run(pendulum: Path) -> None:

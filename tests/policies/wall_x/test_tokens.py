@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import BadObservation, ConfigError
+from policyserve.policies.wall_x.checks import MAX_LENGTH
 from policyserve.policies.wall_x.prompt import ACTION, prompt_text
-from policyserve.policies.wall_x.tokens import MAX_LENGTH, PromptTokens, load_tokenizer, read_action_tokens
+from policyserve.policies.wall_x.tokens import PromptTokens, load_tokenizer, read_action_tokens
 from tests.policies.frameworks import import_or_skip
 from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES, facts, golden, tensors
 

@@ -17,7 +17,7 @@ from policyserve.core.errors import BadObservation, MissingDependency
 ImageLayout = Literal["any", "HWC", "CHW"]
 
 PATCH = 14  # pixels
-_CELL = 28  # pixels: two patches become one token
+CELL = 28  # pixels: two patches become one token
 _LONG_SIDE = 256
 _MIN_PIXELS, _MAX_PIXELS = 56 * 56, 12_845_056
 _MAX_RATIO = 200
@@ -62,9 +62,18 @@ def resize_image(picture: Array, path: str, *, long_side_256: bool = True) -> Ar
     Raises BadObservation if the picture is too long for its width, or the other way round.
     """
     image = import_pillow().fromarray(np.ascontiguousarray(picture))
-    if long_side_256:
-        image = _resized(image, _fit_long_side(image.width, image.height, path))
-    return np.asarray(_resized(image, _fit_cells(image.width, image.height, path)))
+    for size in resize_steps(image.width, image.height, path, long_side_256=long_side_256):
+        image = _resized(image, size)
+    return np.asarray(image)
+
+
+def resize_steps(width: int, height: int, path: str, *, long_side_256: bool = True) -> list[tuple[int, int]]:
+    """The (width, height) of each resize that a picture of this size goes through; the last is in whole cells.
+
+    Raises BadObservation if the picture is too long for its width, or the other way round.
+    """
+    first = [_fit_long_side(width, height, path)] if long_side_256 else []
+    return [*first, _fit_cells(*(first[-1] if first else (width, height)), path)]
 
 
 def image_patches(picture: Array) -> tuple[Array, tuple[int, int]]:
@@ -127,13 +136,13 @@ def _fit_cells(width: int, height: int, path: str) -> tuple[int, int]:
     """Both sides rounded to whole cells, the area kept between the model's bounds."""
     if max(width, height) > _MAX_RATIO * min(width, height):
         raise BadObservation(path, f"an image whose sides differ by at most {_MAX_RATIO} times", f"{width} × {height}")
-    size = (max(_CELL, round(width / _CELL) * _CELL), max(_CELL, round(height / _CELL) * _CELL))
+    size = (max(CELL, round(width / CELL) * CELL), max(CELL, round(height / CELL) * CELL))
     if size[0] * size[1] > _MAX_PIXELS:
         shrink = sqrt(width * height / _MAX_PIXELS)
-        return tuple(max(_CELL, floor(side / shrink / _CELL) * _CELL) for side in (width, height))  # type: ignore[return-value]
+        return tuple(max(CELL, floor(side / shrink / CELL) * CELL) for side in (width, height))  # type: ignore[return-value]
     if size[0] * size[1] < _MIN_PIXELS:
         grow = sqrt(_MIN_PIXELS / (width * height))
-        return ceil(width * grow / _CELL) * _CELL, ceil(height * grow / _CELL) * _CELL
+        return ceil(width * grow / CELL) * CELL, ceil(height * grow / CELL) * CELL
     return size
 
 

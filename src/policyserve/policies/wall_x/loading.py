@@ -8,6 +8,7 @@ from pathlib import Path
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy
+from policyserve.core.spec import PolicySpec
 from policyserve.policies.wall_x.assembly import Plan, build_answering, build_processor, build_spec, make_plan
 from policyserve.policies.wall_x.config import PATH_FIELDS, ModelConfig
 from policyserve.policies.wall_x.options import Options
@@ -36,11 +37,11 @@ def load_policy(
     on_stage: called with what is being done. Raises ConfigError for a configuration, a device or files that do not
     fit, MissingDependency where a package is not installed.
     """
+    options, stage = options or Options(), on_stage or _no_stage
     if config.model_path == STAND_IN:
         log.warning("%s", NOTICE)
-        return stand_in(wall_x_spec(config, default_prompt=default_prompt, env=env, max_batch=_STAND_IN_BATCH))
+        return stand_in(_stand_in_spec(config, options, default_prompt, env), config, options)
     check_model(config)
-    options, stage = options or Options(), on_stage or _no_stage
     stage("reading the tokenizer and the statistics")
     plan = make_plan(config, options)
     processor = build_processor(plan)
@@ -74,9 +75,24 @@ def check_model(config: ModelConfig) -> None:
     for name in PATH_FIELDS:
         if getattr(config, name) == getattr(ModelConfig, name) and name not in config.missing_paths:
             continue  # nobody named it, and nobody needs it
+        if not getattr(config, name):
+            raise ConfigError(f"{name}: expected a path, got nothing")  # pathlib's path of nothing is this directory
         if not Path(getattr(config, name)).exists():
             raise ConfigError(f"{name}: {getattr(config, name)} does not exist")
     check_runtime(config)
+
+
+def _stand_in_spec(config: ModelConfig, options: Options, default_prompt: str | None, env: str | None) -> PolicySpec:
+    """The spec of the model as far as it is known without its checkpoint."""
+    return wall_x_spec(
+        config,
+        default_prompt=default_prompt,
+        env=env,
+        max_batch=options.max_batch or _STAND_IN_BATCH,
+        image_layout=options.image_layout,
+        state_optional=options.allow_missing_state,
+        normalises_state=options.conventions is not None and options.conventions.state == "normalised",
+    )
 
 
 def _no_stage(_stage: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadObservation
+from policyserve.policies.wall_x.checks import check_finite, read_state
 from policyserve.policies.wall_x.conventions import Conventions
 from policyserve.policies.wall_x.images import ImageLayout, image_patches, read_image, resize_image
 from policyserve.policies.wall_x.inputs import ModelInput
@@ -88,14 +89,9 @@ class Processor:
 
     def _state(self, state: Any, dataset: str) -> Array | None:
         """(state_width,) float32, zeros behind the robot's own numbers."""
-        if state is None:
-            if self.allow_missing_state:
-                return None
-            raise BadObservation("state", describe("float32", (self.state_dim,)), "none")
-        numbers = np.asarray(state, np.float32)
-        if numbers.shape != (self.state_dim,):
-            raise BadObservation("state", describe("float32", (self.state_dim,)), describe("float32", numbers.shape))
-        _check_finite(numbers, "state")
+        numbers = read_state(state, self.state_dim, allow_missing=self.allow_missing_state)
+        if numbers is None:
+            return None
         padded = np.zeros(self.state_width, np.float32)
         padded[: self.state_dim] = numbers
         if self.conventions.state == "raw":
@@ -119,7 +115,7 @@ class Processor:
         numbers = np.asarray(noise, np.float32)
         if numbers.shape != self._noise_shape:
             raise BadObservation("noise", describe("float32", self._noise_shape), describe("float32", numbers.shape))
-        _check_finite(numbers, "noise")
+        check_finite(numbers, "noise")
         return numbers
 
 
@@ -128,12 +124,6 @@ def _at(observation: Mapping[str, Any], path: str) -> Any:
     if path not in observation:
         raise BadObservation(path, "an image", f"keys {', '.join(map(str, observation))}"[:300])
     return observation[path]
-
-
-def _check_finite(numbers: Array, path: str) -> None:
-    if not np.isfinite(numbers).all():
-        got = "NaN or Inf"
-        raise BadObservation(path, "finite numbers", got)
 
 
 def _ones_until(end: int, width: int) -> Array:

@@ -7,8 +7,8 @@ from importlib import import_module
 
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.policies.wall_x.architecture import Architecture
+from policyserve.policies.wall_x.checks import MAX_LENGTH
 from policyserve.policies.wall_x.config import ModelConfig
-from policyserve.policies.wall_x.tokens import MAX_LENGTH
 
 _EXTRA = "wall-x"
 _PACKAGES = {

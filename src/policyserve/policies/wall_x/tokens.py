@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadObservation, ConfigError, MissingDependency
+from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.policies.wall_x.checks import check_length, check_unicode, special_token
 from policyserve.policies.wall_x.prompt import ACTION, IMAGE, PROPRIOCEPTION, TURN_END, prompt_text
 
-MAX_LENGTH = 2048  # tokens of one observation; training cut longer ones, which would cut the action tokens
 _PROMPTS_KEPT = 256
 
 
@@ -61,13 +61,13 @@ class PromptTokens:
         ids = self._encoded(task)
         repeats = np.ones(ids.size, np.int64)
         repeats[ids == self._image] = image_tokens
-        self._check_length(int(repeats.sum()))
+        check_length(int(repeats.sum()))
         return np.repeat(ids, repeats)
 
     def with_actions(self, prefix: Array, horizon: int, *, trailing: bool) -> Array:
         """Append `horizon` action tokens and, with `trailing`, the end of the turn; raises BadObservation."""
         ids = np.concatenate([prefix, np.full(horizon, self._action), self._turn_end if trailing else []])
-        self._check_length(ids.size)
+        check_length(ids.size)
         return ids.astype(np.int64)
 
     def text_of(self, ids: Sequence[int]) -> str:
@@ -75,16 +75,13 @@ class PromptTokens:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def _encode(self, task: str) -> Array:
-        try:
-            ids = self._ids(prompt_text(task, self._cameras))
-        except UnicodeError as error:
-            raise BadObservation("prompt", "a text of Unicode characters", "half of a surrogate pair") from error
+        check_unicode(task)  # the tokenizer's own error for lone surrogates is a TypeError
+        ids = self._ids(prompt_text(task, self._cameras))
         self._check_added(ids)
-        self._check_length(ids.size)
+        check_length(ids.size)
         return ids
 
     def _ids(self, text: str) -> Array:
-        text.encode()  # the tokenizer's own error for lone surrogates is a TypeError
         return np.array(self.tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
 
     def _count_added(self, ids: Array) -> dict[int, int]:
@@ -96,15 +93,7 @@ class PromptTokens:
         for id_, count in self._count_added(ids).items():
             is_structure = id_ in (self._image, self._state, self._action)
             if count != self._template.get(id_, 0) and (is_structure or not self._allow_special_tokens):
-                text = self._added[id_]
-                raise BadObservation("prompt", "a text without special tokens", f"{text} in it", "leave it out")
-
-    def _check_length(self, length: int) -> None:
-        if length > MAX_LENGTH:
-            got = f"{length} with the images and the text around it"
-            raise BadObservation(
-                "prompt", f"at most {MAX_LENGTH} tokens", got, "shorten the text, or send smaller images"
-            )
+                raise special_token(self._added[id_])
 
 
 def load_tokenizer(model_path: Path, processor_path: Path | None = None, *, action_tokens: int = 0) -> Any:

@@ -1,0 +1,141 @@
+"""Imports code of the user's, named as a module or as a file, and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from policyserve.core.errors import ConfigError
+
+_NO_PACKAGE = "attempted relative import with no known parent package"
+
+
+def is_file(name: str) -> bool:
+    """Whether `name` is a file's path and not a module's name, by its spelling."""
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+def import_from_here(name: str) -> ModuleType:
+    """Import a module that is on the Python path or in the working directory; raises ConfigError."""
+    _add_to_path("")
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:  # a stranger's module
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and _is_within(name, error.name):
+            near = "" if "." in name else _nearest(_modules_here(), name)
+            raise ConfigError(f"there is no module {error.name!r} here or on the Python path{near}") from error
+        raise ConfigError(f"{name} cannot be imported: {_advised(error, Path.cwd() / name)}") from error
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a file as Python would import it from its directory, or from above the packages that it is in.
+
+    Raises ConfigError, also where the file cannot have its name because another module has it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file")
+    if "." in path.stem:
+        raise ConfigError(f"{path}: expected a name without a dot before .py: rename the file")
+    root, name = _place_of(path)
+    _add_to_path("")
+    _add_to_path(str(root))
+    try:
+        module = import_module(name)
+    except (Exception, SystemExit) as error:  # a stranger's module
+        raise ConfigError(f"{path} cannot be imported: {_advised(error, path)}") from error
+    place = getattr(module, "__file__", None)  # what is built into Python has none
+    if place is None or not path.samefile(place):
+        raise ConfigError(f"{path}: Python has another module called {name!r}: rename the file")
+    return module
+
+
+def find_in(module: ModuleType, name: str, called: str) -> Any:
+    """What `module` calls `name`, which may have dots; called: the module in the words of the user.
+
+    Raises ConfigError with the nearest name that is there.
+    """
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            whose = called if found is module else f"{called}:{name.partition('.' + part)[0]}"
+            raise ConfigError(
+                f"{called}:{name} does not exist: {whose} has no {part!r}{_nearest(_public(found), part)}"
+            )
+        found = getattr(found, part)
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """The error's kind, its text and the line of the user's code that raised it: `KeyError: 'x' (robot.py, line 3)`."""
+    if isinstance(error, SystemExit):
+        text = f"it ended the program with {error.code!r}"
+    else:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    place = None if isinstance(error, SyntaxError) else _line_of(error)  # a SyntaxError's text has its line
+    return " ".join(text.split()) + (f" ({place})" if place else "")
+
+
+def _add_to_path(entry: str) -> None:
+    if entry not in sys.path and not (entry == "" and "." in sys.path):
+        sys.path.insert(0, entry)
+
+
+def _is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _place_of(path: Path) -> tuple[Path, str]:
+    """The directory from which a file is imported, and its module's name there."""
+    root, name = path.parent, path.stem
+    while (root / "__init__.py").is_file():
+        root, name = root.parent, f"{root.name}.{name}"
+    return root, name
+
+
+def _advised(error: BaseException, path: Path) -> str:
+    text = reason(error)
+    if not isinstance(error, ImportError) or _NO_PACKAGE not in str(error):
+        return text
+    return f"{text}; write {path.parent.name}.{path.stem}:NAME, from the directory above, if it belongs to a package"
+
+
+def _line_of(error: BaseException) -> str | None:
+    """`file, line N`: the last line of the user's own code, else the last of anybody's but the import system's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    frames = [frame for frame in frames if frame.filename != __file__]
+    own = [frame for frame in frames if not frame.filename.startswith(_others_code())]
+    if not frames:
+        return None
+    last = (own or frames)[-1]
+    path = Path(last.filename)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}, line {last.lineno}"
+
+
+def _others_code() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    installed = (paths[kind] + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return (*installed, str(Path(__file__).parents[1]) + os.sep)
+
+
+def _public(found: object) -> list[str]:
+    """The names that a person may have meant: not private, and no imported module's."""
+    named = vars(found) if hasattr(found, "__dict__") else {}
+    return [name for name, value in named.items() if not name.startswith("_") and not isinstance(value, ModuleType)]
+
+
+def _modules_here() -> list[str]:
+    here = [path for path in Path.cwd().iterdir() if not path.name.startswith(".")]
+    return [path.stem for path in here if path.suffix == ".py"] + [path.name for path in here if path.is_dir()]
+
+
+def _nearest(known: list[str], wanted: str) -> str:
+    near = get_close_matches(wanted, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

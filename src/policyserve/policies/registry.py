@@ -1,0 +1,210 @@
+"""Which policies a command can serve: finds the adapter for what stands behind `serve`, `bench` or `eval`.
+
+An adapter is one class that brings all that a command needs to know of one kind of policy: its flags, its line of help,
+what is refused, and the Recipe that loads it. Three kinds of names lead to one:
+
+    cartpole_ppo, wall-x        a name: one of ours, or of an installed package
+    onnx:model.onnx             a scheme, the same as a name but for what stands behind the colon
+    package.module:name         an object or function of the user's own; also my_policy.py:name
+
+A package adds adapters by entry points of the group `policyserve.policies`, here one named `robot`:
+
+    [project.entry-points."policyserve.policies"]
+    robot = "robot_policies.serving:RobotAdapter"
+
+`policyserve serve robot` then calls RobotAdapter("robot"), which has to give an Adapter. An entry point's module is
+imported when its name is asked for, and for `policyserve serve --help`, which lists all: import frameworks in the
+function that the Recipe names. Our own names go before those of packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from policyserve.core.errors import ConfigError
+from policyserve.core.recipe import Recipe
+from policyserve.policies.importing import is_file, reason
+
+ENTRY_POINTS = "policyserve.policies"
+OWN = "package.module:name"  # how help spells a policy of the user's own
+
+_VIBE_RL = "policyserve.policies.vibe_rl.adapter:PresetAdapter"
+_OURS: Mapping[str, str] = {
+    "cartpole_ppo": _VIBE_RL,
+    "cartpole_dqn": _VIBE_RL,
+    "pendulum_ppo": _VIBE_RL,
+    "pendulum_sac": _VIBE_RL,
+    "gridworld_dqn": _VIBE_RL,
+    "demo_image": "policyserve.policies.objects:DemoAdapter",
+    "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
+}
+_OBJECTS = "policyserve.policies.objects:ObjectAdapter"
+_MEMBERS = ("help", "rest", "flags", "defaults", "source")
+
+FlagsT = TypeVar("FlagsT")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A policy that can be loaded, and where it comes from.
+
+    title, origin: one line each, shown when the server starts. recipe: what loads it; its function runs in the policy's
+    thread, or in a process of its own with --isolate process, and what it raises ends the command with 1 and one line.
+    env_id: the Gymnasium environment that it acts in, for `policyserve eval`; None: eval needs --env.
+    """
+
+    title: str
+    origin: str
+    recipe: Recipe
+    env_id: str | None = None
+
+
+@runtime_checkable
+class Adapter(Protocol[FlagsT]):
+    """One kind of policy, as commands see it. Made with what the user typed, such as `robot` or `onnx:model.onnx`.
+
+    Made and asked in the command's own process, by its main thread, before an event loop runs and before a policy is
+    loaded; for a list it is made with its name alone. So making one checks nothing, and nothing here imports a
+    framework, opens a device or reads weights. An exception that no member's text names is a fault of the adapter and
+    is shown with its traceback.
+    """
+
+    @property
+    def help(self) -> str:
+        """What it serves, in one line without a full stop, for lists of policies."""
+        ...
+
+    @property
+    def rest(self) -> str:
+        """What stands behind the name and a colon, such as `FILE`; empty: nothing does, and it is no scheme."""
+        ...
+
+    @property
+    def flags(self) -> type[FlagsT]:
+        """The flags: a frozen dataclass that tyro reads, a field's docstring being its help.
+
+        Its __post_init__ raises ConfigError, beginning with the field's name, for a value that can never be: the
+        command ends with 2 and that line. pathlib takes an empty text for the working directory: declare a path as
+        `str | None` and call check_given(). No field may have the name of a flag that the command has, such as `port`.
+        """
+        ...
+
+    def defaults(self, given: FlagsT | None) -> FlagsT:
+        """The flags where the user gives none.
+
+        Called with None first. Called again with what was then read: where the answer differs, as one robot's sizes
+        differ from another's, the command line is read anew from it. Raises ConfigError, which ends the command with 2.
+        """
+        ...
+
+    def source(self, flags: FlagsT) -> Source:
+        """What these flags stand for.
+
+        Raises ConfigError for flags that do not go together, which ends the command with 2, and MissingDependency,
+        which ends it with 1. What is wrong with files is found by the recipe's function, which ends it with 1.
+        """
+        ...
+
+
+def find(target: str) -> Adapter[Any]:
+    """The adapter for what the user typed.
+
+    Raises ConfigError with the names that are known and the nearest, or with the package whose adapter fails and why.
+    """
+    name, colon, rest = target.partition(":")
+    adapter = _made(name, target)
+    if adapter is not None and adapter.rest and not rest:
+        raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
+    if adapter is not None and (adapter.rest or not colon):
+        return adapter
+    if colon or is_file(target):
+        return _named(_OBJECTS)(target)
+    got = repr(target) if target else "nothing"
+    raise ConfigError(f"expected {', '.join(names())} or {OWN}, got {got}{_hint(target)}")
+
+
+def names() -> list[str]:
+    """All names that can be typed, ours first; of a scheme what stands before its colon. Imports no adapter."""
+    return list(dict.fromkeys([*_OURS, *sorted(_installed())]))
+
+
+def listing() -> dict[str, str]:
+    """Each name and its line of help; for an adapter that fails, whose it is and why."""
+    lines = dict(_line(name) for name in names())
+    return {**lines, OWN: _named(_OBJECTS)(OWN).help}
+
+
+def check_given(**texts: str | None) -> None:
+    """Raise ConfigError for a flag that was given nothing, which is what `--file "$FILE"` does if FILE is not set.
+
+    texts: what the flags hold, each under its name with `_` for `-`; None: not given.
+    """
+    for name, text in texts.items():
+        if text is not None and not text.strip():
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: expected a value, got nothing; is the variable set that it comes from?"
+            )
+
+
+def _line(name: str) -> tuple[str, str]:
+    try:
+        adapter = _made(name, name)
+    except ConfigError as error:
+        return name, str(error)
+    assert adapter is not None
+    return (f"{name}:{adapter.rest}" if adapter.rest else name), adapter.help
+
+
+def _made(name: str, target: str) -> Adapter[Any] | None:
+    """The adapter called `name`, made with `target`; None if nothing has that name."""
+    if name in _OURS:
+        return _named(_OURS[name])(target)
+    found = _installed().get(name, [])
+    if len(found) > 1:
+        owners = " and ".join(sorted(map(_owner, found)))
+        raise ConfigError(f"{name}: {owners} both bring a policy of this name: uninstall one")
+    return _from_package(found[0], target) if found else None
+
+
+def _named(place: str) -> Any:
+    module_name, _, attribute = place.partition(":")
+    return getattr(import_module(module_name), attribute)
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    """What installed packages bring, by name."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _from_package(entry: EntryPoint, target: str) -> Adapter[Any]:
+    whose = f"{entry.name}: the adapter of {_owner(entry)}, {entry.value},"
+    try:
+        adapter = entry.load()(target)
+        missing = [member for member in _MEMBERS if not hasattr(adapter, member)]
+    except (Exception, SystemExit) as error:  # a stranger's code
+        raise ConfigError(f"{whose} cannot be loaded: {reason(error)}") from error
+    if missing:
+        raise ConfigError(f"{whose} is no adapter: it has no {', '.join(missing)}")
+    if not is_dataclass(adapter.flags):
+        raise ConfigError(f"{whose} is no adapter: expected a dataclass in flags, got {adapter.flags!r:.60}")
+    return adapter
+
+
+def _owner(entry: EntryPoint) -> str:
+    return "a package" if entry.dist is None else f"the package {entry.dist.name} {entry.dist.version}"
+
+
+def _hint(target: str) -> str:
+    near = get_close_matches(target, names(), n=1)
+    if near:
+        return f" (did you mean {near[0]}?)"
+    return f" (did you mean {target}.py:NAME?)" if target and Path(f"{target}.py").is_file() else ""

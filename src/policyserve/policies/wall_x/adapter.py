@@ -1,0 +1,78 @@
+"""A Wall-X model on the command line, in the words of the founding document's launch_serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from policyserve.core.errors import ConfigError
+from policyserve.core.policy import Policy
+from policyserve.core.recipe import OnStage, Recipe
+from policyserve.policies.registry import Source, check_given
+from policyserve.policies.wall_x.config import MODEL_CONFIGS, PATH_FIELDS, ModelConfig
+from policyserve.policies.wall_x.loading import STAND_IN, load_policy
+from policyserve.policies.wall_x.options import OptionFlags, Options
+from policyserve.policies.wall_x.runtime import check_runtime
+
+
+@dataclass(frozen=True)
+class WallXFlags:
+    """Flags of a Wall-X model."""
+
+    env: Literal["libero", "aloha"] = "libero"
+    """The robot; it sets what --model-config's flags are when not given, and is told to clients."""
+    default_prompt: str | None = None
+    """The task where an observation has no prompt; without it, such an observation is refused."""
+    model_config: ModelConfig = field(default_factory=ModelConfig)
+    options: Annotated[OptionFlags, arg(name="")] = field(default_factory=OptionFlags)
+
+    def __post_init__(self) -> None:
+        paths = {f"model_config.{name}": getattr(self.model_config, name) for name in PATH_FIELDS}
+        check_given(default_prompt=self.default_prompt, **paths)
+
+
+@dataclass(frozen=True)
+class WallXAdapter:
+    """Serves a Wall-X checkpoint to Wall-X's clients; clients of the other dialects are served too."""
+
+    target: str
+    help = "a Wall-X (WALL-OSS) checkpoint, by flow sampling or action tokens"
+    rest = ""
+    flags = WallXFlags
+
+    def defaults(self, given: WallXFlags | None) -> WallXFlags:
+        """The sizes and cameras of the robot that --env names."""
+        return WallXFlags(model_config=MODEL_CONFIGS["libero" if given is None else given.env])
+
+    def source(self, flags: WallXFlags) -> Source:
+        """Raises ConfigError for a path that is not given, conventions that do not fit or a device that is not there,
+        MissingDependency for a package that is not installed."""
+        config, options = flags.model_config, flags.options.options()
+        if config.model_path != STAND_IN:
+            _check_paths(config)
+            check_runtime(config)
+        arguments = {"config": config, "default_prompt": flags.default_prompt, "env": flags.env, "options": options}
+        return Source(_title(flags), f"model path {config.model_path}", Recipe(f"{__name__}:load_model", arguments))
+
+
+def load_model(
+    config: ModelConfig, default_prompt: str | None, env: str, options: Options, on_stage: OnStage
+) -> Policy:
+    """The policy that the flags describe; raises what load_policy does."""
+    on_stage("loading the checkpoint")
+    return load_policy(config, default_prompt=default_prompt, env=env, options=options, on_stage=on_stage)
+
+
+def _check_paths(config: ModelConfig) -> None:
+    if config.missing_paths:
+        named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
+        hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
+        raise ConfigError(f"expected a path for each of {named}; {hint}")
+
+
+def _title(flags: WallXFlags) -> str:
+    if flags.model_config.model_path == STAND_IN:
+        return f"a stand-in for a Wall-X model of {flags.env}: its actions control nothing"
+    return f"a Wall-X model of {flags.env}, {flags.model_config.predict_mode}"
