@@ -183,6 +183,8 @@ def test_ctrl_c_prints_what_was_measured_so_far(url: str) -> None:
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "no target": ([], 2, "required"),
     "a target that is none": (["cartpole_pp"], 2, "got 'cartpole_pp' (did you mean cartpole_ppo?)"),
+    "a target of no name": ([""], 2, "got nothing; a server's address is ws://host:port"),
+    "a result whose variable is not set": (["ws://x:1", "--json", ""], 2, "--json: expected a file, got the directory"),
     "a server whose variable is not set": (
         ["ws://x:1", "--against", ""],
         2,

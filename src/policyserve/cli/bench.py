@@ -72,7 +72,7 @@ class BenchFlags:
     """Draw them to this file (.png, .svg, .pdf)."""
 
     def __post_init__(self) -> None:
-        check_given(target=self.target, against=self.against)
+        check_given(against=self.against)
         known = ("auto", *dialects.names())
         if self.dialect not in known:
             near = get_close_matches(self.dialect, known, n=1)
@@ -147,8 +147,13 @@ def _check_targets(flags: BenchFlags) -> None:
             continue
         if _HOST_AND_PORT.fullmatch(name):
             raise ConfigError(f"expected ws://host:port or a policy, got {name!r} (did you mean ws://{name}?)")
-        registry.find(name)
+        try:
+            registry.find(name)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; a server's address is ws://host:port") from error
     for option, path in (("json", flags.json), ("plot", flags.plot)):
+        if path is not None and path.is_dir():  # pathlib's path of nothing is one
+            raise ConfigError(f"--{option}: expected a file, got the directory {path.absolute()}")
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"--{option}: there is no directory {path.absolute().parent}")
 
