@@ -105,7 +105,7 @@ def test_a_server_that_still_loads_stops() -> None:
 
 PROGRAM = """
 import sys, policyserve
-config = policyserve.ServerConfig("127.0.0.1", 0, isolate=sys.argv[1])
+config = policyserve.ServerConfig(host="127.0.0.1", port=0, isolate=sys.argv[1])
 server = policyserve.Server(policyserve.Recipe("tests.contract.policies:patient"), config)
 import asyncio
 async def main():

@@ -118,9 +118,9 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_a_missing_directory_and_a_path_too_long_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"no directory {tmp_path}/nowhere"):
         start_at(tmp_path / "nowhere" / "policy.sock")
-    with pytest.raises(ConfigError, match=r"expected a path of at most 10\d bytes, got 2\d\d"):
-        start_at(Path("/" + "x" * 200))
-    with pytest.raises(ConfigError, match="uds: expected a path, got ''"):
+    with pytest.raises(ConfigError, match=r"uds: expected a path of at most 10\d bytes, got '/xxx"):
+        ServerConfig(uds="/" + "x" * 200)
+    with pytest.raises(ConfigError, match="uds: expected a path, got nothing"):
         ServerConfig(uds="")
 
 
@@ -173,7 +173,8 @@ KEYS = "0f4be1d2a9c34c1e8f7a"
 def test_a_bind_to_the_network_is_warned_of_once(
     host: str, key: str, told: str | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("POLICYSERVE_API_KEY", key)
+    if key:
+        monkeypatch.setenv("POLICYSERVE_API_KEY", key)
     with serving(host=host):
         pass
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

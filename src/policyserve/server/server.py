@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from policyserve import dialects
-from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
@@ -125,7 +125,10 @@ class Server:
                     stopped.cancel()
 
     def run_blocking(self) -> None:
-        """`asyncio.run(run())`."""
+        """`asyncio.run(run())`; raises ConfigError where an event loop runs already, as in a notebook."""
+        with suppress(RuntimeError):  # none runs
+            asyncio.get_running_loop()
+            raise ConfigError("run_blocking() was called inside a running event loop: use `await server.run()` there")
         asyncio.run(self.run())
 
     def stop(self) -> None:
@@ -203,7 +206,7 @@ class Server:
             choice=_AUTO,
             max_pending=self.config.max_pending,
             debug_wire=self.config.debug_wire,
-            limits=self.config.wire_limits,
+            limits=self.config,
         )
         self._strangers.pop(connection.number, None)
         self._connections[connection.number] = connection
@@ -325,12 +328,16 @@ class Server:
 
 
 class PolicyServer(Server):
-    """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation."""
+    """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation.
+
+    host, port: instead of the config's, which are 0.0.0.0 and 8000 by default.
+    """
 
     def __init__(
-        self, policy: Any, host: str = "0.0.0.0", port: int = 8000, *, config: ServerConfig | None = None
+        self, policy: Any, host: str | None = None, port: int | None = None, *, config: ServerConfig | None = None
     ) -> None:
-        super().__init__(ReadyPolicy(as_policy(policy)), replace(config or ServerConfig(), host=host, port=port))
+        given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        super().__init__(ReadyPolicy(as_policy(policy)), replace(config or ServerConfig(), **given))
 
     @property
     def _request_count(self) -> int:
