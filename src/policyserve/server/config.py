@@ -85,9 +85,7 @@ class Dialects(_Group):
     """What clients speak, and how a session begins."""
 
     dialect: str = "auto"  # what clients speak at `/`; auto: each client's first message tells
-    hello_grace_ms: float | None = (
-        None  # auto's wait for it before the greeting; None: 200, for vibe_rl's policies 2000
-    )
+    hello_grace_ms: float | None = None  # auto's wait for a first message; None: 200, for vibe_rl policies 2000
     first_frame_timeout_s: float = 10.0  # how long a client that has to speak first may be silent
     debug_wire: bool = False  # send tracebacks to clients whose dialect has a place for text
 
