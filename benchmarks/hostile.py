@@ -25,7 +25,7 @@ MIB = 1 << 20
 SERVER = """
 import asyncio, sys, logging, policyserve
 logging.basicConfig(level=logging.ERROR)
-config = policyserve.ServerConfig("127.0.0.1", 0, max_buffered_mib=float(sys.argv[1]))
+config = policyserve.ServerConfig(host="127.0.0.1", port=0, max_buffered_mib=float(sys.argv[1]))
 server = policyserve.Server(lambda _: policyserve.as_policy(lambda x: x["state"]), config)
 asyncio.run(server.run(on_ready=lambda spec: print(f"url {server.address.url}\\nready", flush=True)))
 """

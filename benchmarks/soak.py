@@ -5,7 +5,8 @@
 The server is a process of its own. Its policy answers with the names of the session and the request, remembers its
 sessions, and raises, answers NaN, wrong shapes and too little, is slow, hangs, breaks its GPU, dies with its process.
 Its peers pipeline, cut frames, vanish, stop reading, send a byte a second, giants, forged frames, other dialects'
-frames, wrong keys and no HTTP at all. At last it gets SIGTERM under load, and its successor SIGKILL.
+frames, wrong keys and no HTTP at all. At last it gets SIGTERM under load, and its successor SIGKILL. Another server is
+then asked over TLS, on connections of websockets' synchronous client, of which none may hang.
 
 What each client does follows from the seed alone; when it comes to it, from the machine. The run ends with a ledger,
 sent = answered + refused + closed, and with what the server held. Exit code 1 if the ledger does not balance, a misdeed
@@ -39,10 +40,12 @@ from chaos.ledger import Ledger, Watch
 from chaos.misdeeds import misbehaving
 from chaos.rig import Held, Rig
 from chaos.sabotage import Saboteur
+from tls_connections import Tally, has_openssl, open_many
 
 _WARM_UP = 0.15  # of the time, at most _WARM_UP_S: memory that is taken once is taken then
 _WARM_UP_S = 60.0
 _LONG_S = 20.0  # a run that is longer tries the time-outs, too
+_TLS_CONNECTIONS, _TLS_S = 100, 30.0  # how many, and for how long at most
 _SPARE_FDS = 4  # of each policy's process
 # Shorter than anybody would set them, so that each of them ends somebody; bounds that a few hostile peers reach.
 _SETTINGS = {
@@ -61,6 +64,7 @@ class Outcome:
     sabotage: Mapping[str, int] = field(default_factory=dict)
     drained: Drained | None = None
     revived: Revived | None = None
+    tls: Tally | None = None  # None: no openssl command here
 
     @property
     def complaints(self) -> list[str]:
@@ -70,6 +74,8 @@ class Outcome:
         for what, act in (("SIGTERM", self.drained), ("SIGKILL", self.revived)):
             if act is None or not act.is_fine:
                 found.append(f"{what}: {act or 'did not happen'}")
+        if self.tls is not None and (self.tls.hung or not self.tls.connections):
+            found.append(f"TLS: {self.tls.hung} of {self.tls.connections} connections hung")
         return found
 
 
@@ -96,6 +102,8 @@ async def soak(flags: argparse.Namespace, folder: Path) -> Outcome:
         outcome.revived = await kill_under_load(rigs[1], rigs[2], outcome.ledger, flags.clients)
         rigs[2].send(signal.SIGTERM)
         await rigs[2].end()
+        if has_openssl():
+            outcome.tls = await asyncio.to_thread(open_many, _TLS_CONNECTIONS, None, _TLS_S)
     finally:
         for rig in rigs:
             await rig.kill()
@@ -172,6 +180,8 @@ def report(flags: argparse.Namespace, outcome: Outcome) -> str:
             f"SIGKILL under load: {revived.again} of {revived.clients} clients answered by the next server, the "
             f"longest pause {revived.longest_s:.1f} s."
         )
+    if outcome.tls is not None:
+        lines.append(f"TLS: {outcome.tls.hung} of {outcome.tls.connections} connections hung.")
     every_s = 60.0 if flags.seconds >= 120 else max(flags.seconds / 4, 1.0)
     lines += ["", outcome.watch.table(every_s)]
     notes = [f"- {told}" for told in (*outcome.complaints, *outcome.ledger.notes)]
@@ -186,6 +196,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "accounts": outcome.ledger.accounts,
         "misdeeds": outcome.ledger.misdeeds,
         "sabotage": outcome.sabotage,
+        "tls": {"connections": outcome.tls.connections, "hung": outcome.tls.hung} if outcome.tls else None,
         "held": [{"at": round(at, 1), **asdict(held)} for at, held in outcome.watch.samples],
     }
 

@@ -40,7 +40,7 @@ def refusal(spec: PolicySpec, observation: dict[str, Any], limits: WireLimits) -
         ("max_arrays", 0, "1 or more"),
         ("max_image_side", 0, "1 or more"),
         ("max_image_mpixels", 0.0, "more than 0"),
-        ("max_image_mpixels", float("nan"), "more than 0"),
+        ("max_image_mpixels", float("nan"), "a finite number"),
         ("max_text", 0, "1 or more"),
     ],
 )

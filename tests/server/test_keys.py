@@ -73,7 +73,12 @@ def test_neither_repr_nor_the_object_holds_a_key() -> None:
 
 def test_no_file_and_no_variable_are_no_keys() -> None:
     assert not keys.load(None, None)
-    assert not keys.load(None, "")
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_variable_that_is_set_to_nothing_is_refused_and_does_not_open_the_server(empty: str) -> None:
+    with pytest.raises(ConfigError, match="POLICYSERVE_API_KEY: expected a key, got nothing; unset it to need none"):
+        keys.load(None, empty)
 
 
 def test_file_and_variable_add_up_and_others_who_may_read_the_file_are_warned_of(

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 import policyserve
+from policyserve.compat import vibe_rl
 from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
@@ -105,7 +106,7 @@ def test_a_server_that_still_loads_stops() -> None:
 
 PROGRAM = """
 import sys, policyserve
-config = policyserve.ServerConfig("127.0.0.1", 0, isolate=sys.argv[1])
+config = policyserve.ServerConfig(host="127.0.0.1", port=0, isolate=sys.argv[1])
 server = policyserve.Server(policyserve.Recipe("tests.contract.policies:patient"), config)
 import asyncio
 async def main():
@@ -295,6 +296,45 @@ def test_the_policys_close_is_called_at_the_end() -> None:
 def test_a_setting_out_of_bounds_is_named(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}: expected .* got {value!r}"):
         ServerConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({}, ("0.0.0.0", 8000)),
+        ({"config": ServerConfig(host="127.0.0.1", port=9123)}, ("127.0.0.1", 9123)),
+        ({"config": ServerConfig(host="127.0.0.1", port=9123), "port": 0}, ("127.0.0.1", 0)),
+        ({"config": ServerConfig(host="127.0.0.1", port=9123), "host": "::1"}, ("::1", 9123)),
+        ({"host": "::1", "port": 1}, ("::1", 1)),
+    ],
+)
+def test_a_policy_server_listens_where_its_config_says_unless_told_otherwise(
+    given: dict[str, Any], place: tuple[str, int]
+) -> None:
+    """A policy that somebody bound to loopback must not be open to the network."""
+    for kind in (PolicyServer, vibe_rl.PolicyServer):
+        server = kind(lambda x: x, **given)
+        assert (server.config.host, server.config.port) == place
+
+
+def test_run_blocking_in_a_running_loop_says_what_to_write_there() -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError, match=r"inside a running event loop: use `await server\.run\(\)` there"):
+            PolicyServer(lambda x: x).run_blocking()
+
+    asyncio.run(main())
+
+
+def test_run_blocking_serves_until_it_is_stopped() -> None:
+    class Stopping(PolicyServer):
+        async def __aenter__(self) -> Stopping:
+            entered = await super().__aenter__()
+            asyncio.get_running_loop().call_soon(self.stop)
+            return entered
+
+    server = Stopping(lambda x: x, "127.0.0.1", 0)
+    server.run_blocking()
+    assert server.address.port
 
 
 def test_it_runs_on_uvloop_too() -> None:

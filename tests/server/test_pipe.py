@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -18,12 +18,20 @@ class Full(asyncio.Transport):
         super().__init__()
         self.kept = b""
         self.calls: list[str] = []
+        self.pause_writing: Callable[[], None] = lambda: None  # the protocol's
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.kept += bytes(data)
+        self.set_write_buffer_limits()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """As asyncio's of Python 3.12.1 and 3.13.0, which does not look at what waits."""
         self.kept += b"".join(list_of_data)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if len(self.kept) > (high or 1 << 16):
+            pause, self.pause_writing = self.pause_writing, lambda: None  # told once
+            pause()
 
     def get_write_buffer_size(self) -> int:
         return len(self.kept)
@@ -77,6 +85,22 @@ def test_what_a_slow_peer_takes_and_leaves_is_counted() -> None:
     assert before is not None
     assert made.taken == before + 40
     assert made.unsent == 114
+
+
+@pytest.mark.parametrize("size", [JOINED, JOINED + 1, 10 * JOINED])
+def test_a_peer_is_slow_at_the_first_frame_that_waits_which_counts_once(size: int) -> None:
+    made, transport, told = pipe()
+
+    def pause() -> None:
+        made.is_slow = True
+        made.count_backlog()
+
+    transport.pause_writing = pause
+    made.write_frame(BINARY, bytes(size))
+    assert made.is_slow
+    assert told == [made.unsent] == [len(transport.kept)]
+    made.write_frame(BINARY, bytes(size))
+    assert told[1:] == [size]
 
 
 def test_reading_is_paused_once_and_resumed_once() -> None:

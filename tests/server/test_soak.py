@@ -59,3 +59,4 @@ def test_nothing_is_lost_or_crossed_and_nothing_is_kept(name: str, runs: dict[st
     assert total["closed"] > 20
     assert len(told["misdeeds"]) > 8
     assert told["sabotage"]
+    assert told["tls"] in (None, {"connections": 100, "hung": 0})

@@ -85,6 +85,21 @@ def test_the_context_takes_nothing_older_than_1_2(pair: tuple[str, str]) -> None
     assert tls.load(*pair).minimum_version == ssl.TLSVersion.TLSv1_2
 
 
+def test_no_session_tickets_are_sent(pair: tuple[str, str]) -> None:
+    """A client that reads one in one thread while it writes its request in another may never send that request."""
+    context = trusting(pair[0])
+    with (
+        serving(tls_cert=pair[0], tls_key=pair[1]) as live,
+        socket.create_connection(("127.0.0.1", live.port), DEADLINE_S) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as peer,
+    ):
+        peer.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert peer.recv(1000).startswith(b"HTTP/1.1 200")  # tickets would have come before it
+        assert peer.version() == "TLSv1.3"
+        assert peer.session is not None
+        assert not peer.session.has_ticket
+
+
 # Wrong peers: a line each, and nobody else is disturbed
 
 

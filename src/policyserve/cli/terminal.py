@@ -6,14 +6,18 @@ import asyncio
 import gc
 import io
 import logging
+import os
 import re
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from contextlib import redirect_stderr
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.output import make_output_lossy
+from policyserve.server.config import ServerConfig
 
 if TYPE_CHECKING:
     from policyserve.core.spec import PolicySpec
@@ -42,10 +46,13 @@ def parse(
     """
     import tyro  # half of a command's start-up time: not before it is needed
 
+    from policyserve.cli import server_flags
+
+    keep_output_harmless()
     said = io.StringIO()
     start = tyro.MISSING_NONPROP if default is None else default
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), server_flags.registry():
             return tyro.cli(
                 arguments,
                 prog=prog,
@@ -59,13 +66,30 @@ def parse(
             raise
         complain(f"{prog}: {_first_sentence(said.getvalue())}; --help lists all flags", ARGUMENT_ERROR)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(f"{prog}: {_naming_flag(error)}", ARGUMENT_ERROR)
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
     """Print one line to stderr and exit."""
     print(message, file=sys.stderr)
     raise SystemExit(exit_code)
+
+
+def keep_output_harmless() -> None:
+    """Have nothing that is said to people end the program: not a full disk, a closed pipe, or a terminal's encoding.
+
+    Descriptors 0 to 2 are opened where they are closed. Else a socket would get such a number, and a library that
+    prints would write into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the program
+    make_output_lossy()
 
 
 def log_to_stderr(debug: bool) -> None:
@@ -76,6 +100,7 @@ def log_to_stderr(debug: bool) -> None:
 
 def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
     """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot."""
+    keep_output_harmless()
     log_to_stderr(debug)
     sys.setswitchinterval(_SWITCH_S)
     started_at = time.monotonic()
@@ -95,7 +120,7 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
         _run_in_loop(server.run(on_ready))
     except PolicyserveError as error:
         log.debug("the traceback", exc_info=error)
-        complain(f"policyserve: {error}", FAILURE)
+        complain(f"policyserve: {_naming_flag(error, {one.name for one in fields(ServerConfig)})}", FAILURE)
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -115,6 +140,13 @@ def show_stage(stage: str) -> None:
     bar = f"[{'#' * done}{'.' * (_BAR - done)}] " if found else ""
     end = "\n" if done == _BAR else ""  # what is logged next has a line of its own
     print(f"\r\033[K  {bar}{stage[:_STAGE_COLUMNS]}", end=end, flush=True)
+
+
+def _naming_flag(error: PolicyserveError, names: Container[str] | None = None) -> str:
+    """The error's text, with the flag instead of the field that it begins with. names: of fields; None: any is one."""
+    name, colon, rest = str(error).partition(": ")
+    is_field = name.isidentifier() if names is None else name in names
+    return f"--{name.replace('_', '-')}{colon}{rest}" if is_field and colon else str(error)
 
 
 def _first_sentence(box: str) -> str:

@@ -37,6 +37,6 @@ class PolicyServer(server.PolicyServer):
     """`policyserve.PolicyServer`, pinned to vibe_rl; clients of the other dialects are served under their paths."""
 
     def __init__(
-        self, policy: Any, host: str = "0.0.0.0", port: int = 8000, *, config: ServerConfig | None = None
+        self, policy: Any, host: str | None = None, port: int | None = None, *, config: ServerConfig | None = None
     ) -> None:
         super().__init__(policy, host, port, config=replace(config or ServerConfig(), dialect="vibe_rl"))

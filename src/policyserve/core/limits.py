@@ -8,39 +8,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.settings import Settings
 
 _SHALLOWEST = 3  # where a shape stands in vibe_rl's messages: with less there would be no arrays
 _DEEPEST = 64  # readers call themselves at each level, up to four calls deep, and Python ends at a thousand
 
 
-@dataclass(frozen=True)
-class WireLimits:
-    """Bounds on a request. Raises ConfigError that names the field, its value and the bound.
+@dataclass(frozen=True, kw_only=True)
+class WireLimits(Settings):
+    """How much one message may hold. Raises ConfigError that names the field, its value and the bound.
 
-    max_depth: levels of maps and lists inside the outermost. max_items: map entries and list items of a message, each
-    map and list counted as one more. max_arrays: arrays and NumPy scalars of a message; reading one takes microseconds
-    of everybody's event loop, and robots send a dozen. max_image_side: pixels of an image's height or width.
-    max_image_mpixels: millions of them in an image; 64 MiB hold 22 in colour, so by default this bounds gray ones and
-    servers that take larger messages. max_text: characters.
+    Each map and list counts as one item more than it has. Reading an array takes microseconds of everybody's event
+    loop, and robots send a dozen. 64 MiB hold a picture of 22 million pixels in colour, so that by default
+    max_image_mpixels bounds gray pictures, and all where a server takes larger messages.
     """
 
-    max_depth: int = 8
-    max_items: int = 16_384
-    max_arrays: int = 1024
-    max_image_side: int = 8192
-    max_image_mpixels: float = 32.0
-    max_text: int = 100_000
+    max_depth: int = 8  # the most levels of maps and lists in one message
+    max_items: int = 16_384  # the most map entries and list items in one message
+    max_arrays: int = 1024  # the most arrays and NumPy scalars in one message
+    max_image_side: int = 8192  # the most pixels of an image's height, and of its width
+    max_image_mpixels: float = 32.0  # the most pixels of an image, in millions
+    max_text: int = 100_000  # the most characters of a text
 
-    def __post_init__(self) -> None:
-        self._check("max_depth", _SHALLOWEST <= self.max_depth <= _DEEPEST, f"{_SHALLOWEST} … {_DEEPEST}")
+    def check(self) -> None:
+        super().check()
+        self.require("max_depth", _SHALLOWEST <= self.max_depth <= _DEEPEST, f"{_SHALLOWEST} … {_DEEPEST}")
         for name in ("max_items", "max_arrays", "max_image_side", "max_text"):
-            self._check(name, getattr(self, name) >= 1, "1 or more")
-        self._check("max_image_mpixels", self.max_image_mpixels > 0, "more than 0")
-
-    def _check(self, name: str, is_fine: bool, bound: str) -> None:
-        if not is_fine:
-            raise ConfigError(f"{name}: expected {bound}, got {getattr(self, name)!r}")
+            self.require(name, getattr(self, name) >= 1, "1 or more")
+        self.require("max_image_mpixels", self.max_image_mpixels > 0, "more than 0")
 
 
 DEFAULT_LIMITS = WireLimits()

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from policyserve.server import routes
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Access
 from policyserve.server.handshake import Credentials
 from policyserve.server.keys import ApiKeys
 
@@ -22,11 +22,11 @@ _CHALLENGE = (("WWW-Authenticate", 'Api-Key realm="policyserve", Bearer, Basic r
 class Admission:
     """The rules, and how many sessions each address has. `keys` may be exchanged at any time."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, access: Access) -> None:
         self.keys = ApiKeys({})
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in config.allowed_origins)
-        self._max_sessions = config.max_sessions
-        self._max_per_address = config.max_sessions_per_address
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in access.allowed_origins)
+        self._max_sessions = access.max_sessions
+        self._max_per_address = access.max_sessions_per_address
         self._sessions: Counter[str] = Counter()
 
     def key_name(self, credentials: Credentials) -> str | None:

@@ -1,110 +1,146 @@
-"""A server's settings: one frozen dataclass, checked when it is made."""
+"""A server's settings, in groups: each part of the server asks for the groups that it needs, a user sees them as one.
+
+Every field is a flag of `policyserve serve`, and the comment behind it is the flag's line in --help.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import cached_property
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal
 
 from policyserve import dialects
-from policyserve.core.errors import ConfigError
 from policyserve.core.limits import WireLimits
+from policyserve.core.settings import Settings
 
 _MIB = 1024 * 1024
+_MOST_MIB = 1024 * 1024  # a tebibyte: what is larger is a mistake
+_LONGEST_S = 1e9  # thirty years: of longer times some clocks of the system overflow
+_LONGEST_UNIX_PATH = 103 if sys.platform == "darwin" else 107  # bytes: what sockaddr_un holds
+_HOST_NAME = re.compile(r"[\w.-]+")  # letters of all scripts: names are not all of ASCII
 
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """Where to listen and how much to take. Raises ConfigError that names the field, its value and the bound."""
+class _Group(Settings):
+    """Checks that several groups need."""
 
-    host: str = "0.0.0.0"
-    port: int = 8000  # 0: any free one
-    uds: str | None = None  # a Unix socket's path, to listen there instead of on host and port; mode 0600
-    dialect: str = "auto"  # what `/` speaks; "auto" finds it out
+    def _require_all(self, names: Iterable[str], least: float, expected: str) -> None:
+        for name in names:
+            self.require(name, getattr(self, name) >= least, expected)
 
-    api_key_file: str | None = None  # `name: key` per line; the environment's POLICYSERVE_API_KEY adds to it
-    tls_cert: str | None = None  # PEM: wss and https instead of ws and http; read again on SIGHUP, as the keys are
-    tls_key: str | None = None  # PEM, without a passphrase
-    allowed_origins: tuple[str, ...] = ()  # of browser pages that may connect, such as https://lab.example:8080
+    def _require_times(self, *names: str) -> None:
+        for name in names:
+            self.require(name, 0 < getattr(self, name) <= _LONGEST_S, f"more than 0, at most {_LONGEST_S:g} seconds")
 
-    hello_grace_ms: float | None = None  # auto's wait for a first frame; None: 200, 2000 for vibe_rl policies
-    first_frame_timeout_s: float = 10.0  # where the client must speak first and does not
-    drain_s: float = 10.0  # how long a stopping server waits for what is in flight
-    request_timeout_s: float = 120.0  # from a request's arrival to its answer; a policy call that lasts longer hangs
-    isolate: Literal["thread", "process"] = "thread"  # where the policy runs: a process of its own may crash or hang
-    replicas: int = 1  # how many times the policy is loaded; each request goes to the one with the fewest
-    devices: str | None = None  # with isolate=process: cpu or cuda:N for each replica, by commas; it sees no other
-    max_wait_ms: float | None = None  # a free policy's wait for a fuller batch; None: half of its time, at most 5 ms
-    busy_poll_us: float = 200.0  # after an answer, while clients ask again that soon: the loop polls and does not sleep
+    def _require_path(self, name: str) -> None:
+        path = getattr(self, name)
+        self.require(name, path is None or (path.strip() != "" and "\0" not in path), "a path")
 
-    max_frame_mib: float = 64.0  # one message
-    max_buffered_mib: float = 1024.0  # all messages on their way in, unanswered, or answered and unread
-    max_unread_mib: float = 64.0  # answers that one client does not read
-    max_head_kib: float = 16.0  # URL and headers of an HTTP request
-    max_sessions: int = 256
-    max_sessions_per_address: int = 128  # loopback and Unix sockets are exempt
-    max_handshakes: int = 512  # connections that are no session; of more than these the oldest is cut
-    max_pending: int = 256  # requests of one session that have no answer yet
-    max_queue: int = 4096  # requests of all sessions that wait for the policy
-    max_queue_ms: float = 250.0  # a request's wait, where its session has others unanswered; beyond it, it is refused
 
-    max_depth: int = WireLimits.max_depth  # how deep a message's maps and lists may nest
-    max_items: int = WireLimits.max_items  # map entries and list items of one message
-    max_arrays: int = WireLimits.max_arrays  # arrays of one message
-    max_image_side: int = WireLimits.max_image_side  # pixels of an image's height and of its width
-    max_image_mpixels: float = WireLimits.max_image_mpixels  # an image's height times its width, in millions of pixels
-    max_text: int = WireLimits.max_text  # characters of a text
+@dataclass(frozen=True, kw_only=True)
+class Listen(_Group):
+    """Where the server listens."""
 
-    handshake_timeout_s: float = 10.0
-    message_timeout_s: float = 120.0  # from a message's beginning to its end
-    unread_timeout_s: float = 60.0  # a client that takes nothing of its answers for so long is cut
-    idle_timeout_s: float | None = None  # a session that asks nothing for so long is closed; None: never
-    ping_interval_s: float = 30.0
-    ping_timeout_s: float = 180.0  # unmodified clients block their own loop for minutes
-    debug_wire: bool = False  # send tracebacks to clients, where their dialect has a place for text
+    host: str = "0.0.0.0"  # the IP address or name to listen on; 0.0.0.0: all of IPv4, :: all of IPv4 and IPv6
+    port: int = 8000  # the TCP port to listen on; 0: any free one
+    uds: str | None = None  # the path of a Unix socket (mode 0600) to listen on instead of host and port
+    tls_cert: str | None = None  # the certificate, a PEM file: wss and https instead of ws and http; SIGHUP reloads it
+    tls_key: str | None = None  # the certificate's key, a PEM file without a passphrase
 
-    def __post_init__(self) -> None:
-        self._check("port", 0 <= self.port <= 65535, "0 … 65535")
-        self._check("uds", self.uds != "", "a path")
-        self._check("dialect", self.dialect in ("auto", *dialects.names()), f"auto, {', '.join(dialects.names())}")
-        self._check("drain_s", self.drain_s >= 0, "0 or more")
-        self._check("max_queue_ms", self.max_queue_ms >= 0, "0 or more")
-        for name in ("max_sessions", "max_sessions_per_address", "max_handshakes", "max_pending", "max_queue"):
-            self._check(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("request_timeout_s", "handshake_timeout_s", "first_frame_timeout_s", "message_timeout_s"):
-            self._check(name, getattr(self, name) > 0, "more than 0")
-        for name in ("unread_timeout_s", "ping_interval_s", "ping_timeout_s", "max_frame_mib", "max_unread_mib"):
-            self._check(name, getattr(self, name) > 0, "more than 0")
-        self._check("idle_timeout_s", self.idle_timeout_s is None or self.idle_timeout_s > 0, "more than 0")
-        self._check("max_head_kib", self.max_head_kib >= 1, "1 or more")
-        fits = f"{self.max_frame_mib:g} or more, the size of one message"
-        self._check("max_buffered_mib", self.max_buffered_mib >= self.max_frame_mib, fits)
-        _ = self.wire_limits  # checks its own
-        self._check("isolate", self.isolate in ("thread", "process"), "thread or process")
-        self._check("replicas", self.replicas >= 1, "1 or more")
-        if self.device_names:
-            self._check("devices", self.isolate == "process", "none, or isolate=process too")
-            fits = len(self.device_names) == self.replicas
-            self._check("devices", fits, f"as many as replicas ({self.replicas}), by commas")
-        longest_wait_ms = self.request_timeout_s * 1e3
-        bound = f"0 … {longest_wait_ms:g}, the request's time-out"
-        self._check("max_wait_ms", self.max_wait_ms is None or 0 <= self.max_wait_ms < longest_wait_ms, bound)
-        self._check("busy_poll_us", 0 <= self.busy_poll_us <= 10_000, "0 … 10000")
-        self._check("hello_grace_ms", self.hello_grace_ms is None or self.hello_grace_ms >= 0, "0 or more")
-        self._check("tls_key", (self.tls_key is None) == (self.tls_cert is None), "tls_cert and tls_key, or neither")
+    def check(self) -> None:
+        super().check()
+        self.require("host", is_host(self.host), "an IP address or a host name, without scheme, brackets and port")
+        self.require("port", 0 <= self.port <= 65535, "0 … 65535")
+        for name in ("uds", "tls_cert", "tls_key"):
+            self._require_path(name)
+        fits = self.uds is None or len(os.fsencode(self.uds)) <= _LONGEST_UNIX_PATH
+        self.require("uds", fits, f"a path of at most {_LONGEST_UNIX_PATH} bytes")
+        self.require("tls_key", (self.tls_key is None) == (self.tls_cert is None), "tls_cert and tls_key, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access(_Group):
+    """Who may connect, and how many at a time."""
+
+    api_key_file: str | None = None  # a file of `name: key` lines; the environment's POLICYSERVE_API_KEY adds to it
+    allowed_origins: tuple[str, ...] = ()  # web pages that may connect from browsers, as https://lab.example:8080
+    max_sessions: int = 256  # the most sessions at a time
+    max_sessions_per_address: int = 128  # the most sessions of one IP address; this machine's own are exempt
+    max_handshakes: int = 512  # the most connections without a session; of more than these the oldest is cut
+
+    def check(self) -> None:
+        super().check()
+        self._require_path("api_key_file")
         for origin in self.allowed_origins:
             is_fine = origin.startswith(("http://", "https://")) and origin.count("/") == 2
-            self._check("allowed_origins", is_fine, "scheme://host or scheme://host:port for each")
+            self.require("allowed_origins", is_fine, "scheme://host or scheme://host:port for each")
+        self._require_all(("max_sessions", "max_sessions_per_address", "max_handshakes"), 1, "1 or more")
 
-    @cached_property
-    def wire_limits(self) -> WireLimits:
-        """What one request may hold."""
-        return WireLimits(**{one.name: getattr(self, one.name) for one in fields(WireLimits)})
+
+@dataclass(frozen=True, kw_only=True)
+class Dialects(_Group):
+    """What clients speak, and how a session begins."""
+
+    dialect: str = "auto"  # what clients speak at `/`; auto: each client's first message tells
+    hello_grace_ms: float | None = None  # auto's wait for a first message; None: 200, for vibe_rl policies 2000
+    first_frame_timeout_s: float = 10.0  # how long a client that has to speak first may be silent
+    debug_wire: bool = False  # send tracebacks to clients whose dialect has a place for text
+
+    def check(self) -> None:
+        super().check()
+        self.require("dialect", self.dialect in ("auto", *dialects.names()), f"auto, {', '.join(dialects.names())}")
+        grace_ms = self.hello_grace_ms
+        self.require("hello_grace_ms", grace_ms is None or 0 <= grace_ms <= _LONGEST_S, "0 or more")
+        self._require_times("first_frame_timeout_s")
+
+    def hello_grace_s(self, client_first: bool) -> float:
+        """How long `auto` waits for a first frame; client_first: the policy's usual clients speak first."""
+        if self.hello_grace_ms is not None:
+            return self.hello_grace_ms / 1e3
+        return 2.0 if client_first else 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement(_Group):
+    """Where the policy runs."""
+
+    isolate: Literal["thread", "process"] = "thread"  # where the policy runs; a process of its own may crash or hang
+    replicas: int = 1  # how many times the policy is loaded; a request goes to the one with the fewest
+    devices: str | None = None  # with isolate=process: cpu or cuda:N for each replica, by commas; it sees no other
+    busy_poll_us: float = 200.0  # how long the event loop polls after an answer before it sleeps; 0: not at all
+
+    def check(self) -> None:
+        super().check()
+        self.require("replicas", self.replicas >= 1, "1 or more")
+        if self.devices is not None:
+            self.require("devices", all(self.device_names), "cpu or cuda:N, by commas")
+            self.require("devices", self.isolate == "process", "none, or isolate=process too")
+            fits = len(self.device_names) == self.replicas
+            self.require("devices", fits, f"as many as replicas ({self.replicas}), by commas")
+        self.require("busy_poll_us", 0 <= self.busy_poll_us <= 10_000, "0 … 10000")
 
     @property
     def device_names(self) -> tuple[str, ...]:
         """devices, one by one."""
-        return tuple(name.strip() for name in (self.devices or "").split(",") if name.strip())
+        return () if self.devices is None else tuple(name.strip() for name in self.devices.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching(_Group):
+    """How requests wait for the policy."""
+
+    max_wait_ms: float | None = None  # an idle policy's wait for a fuller batch; None: half of its time, at most 5 ms
+    max_queue: int = 4096  # the most requests that wait for the policy
+    max_queue_ms: float = 250.0  # a request behind another one of its session is refused after waiting so long
+
+    def check(self) -> None:
+        super().check()
+        self.require("max_wait_ms", self.max_wait_ms is None or self.max_wait_ms >= 0, "0 or more")
+        self.require("max_queue", self.max_queue >= 1, "1 or more")
+        self.require("max_queue_ms", self.max_queue_ms >= 0, "0 or more")
 
     @property
     def max_wait_s(self) -> float | None:
@@ -115,6 +151,26 @@ class ServerConfig:
     def max_queue_s(self) -> float:
         """max_queue_ms in seconds."""
         return self.max_queue_ms / 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(WireLimits, _Group):
+    """How much clients may send, and have the server hold."""
+
+    max_frame_mib: float = 64.0  # the most of one message
+    max_buffered_mib: float = 1024.0  # the most of all messages that are unfinished, unanswered, or answered and unread
+    max_unread_mib: float = 64.0  # the most of answers that one client leaves unread
+    max_head_kib: float = 16.0  # the most of an HTTP request's URL and headers
+    max_pending: int = 256  # the most requests of one session without an answer
+
+    def check(self) -> None:
+        super().check()
+        for name in ("max_frame_mib", "max_unread_mib"):
+            self.require(name, 0 < getattr(self, name) <= _MOST_MIB, f"more than 0, at most {_MOST_MIB}")
+        fits = self.max_frame_mib <= self.max_buffered_mib <= _MOST_MIB
+        self.require("max_buffered_mib", fits, f"{self.max_frame_mib:g} or more, the size of one message")
+        self.require("max_head_kib", 1 <= self.max_head_kib <= _MOST_MIB, f"1 or more, at most {_MOST_MIB}")
+        self.require("max_pending", self.max_pending >= 1, "1 or more")
 
     @property
     def max_frame_bytes(self) -> int:
@@ -136,18 +192,49 @@ class ServerConfig:
         """max_head_kib in bytes."""
         return int(self.max_head_kib * 1024)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts(_Group):
+    """How long the server waits for the policy and for clients."""
+
+    request_timeout_s: float = 120.0  # from a request's arrival to its answer; a policy that takes longer is replaced
+    drain_s: float = 10.0  # how long a stopping server waits for the answers under way
+    handshake_timeout_s: float = 10.0  # from a connection's beginning to its whole HTTP request
+    message_timeout_s: float = 120.0  # from a message's beginning to its end
+    unread_timeout_s: float = 60.0  # a client that takes nothing of its answers for so long is cut
+    idle_timeout_s: float | None = None  # a session that asks nothing for so long is closed; None: never
+    ping_interval_s: float = 30.0  # the time between pings to a client
+    ping_timeout_s: float = 180.0  # a client of which nothing comes for so long is cut; some block for minutes
+
+    def check(self) -> None:
+        super().check()
+        self.require("drain_s", 0 <= self.drain_s <= _LONGEST_S, "0 or more")
+        self._require_times("request_timeout_s", "handshake_timeout_s", "message_timeout_s", "unread_timeout_s")
+        self._require_times("ping_interval_s", "ping_timeout_s")
+        if self.idle_timeout_s is not None:
+            self._require_times("idle_timeout_s")
+
     @property
     def watch_interval_s(self) -> float:
         """How often a session is looked at: as often as the shortest of its time-outs needs."""
         idle_s = self.idle_timeout_s or self.ping_interval_s
         return min(self.ping_interval_s, self.message_timeout_s, self.unread_timeout_s, idle_s)
 
-    def hello_grace_s(self, client_first: bool) -> float:
-        """How long `auto` waits for a first frame; client_first: the policy's usual clients speak first."""
-        if self.hello_grace_ms is not None:
-            return self.hello_grace_ms / 1e3
-        return 2.0 if client_first else 0.2
 
-    def _check(self, name: str, is_fine: bool, bound: str) -> None:
-        if not is_fine:
-            raise ConfigError(f"{name}: expected {bound}, got {getattr(self, name)!r}")
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(Listen, Access, Dialects, Placement, Batching, Limits, Timeouts):
+    """All settings of a server. Raises ConfigError that names the field, what is expected and what it got."""
+
+    def check(self) -> None:
+        super().check()
+        longest_ms = self.request_timeout_s * 1e3
+        fits = self.max_wait_ms is None or self.max_wait_ms < longest_ms
+        self.require("max_wait_ms", fits, f"0 … {longest_ms:g}, the request's time-out")
+
+
+def is_host(text: str) -> bool:
+    """Whether this can be an IP address or a host name; what a resolver knows of it is another question."""
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None

@@ -20,7 +20,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
 from policyserve.server.guards import Facts, Holding, Verdict, Watch
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
-from policyserve.server.listener import end_if_silent
+from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
 from policyserve.websocket import frames, server_frames
@@ -62,9 +62,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._pipe.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         self._call_later(self._config.handshake_timeout_s, self._time_out_handshake)
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            self.address, self.peer = name[0], f"{name[0]}:{name[1]}"
+        self.address, self.peer = peer_of(transport)
+        if self.address:
             end_if_silent(transport, self._config.ping_timeout_s)
         self._reception.enter(self)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Timeouts
 
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
 _MAX_KEYS = 1024  # a peer with many addresses must not fill the memory instead
@@ -41,8 +41,8 @@ class Verdict(NamedTuple):
 class Watch:
     """What was seen of one session at earlier looks."""
 
-    def __init__(self, config: ServerConfig, now: float) -> None:
-        self._config = config
+    def __init__(self, timeouts: Timeouts, now: float) -> None:
+        self._timeouts = timeouts
         self._pinged_at = now
         self._asked_at, self._received = now, 0
         self._message_since: float | None = None
@@ -50,29 +50,31 @@ class Watch:
 
     def look(self, now: float, facts: Facts) -> Verdict | None:
         """Whether it has to end."""
-        config = self._config
+        timeouts = self._timeouts
         is_new = facts.received != self._received
         self._received = facts.received
-        if now - facts.heard_at > config.ping_timeout_s:
-            return Verdict(None, f"silent for {config.ping_timeout_s:g} s, gone")
-        if self._unread_s(now, facts.taken) > config.unread_timeout_s:
-            return Verdict(None, f"took nothing of its answers for {config.unread_timeout_s:g} s (--unread-timeout-s)")
+        if now - facts.heard_at > timeouts.ping_timeout_s:
+            return Verdict(None, f"silent for {timeouts.ping_timeout_s:g} s, gone")
+        if self._unread_s(now, facts.taken) > timeouts.unread_timeout_s:
+            return Verdict(
+                None, f"took nothing of its answers for {timeouts.unread_timeout_s:g} s (--unread-timeout-s)"
+            )
         if not facts.is_mid_message:
             self._message_since = None
         elif is_new or self._message_since is None:
             self._message_since = now
-        elif now - self._message_since > config.message_timeout_s:
-            told = f"a message was not whole within {config.message_timeout_s:g} s (--message-timeout-s)"
+        elif now - self._message_since > timeouts.message_timeout_s:
+            told = f"a message was not whole within {timeouts.message_timeout_s:g} s (--message-timeout-s)"
             return Verdict(_TOO_SLOW, told)
         if is_new or facts.pending:
             self._asked_at = now
-        elif config.idle_timeout_s is not None and now - self._asked_at > config.idle_timeout_s:
-            return Verdict(_GOING_AWAY, f"nothing was asked for {config.idle_timeout_s:g} s (--idle-timeout-s)")
+        elif timeouts.idle_timeout_s is not None and now - self._asked_at > timeouts.idle_timeout_s:
+            return Verdict(_GOING_AWAY, f"nothing was asked for {timeouts.idle_timeout_s:g} s (--idle-timeout-s)")
         return None
 
     def is_ping_due(self, now: float) -> bool:
         """Whether to send a ping; counts it as sent."""
-        if now - self._pinged_at < self._config.ping_interval_s * 0.99:  # timers may be early by a clock's tick
+        if now - self._pinged_at < self._timeouts.ping_interval_s * 0.99:  # timers may be early by a clock's tick
             return False
         self._pinged_at = now
         return True

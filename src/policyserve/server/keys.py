@@ -60,12 +60,17 @@ class ApiKeys:
 
 
 def load(path: str | None, variable: str | None) -> ApiKeys:
-    """The keys of a file and of the environment's POLICYSERVE_API_KEY; raises ConfigError, which quotes no key."""
-    keys = read_variable(variable, VARIABLE) if variable else ApiKeys({})
+    """The keys of a file and of the environment's POLICYSERVE_API_KEY; raises ConfigError, which quotes no key.
+
+    path, variable: None where it is not given. An empty variable is refused: somebody meant to set a key.
+    """
+    if variable is not None and not variable.strip():
+        raise ConfigError(f"{VARIABLE}: expected a key, got nothing; unset it to need none")
+    keys = ApiKeys({}) if variable is None else read_variable(variable, VARIABLE)
     if path is None:
         return keys
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
         mode = Path(path).stat().st_mode
     except OSError as error:
         raise ConfigError(f"api_key_file: {path} cannot be read: {error.strerror}") from error

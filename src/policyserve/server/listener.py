@@ -8,20 +8,20 @@ import os
 import shlex
 import socket
 import stat
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from policyserve.core.errors import ConfigError
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Listen
 
 _BACKLOG = 1024
-_LONGEST_PATH = 103 if sys.platform == "darwin" else 107  # bytes: what sockaddr_un holds
 _OWNER_ONLY = 0o600
+_LONGEST_SILENCE_S = 2 * 32767  # Linux takes no longer TCP_KEEPIDLE than half of it
+_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # an IPv6 address in a container without IPv6, say
 
 
 class Address(NamedTuple):
@@ -79,16 +79,17 @@ class UnixAddress(Address):
 
 
 class Listener:
-    """A listening socket; close() takes a Unix socket's file with it."""
+    """Listening sockets, of each address that a host name has; close() takes a Unix socket's file with it."""
 
-    def __init__(self, server: asyncio.Server, address: Address, file_number: int | None = None) -> None:
+    def __init__(self, servers: Sequence[asyncio.Server], address: Address, file_number: int | None = None) -> None:
         self.address = address
-        self._server = server
+        self._servers = servers
         self._file_number = file_number  # of a Unix socket's file: another server may have put its own there since
 
     def close(self) -> None:
         """Take no more connections; those that exist stay."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
         if self._file_number is not None:
             with suppress(OSError):
                 if os.stat(self.address.host).st_ino == self._file_number:
@@ -96,33 +97,38 @@ class Listener:
 
     def is_exposed(self) -> bool:
         """Whether other machines can reach it."""
-        names = (name for listening in self._server.sockets if isinstance(name := listening.getsockname(), tuple))
+        sockets = (listening for server in self._servers for listening in server.sockets)
+        names = (name for listening in sockets if isinstance(name := listening.getsockname(), tuple))
         return not all(ip_address(name[0].partition("%")[0]).is_loopback for name in names)
 
 
-async def listen(config: ServerConfig, make_connection: Callable[[], asyncio.BaseProtocol]) -> Listener:
+async def listen(config: Listen, make_connection: Callable[[], asyncio.BaseProtocol]) -> Listener:
     """Listen where `config` says; raises ConfigError that names the place and what is wrong with it."""
     loop = asyncio.get_running_loop()
     if config.uds is not None:
         bound = _bind_unix(config.uds)
         file_number, path = os.stat(config.uds).st_ino, os.path.abspath(config.uds)  # noqa: ASYNC240 - a look, once
         server = await loop.create_unix_server(make_connection, sock=bound, backlog=_BACKLOG)
-        return Listener(server, UnixAddress(path, 0), file_number)
-    host, port = config.host, config.port
-    try:
-        server = await loop.create_server(make_connection, host, port, backlog=_BACKLOG)
-    except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        what = "is in use by another program" if in_use else f"cannot be bound: {error.strerror or error}"
-        raise ConfigError(f"port {port} on {host} {what}") from error
-    name = server.sockets[0].getsockname()
-    return Listener(server, (Address if config.tls_cert is None else TlsAddress)(name[0], name[1]))
+        return Listener([server], UnixAddress(path, 0), file_number)
+    sockets = await _bind_tcp(config.host, config.port)
+    name = sockets[0].getsockname()
+    servers = [await loop.create_server(make_connection, sock=bound, backlog=_BACKLOG) for bound in sockets]
+    return Listener(servers, (Address if config.tls_cert is None else TlsAddress)(name[0], name[1]))
+
+
+def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
+    """A peer's IP address, and the same with its port for the log; empty and "local" on a Unix socket."""
+    name = transport.get_extra_info("peername")
+    if not isinstance(name, tuple):
+        return "", "local"
+    host = name[0].removeprefix("::ffff:") if "." in name[0] else name[0]  # so an IPv6 socket shows an IPv4 peer
+    return host, f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
 
 
 def end_if_silent(transport: asyncio.BaseTransport, timeout_s: float) -> None:
     """Have the system end a TCP connection whose peer's machine answers nothing for so long, whatever is under way."""
     peer = transport.get_extra_info("socket")
-    total = max(int(timeout_s), 4)
+    total = min(max(int(timeout_s), 4), _LONGEST_SILENCE_S)
     options = {"TCP_KEEPIDLE": total // 2, "TCP_KEEPINTVL": total // 8 or 1, "TCP_KEEPCNT": 4}
     with suppress(OSError):  # the connection is over already: nobody is left to wait for
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -131,12 +137,69 @@ def end_if_silent(transport: asyncio.BaseTransport, timeout_s: float) -> None:
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+async def _bind_tcp(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets, one for each address of `host`, all on one port; addresses of families that are not here are left.
+
+    Bound here and not by asyncio, which makes every IPv6 socket refuse IPv4, gives each address a port of its own where
+    any free one is asked for, and refuses `localhost` where the hosts file knows an IPv6 address that the system lacks.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        lacking: OSError | None = None
+        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            try:
+                sockets.append(_bind(family, (address[0], port, *address[2:])))
+                port = sockets[0].getsockname()[1]
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                lacking = error
+        if lacking is not None and not sockets:
+            raise lacking
+    except OSError as error:
+        for bound in sockets:
+            bound.close()
+        raise ConfigError(_why_not_bound(host, port, error)) from error
+    return sockets
+
+
+def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """A socket on one address; on all of IPv6's it takes IPv4 peers, too, where the system can."""
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # by it asyncio knows to set TCP_NODELAY
+    try:
+        if os.name == "posix":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            with suppress(OSError):  # OpenBSD has no such sockets
+                bound.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not ip_address(address[0]).is_unspecified)
+                )
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"host: expected an address of this machine, got {host!r}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use by another program"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"host: this system has no IPv6 for {host}; 0.0.0.0 is all of IPv4"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"host: {host} is no address of this machine; 0.0.0.0 listens on all of IPv4, :: on IPv6 too"
+    return f"port {port} on {host} cannot be bound: {error.strerror or error}"
+
+
 def _bind_unix(path: str) -> socket.socket:
     """A bound Unix socket for its owner alone; a dead one's file in its place is replaced."""
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("uds: this system has no Unix sockets")
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigError(f"uds: expected a path of at most {_LONGEST_PATH} bytes, got {len(os.fsencode(path))}")
     _remove_dead(path)
     bound = socket.socket(socket.AF_UNIX)
     try:

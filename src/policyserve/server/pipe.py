@@ -8,6 +8,7 @@ from collections.abc import Callable
 from policyserve.websocket import frames
 
 JOINED = 1 << 16  # bytes, up to which a frame is one write: copying it costs less than a second call
+_HIGH_WATER = 1 << 16  # bytes that may wait before a peer counts as slow: the default of asyncio and uvloop
 
 
 class Pipe:
@@ -29,12 +30,17 @@ class Pipe:
         transport = self.transport
         if self.is_closing or transport is None or transport.is_closing():
             return
+        was_slow = self.is_slow  # becoming slow at this frame counts it already, see count_backlog
         header = frames.frame_header(opcode, len(payload))
         if len(payload) <= JOINED:
             transport.write(header + payload)
         else:
             transport.writelines((header, payload))
-        if self.is_slow:
+            if not was_slow and transport.get_write_buffer_size() > _HIGH_WATER:
+                # writelines() of asyncio in Python 3.12.0–3.12.8 and 3.13.0–3.13.1 never calls pause_writing()
+                # (CVE-2024-12254), and a peer that reads nothing would fill our memory. This looks at the buffer again.
+                transport.set_write_buffer_limits(_HIGH_WATER)
+        if was_slow:
             self._count_unread(len(payload))
 
     def write_close(self, code: int, reason: str) -> None:

@@ -117,7 +117,7 @@ class Reception:
             choice=_AUTO,
             max_pending=self._config.max_pending,
             debug_wire=self._config.debug_wire,
-            limits=self._config.wire_limits,
+            limits=self._config,
         )
         note = partial(self.note, peer.address)
         conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)

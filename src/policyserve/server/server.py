@@ -106,7 +106,10 @@ class Server:
                     stopped.cancel()
 
     def run_blocking(self) -> None:
-        """`asyncio.run(run())`."""
+        """`asyncio.run(run())`; raises ConfigError where an event loop runs already, as in a notebook."""
+        with suppress(RuntimeError):  # none runs
+            asyncio.get_running_loop()
+            raise ConfigError("run_blocking() was called inside a running event loop: use `await server.run()` there")
         asyncio.run(self.run())
 
     def stop(self) -> None:
@@ -213,14 +216,16 @@ class Server:
 class PolicyServer(Server):
     """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation.
 
+    host, port: instead of the config's, which are 0.0.0.0 and 8000 by default.
     factory: in place of a policy, a function that makes one for each session, which then has a memory of its own.
+    Raises ConfigError for what cannot be served.
     """
 
     def __init__(
         self,
         policy: Any = None,
-        host: str = "0.0.0.0",
-        port: int = 8000,
+        host: str | None = None,
+        port: int | None = None,
         *,
         config: ServerConfig | None = None,
         factory: Callable[[], Any] | None = None,
@@ -228,7 +233,8 @@ class PolicyServer(Server):
         if (policy is None) == (factory is None):
             raise ConfigError("policy, factory: expected one of the two")
         load = ReadyPolicy(as_policy(policy)) if factory is None else PolicyPerSession(factory)
-        super().__init__(load, replace(config or ServerConfig(), host=host, port=port))
+        given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        super().__init__(load, replace(config or ServerConfig(), **given))
 
     @property
     def _request_count(self) -> int:

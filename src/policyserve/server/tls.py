@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from policyserve.core.errors import ConfigError
+from policyserve.server.listener import peer_of
 from policyserve.server.reception import Peer, Reception
 
 _REASONS = {
@@ -32,7 +33,7 @@ class TlsConnection(asyncio.Protocol):
 
     def __init__(self, reception: Reception, inside: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
         self.number = inside.number
-        self.address, self.peer = "", "local"
+        self.address, self.peer = "", ""
         self._reception = reception
         self._inside = cast(asyncio.BaseProtocol, inside)
         self._context = context
@@ -40,9 +41,7 @@ class TlsConnection(asyncio.Protocol):
         self._shaking: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            self.address, self.peer = name[0], f"{name[0]}:{name[1]}"
+        self.address, self.peer = peer_of(transport)
         connected = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         connected.setblocking(False)
         cast(asyncio.Transport, transport).abort()  # it has read nothing yet
@@ -72,6 +71,10 @@ def load(cert: str, key: str) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # No TLS 1.3 session tickets. They come when a client has begun to send: `websockets`' synchronous client, which is
+    # openpi's, then reads them in one thread while it writes its request in another, and one connection in some three
+    # hundred never sends that request. Tickets would only spare a robot a few milliseconds when it connects again.
+    context.num_tickets = 0
     _load_chain(context, cert, key)
     return context
 

@@ -1,0 +1,96 @@
+"""The server's flags: in panels, each with a line that says what it does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
+
+import pytest
+from tyro.conf import arg
+
+from policyserve.cli import main
+from policyserve.cli.server_flags import COMMON, help_lines, panels
+from policyserve.cli.terminal import parse
+from policyserve.server.config import ServerConfig
+
+
+@dataclass(frozen=True)
+class Flags:
+    """As a command has them."""
+
+    server: Annotated[ServerConfig, arg(name="")] = field(default_factory=ServerConfig)
+    debug: bool = False
+
+
+def read(*argv: str, default: Flags | None = None) -> ServerConfig:
+    return parse(Flags, "test", argv, default).server
+
+
+def shown_panels(help_text: str) -> dict[str, list[str]]:
+    """The flags of each panel, by the panel's title."""
+    found: dict[str, list[str]] = {}
+    for line in help_text.splitlines():
+        if title := re.match(r"[╭─ ]*(\w+) options ", line):  # tyro draws no frame where it is no terminal's
+            found[title.group(1)] = []
+        elif (flag := re.match(r"[│ ]*--([a-z][a-z-]+)", line)) and found:
+            found[next(reversed(found))].append(flag.group(1).replace("-", "_"))
+    return found
+
+
+def test_every_setting_is_in_one_panel_and_ten_are_in_the_first() -> None:
+    shown = panels()
+    assert next(iter(shown)) == "common"
+    assert len(COMMON) == 10
+    assert sorted(name for names in shown.values() for name in names) == sorted(f.name for f in fields(ServerConfig))
+
+
+def test_every_flag_has_one_line_that_says_what_it_does() -> None:
+    told = help_lines()
+    for one in fields(ServerConfig):
+        assert len(told[one.name].split()) >= 4, one.name
+
+
+def test_the_help_shows_the_panels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main(["serve", "demo_image", "--help"])
+    shown = shown_panels(capsys.readouterr().out)
+    for name, names in panels().items():
+        assert [flag for flag in shown[name] if flag != "no_debug_wire"] == list(names)
+
+
+def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> None:
+    other: dict[str, Any] = {
+        "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "api_key_file": "f",
+        "allowed_origins": ("http://a", "http://b"), "dialect": "openpi", "hello_grace_ms": 3.0, "debug_wire": True,
+        "isolate": "process", "replicas": 2, "devices": "cpu,cpu", "max_wait_ms": 1.0, "idle_timeout_s": 4.0,
+        "max_depth": 9, "max_buffered_mib": 2048.0,
+    }  # fmt: skip
+    default = ServerConfig()
+    for one in fields(ServerConfig):
+        if one.name not in other:
+            other[one.name] = getattr(default, one.name) + 1
+    argv: list[str] = []
+    for number, (name, value) in enumerate(other.items()):
+        flag = f"--{name if number % 2 else name.replace('_', '-')}"
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        argv += [flag, *map(str, values)]
+    assert read(*argv) == ServerConfig(**other)
+
+
+def test_a_commands_own_defaults_are_kept() -> None:
+    default = Flags(server=ServerConfig(dialect="wall_x", max_queue=3))
+    assert read("--port", "1", default=default) == replace(default.server, port=1)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--host", "--uds", "--api-key-file", "--tls-cert", "--tls_key", "--devices", "--dialect"]
+)
+def test_an_empty_flag_is_refused_by_its_name(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_request:
+        read(flag, "")
+    assert exit_request.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"test: {flag.replace('_', '-')}: expected ")
+    assert told.endswith(", got nothing\n")
