@@ -106,7 +106,7 @@ class AsyncClient:
             self._is_in_use = False
 
     async def reset(self) -> None:
-        """Start a new session: the server drops this one's policy state."""
+        """Start a new session, as `Client.reset` does."""
         await self.close()
         await self.connect()
 

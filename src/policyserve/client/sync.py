@@ -117,7 +117,11 @@ class Client:
             self._connected(time.monotonic() + self._options.timeout_s)
 
     def reset(self) -> None:
-        """Start a new session: the server drops this one's policy state."""
+        """Start a new session, as for a new episode: what the policy keeps for this one (`ActionChunk.state`) is gone.
+
+        One object that serves all sessions is told by its own reset(), as long as no other session is open; with
+        several, they share one memory, and the server's log says so.
+        """
         self.close()
         self.connect()
 
