@@ -110,6 +110,13 @@ def test_bytes_that_nobody_greets_with_are_no_greeting() -> None:
     assert not isinstance(caught.value, WrongDialect)
 
 
+def test_an_echo_of_the_request_is_no_greeting() -> None:
+    echo = by_name("vibe_rl").write_request({"obs": np.zeros(3)})
+    with pytest.raises(WireError, match="action: expected an action, got keys obs") as caught:
+        open_session("vibe_rl").reply(echo)
+    assert not isinstance(caught.value, WrongDialect)
+
+
 def test_it_doubts_that_the_policy_is_loaded_until_the_server_has_said_something() -> None:
     session = open_session("vibe_rl")
     assert "may still be loading" in session.doubt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -84,7 +84,7 @@ class ClientSession:
             self.may_close = self._is_answered = True
             raise
         except WireError as error:
-            if not self._is_answered and not self.dialect.greets and _is_greeting(frame):
+            if not self._is_answered and not self.dialect.greets and _is_greeting(frame, self.dialect):
                 raise self._spoke_first() from error
             raise
         self._is_answered = True
@@ -119,13 +119,15 @@ def _check_finite(actions: Array) -> None:
         raise BadAction(f"{what}; check_actions=False lets them pass")
 
 
-def _is_greeting(frame: Frame) -> bool:
-    return any(_reads_greeting(dialect, frame) for dialect in _known() if dialect.greets)
+def _is_greeting(frame: Frame, spoken: Dialect) -> bool:
+    """Whether a dialect that greets can read it, and the spoken one reads no fields in it: an echo is no greeting."""
+    greeters = [dialect for dialect in _known() if dialect.greets]
+    return not _reads(spoken.reply_fields, frame) and any(_reads(one.read_greeting, frame) for one in greeters)
 
 
-def _reads_greeting(dialect: Dialect, frame: Frame) -> bool:
+def _reads(read: Callable[[Frame], object], frame: Frame) -> bool:
     try:
-        dialect.read_greeting(frame)
+        read(frame)
     except PolicyserveError:
         return False
     return True
