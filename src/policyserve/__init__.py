@@ -1,6 +1,7 @@
 """Serve robot-learning policies to every client that already exists.
 
-The names below are loaded when they are first used, so that a robot which only wants `Client` imports no server.
+`__all__` below is the whole public interface, grouped by where it lives; what is not in it may change. Its names are
+loaded when they are first used, so that a robot which only wants `Client` imports no server.
 """
 
 from __future__ import annotations
@@ -13,65 +14,88 @@ from policyserve.core.version import VERSION
 if TYPE_CHECKING:
     from policyserve.client.aio import AsyncClient
     from policyserve.client.sync import Client
-    from policyserve.core.errors import PolicyserveError
+    from policyserve.core.errors import (
+        BadAction,
+        BadObservation,
+        ClientInUse,
+        ConfigError,
+        ConnectionLost,
+        DeadlineExceeded,
+        MissingDependency,
+        NotReady,
+        Overloaded,
+        PolicyFailed,
+        PolicyLost,
+        PolicyserveError,
+        Refusal,
+        RemoteError,
+        Unavailable,
+        WireError,
+        WrongDialect,
+    )
     from policyserve.core.messages import Observation, Reply
     from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, PreparingPolicy, as_policy
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
+    from policyserve.engine.answering import LoadPolicy, OnStage
     from policyserve.engine.recipe import Recipe
+    from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
 
 __version__ = VERSION
+__all__: list[str] = []
+_HOME_OF: dict[str, str] = {}
 
-_HOMES = {
-    "policyserve.client.aio": ("AsyncClient",),
-    "policyserve.client.sync": ("Client",),
-    "policyserve.core.errors": ("PolicyserveError",),
-    "policyserve.core.messages": ("Observation", "Reply"),
-    "policyserve.core.policy": (
-        "ActionChunk",
-        "FunctionPolicy",
-        "Policy",
-        "PolicyInput",
-        "PreparingPolicy",
-        "as_policy",
-    ),
-    "policyserve.core.spec": ("ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"),
-    "policyserve.engine.recipe": ("Recipe",),
-    "policyserve.policies.vibe_rl": ("TrainConfig", "create_trained_policy"),
-    "policyserve.server.config": ("ServerConfig",),
-    "policyserve.server.server": ("PolicyServer", "Server"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "ActionChunk",
-    "ArraySpec",
-    "AsyncClient",
-    "Client",
-    "FunctionPolicy",
-    "ImageSpec",
-    "Observation",
-    "Policy",
-    "PolicyInput",
-    "PolicyServer",
-    "PolicySpec",
-    "PolicyserveError",
-    "PreparingPolicy",
-    "Recipe",
-    "Reply",
-    "Server",
-    "ServerConfig",
-    "TextListSpec",
-    "TextSpec",
-    "TrainConfig",
-    "as_policy",
-    "create_trained_policy",
-]
+def _are_in(module: str) -> None:
+    """Note that the names which `__all__` has got since the last call are in this module."""
+    _HOME_OF.update((name, module) for name in __all__ if name not in _HOME_OF)
+
+
+# A robot's half.
+__all__ += ["Client"]
+_are_in("policyserve.client.sync")
+__all__ += ["AsyncClient"]
+_are_in("policyserve.client.aio")
+__all__ += ["Observation", "Reply"]
+_are_in("policyserve.core.messages")
+
+# What a program may catch; the module has the tree.
+__all__ += ["PolicyserveError"]
+__all__ += ["BadObservation", "Refusal", "WireError", "WrongDialect"]
+__all__ += ["DeadlineExceeded", "NotReady", "Overloaded", "PolicyLost", "Unavailable"]
+__all__ += ["BadAction", "PolicyFailed"]
+__all__ += ["ClientInUse", "ConnectionLost", "RemoteError"]
+__all__ += ["ConfigError", "MissingDependency"]
+_are_in("policyserve.core.errors")
+
+# What a policy is, and what it says of its observations and actions.
+__all__ += ["ActionChunk", "FunctionPolicy", "Policy", "PolicyInput", "PreparingPolicy", "as_policy"]
+_are_in("policyserve.core.policy")
+__all__ += ["StackedPolicy"]
+_are_in("policyserve.policies.stacked")
+__all__ += ["ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"]
+_are_in("policyserve.core.spec")
+__all__ += ["TrainConfig", "create_trained_policy"]
+_are_in("policyserve.policies.vibe_rl")
+
+# A server, and what it takes.
+__all__ += ["PolicyServer", "Server"]
+_are_in("policyserve.server.server")
+__all__ += ["ServerConfig"]
+_are_in("policyserve.server.config")
+__all__ += ["LoadPolicy", "OnStage"]
+_are_in("policyserve.engine.answering")
+__all__ += ["Recipe"]
+_are_in("policyserve.engine.recipe")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'policyserve' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import Any
+
 import pytest
 
 from policyserve.client.address import Address, read_address
@@ -42,6 +45,14 @@ def test_a_unix_sockets_url_has_the_dialects_path_behind_a_colon(url: str, path:
     assert (address.unix_path, address.http_url) == (path, http_url)
 
 
+def test_white_space_around_a_url_is_taken_off() -> None:
+    assert read_address(" ws://robot:8000\r\n", "openpi").http_url == "ws://robot:8000/openpi"
+
+
+def test_a_host_in_other_letters_is_a_host() -> None:
+    assert read_address("ws://b\u00fccher:80", "openpi").host == "b\u00fccher"
+
+
 WRONG = [
     "http://127.0.0.1:8000",
     "127.0.0.1:8000",
@@ -56,6 +67,14 @@ WRONG = [
     "ws+unix:///run/p%00.sock",
     "unix:///run/p.sock",
     "",
+    "   ",
+    "ws://ro bot:8000",
+    "ws://robot:8000/a b",
+    "ws://robot:8000/\r\nX-Forged: 1",
+    "ws://rob\x01ot:8000",
+    "ws://robot:8000/\x7f",
+    "ws://" + "\u00fc" * 80,
+    "ws+unix:///run/p.sock:/a b",
 ]
 
 
@@ -69,3 +88,35 @@ def test_a_path_too_long_for_a_socket_is_refused_with_the_bound() -> None:
     with pytest.raises(ConfigError, match="at most 107 bytes"):
         read_address("ws+unix:///" + "x" * 107, "openpi")
     assert isinstance(read_address("ws+unix:///" + "x" * 106, "openpi"), Address)
+
+
+@pytest.mark.parametrize("url", [None, 8000, b"ws://robot:8000", ["ws://robot:8000"]])
+def test_what_is_no_text_is_refused_by_its_type(url: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"url: expected ws://host:port.* got {type(url).__name__}"):
+        read_address(url, "openpi")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://robot-7:SECRET@policy.lab:99999",
+        "http://robot-7:SECRET@policy.lab",
+        "robot-7:SECRET@policy.lab:8000",
+        "ws://robot-7:SEC/RET@policy.lab:8000",
+        "ws://robot-7:SEC@RET@policy.lab:port",
+        "ws://SECRET@policy.lab:8000",
+        "ws+unix://robot:SECRET@run/p.sock",
+        "ws://robot-7:SECRET@",
+    ],
+)
+def test_what_stands_before_the_at_sign_is_never_told(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_address(url, "openpi")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "SEC" not in told
+    assert "RET" not in told
+    assert "\u2026@" in str(caught.value)
+
+
+def test_an_address_shows_no_password() -> None:
+    assert "SECRET" not in repr(read_address("ws://robot-7:SECRET@policy.lab:8000", "openpi"))

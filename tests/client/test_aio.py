@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import numpy as np
+import pytest
 
 from policyserve import AsyncClient
 from tests.server.live import DEADLINE_S, Live, serving
@@ -74,6 +78,46 @@ def test_a_client_outlives_its_event_loop() -> None:
         assert asyncio.run(ask_and_close(1)) == [1.0]
         assert asyncio.run(ask_and_close(2)) == [2.0]
         assert client.sessions_opened == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_after_a_fork_the_child_has_a_connection_of_its_own() -> None:
+    """The child has a loop of its own, too: the parent's is in the middle of its work."""
+    with serving() as live:
+        program = [sys.executable, "-c", FORKING, live.url()]
+        result = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert result.stdout.splitlines() == ["child [2.0] 2", "parent [3.0] 1"], result.stderr
+
+
+FORKING = """
+import asyncio, os, sys, threading
+import numpy as np
+from policyserve import AsyncClient
+
+client = AsyncClient(sys.argv[1], dialect="vibe_rl")
+
+async def ask(number):
+    return (await client.infer({"obs": np.array([number])})).actions.tolist()
+
+def in_child():
+    print("child", asyncio.run(ask(2.0)), client.sessions_opened, flush=True)
+
+async def main():
+    await ask(1.0)
+    client._is_in_use = True  # as if another task were in the middle of a call
+    child = os.fork()
+    if child == 0:
+        worker = threading.Thread(target=in_child)  # this thread has the parent's loop
+        worker.start()
+        worker.join()
+        os._exit(0)
+    os.waitpid(child, 0)
+    client._is_in_use = False
+    print("parent", await ask(3.0), client.sessions_opened)
+    await client.close()
+
+asyncio.run(main())
+"""
 
 
 def test_a_program_that_kept_its_loop_busy_finds_a_closed_connection_in_time() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import http
+import re
 import socket
+import ssl
 
 import pytest
 from hypothesis import given
@@ -109,11 +111,30 @@ def test_any_other_answer_is_no_policy_server(answer: bytes) -> None:
     error = refusal(answer)
     assert isinstance(error, ConnectionLost)
     assert str(error).startswith("cannot connect to ws://robot:8000/openpi: ")
+    assert re.search("no WebSocket server answers there|is it a policy server that answers there", str(error))
     assert len(str(error)) < 500
 
 
-def test_an_end_without_an_answer_is_worth_a_retry() -> None:
-    assert isinstance(refusal(b""), NotYet)
+def test_an_end_without_an_answer_is_worth_a_retry_and_may_be_a_server_with_tls() -> None:
+    error = refusal(b"")
+    assert isinstance(error, NotYet)
+    assert str(error) == "the connection ended before an answer; a server with TLS wants wss://"
+
+
+def test_an_end_without_a_word_is_named_all_the_same() -> None:
+    assert str(connect_error(ROBOT, ConnectionAbortedError())) == "the connection ended"
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [("WRONG_VERSION_NUMBER", "wants ws://"), ("CERTIFICATE_VERIFY_FAILED", "create_default_context(cafile=…)")],
+)
+def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str) -> None:
+    error = ssl.SSLError(1, f"[SSL: {reason}] no")
+    error.reason = reason
+    told = connect_error(ROBOT, error)
+    assert isinstance(told, ConnectionLost)
+    assert cure in str(told)
 
 
 @pytest.mark.parametrize(

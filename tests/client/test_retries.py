@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.client.retries import NotYet, Retries, cut_unless_greeted
-from policyserve.core.errors import ConnectionLost, WireError
+from policyserve.client.retries import NotYet, Retries, greeting_of, may_heal
+from policyserve.client.session import open_session
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, WireError
 
 REASON = NotYet("Connection refused")
 
@@ -70,24 +72,35 @@ class Link:
         self.is_cut = True
 
 
+def greeting(link: Link) -> AbstractContextManager[None]:
+    return greeting_of(link, open_session("openpi", "ws://robot:8000/openpi"), 2.0)
+
+
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "told", "text"),
     [
-        (ConnectionLost("the connection ended without an answer (1012)"), NotYet),
-        (WireError("", "a map", "a number"), WireError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
+        (ConnectionLost("the connection ended without an answer (1012)"), NotYet, "1012"),
+        (WireError("", "a map", "a number"), WireError, "a map as openpi's greeting from ws://robot:8000/openpi"),
+        (DeadlineExceeded("no answer"), DeadlineExceeded, "connected to ws://robot:8000/openpi, but no greeting"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
     ],
-    ids=["restart", "another dialect", "Ctrl-C"],
+    ids=["restart", "another dialect", "silence", "Ctrl-C"],
 )
-def test_a_link_whose_greeting_does_not_come_is_cut(error: BaseException, told: type[BaseException]) -> None:
+def test_a_link_whose_greeting_does_not_come_is_cut(error: BaseException, told: type[BaseException], text: str) -> None:
     link = Link()
-    with pytest.raises(told), cut_unless_greeted(link):
+    with pytest.raises(told, match=text), greeting(link):
         raise error
     assert link.is_cut
 
 
 def test_a_link_that_is_greeted_stays() -> None:
     link = Link()
-    with cut_unless_greeted(link):
+    with greeting(link):
         pass
     assert not link.is_cut
+
+
+def test_what_passes_is_told_from_what_does_not() -> None:
+    _, error = pauses(retries_of(1.0))
+    assert may_heal(error)
+    assert not may_heal(ConnectionLost("cannot connect to ws://robot:8000: HTTP 404"))

@@ -41,11 +41,6 @@ def test_a_with_statement_connects_and_closes() -> None:
         live.until(lambda server: server.counters.sessions_open == 0)
 
 
-def test_metadata_may_be_asked_for_first() -> None:
-    with serving() as live, Client(f"ws://127.0.0.1:{live.port}") as client:
-        assert "policyserve" in client.metadata
-
-
 def test_a_signal_handlers_call_is_refused_while_another_runs() -> None:
     refused: list[bool] = []
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection
 
 from policyserve import Server
 from policyserve.compat.openpi import ActionChunkBroker, BasePolicy, WebsocketClientPolicy, WebsocketPolicyServer
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded
+from policyserve.core.errors import ConfigError, ConnectionLost, DeadlineExceeded
 from policyserve.policies.fakes import EchoPolicy, FailingPolicy, SlowPolicy
 from tests.compat.running import running
+from tests.plain_servers import plain_server
+from tests.server.live import DEADLINE_S, serving
 
 
 def server_of(policy: Any, **options: Any) -> Server:
@@ -77,11 +89,157 @@ def test_reset_changes_nothing() -> None:
         policy.close()
 
 
-def test_nobody_there_is_a_lost_connection() -> None:
+class Waits(logging.Handler):
+    """Notes what a client that waits says; `waited` is set when it has looked for its server in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.waited = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+        if "still waiting" in record.getMessage():
+            assert record.levelno == logging.INFO
+            self.waited.set()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
+    log, handler = logging.getLogger("policyserve.compat.asking"), Waits()
+    monkeypatch.setattr(log, "level", logging.INFO)
+    log.addHandler(handler)
+    yield handler
+    log.removeHandler(handler)
+
+
+@contextmanager
+def made_meanwhile(url: str, **options: Any) -> Iterator[Future[WebsocketClientPolicy]]:
+    """A policy that is being made in a thread of its own."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads.submit(WebsocketClientPolicy, url, **options)
+
+
+def test_it_waits_for_a_server_that_is_not_there_yet(waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policyserve.compat.asking.PAUSE_S", 0.01)
+    with running(server_of(EchoPolicy())) as url:
+        port = int(url.rpartition(":")[2])
+    with made_meanwhile(url) as making:
+        assert waits.waited.wait(DEADLINE_S)
+        with running(WebsocketPolicyServer(EchoPolicy(), "127.0.0.1", port)):
+            policy = making.result(DEADLINE_S)
+            assert policy.infer({"obs": np.ones(4, np.float32)})["actions"].tolist() == [1, 1, 1, 1]
+            policy.close()
+    assert waits.told[0] == f"waiting for the server at {url}/openpi"
+    assert "refused" in waits.told[1]
+
+
+def test_it_waits_for_a_server_that_is_full(waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policyserve.compat.asking.PAUSE_S", 0.01)
+
+    def gate(peer: ServerConnection, request: Request) -> Response | None:
+        if waits.waited.is_set():
+            return None
+        return peer.respond(HTTPStatus.SERVICE_UNAVAILABLE, "256 sessions are open\n")
+
+    def greet(peer: ServerConnection) -> None:
+        peer.send(msgpack.packb({"robot": "arm"}) or b"")
+        list(peer)
+
+    with plain_server(greet, process_request=gate) as port:
+        policy = WebsocketClientPolicy("127.0.0.1", port)
+        assert policy.get_server_metadata() == {"robot": "arm"}
+        policy.close()
+    assert "256 sessions are open" in waits.told[1]
+
+
+def test_it_waits_for_a_policy_that_loads_longer_than_an_answer_may_take(
+    waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policyserve.compat.asking.PAUSE_S", 0.01)
+    release = threading.Event()
+
+    def load(_: Any) -> Any:
+        assert release.wait(DEADLINE_S)
+        return EchoPolicy()
+
+    with serving(load=load) as live, made_meanwhile(f"ws://127.0.0.1:{live.port}", timeout_s=0.3) as making:
+        assert waits.waited.wait(DEADLINE_S)
+        assert "may still be loading" in waits.told[1]
+        release.set()
+        making.result(DEADLINE_S).close()
+
+
+def test_ctrl_c_ends_the_wait(waits: Waits) -> None:
     with running(server_of(EchoPolicy())) as url:
         pass
-    with pytest.raises(ConnectionLost, match="cannot connect"):
-        WebsocketClientPolicy(url)
+
+    def interrupt() -> None:
+        assert waits.waited.wait(DEADLINE_S)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as threads:
+        interrupting = threads.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            WebsocketClientPolicy(url)
+        interrupting.result()
+
+
+def test_what_no_waiting_heals_is_told_at_once() -> None:
+    def not_found(peer: ServerConnection, request: Request) -> Response:
+        return peer.respond(HTTPStatus.NOT_FOUND, "no such page\n")
+
+    with plain_server(lambda peer: None, process_request=not_found) as port, pytest.raises(ConnectionLost, match="404"):
+        WebsocketClientPolicy("127.0.0.1", port)
+
+
+def test_a_refused_key_is_told_at_once() -> None:
+    def refuse(peer: ServerConnection, request: Request) -> Response:
+        return peer.respond(HTTPStatus.UNAUTHORIZED, "no such key\n")
+
+    with plain_server(lambda peer: None, process_request=refuse) as port, pytest.raises(RuntimeError, match="API key"):
+        WebsocketClientPolicy("127.0.0.1", port, api_key="wrong")
+
+
+def test_a_connection_that_is_lost_later_is_told_and_not_waited_for() -> None:
+    with running(server_of(EchoPolicy())) as url:
+        policy = WebsocketClientPolicy(url)
+    with pytest.raises(ConnectionLost):
+        policy.infer({"obs": np.zeros(4, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"host": ""}, "host: expected a name, an address or a ws:// URL, got ''"),
+        ({"host": " "}, "host: expected a name"),
+        ({"host": None}, "host: expected a name.* got None"),
+        ({"host": "localhost", "port": 0}, "port: expected 1 … 65535, or None, got 0"),
+        ({"host": "localhost", "port": 65536}, "port: expected"),
+        ({"host": "localhost", "port": True}, "port: expected"),
+        ({"host": "localhost", "port": "http"}, "port: expected.* got 'http'"),
+        ({"host": "localhost", "port": 80.5}, "port: expected"),
+        ({"api_key": ""}, "api_key: expected a key"),
+        ({"timeout_s": 0}, "timeout_s: expected seconds"),
+        ({"host": "http://localhost"}, "url: expected ws://"),
+    ],
+)
+def test_an_argument_that_is_wrong_is_refused_by_name_before_any_wait(arguments: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        WebsocketClientPolicy(**arguments)
+
+
+def test_nan_is_handed_on_as_the_original_does() -> None:
+    def greet_and_answer(peer: ServerConnection) -> None:
+        peer.send(msgpack.packb({}) or b"")
+        for _ in peer:
+            peer.send(msgpack.packb({"actions": [float("nan")]}) or b"")
+
+    with plain_server(greet_and_answer) as port:
+        policy = WebsocketClientPolicy("127.0.0.1", port)
+        (answer,) = policy.infer({"obs": np.zeros(4, np.float32)})["actions"]
+        assert np.isnan(answer)
+        policy.close()
 
 
 def test_a_time_limit_may_be_given() -> None:

@@ -13,6 +13,7 @@ Make = Callable[..., Any]
 
 class AnyClient(Protocol):
     def infer(self, observation: Mapping[str, Any]) -> Reply: ...
+    def connect(self) -> None: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
     @property
@@ -28,8 +29,18 @@ class Waiting:
         self._client = AsyncClient(url, **options)
         self._loop = asyncio.new_event_loop()
 
+    def __getstate__(self) -> AsyncClient:
+        return self._client
+
+    def __setstate__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._loop = asyncio.new_event_loop()
+
     def infer(self, observation: Mapping[str, Any]) -> Reply:
         return self._loop.run_until_complete(self._client.infer(observation))
+
+    def connect(self) -> None:
+        self._loop.run_until_complete(self._client.connect())
 
     def reset(self) -> None:
         self._loop.run_until_complete(self._client.reset())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,16 +17,21 @@ from websockets.sync.server import ServerConnection
 from websockets.utils import accept_key
 
 from policyserve.core.errors import (
+    BadAction,
     ConfigError,
     ConnectionLost,
     DeadlineExceeded,
     RemoteError,
     WireError,
+    WrongDialect,
 )
+from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk, FunctionPolicy
+from policyserve.dialects import by_name
+from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.vibe_rl import VibeRL
 from policyserve.engine.recipe import Recipe
-from tests.contract.clients import Make
+from tests.contract.clients import Make, Waiting
 from tests.contract.policies import SPEC
 from tests.plain_servers import plain_server
 from tests.server.live import DEADLINE_S, Live, serving
@@ -76,7 +83,10 @@ def test_infer_gives_actions_timing_and_all_that_the_wire_carried(make: Make, li
 @dialects
 def test_metadata_is_what_the_server_greets_with(make: Make, live: Live, dialect: str) -> None:
     client = make(url(live), dialect=dialect)
-    client.infer({"x": X})
+    assert (client.metadata, client.sessions_opened) == ({}, 0), "to look at it connects nobody"
+    client.connect()
+    client.connect()
+    assert client.sessions_opened == 1
     if dialect == "vibe_rl":
         assert client.metadata == {}
     else:
@@ -210,7 +220,8 @@ def test_a_peer_that_says_nothing_is_a_deadline_exceeded(make: Make) -> None:
         make(f"ws://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2).infer({"x": X})
 
 
-def test_a_server_that_never_greets_is_a_deadline_exceeded(make: Make) -> None:
+@dialects
+def test_who_asks_while_the_policy_loads_is_told_that_it_may(make: Make, dialect: str) -> None:
     release = threading.Event()
 
     def load(_: Any) -> Any:
@@ -218,8 +229,10 @@ def test_a_server_that_never_greets_is_a_deadline_exceeded(make: Make) -> None:
         raise ConfigError("never")
 
     with serving(load=load) as live:
-        with pytest.raises(DeadlineExceeded):
-            make(url(live), dialect="openpi", timeout_s=0.2).infer({"x": X})
+        with pytest.raises(
+            DeadlineExceeded, match=rf"{live.port}/{dialect}.*may still be loading \(GET /readyz tells\)"
+        ):
+            make(url(live), dialect=dialect, timeout_s=0.2).infer({"x": X})
         live.until(lambda server: server.counters.sessions_open == 0)
         release.set()
 
@@ -273,17 +286,42 @@ def test_an_api_key_is_sent_as_a_header(make: Make) -> None:
         assert peer.request is not None
         keys.append(peer.request.headers.get("Authorization"))
 
-    with plain_server(handle) as port, pytest.raises(ConnectionLost):
-        make(f"ws://127.0.0.1:{port}", dialect="vibe_rl", api_key="secret").infer({"x": X})
-    assert keys == ["Api-Key secret"]
+    with plain_server(handle) as port:
+        for key in ("secret", "secret\n", "  secret\r\n"):  # as a file or an environment variable has it
+            with pytest.raises(ConnectionLost):
+                make(f"ws://127.0.0.1:{port}", dialect="vibe_rl", api_key=key).infer({"x": X})
+    assert keys == ["Api-Key secret"] * 3
+
+
+@dialects
+@pytest.mark.parametrize("again", [lambda client: pickle.loads(pickle.dumps(client)), copy.deepcopy])
+def test_a_client_that_was_pickled_or_copied_has_a_session_of_its_own(
+    make: Make, dialect: str, again: Callable[[Any], Any]
+) -> None:
+    with serving_named("Counter") as live:
+        client = make(url(live), dialect=dialect)
+        assert [client.infer({"x": X}).actions[0] for _ in range(2)] == [1, 2]
+        copied = again(client)
+        assert copied.infer({"x": X}).actions[0] == 1
+        assert client.infer({"x": X}).actions[0] == 3, "the first one's session goes on"
+        assert (client.sessions_opened, copied.sessions_opened) == (1, 1)
+        copied.close()
+        client.close()
+        if isinstance(copied, Waiting):
+            copied.end()
+
+
+def test_a_client_without_a_dialect_asks_any_server_of_ours(make: Make, live: Live) -> None:
+    for path in ("", "/", "/openpi", "/wall_x", "/vibe_rl"):
+        client = make(url(live) + path)
+        assert client.infer({"x": X}).actions.tolist() == [2, 4]
+        client.close()
 
 
 # The original vibe_rl server, imitated: it answers, and closes 1000 without a word on any error.
 
 
 def original(peer: ServerConnection) -> None:
-    from policyserve.core.messages import Timing
-
     wire = VibeRL()
     for message in peer:
         try:
@@ -320,6 +358,69 @@ def test_an_answer_in_another_dialect_is_a_wire_error(make: Make) -> None:
         with pytest.raises(WireError):
             client.infer({"obs": X})
         client.close()
+
+
+def test_a_server_that_waits_for_its_client_to_speak_is_told_from_a_slow_network(make: Make) -> None:
+    with plain_server(original) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="openpi", timeout_s=0.3)
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.infer({"obs": X})
+    assert f"connected to ws://127.0.0.1:{port}/openpi, but no greeting came within 0.3 s" in str(caught.value)
+    assert "its clients speak first (dialect='vibe_rl')" in str(caught.value)
+
+
+def greeting(peer: ServerConnection) -> None:
+    """openpi's server, imitated: it greets, and answers one call after the other."""
+    wire = OpenPI()
+    peer.send(wire.greeting({"robot": "arm"}))
+    for number, _ in enumerate(peer):
+        peer.send(wire.write_reply(ActionChunk(np.array([number], np.float32)), Timing(0, 0, 1.5)))
+
+
+def test_a_server_that_speaks_first_is_told_to_a_client_that_does_and_nothing_is_off_by_one(make: Make) -> None:
+    with plain_server(greeting) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="vibe_rl")
+        for session in (1, 2):
+            with pytest.raises(WrongDialect, match=r"dialect='openpi'"):
+                client.infer({"obs": X})
+            assert client.sessions_opened == session, "the answer that is still on its way must meet no later call"
+        client.close()
+
+
+def test_a_first_message_that_is_no_greeting_names_the_url_that_was_tried(make: Make) -> None:
+    def handle(peer: ServerConnection) -> None:
+        peer.send(b"\xc1")
+        with suppress(ConnectionClosed):
+            peer.recv(timeout=DEADLINE_S)
+
+    with plain_server(handle) as port, pytest.raises(WireError) as caught:
+        make(f"ws://127.0.0.1:{port}/arm", dialect="wall_x").infer({"obs": X})
+    assert f"wall_x's greeting from ws://127.0.0.1:{port}/arm" in str(caught.value)
+    assert "another program" in str(caught.value)
+
+
+@dialects
+def test_a_strangers_nan_reaches_no_robot_and_the_session_goes_on(make: Make, dialect: str) -> None:
+    wire: Any = by_name(dialect)
+
+    def handle(peer: ServerConnection) -> None:
+        if wire.greets:
+            peer.send(wire.greeting({}))
+        for message in peer:
+            actions = wire.read_request(message).observation["obs"]
+            peer.send(wire.write_reply(ActionChunk(actions), Timing(0, 0, 1)))
+
+    with plain_server(handle) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect=dialect)
+        for _ in range(4):  # later answers are read by the layout of earlier ones
+            with pytest.raises(BadAction, match="got nan at \\[1\\]; check_actions=False"):
+                client.infer({"obs": np.array([1, np.nan], np.float32)})
+            assert client.infer({"obs": X}).actions.tolist() == [1, 2]
+        assert client.sessions_opened == 1
+        client.close()
+        trusting = make(f"ws://127.0.0.1:{port}", dialect=dialect, check_actions=False)
+        assert np.isnan(trusting.infer({"obs": np.array([np.nan])}).actions[0])
+        trusting.close()
 
 
 def test_a_greeting_that_is_none_leaves_no_connection_behind(make: Make) -> None:

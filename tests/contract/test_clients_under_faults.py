@@ -357,7 +357,7 @@ def test_a_second_call_is_refused_and_the_first_goes_on() -> None:
         first = threading.Thread(target=lambda: results.append(client.infer({"obs": X}).actions.tolist()))
         first.start()
         assert started.wait(DEADLINE_S)
-        for second in (lambda: client.infer({"obs": X * 2}), client.reset, client.close, lambda: client.metadata):
+        for second in (lambda: client.infer({"obs": X * 2}), client.reset, client.close, client.connect):
             with pytest.raises(ClientInUse, match="in the middle of a call"):
                 second()
         release.set()

@@ -72,6 +72,16 @@ def test_a_function_becomes_a_policy_named_after_it() -> None:
     assert actions(answers(policy, np.ones(2))[0]) == [2, 2]
 
 
+def test_a_function_policy_needs_no_spec_either() -> None:
+    def twice(observation: Any) -> Any:
+        return observation * 2
+
+    assert FunctionPolicy(twice).spec == as_policy(twice).spec
+    assert actions(answers(FunctionPolicy(twice), np.ones(2))[0]) == [2, 2]
+    with pytest.raises(ConfigError, match="function: expected a function of one observation, got dict"):
+        FunctionPolicy({})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_an_object_with_infer_becomes_a_policy_with_its_metadata_and_extras() -> None:
     policy = as_policy(Doubler())
     (answer,) = answers(policy, np.ones(2))

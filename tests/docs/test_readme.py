@@ -32,7 +32,7 @@ def test_the_first_command_serves_and_the_client_below_it_gets_an_action() -> No
     assert len([line for line in client.splitlines() if line]) <= 6
     with serving([sys.executable, "-m", "policyserve.cli", *command[1:], *PORT_0]) as server:
         done = run(sys.executable, "-c", client.replace("ws://localhost:8000", server.url))
-    assert re.match(r"[01] \{'latency_ms': [\d.]+\}", done.stdout), done.stderr
+    assert re.match(r"[01] \{'infer_ms': [\d.]+, .*\}", done.stdout), done.stderr
 
 
 def test_the_policy_of_ones_own_is_served(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class Single:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._client = Client(load.url, **load.options).__enter__()
+        self._client = Client(load.url, **load.options)
+        self._client.connect()
 
     def drive(self, tally: Tally, seconds: float) -> None:
         with Watch(tally) as start:
@@ -108,7 +109,7 @@ class Many:
 
     async def _connect(self) -> None:
         for start in range(0, len(self._clients), _CONNECTING):
-            await asyncio.gather(*(client.__aenter__() for client in self._clients[start : start + _CONNECTING]))
+            await asyncio.gather(*(client.connect() for client in self._clients[start : start + _CONNECTING]))
 
     async def _drive(self, tally: Tally, paces: Sequence[Pace]) -> None:
         pairs = zip(self._clients, paces, strict=True)

@@ -196,6 +196,6 @@ def _client_line(spec: PolicySpec, url: str, needs_key: bool) -> str:
         for path, value in examples.items()
     ]
     key = ", api_key='KEY'" if needs_key else ""
-    client = f"policyserve.Client('{url}', dialect='{spec.dialect or 'openpi'}'{key})"
+    client = f"policyserve.Client('{url}'{key})"
     code = f"import numpy as np, policyserve; print({client}.infer({{{', '.join(items)}}}).actions)"
     return f'python -c "{code}"'

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from policyserve.client.address import read_address
 from policyserve.client.aio_link import Link, open_link
-from policyserve.client.retries import NotYet, Retries, cut_unless_greeted
+from policyserve.client.options import ClientOptions
+from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
-from policyserve.core.errors import ClientInUse
+from policyserve.core.errors import ClientInUse, ConfigError, WrongDialect
 from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_is_in_use", "_process"}
+
 
 class AsyncClient:
-    """`Client` with `await`: the same arguments and errors, one task at a time.
+    """`Client` with `await`: the same arguments and errors, one task at a time. busy_poll_us must be 0.
 
     The event loop answers the server's pings while it runs. A connection belongs to the loop in which it was opened; in
     another one the client opens its own.
@@ -34,49 +36,79 @@ class AsyncClient:
         self,
         url: str,
         *,
-        dialect: str = "openpi",
+        dialect: str | None = None,
         api_key: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         retry_for_s: float = 10.0,
+        busy_poll_us: float = 0.0,
+        check_actions: bool = True,
     ) -> None:
+        options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
+        self._options = ClientOptions(*options)
+        if self._options.busy_poll_us:
+            cause = "polling would keep the event loop from the program's other tasks"
+            raise ConfigError(f"busy_poll_us: expected 0 for an AsyncClient, got {busy_poll_us:g}: {cause}")
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Be a client that has not connected yet, in this process."""
         self.sessions_opened = 0
-        self._address = read_address(url, dialect)
-        self._dialect = dialect
-        self._api_key = api_key
-        self._tls = ssl_context
-        self._timeout_s = timeout_s
-        self._retry_for_s = retry_for_s
-        self._session: ClientSession = open_session(dialect)
+        self._session: ClientSession = self._new_session()
         self._link: Link | None = None
         self._is_in_use = False
         self._process = os.getpid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy of this client holds: all but its connection."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_CONNECTION}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_afresh()
+
     async def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._options.timeout_s
         self._begin()
         try:
             parts = self._session.request(observation)
             link = await self._connected(deadline)
             try:
-                frame = await link.ask(parts, deadline)
+                frame = await link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # a cancellation, say: the next call must not get this one's answer
                 self._cut()
                 raise
-            return self._session.reply(frame)
+            try:
+                return self._session.reply(frame)
+            except WrongDialect:  # the next message may be this request's answer
+                self._cut()
+                raise
         finally:
             self._is_in_use = False
+
+    @property
+    def url(self) -> str:
+        """The server's URL, with the path that is asked for and without a password."""
+        return self._options.address.url
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What the server said when this client connected; empty before, and where the dialect has no greeting."""
         return self._session.metadata
 
+    async def connect(self) -> None:
+        """Connect now and read the server's metadata, unless that is done; infer() does it when it must."""
+        self._begin()
+        try:
+            await self._connected(time.monotonic() + self._options.timeout_s)
+        finally:
+            self._is_in_use = False
+
     async def reset(self) -> None:
-        """Start a new session: the server drops this one's policy state."""
+        """Start a new session, as `Client.reset` does."""
         await self.close()
-        await self._connect()
+        await self.connect()
 
     async def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
@@ -89,18 +121,11 @@ class AsyncClient:
             self._is_in_use = False
 
     async def __aenter__(self) -> AsyncClient:
-        await self._connect()
+        await self.connect()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
-
-    async def _connect(self) -> None:
-        self._begin()
-        try:
-            await self._connected(time.monotonic() + self._timeout_s)
-        finally:
-            self._is_in_use = False
 
     def _begin(self) -> None:
         """Note that a call begins; raises ClientInUse during another one."""
@@ -131,8 +156,8 @@ class AsyncClient:
 
     async def _open(self, deadline: float) -> Link:
         started_at = time.monotonic()
-        until = min(started_at + self._retry_for_s, deadline)
-        retries = Retries(self._address.url, started_at, until, random.random)
+        until = min(started_at + self._options.retry_for_s, deadline)
+        retries = Retries(self.url, started_at, until, random.random)
         while True:
             try:
                 self._link = await self._open_once(deadline)
@@ -140,21 +165,25 @@ class AsyncClient:
             except NotYet as reason:
                 pause_s = retries.pause_s(reason, time.monotonic())
                 if retries.attempts == 2:
-                    log.warning("%s does not answer (%s): trying again", self._address.url, reason)
+                    log.warning("%s does not answer (%s): trying again", self.url, reason)
                 await asyncio.sleep(pause_s)
         self.sessions_opened += 1
         if self.sessions_opened > 1:
-            log.info("connected to %s again: a new session, without the policy's memory", self._address.url)
+            log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
     async def _open_once(self, deadline: float) -> Link:
-        link = await open_link(self._address, self._api_key, self._tls, self._timeout_s, deadline)
-        session = open_session(self._dialect)
+        options = self._options
+        link = await open_link(options, deadline)
+        session = self._new_session()
         if session.dialect.greets:
-            with cut_unless_greeted(link):
+            with greeting_of(link, session, options.timeout_s):
                 session.greeted(await link.receive(deadline))
         self._session = session
         return link
+
+    def _new_session(self) -> ClientSession:
+        return open_session(self._options.spoken, self.url, self._options.check_actions)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from policyserve.client.address import Address
 from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
+from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import PIECES, Poll, behind, left_s, readable, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Frame, Part
@@ -62,8 +63,8 @@ class Link(asyncio.BufferedProtocol):
         if self._refusal is not None:
             raise self._refusal
 
-    async def ask(self, parts: list[Part], deadline: float) -> Frame:
-        """Send one message and wait for the next that comes."""
+    async def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Frame:
+        """Send one message and wait for the next that comes. doubt: what to add where none does."""
         self._is_sending = True
         try:
             pieces = self._wire.request(parts)
@@ -77,15 +78,16 @@ class Link(asyncio.BufferedProtocol):
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         self._is_sending = False
         self._flush()
-        return await self.receive(deadline)
+        return await self.receive(deadline, doubt)
 
-    async def receive(self, deadline: float) -> Frame:
+    async def receive(self, deadline: float, doubt: str = "") -> Frame:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         while (message := self._wire.take()) is None:
             try:
                 await self._wait(deadline)
             except asyncio.TimeoutError as error:
-                raise DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s") from error
+                what = f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}"
+                raise DeadlineExceeded(what) from error
         return message
 
     async def is_usable(self, may_close: bool, deadline: float) -> bool:
@@ -244,19 +246,18 @@ class Link(asyncio.BufferedProtocol):
             self._set_timer()
 
 
-async def open_link(
-    address: Address, api_key: str | None, tls: ssl.SSLContext | None, timeout_s: float, deadline: float
-) -> Link:
+async def open_link(options: ClientOptions, deadline: float) -> Link:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
-    link = Link(address, Handshake(address, api_key), timeout_s)
+    address = options.address
+    link = Link(address, Handshake(address, options.api_key), options.timeout_s)
     try:
         async with timeout(left_s(deadline)):
-            await _connect(link, address, tls)
+            await _connect(link, address, options.ssl_context)
             await link.shake_hands(deadline)
     except BaseException as error:
         link.cut()
         if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
-            raise DeadlineExceeded(f"no handshake with {address.url} within {timeout_s:g} s") from error
+            raise DeadlineExceeded(f"no handshake with {address.url} within {options.timeout_s:g} s") from error
         if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
             raise connect_error(address, error) from error
         raise

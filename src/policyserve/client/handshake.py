@@ -19,6 +19,11 @@ _TRY_AGAIN = (429, 502, 503, 504)
 _MAX_REASON = 200  # characters of a stranger's page
 # A server that restarts, a Unix socket that is not there yet, a robot out of its network's reach.
 _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+# By OpenSSL's word for what went wrong.
+_TLS_HINTS = {
+    "WRONG_VERSION_NUMBER": "; a server without TLS wants ws://",
+    "CERTIFICATE_VERIFY_FAILED": "; ssl_context=ssl.create_default_context(cafile=…) trusts a CA of your own",
+}
 
 
 class Handshake:
@@ -78,8 +83,9 @@ class Handshake:
         url = self._address.url
         if not isinstance(error, InvalidStatus):
             if not self._head:
-                return NotYet("the connection ended before an answer")
-            return ConnectionLost(f"cannot connect to {url}: {_whole_reason(error)}")
+                hint = "" if self._address.is_secure else "; a server with TLS wants wss://"
+                return NotYet(f"the connection ended before an answer{hint}")
+            return ConnectionLost(f"cannot connect to {url}: no WebSocket server answers there: {_whole_reason(error)}")
         status = error.response.status_code
         told = " ".join((error.response.body or b"").decode("utf-8", "replace").split())[:_MAX_REASON]
         reason = f"HTTP {status} {error.response.reason_phrase}".strip() + (f": {told}" if told else "")
@@ -88,7 +94,7 @@ class Handshake:
             return RemoteError(f"{url} {what} ({reason})")
         if status in _TRY_AGAIN:
             return NotYet(reason)
-        return ConnectionLost(f"cannot connect to {url}: {reason}")
+        return ConnectionLost(f"cannot connect to {url}: {reason}; is it a policy server that answers there?")
 
 
 def _whole_reason(error: BaseException) -> str:
@@ -103,11 +109,12 @@ def connect_error(address: Address, error: Exception) -> Exception:
     is_name_service_down = isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN
     if isinstance(error, ConnectionError) or number in _HEALING or is_joined or is_name_service_down:
         return NotYet(_spoken(error, number))
-    return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}")
+    hint = _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
+    return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}{hint}")
 
 
 def _spoken(error: Exception, number: int | None) -> str:
     """Without the address, which the sentence around it names."""
     if type(error) is OSError or isinstance(error, ConnectionError):
-        return os.strerror(number) if number else str(error)
+        return os.strerror(number) if number else str(error) or "the connection ended"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from policyserve.core.errors import ConnectionLost
+from policyserve.client.session import ClientSession
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, WireError
 
 _FIRST_S, _LONGEST_S = 0.05, 1.0
 
@@ -51,12 +52,25 @@ class Cuttable(Protocol):
 
 
 @contextmanager
-def cut_unless_greeted(link: Cuttable) -> Iterator[None]:
-    """Wait for a new link's greeting in here: a server that ends the connection before it is one that restarts."""
+def greeting_of(link: Cuttable, session: ClientSession, timeout_s: float) -> Iterator[None]:
+    """Wait for a new link's greeting in here; the link is cut unless it comes.
+
+    Raises NotYet where the server ends the connection before it, since one that restarts does so; DeadlineExceeded and
+    WireError say that somebody was there.
+    """
     try:
         yield
     except BaseException as error:
         link.cut()
         if isinstance(error, ConnectionLost):
             raise NotYet(str(error)) from error
+        if isinstance(error, DeadlineExceeded):
+            raise session.not_greeted(timeout_s) from error
+        if isinstance(error, WireError):
+            raise session.no_greeting(error) from error
         raise
+
+
+def may_heal(error: ConnectionLost) -> bool:
+    """Whether the server could not be reached for a reason that passes: it may be there later."""
+    return isinstance(error.__cause__, NotYet)

@@ -2,42 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from policyserve import dialects
+from policyserve.core.arrays import Array
 from policyserve.core.dialect import Dialect
-from policyserve.core.errors import ConnectionLost, RemoteError
+from policyserve.core.errors import (
+    BadAction,
+    ConnectionLost,
+    DeadlineExceeded,
+    PolicyserveError,
+    RemoteError,
+    WireError,
+    WrongDialect,
+)
 from policyserve.core.messages import Frame, Observation, Part, Reply
 from policyserve.core.reading import ReplyReader
-from policyserve.dialects import by_name
 
 _GONE_CODES = {1000, 1001, 1005, 1006, 1012}  # an end that is no answer to a request
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_OURS = "policyserve"  # the key of a greeting that a policyserve server sets
 
 
 class ClientSession:
-    """One connection's dialect and greeting."""
+    """One connection's dialect and greeting.
 
-    def __init__(self, dialect: Dialect) -> None:
+    url: the server's, for errors. check_actions: refuse NaN and Inf of servers that may not have looked.
+    """
+
+    def __init__(self, dialect: Dialect, url: str, check_actions: bool = True) -> None:
         self.dialect = dialect
-        self.metadata: Mapping[str, Any] = {}
-        self._replies = ReplyReader()
+        self._url = url
+        self.metadata: Mapping[str, Any] = _NOTHING
         self.may_close = False  # the last answer was an error: some servers close behind it
+        self._replies = ReplyReader()
+        self._is_answered = False
+        self._checks_actions = check_actions
 
     def greeted(self, frame: Frame) -> None:
         """Read the server's first frame, where the dialect has one."""
         self.metadata = self.dialect.read_greeting(frame)
+        if _OURS in self.metadata:  # it refuses such actions itself
+            self._checks_actions = False
+
+    def not_greeted(self, timeout_s: float) -> DeadlineExceeded:
+        """The error for a server that accepted the connection and said nothing, where the dialect has a greeting."""
+        silent = " or ".join(f"dialect={one.name!r}" for one in _known() if not one.greets)
+        what = f"connected to {self._url}, but no greeting came within {timeout_s:g} s"
+        cures = f"its policy may still be loading (GET /readyz tells), or its clients speak first ({silent})"
+        return DeadlineExceeded(f"{what}: {cures}")
+
+    def no_greeting(self, error: WireError) -> WireError:
+        """The error for a first message that is no greeting."""
+        what = f"{error.expected} as {self.dialect.name}'s greeting from {self._url}"
+        return WireError(error.path, what, error.got, "another program may have this port")
+
+    @property
+    def doubt(self) -> str:
+        """What to add to the error if the next request gets no answer."""
+        if self._is_answered or self.dialect.greets:
+            return ""
+        return "; the server has said nothing since it connected: its policy may still be loading (GET /readyz tells)"
 
     def request(self, observation: Observation) -> list[Part]:
         """The message that asks for actions; raises WireError if the dialect cannot carry the observation."""
         return self.dialect.request_parts(observation)
 
     def reply(self, frame: Frame) -> Reply:
-        """Read an answer; raises RemoteError if the server refused, WireError if it speaks another dialect."""
+        """Read an answer.
+
+        Raises RemoteError if the server refused, WireError if the frame is no answer, WrongDialect if the server speaks
+        another dialect, BadAction if NaN or Inf is among the actions.
+        """
         try:
-            return self._replies.read(self.dialect, frame)
+            reply = self._replies.read(self.dialect, frame)
         except RemoteError:
-            self.may_close = True
+            self.may_close = self._is_answered = True
             raise
+        except WireError as error:
+            if not self._is_answered and not self.dialect.greets and _is_greeting(frame, self.dialect):
+                raise self._spoke_first() from error
+            raise
+        self._is_answered = True
+        if type(reply.actions) is not np.ndarray:
+            reply = Reply(_as_array(reply.actions), reply.timing, reply.fields)
+        if self._checks_actions:
+            _check_finite(reply.actions)
+        return reply
+
+    def _spoke_first(self) -> WrongDialect:
+        greeters = [one.name for one in _known() if one.greets]
+        hint = f"servers of {' and '.join(greeters)} greet their clients: try dialect={greeters[0]!r}"
+        return WrongDialect("", f"{self.dialect.name}'s answer from {self._url}", "what reads as a greeting", hint)
+
+
+def _as_array(actions: Any) -> Array:
+    """Actions that a server sent as a list or a number."""
+    try:
+        array: Array = np.asarray(actions)
+    except ValueError:  # a list of several lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        hint = "the server may speak another dialect" if isinstance(actions, Mapping) else ""
+        raise WireError("actions", "an array of numbers", f"a {type(actions).__name__}", hint)
+    return array
+
+
+def _check_finite(actions: Array) -> None:
+    if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+        place = [int(index) for index in np.argwhere(~np.isfinite(actions))[0]]
+        what = f"actions: expected finite numbers, got {actions[tuple(place)]} at {place}"
+        raise BadAction(f"{what}; check_actions=False lets them pass")
+
+
+def _is_greeting(frame: Frame, spoken: Dialect) -> bool:
+    """Whether a dialect that greets can read it, and the spoken one reads no fields in it: an echo is no greeting."""
+    greeters = [dialect for dialect in _known() if dialect.greets]
+    return not _reads(spoken.reply_fields, frame) and any(_reads(one.read_greeting, frame) for one in greeters)
+
+
+def _reads(read: Callable[[Frame], object], frame: Frame) -> bool:
+    try:
+        read(frame)
+    except PolicyserveError:
+        return False
+    return True
+
+
+def _known() -> list[Dialect]:
+    return [dialects.by_name(name) for name in dialects.names()]
 
 
 def ended(code: int | None, reason: str) -> RemoteError:
@@ -48,6 +145,6 @@ def ended(code: int | None, reason: str) -> RemoteError:
     return RemoteError(f"{reason or 'no reason given'} (close code {code})", code)
 
 
-def open_session(dialect: str) -> ClientSession:
+def open_session(dialect: str, url: str, check_actions: bool = True) -> ClientSession:
     """A session in the named dialect; raises ConfigError that lists the known ones."""
-    return ClientSession(by_name(dialect))
+    return ClientSession(dialects.by_name(dialect), url, check_actions)

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from policyserve.client.address import read_address
-from policyserve.client.retries import NotYet, Retries, cut_unless_greeted
+from policyserve.client.options import ClientOptions
+from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
 from policyserve.client.sync_link import Link, open_link
-from policyserve.core.errors import ClientInUse
+from policyserve.core.errors import ClientInUse, WrongDialect
 from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
@@ -22,73 +22,108 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_lock", "_process"}
+
 
 class Client:
     """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
 
-    url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format
-    that the server speaks. ssl_context: for wss://, where the system's certificates are not the right ones. timeout_s:
-    for each call, connecting and greeting included. retry_for_s: how much of it is spent on trying again where nobody
-    answers, because the server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time
-    it is spent polling, since a core that sleeps takes tens of microseconds to wake up; 0: never.
+    url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format to
+    speak: openpi, wall_x or vibe_rl; None: the one that the URL's path names, else openpi, which every policyserve
+    server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the system's
+    certificates are not the right ones. timeout_s: for each call, connecting and greeting included. retry_for_s: how
+    much of it is spent on trying again where nobody answers, because the server restarts for example; 0: one attempt.
+    busy_poll_us: where answers come within this time it is spent polling, since a core that sleeps takes tens of
+    microseconds to wake up; 0: never. check_actions: refuse actions with NaN or Inf, which only a server that is not
+    policyserve sends, as BadAction. Raises ConfigError that names a wrong argument.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
-    RemoteError (the server's refusal). A request is sent once: one whose connection breaks is ConnectionLost, and
-    whether to ask again is the caller's to decide. A second call at the same time is ClientInUse.
+    RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
+    connection breaks is ConnectionLost, and whether to ask again is the caller's to decide. A second call at the same
+    time is ClientInUse; an observation that cannot be sent is WireError, which names the value.
 
     A connection is a session, and what a policy remembers ends with it; `sessions_opened` counts them. There is no
     thread behind a client: between two calls nobody answers the server's pings. A policyserve server cuts a session
     that was not heard of for three minutes (--ping-timeout-s); the next call then opens a new one.
+
+    A pickled client, a copied one, and the one that a fork's child has are its arguments, the key included: each opens
+    a session of its own when it is used. One with an ssl_context cannot be pickled (TypeError).
     """
 
     def __init__(
         self,
         url: str,
         *,
-        dialect: str = "openpi",
+        dialect: str | None = None,
         api_key: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         timeout_s: float = 30.0,
         retry_for_s: float = 10.0,
         busy_poll_us: float = 200.0,
+        check_actions: bool = True,
     ) -> None:
+        options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
+        self._options = ClientOptions(*options)
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Be a client that has not connected yet, in this process."""
         self.sessions_opened = 0
-        self._address = read_address(url, dialect)
-        self._dialect = dialect
-        self._api_key = api_key
-        self._tls = ssl_context
-        self._timeout_s = timeout_s
-        self._retry_for_s = retry_for_s
-        self._busy_poll_s = busy_poll_us / 1e6
-        self._session: ClientSession = open_session(dialect)
+        self._session: ClientSession = self._new_session()
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy of this client holds: all but its connection."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_CONNECTION}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_afresh()
+
     def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._options.timeout_s
         self._check_free()
         with self._lock:
             parts = self._session.request(observation)
             link = self._connected(deadline)
             try:
-                frame = link.ask(parts, deadline)
+                frame = link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
                 self._cut()
                 raise
-            return self._session.reply(frame)
+            try:
+                return self._session.reply(frame)
+            except WrongDialect:  # the next message may be this request's answer
+                self._cut()
+                raise
+
+    @property
+    def url(self) -> str:
+        """The server's URL, with the path that is asked for and without a password."""
+        return self._options.address.url
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the server said on connect; empty where the dialect has no greeting."""
-        self._connect()
+        """What the server said when this client connected; empty before, and where the dialect has no greeting."""
         return self._session.metadata
 
+    def connect(self) -> None:
+        """Connect now and read the server's metadata, unless that is done; infer() does it when it must."""
+        self._check_free()
+        with self._lock:
+            self._connected(time.monotonic() + self._options.timeout_s)
+
     def reset(self) -> None:
-        """Start a new session: the server drops this one's policy state."""
+        """Start a new session, as for a new episode: what the policy keeps for this one (`ActionChunk.state`) is gone.
+
+        One object that serves all sessions is told by its own reset(), as long as no other session is open; with
+        several, they share one memory, and the server's log says so.
+        """
         self.close()
-        self._connect()
+        self.connect()
 
     def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
@@ -99,16 +134,11 @@ class Client:
                 link.close()
 
     def __enter__(self) -> Client:
-        self._connect()
+        self.connect()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _connect(self) -> None:
-        self._check_free()
-        with self._lock:
-            self._connected(time.monotonic() + self._timeout_s)
 
     def _check_free(self) -> None:
         """Raise ClientInUse during another call, a signal handler's in the same thread included.
@@ -142,8 +172,8 @@ class Client:
 
     def _open(self, deadline: float) -> Link:
         started_at = time.monotonic()
-        until = min(started_at + self._retry_for_s, deadline)
-        retries = Retries(self._address.url, started_at, until, random.random)
+        until = min(started_at + self._options.retry_for_s, deadline)
+        retries = Retries(self.url, started_at, until, random.random)
         while True:
             try:
                 self._link = self._open_once(deadline)
@@ -151,21 +181,25 @@ class Client:
             except NotYet as reason:
                 pause_s = retries.pause_s(reason, time.monotonic())
                 if retries.attempts == 2:
-                    log.warning("%s does not answer (%s): trying again", self._address.url, reason)
+                    log.warning("%s does not answer (%s): trying again", self.url, reason)
                 time.sleep(pause_s)
         self.sessions_opened += 1
         if self.sessions_opened > 1:
-            log.info("connected to %s again: a new session, without the policy's memory", self._address.url)
+            log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
     def _open_once(self, deadline: float) -> Link:
-        link = open_link(self._address, self._api_key, self._tls, self._timeout_s, deadline, self._busy_poll_s)
-        session = open_session(self._dialect)
+        options = self._options
+        link = open_link(options, deadline)
+        session = self._new_session()
         if session.dialect.greets:
-            with cut_unless_greeted(link):
+            with greeting_of(link, session, options.timeout_s):
                 session.greeted(link.receive(deadline))
         self._session = session
         return link
+
+    def _new_session(self) -> ClientSession:
+        return open_session(self._options.spoken, self.url, self._options.check_actions)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from policyserve.client.address import Address
 from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
+from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import Stream, left_s, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Frame, Part
@@ -32,8 +33,8 @@ class Link:
         self._address = address
         self._timeout_s = timeout_s
 
-    def ask(self, parts: list[Part], deadline: float) -> Frame:
-        """Send one message and wait for the next that comes."""
+    def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Frame:
+        """Send one message and wait for the next that comes. doubt: what to add where none does."""
         wire = self._wire
         try:
             pieces = wire.request(parts)
@@ -47,15 +48,16 @@ class Link:
         except OSError as error:
             self._read_waiting()  # the server may have said why
             wire.lost(str(error))
-        return self.receive(deadline)
+        return self.receive(deadline, doubt)
 
-    def receive(self, deadline: float) -> Frame:
+    def receive(self, deadline: float, doubt: str = "") -> Frame:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         while (message := self._wire.take()) is None:
             try:
                 self._read(deadline)
             except TimeoutError as error:
-                raise DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s") from error
+                what = f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}"
+                raise DeadlineExceeded(what) from error
         return message
 
     def is_usable(self, may_close: bool, deadline: float) -> bool:
@@ -137,28 +139,22 @@ class Link:
             wire.lost(str(error))
 
 
-def open_link(
-    address: Address,
-    api_key: str | None,
-    tls: ssl.SSLContext | None,
-    timeout_s: float,
-    deadline: float,
-    busy_poll_s: float = 0.0,
-) -> Link:
+def open_link(options: ClientOptions, deadline: float) -> Link:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
+    address = options.address
     connected = None
     try:
         connected = _connect(address, deadline)
         if address.is_secure:
-            connected = _encrypted(connected, tls, address.host)
+            connected = _encrypted(connected, options.ssl_context, address.host)
         wire = Wire(None if address.unix_path is not None else os.urandom)
-        wire.feed(_shake_hands(connected, Handshake(address, api_key), deadline))
-        return Link(_stream(connected, address, busy_poll_s), wire, address, timeout_s)
+        wire.feed(_shake_hands(connected, Handshake(address, options.api_key), deadline))
+        return Link(_stream(connected, address, options.busy_poll_us / 1e6), wire, address, options.timeout_s)
     except BaseException as error:
         if connected is not None:
             connected.close()
         if isinstance(error, TimeoutError) and time.monotonic() >= deadline:
-            raise DeadlineExceeded(f"no handshake with {address.url} within {timeout_s:g} s") from error
+            raise DeadlineExceeded(f"no handshake with {address.url} within {options.timeout_s:g} s") from error
         if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
             raise connect_error(address, error) from error
         raise

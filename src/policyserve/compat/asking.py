@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from policyserve.core.errors import ConnectionLost, RemoteError
+from policyserve.client.retries import may_heal
+from policyserve.client.sync import Client
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, RemoteError
+
+log = logging.getLogger(__name__)
 
 # The originals wait for ever; no socket can be told to, and an answer that takes a day is none.
 DAY_S = 86_400.0
+PAUSE_S = 5.0  # between two looks whether the server is there
 
 
 class InferenceError(RemoteError, RuntimeError):
@@ -23,4 +30,22 @@ def runtime_errors() -> Iterator[None]:
     except ConnectionLost:
         raise
     except RemoteError as error:
-        raise InferenceError(str(error), error.close_code) from error
+        raise InferenceError(str(error), error.close_code, error.code) from error
+
+
+def connect_when_there(client: Client) -> None:
+    """Connect, and wait for that as long as it takes: for a server that starts, that is full, or that still loads.
+
+    Raises ConnectionLost for what no waiting heals (no such name, no policy server), InferenceError for a refused key.
+    """
+    log.info("waiting for the server at %s", client.url)
+    while True:
+        try:
+            with runtime_errors():
+                client.connect()
+            return
+        except (ConnectionLost, DeadlineExceeded) as error:
+            if isinstance(error, ConnectionLost) and not may_heal(error):
+                raise
+            log.info("still waiting for the server: %s", error)
+        time.sleep(PAUSE_S)

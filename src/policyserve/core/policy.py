@@ -94,10 +94,13 @@ class FunctionPolicy:
     """A policy around `function(observation) -> actions`, or -> a map that holds `actions` or `action`.
 
     Without a spec it takes whatever a client sends. A client's own batch is answered one by one and stacked.
+    Raises ConfigError for what cannot be called.
     """
 
-    def __init__(self, function: Callable[[Any], Any], spec: PolicySpec) -> None:
-        self.spec = spec
+    def __init__(self, function: Callable[[Any], Any], spec: PolicySpec | None = None) -> None:
+        if not callable(function):
+            raise ConfigError(f"function: expected a function of one observation, got {type(function).__name__}")
+        self.spec = spec or open_spec(getattr(function, "__name__", None) or type(function).__name__)
         self._function = function
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk | PolicyserveError]:

@@ -22,6 +22,7 @@ from policyserve.core.messages import Frame, Observation, Part, Reply, Request, 
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling, spelling_of
 from policyserve.dialects.packing import joined, map_header, packed, packed_key
+from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
 
 
@@ -74,9 +75,10 @@ class MetadataFirst(ABC):
 
     def request_parts(self, observation: Observation) -> list[Part]:
         try:
-            return self.spelling.parts(observation)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise WireError("", "arrays, texts and numbers", str(error)) from error
+            return self.spelling.parts(observation if isinstance(observation, dict) else {**observation})
+        except Exception as error:  # a stranger's objects, whose conversion may raise anything
+            refusal = why_not(observation, self.spelling.write)
+            raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         return self.reply_fields(frame)

@@ -8,26 +8,32 @@ from typing import Any
 import numpy as np
 
 from policyserve.client.sync import Client
-from policyserve.compat.asking import DAY_S, runtime_errors
+from policyserve.compat.asking import DAY_S, connect_when_there, runtime_errors
 from policyserve.compat.policy import BasePolicy
+from policyserve.core.errors import ConfigError
 
 
 class WebsocketClientPolicy(BasePolicy):
-    """A policy that lives on a server; it connects when it is made.
+    """A policy that lives on a server; making it waits until the server is there and its policy is loaded.
 
     host: a name or address, or a whole ws:// or wss:// URL. port: None where the host says it already.
-    timeout_s: for each answer.
+    timeout_s: for each answer. Actions are handed on as the server sent them, NaN among them too. Raises ConfigError
+    for a host, port or key that is none.
     """
 
     def __init__(
         self, host: str = "0.0.0.0", port: int | None = None, api_key: str | None = None, *, timeout_s: float = DAY_S
     ) -> None:
-        url = host if host.startswith("ws") else f"ws://{host}"
-        if port is not None:
-            url = f"{url}:{port}"
-        self._client = Client(url, dialect="openpi", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
-        with runtime_errors():
-            self._metadata = dict(self._client.metadata)
+        self._client = Client(
+            _url_of(host, port),
+            dialect="openpi",
+            api_key=api_key,
+            timeout_s=timeout_s,
+            retry_for_s=0,
+            check_actions=False,
+        )
+        connect_when_there(self._client)
+        self._metadata = dict(self._client.metadata)
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """Send an observation and return all that the server answers, `actions` among it.
@@ -52,6 +58,17 @@ class WebsocketClientPolicy(BasePolicy):
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+def _url_of(host: Any, port: Any) -> str:
+    if not isinstance(host, str) or not host.strip():
+        raise ConfigError(f"host: expected a name, an address or a ws:// URL, got {host!r:.80}")
+    url = host if "://" in host else f"ws://{host}"
+    if port is None:
+        return url
+    if not str(port).isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"port: expected 1 … 65535, or None, got {port!r:.80}")
+    return f"{url}:{port}"
 
 
 class ActionChunkBroker(BasePolicy):

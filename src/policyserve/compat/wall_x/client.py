@@ -14,14 +14,16 @@ class WallXClient:
     """Asks a Wall-X server for actions: connect_sync, predict_sync, close_sync, or connect, predict and close.
 
     The two sets have a connection each. predict connects if nobody has. timeout_s: for each answer.
+    Actions are handed on as the server sent them, NaN among them too.
     Raises RuntimeError for the server's refusal, ConnectionLost if the connection ends or cannot be made.
     """
 
     def __init__(
         self, uri: str = "ws://localhost:8000", *, api_key: str | None = None, timeout_s: float = DAY_S
     ) -> None:
-        self._client = Client(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
-        self._async_client = AsyncClient(uri, dialect="wall_x", api_key=api_key, timeout_s=timeout_s, retry_for_s=0)
+        options: dict[str, Any] = {"dialect": "wall_x", "api_key": api_key, "timeout_s": timeout_s, "retry_for_s": 0}
+        self._client = Client(uri, **options, check_actions=False)
+        self._async_client = AsyncClient(uri, **options, check_actions=False)
         self._metadata: Mapping[str, Any] = {}
 
     @property
@@ -32,7 +34,8 @@ class WallXClient:
     def connect_sync(self) -> None:
         """Connect, and read the server's metadata."""
         with runtime_errors():
-            self._metadata = self._client.metadata
+            self._client.connect()
+        self._metadata = self._client.metadata
 
     def predict_sync(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         """Send an observation; returns all that the server answers: `action`, `server_timing`, …"""
@@ -47,7 +50,7 @@ class WallXClient:
     async def connect(self) -> None:
         """Connect, and read the server's metadata."""
         with runtime_errors():
-            await self._async_client.__aenter__()
+            await self._async_client.connect()
         self._metadata = self._async_client.metadata
 
     async def predict(self, obs: Mapping[str, Any]) -> dict[str, Any]:

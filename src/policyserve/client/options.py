@@ -1,0 +1,114 @@
+"""What both clients take when they are made: one frozen dataclass that checks itself. No socket, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from policyserve import dialects
+from policyserve.client.address import Address, read_address
+from policyserve.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
+
+_DEFAULT_DIALECT = "openpi"
+_LONGEST_S = 1e6  # the system's own waits end at 24 days
+_LONGEST_POLL_US = 10_000
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """A client's arguments, whose meaning `Client` tells. Raises ConfigError that names the argument, expected and got.
+
+    White space around the URL and the key is taken off: they are read from files. A key stands in no error, no repr.
+    """
+
+    url: str = field(repr=False)
+    dialect: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = None
+    timeout_s: float = 30.0
+    retry_for_s: float = 10.0
+    busy_poll_us: float = 0.0
+    check_actions: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dialect is not None:
+            is_known = isinstance(self.dialect, str) and self.dialect in dialects.names()
+            _check("dialect", is_known, f"one of {', '.join(dialects.names())}", self.dialect)
+        address = self.address  # checks the URL
+        self._set("api_key", _read_key(self.api_key))
+        self._set("timeout_s", _read_number("timeout_s", self.timeout_s, _LONGEST_S, "seconds"))
+        self._set("retry_for_s", _read_number("retry_for_s", self.retry_for_s, _LONGEST_S, "seconds", may_be_0=True))
+        poll_us = _read_number("busy_poll_us", self.busy_poll_us, _LONGEST_POLL_US, "microseconds", may_be_0=True)
+        self._set("busy_poll_us", poll_us)
+        _check("check_actions", isinstance(self.check_actions, bool), "True or False", self.check_actions)
+        if self.ssl_context is not None:
+            _check_tls(self.ssl_context, address)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, the key included; raises TypeError for an ssl_context, which cannot be pickled."""
+        if self.ssl_context is not None:
+            raise TypeError("a client with an ssl_context cannot be pickled: make one in each process")
+        return vars(self).copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ClientOptions:
+        return self
+
+    @cached_property
+    def address(self) -> Address:
+        """Where the server is."""
+        return read_address(self.url, self.dialect or _DEFAULT_DIALECT)
+
+    @cached_property
+    def spoken(self) -> str:
+        """The dialect's name: the one that was given, or the one of the URL's path, or openpi's."""
+        if self.dialect is not None:
+            return self.dialect
+        named = dialects.for_path(urlsplit(self.address.http_url).path)
+        return _DEFAULT_DIALECT if named is None else named.name
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _check(name: str, is_fine: bool, expected: str, got: object) -> None:
+    if not is_fine:
+        raise ConfigError(f"{name}: expected {expected}, got {got!r:.80}")
+
+
+def _read_number(name: str, value: Any, most: float, unit: str, *, may_be_0: bool = False) -> float:
+    """A finite number of a unit, as a float."""
+    expected = f"{unit}, {'0 or more' if may_be_0 else 'more than 0'} and at most {most:.0f}"
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    number: Any = value if is_number else -1.0
+    _check(name, 0 < number <= most or (may_be_0 and number == 0), expected, value)
+    return float(number)
+
+
+def _read_key(key: Any) -> str | None:
+    """The key without white space around it; never quotes it."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise ConfigError(f"api_key: expected a text, got {type(key).__name__}")
+    key = key.strip()
+    if not key:
+        raise ConfigError("api_key: expected a key, got an empty text; None stands for no key")
+    if not (key.isascii() and key.isprintable()):
+        others = sum(not (letter.isascii() and letter.isprintable()) for letter in key)
+        raise ConfigError(f"api_key: expected printable ASCII characters, got {others} of {len(key)} that are none")
+    return key
+
+
+def _check_tls(context: Any, address: Address) -> None:
+    import ssl
+
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigError(f"ssl_context: expected an ssl.SSLContext, got {type(context).__name__}")
+    if not address.is_secure:
+        raise ConfigError(f"ssl_context: expected a wss:// URL with it, got {address.url}, which nothing encrypts")
