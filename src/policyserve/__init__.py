@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, PreparingPolicy, as_policy
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.engine.recipe import Recipe
+    from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
@@ -39,6 +40,7 @@ _HOMES = {
     ),
     "policyserve.core.spec": ("ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"),
     "policyserve.engine.recipe": ("Recipe",),
+    "policyserve.policies.stacked": ("StackedPolicy",),
     "policyserve.policies.vibe_rl": ("TrainConfig", "create_trained_policy"),
     "policyserve.server.config": ("ServerConfig",),
     "policyserve.server.server": ("PolicyServer", "Server"),
@@ -63,6 +65,7 @@ __all__ = [
     "Reply",
     "Server",
     "ServerConfig",
+    "StackedPolicy",
     "TextListSpec",
     "TextSpec",
     "TrainConfig",
