@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHONS = ("3.10", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+USUAL = ("3.10", "3.12", "3.13")  # if no job is named
 OLDEST = "oldest"  # on the oldest Python, since NumPy 1.26 has no wheels for the newest
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
@@ -47,7 +48,7 @@ class Job:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the quick suites on other Pythons.")
-    parser.add_argument("--job", nargs="+", choices=(*PYTHONS, OLDEST), default=(*PYTHONS, OLDEST), dest="names")
+    parser.add_argument("--job", nargs="+", choices=(*PYTHONS, OLDEST), default=(*USUAL, OLDEST), dest="names")
     results = {job.name: _passes(job) for job in find_jobs(parser.parse_args().names)}
     print("\n".join(f"python {name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))
     return 0 if results and all(results.values()) else 1
