@@ -23,7 +23,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_oldest_dependencies_are_pyprojects_lower_bounds(program: Any) -> None:
     lines = program.oldest_dependencies().splitlines()
-    assert {"numpy==1.26", "websockets==15.0", "msgpack==1.0.5", "h11==0.14", "pytest==8.0"} <= set(lines)
+    assert {"numpy==1.26", "websockets==15.0", "msgpack==1.2.0", "h11==0.14"} <= set(lines)
+    assert not [line for line in lines if line.startswith(("pytest", "torch", "uvloop"))]
 
 
 def test_a_python_on_the_path_is_found(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +53,11 @@ def test_a_python_that_is_not_here_is_named_and_left_out(
 def test_every_suite_that_it_runs_or_leaves_out_exists(program: Any) -> None:
     for name in (*program.SUITES, *program.LEFT_OUT):
         assert (ROOT / "tests" / name).exists(), name
+
+
+def test_a_job_that_cannot_be_installed_has_failed(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not program._passes(program.Job("broken", "false"))
+    assert "false -m venv" in capsys.readouterr().out
 
 
 def test_it_fails_where_no_job_runs() -> None:
