@@ -1,6 +1,6 @@
-.PHONY: check lint types contracts test interop bench
+.PHONY: check lint types contracts test pythons interop coverage bench
 
-check: lint types contracts test interop  ## all that CI runs
+check: lint types contracts test pythons interop  ## all that CI runs
 
 lint:
 	ruff check .
@@ -16,8 +16,15 @@ test:
 	pytest -q
 	pytest -q --loop uvloop --runner process tests/contract tests/server tests/client --ignore tests/server/test_soak.py
 
+pythons:  ## the quick suites, bare, on other Pythons where they are found, and with the oldest dependencies
+	python scripts/check_pythons.py
+
 interop:
 	pytest -q -m interop
+
+coverage:  ## branches of what is pure; docs/coverage.md says what is left, and why
+	coverage run -m pytest -q tests/core tests/dialects tests/websocket tests/golden tests/fuzz tests/contract
+	coverage report
 
 bench:
 	@for program in benchmarks/*.py; do echo "== $$program"; python $$program; done

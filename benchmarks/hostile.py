@@ -1,4 +1,4 @@
-"""Two hundred hostile clients at their limits: how much memory do they make a server take, and does a robot notice?
+"""Measures what two hundred hostile clients at their limits cost: the server's memory, and a robot's round trips.
 
     python benchmarks/hostile.py --clients 200
 

@@ -20,6 +20,8 @@ from .optimizer import begin, clipped_adam, descend
 
 
 class PPOParams(eqx.Module):
+    """The policy's network and the value's."""
+
     actor: MLP
     critic: MLP
 
@@ -34,6 +36,8 @@ class PPOState(eqx.Module):
 
 
 class PPOCarry(NamedTuple):
+    """What one update hands to the next."""
+
     state: PPOState
     episodes: Episode  # leaves: (num_envs, ...)
 
@@ -50,6 +54,8 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class PPO:
+    """Proximal policy optimisation of one environment, as the loop drives it."""
+
     env: Environment
     config: PPOConfig
 

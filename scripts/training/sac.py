@@ -34,6 +34,8 @@ class SACState(eqx.Module):
 
 
 class SACCarry(NamedTuple):
+    """What one chunk of environment steps hands to the next."""
+
     state: SACState
     episode: Episode
     replay: Transition  # leaves: (buffer_size, ...)
@@ -42,6 +44,8 @@ class SACCarry(NamedTuple):
 
 @dataclass(frozen=True)
 class SAC:
+    """Soft actor-critic on one environment, as the loop drives it."""
+
     env: Environment
     config: SACConfig
     buffer_size: int

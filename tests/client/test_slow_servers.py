@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 
 from policyserve import AsyncClient, Client
 from policyserve.core.errors import ConnectionLost
+from tests.policies.frameworks import needs_uvloop
 from tests.server.live import DEADLINE_S
 
 Ask = Callable[[str, dict[str, Any]], None]
@@ -35,7 +36,9 @@ def ask_in_asyncio(url: str, observation: dict[str, Any]) -> None:
 
 
 def ask_in_uvloop(url: str, observation: dict[str, Any]) -> None:
-    pytest.importorskip("uvloop").run(ask_async(url, observation))
+    import uvloop
+
+    uvloop.run(ask_async(url, observation))
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -74,7 +77,7 @@ def read_slowly(listener: socket.socket) -> bytes:
         return bytes(frame.data)
 
 
-@pytest.mark.parametrize("ask", [ask_blocking, ask_in_asyncio, ask_in_uvloop])
+@pytest.mark.parametrize("ask", [ask_blocking, ask_in_asyncio, pytest.param(ask_in_uvloop, marks=needs_uvloop)])
 def test_large_requests_arrive_whole_at_a_server_that_reads_slowly(
     ask: Ask, listener: tuple[socket.socket, str]
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_late_answer_is_a_deadline_exceeded_and_never_the_next_requests(make: 
         return observation["x"]
 
     with serving(FunctionPolicy(slow, SPEC)) as live:
-        client = make(url(live), dialect=dialect, timeout_s=0.3)
+        client = make(url(live), dialect=dialect, timeout_s=1.0)
         with pytest.raises(DeadlineExceeded, match="no answer"):
             client.infer({"x": X})
         release.set()

@@ -7,10 +7,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from policyserve import Client
 from policyserve.cli import main
-from tests.cli.serving import ROOT, run, serving
+from tests.cli.serving import POLICYSERVE, ROOT, run, serving
 
 README = (ROOT / "README.md").read_text()
 PORT_0 = ("--host", "127.0.0.1", "--port", "0")
@@ -35,15 +37,28 @@ def test_the_first_command_serves_and_the_client_below_it_gets_an_action() -> No
     assert re.match(r"[01] \{'infer_ms': [\d.]+, .*\}", done.stdout), done.stderr
 
 
+def save_policy(kind: str, folder: Path) -> None:
+    """Save the program around a policy of this kind as swing.py, its policy by name and its server left out."""
+    (program,) = [block for block in blocks("python") if kind in block]
+    module = program.replace(f"PolicyServer({kind}", f"policy = ({kind}")
+    (folder / "swing.py").write_text(module.split(", host=")[0] + ")\n")
+
+
 def test_the_policy_of_ones_own_is_served(tmp_path: Path) -> None:
-    (program,) = [block for block in blocks("python") if "FunctionPolicy" in block]
-    module = program.replace("PolicyServer(FunctionPolicy", "policy = (FunctionPolicy")
-    (tmp_path / "swing.py").write_text(module.split(", host=")[0] + ")\n")
-    command = [sys.executable, "-m", "policyserve.cli", "serve", "swing:policy", *PORT_0]
-    with serving(command, cwd=tmp_path) as server:
+    save_policy("FunctionPolicy", tmp_path)
+    with serving([*POLICYSERVE, "serve", "swing:policy", *PORT_0], cwd=tmp_path) as server:
         told = "".join(server.lines)
     assert "obs: float32 (3,)" in told
     assert "torque, N m" in told
+
+
+def test_the_policy_that_batches_answers_a_robot(tmp_path: Path) -> None:
+    save_policy("StackedPolicy", tmp_path)
+    with (
+        serving([*POLICYSERVE, "serve", "swing:policy", *PORT_0], cwd=tmp_path) as server,
+        Client(server.url) as client,
+    ):
+        assert client.infer({"obs": np.array([0, 0, 1.5])}).actions.tolist() == [-1.5]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -20,8 +20,9 @@ from policyserve.engine.inline import Turns
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler
 from tests.engine.running import NOBODY, PATIENCE_S, until
+from tests.policies.frameworks import needs_uvloop
 
-LOOPS = ["asyncio", "uvloop"]
+LOOPS = ["asyncio", pytest.param("uvloop", marks=needs_uvloop)]
 
 
 class InlineRunner:
@@ -310,7 +311,9 @@ def _run_in(loop: str, main: Any) -> None:
         await asyncio.wait_for(main, PATIENCE_S)
 
     if loop == "uvloop":
-        pytest.importorskip("uvloop").run(bounded())
+        import uvloop
+
+        uvloop.run(bounded())
     else:
         asyncio.run(bounded())
 

@@ -371,15 +371,16 @@ def test_a_function_policy_runs_too() -> None:
 
 
 def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_slow(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("policyserve.engine.runner._INLINE_LIMIT_MS", 100.0)  # a busy machine takes 1 ms for nothing
     threads: list[str] = []
     is_slow = False
 
     def act(observation: Any) -> Any:
         threads.append(threading.current_thread().name)
         if is_slow:
-            threading.Event().wait(0.003)
+            threading.Event().wait(0.15)
         return observation["obs"]
 
     spec = PolicySpec("reflex", {"obs": ArraySpec((2,))}, ArraySpec((2,)), inline=True)
@@ -408,11 +409,14 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
     assert "reflex is inline but took" in caplog.text
 
 
-def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_its_requests_is() -> None:
+def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_its_requests_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("policyserve.engine.runner._INLINE_LIMIT_MS", 100.0)
     spec = PolicySpec("reflex", {"x": ArraySpec((1,))}, None, max_batch=8, inline=True)
 
     def slow(batch: Sequence[PolicyInput]) -> Any:
-        threading.Event().wait(0.0002 * len(batch))
+        threading.Event().wait(0.02 * len(batch))
         return counting(batch)
 
     async def talk(runner: ThreadRunner) -> list[list[float]]:

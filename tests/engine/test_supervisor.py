@@ -96,13 +96,13 @@ def test_a_hang_ends_at_the_deadline_and_the_others_go_on(is_isolated: bool, tmp
         await mark(tmp_path, "waiting")
         outcome = await hanging
         assert isinstance(outcome, DeadlineExceeded)
-        assert "no answer within 0.3 s; the policy is still at it" in str(outcome)
+        assert "no answer within 1 s; the policy is still at it" in str(outcome)
         (tmp_path / "go").touch()  # the thread that was left ends, and its answer goes nowhere
         await bench.until_up()
         for number in range(3):
             assert value(await bench.ask(number)) == number
 
-    serve(recipe(marks=tmp_path), talk, is_isolated=is_isolated, request_timeout_s=0.3)
+    serve(recipe(marks=tmp_path), talk, is_isolated=is_isolated, request_timeout_s=1.0)
 
 
 @KINDS

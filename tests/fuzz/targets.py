@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import dialects, framing, handshake, reading
+from tests.fuzz import dialects, frames, handshake, reading
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    "framing-server": framing.check_server,
-    "framing-client": framing.check_client,
-    "framing-writer": framing.check_writer,
+    "frames-server": frames.check_server,
+    "frames-client": frames.check_client,
+    "frames-writer": frames.check_writer,
     "dialects": dialects.check_messages,
     "dialects-text": dialects.check_text,
     "dialects-round-trip": dialects.check_round_trip,

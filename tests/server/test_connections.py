@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_a_full_queue_refuses_with_1013() -> None:
 def test_a_request_without_an_answer_in_time_closes_1013() -> None:
     """The one that the policy works on, and the one behind it."""
     gate = Gate()
-    with serving(gate, request_timeout_s=0.05) as live, live.websocket() as first, live.websocket() as second:
+    with serving(gate, request_timeout_s=0.5) as live, live.websocket() as first, live.websocket() as second:
         first.send(frame([1.0]))
         assert gate.started.wait(DEADLINE_S)
         second.send(frame([2.0]))
@@ -324,6 +325,15 @@ def test_a_slow_reader_gets_all_its_answers_and_holds_nobody_up() -> None:
         slow.close()
 
 
+def unread(server: Server) -> int:
+    """Bytes of answers that no socket has taken yet."""
+    return sum(one.held_bytes() for one in server.reception.peers)
+
+
+def has_answered_more(than: int, server: Server) -> bool:
+    return server.counters.requests > than
+
+
 @pytest.mark.parametrize("end", ["half close", "close frame", "bad frame"])
 def test_a_peer_that_ends_without_reading_is_cut_off(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers fill every buffer: the server must not keep the session for as long as the peer lives."""
@@ -334,10 +344,11 @@ def test_a_peer_that_ends_without_reading_is_cut_off(end: str, monkeypatch: pyte
         peer.settimeout(DEADLINE_S)
         peer.connect(("127.0.0.1", live.port))
         peer.sendall(HANDSHAKE + b"\r\n")
-        # Small enough answers that reading goes on, large enough in all that writing does not.
-        for _ in range(220):
+        # Until an answer waits in the server: so small a one that it goes on reading.
+        while not live.call(lambda: unread(live.server)):
+            answered = live.server.counters.requests
             peer.sendall(masked(BINARY, frame([4_000])))
-        live.until(lambda server: server.counters.sessions_open == 1)
+            live.until(partial(has_answered_more, answered))
         if end == "half close":
             peer.shutdown(socket.SHUT_WR)
         else:
@@ -433,9 +444,9 @@ def test_a_silent_peer_is_pinged_and_in_the_end_cut_off() -> None:
 
 
 def test_a_peer_that_answers_pings_is_kept() -> None:
-    with serving(ping_interval_s=0.05, ping_timeout_s=0.3) as live:
+    with serving(ping_interval_s=0.05, ping_timeout_s=1.0) as live:
         peer, _ = open_raw(live)
-        for _ in range(10):
+        for _ in range(30):  # longer than the time-out
             opcode, payload = read_frame(peer)
             assert opcode == PING
             peer.sendall(masked(PONG, payload))

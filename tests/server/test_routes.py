@@ -168,7 +168,7 @@ def test_a_peer_that_ends_its_side_first_still_reads_the_answer(live: Live) -> N
 
 
 def test_a_handshake_that_never_ends_is_told_so() -> None:
-    with serving(handshake_timeout_s=0.05) as live:
+    with serving(handshake_timeout_s=0.5) as live:
         for sent in (b"", b"GET /hea", HANDSHAKE, b"SSH-2.0-OpenSSH_9.6\r\n"):
             assert exchange(live, sent)[0] == 408
         assert live.answers()

@@ -1,6 +1,6 @@
 """How the client reads frames and writes them, the latter against websockets' sans-I/O server.
 
-tests/core/test_frame_readers.py has the rules of reading, which both halves share.
+tests/websocket/test_reader_contract.py has the rules of reading, which both halves share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policyserve.core.messages import Part
 from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.client_frames import FrameReader, FrameWriter
 from policyserve.websocket.frames import BINARY, PING, Ping, Violation
-from tests.written_frames import frame, pattern, plain, write
+from tests.websocket.written_frames import frame, pattern, plain, write
 
 LIMIT = 100_000
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([16_370, 16_384, 65_535, 65_536, 65_537, 99_999]))

@@ -1,6 +1,6 @@
 """How the server reads frames: where messages land, and what that costs.
 
-tests/core/test_frame_readers.py has the rules, which both halves share.
+tests/websocket/test_reader_contract.py has the rules, which both halves share.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from websockets.server import ServerProtocol
 from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
 from policyserve.websocket.server_frames import FrameReader, unmask
-from tests import written_frames
-from tests.written_frames import MASK, pattern, plain, write
+from tests.websocket import written_frames
+from tests.websocket.written_frames import MASK, pattern, plain, write
 
 LIMIT = 100_000
 frame = partial(written_frames.frame, mask=MASK)  # a client's

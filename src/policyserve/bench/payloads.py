@@ -82,8 +82,10 @@ def unknown_payload(name: str) -> ConfigError:
 
 
 def read_spec(spec: Any, name: str) -> Observation:
-    """Make an observation of a description: key -> {"shape": […], "dtype": "float32"}, {"text": "…"}, {"texts": […]} or
-    a map of such. A dtype is float32 if not given. Raises ConfigError that names the key.
+    """Make an observation of a description.
+
+    spec: key -> {"shape": […], "dtype": "float32"}, {"text": "…"}, {"texts": […]} or a map of such; a dtype is float32
+    if not given. Raises ConfigError that names the key.
     """
     if not isinstance(spec, Mapping) or not spec:
         raise ConfigError(f"{name}: expected a map of key to shape and dtype, or text; got {_kind(spec)}")

@@ -28,7 +28,7 @@ _TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
 def check_plot(path: Path) -> None:
-    """Complain before anything is measured: matplotlib is missing, or the file's kind is none of its."""
+    """Raise ConfigError, before anything is measured, if matplotlib is missing or cannot write files of this kind."""
     _figure()
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--plot: expected a file that ends in .png, .svg or .pdf, got {path}")

@@ -148,7 +148,7 @@ class RawPeer:
             self.read()
 
     def read(self) -> None:
-        """Take in what has come; blocks as the socket does."""
+        """Take in what has come; blocks as the socket does. Raises ConnectionLost at the end of the stream."""
         count = self._guard(self.socket.recv_into, self._inbox.space())
         if not count:
             raise ConnectionLost("the connection ended without an answer")

@@ -73,7 +73,7 @@ class Peek:
         """Find out what the server speaks; dialect "auto": by its greeting, where the URL's path does not name one.
 
         needs_greeting: also look at how a server of vibe_rl's dialect greets others: one of ours tells its spec there.
-        A server that does not greet is taken for vibe_rl's.
+        A server that does not greet is taken for vibe_rl's. Raises RemoteError if the greeting is no policy server's.
         """
         named = dialects.for_path(urlsplit(self.url).path.rpartition(":")[2])
         wanted = dialect if dialect != "auto" or named is None else named.name
@@ -96,7 +96,7 @@ class Peek:
         return Seen("wall_x" if is_wall_x else "openpi", metadata)
 
     def ask(self, dialect: str, observation: Observation) -> Reply:
-        """Make one request as it will be sent; the error says what was refused."""
+        """Make one request as it will be sent; raises RemoteError that says what was refused."""
         try:
             with self._client(self.url, dialect, self.timeout_s) as client:
                 return client.infer(observation)

@@ -62,7 +62,7 @@ def panels() -> Mapping[str, tuple[str, ...]]:
 
 
 def _server_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """tyro's view of a ServerConfig: one structure for each panel, without a prefix to its flags."""
+    """Tyro's view of a ServerConfig: one structure for each panel, without a prefix to its flags."""
     from tyro.conf import OmitArgPrefixes
     from tyro.constructors import StructConstructorSpec, StructFieldSpec
 

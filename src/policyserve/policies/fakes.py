@@ -98,7 +98,7 @@ class SlowPolicy(CountingPolicy):
 
 
 class FailingPolicy(EchoPolicy):
-    """Raises if one of its observations is `poisoned`, which all are unless a test says otherwise."""
+    """Raises RuntimeError if one of its observations is `poisoned`, which all are unless a test says otherwise."""
 
     def __init__(self, poisoned: Callable[[Array], bool] = lambda _obs: True, *, max_batch: int = 8) -> None:
         super().__init__(max_batch=max_batch)

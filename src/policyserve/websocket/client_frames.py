@@ -169,8 +169,11 @@ class FrameWriter:
         return b"".join(bytes(window) for window in self.windows(opcode, [payload]))
 
     def windows(self, opcode: int, parts: Sequence[Part]) -> Iterable[Part]:
-        """One frame of all parts, in pieces: a list of the parts themselves, for one system call, or one after the
-        other, each of which may be overwritten when the next one is asked for."""
+        """One frame of all parts, in pieces.
+
+        A list of the parts themselves, for one system call, or one piece after the other, each of which may be
+        overwritten when the next one is asked for.
+        """
         size = sum(map(len, parts))
         if self._random_bytes is None:
             pieces = [frame_header(opcode, size, MASKED) + _NO_KEY, *parts]

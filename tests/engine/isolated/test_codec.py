@@ -1,4 +1,4 @@
-"""Values on their way between two processes (test_runners has them cross for real)."""
+"""Values on their way between two processes (test_runner_contract has them cross for real)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class WallXClient:
         self._metadata = self._client.metadata
 
     def predict_sync(self, obs: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an observation; returns all that the server answers: `action`, `server_timing`, …"""
+        """Send an observation; returns all that the server answers, `action` and `server_timing` among it."""
         self.connect_sync()
         with runtime_errors():
             return dict(self._client.infer(obs))
@@ -54,7 +54,7 @@ class WallXClient:
         self._metadata = self._async_client.metadata
 
     async def predict(self, obs: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an observation; returns all that the server answers: `action`, `server_timing`, …"""
+        """Send an observation; returns all that the server answers, `action` and `server_timing` among it."""
         await self.connect()
         with runtime_errors():
             return dict(await self._async_client.infer(obs))

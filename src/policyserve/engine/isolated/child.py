@@ -77,7 +77,7 @@ def check_devices(devices: Sequence[str]) -> None:
 
 
 def _environment(device: str | None) -> Mapping[str, str]:
-    """This process's, with the device as the only one that the child's framework sees."""
+    """The environment of this process, with the device as the only one that the child's framework sees."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     environment = {**os.environ, "_POLICYSERVE_PATH": path}
     if device is not None:

@@ -48,7 +48,8 @@ class WallXAdapter:
 
     def source(self, flags: WallXFlags) -> Source:
         """Raises ConfigError for a path that is not given, conventions that do not fit or a device that is not there,
-        MissingDependency for a package that is not installed."""
+        MissingDependency for a package that is not installed.
+        """
         config, options = flags.model_config, flags.options.options()
         if config.model_path != STAND_IN:
             _check_paths(config)

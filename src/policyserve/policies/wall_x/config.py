@@ -15,7 +15,7 @@ _NO_CAMERAS = ("prompt", "state", "dataset_names", "noise")  # an observation's 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model and the robot that it was trained for."""
+    """One model and the robot that it was trained for. Raises ConfigError for a number out of its bounds."""
 
     model_path: str = "/path/to/model"
     """Directory of the pretrained checkpoint; `stand-in`: no model, numbers without a meaning of the same shape."""

@@ -19,7 +19,10 @@ RELEASED_WIDTH = 20  # numbers in a state or action of the layout that the first
 
 @dataclass(frozen=True)
 class Conventions:
-    """How an observation becomes the model's input, and how its action tokens see each other."""
+    """How an observation becomes the model's input, and how its action tokens see each other.
+
+    Raises ConfigError for a value that a field does not have.
+    """
 
     attention: Attention = "upstream_sdpa"
     """What action tokens see of each other: upstream_sdpa (causal in the first step, everything after it; causal

@@ -17,8 +17,10 @@ from policyserve.core.errors import BadAction, ConfigError
 
 @dataclass(frozen=True)
 class FastTokenizer:
-    """Decodes one vocabulary. tokens: the string of each id. A character's code point + min_token is a coefficient,
-    `scale` times too large."""
+    """Decodes one vocabulary.
+
+    tokens: the string of each id. A character's code point + min_token is a coefficient, `scale` times too large.
+    """
 
     tokens: dict[int, str]
     scale: float

@@ -84,8 +84,11 @@ class FlowSampler:
     """Samples action chunks. One network, one thread."""
 
     def __init__(self, network: Network, *, slot_multiple: int = 1, capture: Capture | None = None) -> None:
-        """slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur.
-        capture: for the loop of Euler steps, see graphs.py; None: it runs plainly."""
+        """Store what the sampler works with.
+
+        slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur.
+        capture: for the loop of Euler steps, see graphs.py; None: it runs plainly.
+        """
         self.network = network
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[FlowState] | None = None if capture is None else Graphs(self.run, capture)

@@ -55,8 +55,11 @@ class Generator:
     """Greedy decoding. One network, one thread."""
 
     def __init__(self, network: Network, *, slot_multiple: int = 1, capture: Capture | None = None) -> None:
-        """slot_multiple: caches have a multiple of this many slots, so that few shapes occur. capture: for one step,
-        see graphs.py; None: it runs plainly."""
+        """Store what the generator works with.
+
+        slot_multiple: caches have a multiple of this many slots, so that few shapes occur.
+        capture: for one step, see graphs.py; None: it runs plainly.
+        """
         self.network = network
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[DecodeState] | None = None

@@ -27,8 +27,10 @@ class Linear(nn.Module):
 
 
 class RmsNorm(nn.Module):
-    """x / rms(x) · weight, all in float32, then back to x's dtype. Reads the first channels if it is narrower than x,
-    and the others become 0."""
+    """x / rms(x) · weight, all in float32, then back to x's dtype.
+
+    A norm that is narrower than x reads the first channels, and the others become 0.
+    """
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()

@@ -23,8 +23,11 @@ from policyserve.policies.wall_x.rope import Rotation, decoder_angles, prompt_po
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies where in one sequence. positions: (3, L); images: (M,) the places of image tokens; state_at: of the
-    robot's state. prefix, actions, trailing: how many tokens, in this order."""
+    """What lies where in one sequence.
+
+    positions: (3, L); images: (M,) the places of image tokens; state_at: the place of the robot's state.
+    prefix, actions, trailing: how many tokens, in this order.
+    """
 
     positions: Array
     images: Array

@@ -56,8 +56,10 @@ class VisionTower(nn.Module):
         self.merge_out = Linear(a.width * a.merge**2, a.out_width, bias=True)
 
     def forward(self, patches: Tensor, grids: Grids) -> Tensor:
-        """patches: (N, C·T·14·14), rows as `ModelInput.patches`, images one after the other. Returns (N / 4, width),
-        merged cells in raster order, images one after the other."""
+        """Encode images, one after the other.
+
+        patches: (N, C·T·14·14), rows as `ModelInput.patches`. Returns (N / 4, width), merged cells in raster order.
+        """
         a = self.architecture
         plan = plan_packing(grids, a, patches.device)
         x = F.linear(patches.to(self.patch_embed.dtype), self.patch_embed.flatten(1))  # (N, C)

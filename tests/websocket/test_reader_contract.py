@@ -29,7 +29,7 @@ from policyserve.websocket.frames import (
     Violation,
 )
 from policyserve.websocket.server_frames import FrameReader as ServerReader
-from tests.written_frames import MASK, Reader, frame, pattern, plain, write
+from tests.websocket.written_frames import MASK, Reader, frame, pattern, plain, write
 
 LIMIT = 100_000
 EDGES = [16_370, 16_384, 65_535, 65_536, 65_537, 70_000, 99_999]

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Run the quick suites on other Pythons, as `pip install policyserve` leaves it: no extras, no uvloop, no frameworks.
+
+    python scripts/check_pythons.py                   # Python 3.10, 3.12, 3.13 and the oldest dependencies
+    python scripts/check_pythons.py --job 3.13 oldest
+
+Each job has a virtual environment of its own, made for it and removed after it. A Python that this machine lacks is
+named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml. Ends with 1 if a job
+failed or none ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+USUAL = ("3.10", "3.12", "3.13")  # if no job is named
+OLDEST = "oldest"  # on the oldest Python, since NumPy 1.26 has no wheels for the newest
+TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+
+# What asks most of a Python: bytes, sockets, loops, threads, processes. Frameworks, commands and documents are left to
+# `make test`, and so is the soak.
+SUITES = (
+    "core", "dialects", "websocket", "transforms", "client", "engine", "server", "contract", "golden", "fuzz",
+    "observe", "policies", "test_safety.py",
+)  # fmt: skip
+LEFT_OUT = ("server/test_soak.py", "policies/wall_x")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One interpreter, and what `pip` must not go beyond."""
+
+    name: str
+    python: str
+    constraints: str = ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the quick suites on other Pythons.")
+    parser.add_argument("--job", nargs="+", choices=(*PYTHONS, OLDEST), default=(*USUAL, OLDEST), dest="names")
+    results = {job.name: _passes(job) for job in find_jobs(parser.parse_args().names)}
+    print("\n".join(f"python {name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))
+    return 0 if results and all(results.values()) else 1
+
+
+def find_jobs(names: list[str]) -> Iterator[Job]:
+    """The jobs whose Python is here; says which are not."""
+    for name in names:
+        version = PYTHONS[0] if name == OLDEST else name
+        python = find_python(version)
+        if python is None:
+            print(f"python {name}: left out, there is no Python {version} here", flush=True)
+        else:
+            yield Job(name, python, oldest_dependencies() if name == OLDEST else "")
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of this version that runs: on the path, or one of pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [f"python{version}", *(str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python")))]
+    return next((candidate for candidate in candidates if _is_python(candidate, version)), None)
+
+
+def _is_python(command: str, version: str) -> bool:
+    asks = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([command, "-c", asks], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.stdout.strip() == version  # pyenv's shims answer nothing for a version that is not switched on
+
+
+def oldest_dependencies() -> str:
+    """The lower bounds of pyproject.toml's dependencies as pip's constraints, one a line; tools and extras are free."""
+    dependencies = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
+    return "".join(f"{name}=={bound}\n" for name, bound in re.findall(r'"([\w-]+)>=([\d.]+)', dependencies))
+
+
+def _passes(job: Job) -> bool:
+    """Install and run the suites; says how long that took."""
+    print(f"python {job.name}: {job.python}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _run_suites(_install(job, Path(folder)))
+        except subprocess.CalledProcessError as error:
+            print(f"python {job.name}: ended with {error.returncode}: {shlex.join(map(str, error.cmd))}", flush=True)
+            return False
+    print(f"python {job.name}: {time.monotonic() - began:.0f} s", flush=True)
+    return True
+
+
+def _install(job: Job, folder: Path) -> Path:
+    """Make a virtual environment with policyserve and what its tests need; returns its Python."""
+    subprocess.run([job.python, "-m", "venv", folder / "venv"], check=True)
+    constraints = folder / "constraints.txt"
+    constraints.write_text(job.constraints)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, ".", *TOOLS], cwd=ROOT, check=True)
+    return python
+
+
+def _run_suites(python: Path) -> None:
+    ours = [f"tests/{suite}" for suite in SUITES]
+    others = [f"--ignore=tests/{suite}" for suite in LEFT_OUT]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ours, *others]
+    subprocess.run(command, cwd=ROOT, env=_environment(), check=True)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would have the tests find another policyserve than the one that was installed."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**kept, "POLICYSERVE_TEST_BARE": "1"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The tests mirror the source: where a module's tests stand can be told from its name.
+
+`policyserve/room/name.py` has `tests/room/test_name.py`, or stands in one of the lists below with where else it is
+tested, or why it is not. Other test modules are about a subject of several modules.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import policyserve
+
+SOURCE = Path(policyserve.__file__).parent
+TESTS = Path(__file__).parent
+
+# Tested by the modules that are named, in company with others that it means nothing without.
+ELSEWHERE = {
+    "bench/fleet": "cli/test_bench",
+    "bench/load": "cli/test_bench",
+    "bench/plot": "cli/test_bench",
+    "bench/progress": "cli/test_bench",
+    "bench/raw_fleet": "cli/test_bench",
+    "bench/report": "cli/test_bench",
+    "bench/run": "cli/test_bench",
+    "bench/target": "cli/test_bench",
+    "cli/policies": "cli/test_serve",
+    "client/aio_link": "contract/test_clients",
+    "client/session": "contract/test_clients",
+    "client/sync_link": "contract/test_clients",
+    "compat/asking": "compat/test_wall_x_client",
+    "compat/openpi/client": "compat/test_openpi_client",
+    "compat/openpi/image_tools": "compat/test_image_tools",
+    "compat/originals": "compat/test_drop_in",
+    "compat/policy": "compat/test_openpi_client",
+    "compat/vibe_rl": "compat/test_serving",
+    "compat/wall_x/client": "compat/test_wall_x_client",
+    "compat/wall_x/launch": "compat/test_wall_x_launch",
+    "compat/wall_x/policy": "compat/test_wall_x_policy",
+    "dialects/openpi": "dialects/test_metadata_first",
+    "dialects/packing": "dialects/test_marked_arrays",
+    "dialects/wall_x": "dialects/test_metadata_first",
+    "engine/answering": "engine/test_runner_contract",
+    "engine/isolated/child": "engine/isolated/test_runner",
+    "engine/isolated/faults": "engine/isolated/test_codec",
+    "engine/isolated/worker": "engine/isolated/test_runner",
+    "engine/local": "engine/test_routing",
+    "policies/vibe_rl/environments": "cli/test_eval",
+    "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",
+    "policies/wall_x/action_head": "policies/wall_x/test_flow",
+    "policies/wall_x/assembly": "policies/wall_x/test_loading",
+    "policies/wall_x/attention": "policies/wall_x/test_decoder",
+    "policies/wall_x/config": "compat/test_wall_x_launch",
+    "policies/wall_x/graphs": "policies/wall_x/test_batching",
+    "policies/wall_x/layers": "policies/wall_x/test_decoder",
+    "policies/wall_x/model": "policies/wall_x/test_golden_policy",
+    "policies/wall_x/names": "policies/wall_x/test_checkpoint",
+    "policies/wall_x/network": "policies/wall_x/test_loading",
+    "policies/wall_x/norm_files": "policies/wall_x/test_normalizer",
+    "policies/wall_x/options": "compat/test_wall_x_launch",
+    "policies/wall_x/prompt": "policies/wall_x/test_processor",
+    "policies/wall_x/rope": "policies/wall_x/test_decoder",
+    "policies/wall_x/runtime": "policies/wall_x/test_policy",
+    "policies/wall_x/sequence": "policies/wall_x/test_processor",
+    "policies/wall_x/spec": "policies/wall_x/test_policy",
+    "policies/wall_x/stand_in": "compat/test_wall_x_launch",
+    "server/config": "server/test_life_cycle",
+    "server/connection": "server/test_connections",
+    "server/entrance": "server/test_keys",
+    "server/handshake": "server/test_admission",
+    "server/server": "server/test_life_cycle",
+    "websocket/buffers": "websocket/test_server_frames",
+}
+
+# Protocols, values and lists of names: there is nothing to do in them that could be done wrong.
+NO_TESTS = {
+    "core/dialect": "a Protocol; tests/contract holds its implementations to it",
+    "core/messages": "values",
+    "core/version": "a number",
+    "policies/wall_x/inputs": "values",
+    "server/host": "Protocols",
+}
+
+
+def modules() -> list[str]:
+    """Every module by its path, but for packages' own, which only name what is in them."""
+    files = [path for path in SOURCE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    return sorted(path.relative_to(SOURCE).with_suffix("").as_posix() for path in files)
+
+
+def own_tests(module: str) -> Path:
+    room, _, name = module.rpartition("/")
+    return TESTS / room / f"test_{name}.py"
+
+
+def test_every_module_has_its_tests_or_is_listed_with_a_reason() -> None:
+    listed = {*ELSEWHERE, *NO_TESTS}
+    assert [module for module in modules() if not own_tests(module).exists() and module not in listed] == []
+
+
+def test_nothing_is_listed_that_is_gone_or_has_tests_of_its_own() -> None:
+    known = set(modules())
+    assert [module for module in (*ELSEWHERE, *NO_TESTS) if module not in known or own_tests(module).exists()] == []
+
+
+def test_the_tests_that_the_list_names_are_there() -> None:
+    assert [place for place in ELSEWHERE.values() if not (TESTS / f"{place}.py").exists()] == []
