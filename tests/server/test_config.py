@@ -53,9 +53,10 @@ def test_it_takes_names_only() -> None:
     ],
 )  # fmt: skip
 def test_a_text_that_a_shells_unset_variable_made_empty_is_refused(field: str, group: Any, empty: str) -> None:
+    given: dict[str, Any] = {field: empty}
     for made in (group, ServerConfig):
         with pytest.raises(ConfigError, match=f"^{field}: expected .*, got (nothing|' ')"):
-            made(**{field: empty})
+            made(**given)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "robot_7.lab.example", "büro"])
