@@ -34,7 +34,8 @@ def find_adapter(target: str, prog: str) -> Adapter[Any]:
 
 
 def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str, argv: Sequence[str]) -> FlagsT:
-    """Read a command line; exits with 2 and one line for a wrong one, with 0 after --help.
+    """Read a command line; exits with 2 and one line for a wrong one, with 1 for files that it names and
+    that are wrong, with 0 after --help.
 
     start: makes the command's flags that are not given, out of the policy's that are not given.
     """
@@ -44,18 +45,19 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
         kind = cast(Any, type(flags))[adapter.flags]
         return parse(kind, prog, words, flags, description=f"{type(flags).__doc__}\n\n{adapter.help}.")
 
+    default = adapter.defaults(None)
+    other_words = [word for word in argv if word not in _HELP]
+    if len(other_words) < len(argv):
+        # Help is given whatever is wrong with the rest.
+        with suppress(SystemExit, ConfigError), redirect_stderr(StringIO()):
+            default = adapter.defaults(read(other_words, default).policy)
+        return read(argv, default)
+    given = read(argv, default)
     try:
-        default = adapter.defaults(None)
-        other_words = [word for word in argv if word not in _HELP]
-        if len(other_words) < len(argv):
-            with suppress(SystemExit), redirect_stderr(StringIO()):  # help is given whatever is wrong with the rest
-                default = adapter.defaults(read(other_words, default).policy)
-            return read(argv, default)
-        given = read(argv, default)
         better = adapter.defaults(given.policy)
-        return given if better == default else read(argv, better)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(f"{prog}: {error}", FAILURE)
+    return given if better == default else read(argv, better)
 
 
 def find_source(adapter: Adapter[Any], flags: Any, prog: str) -> Source:
