@@ -109,7 +109,7 @@ def test_help_is_given_whatever_else_is_wrong(words: tuple[str, ...], capsys: py
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--arms", "0"), "run arm: arms: expected 1 or more, got 0"),
+        (("--arms", "0"), "arms: expected 1 or more, got 0"),
         (("--amrs", "2"), "did you mean --arms?"),
     ],
 )
@@ -121,10 +121,10 @@ def test_wrong_flags_end_with_2(argv: tuple[str, ...], said: str, capsys: pytest
     assert said in line
 
 
-def test_a_file_from_which_the_defaults_cannot_be_read_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_from_which_the_defaults_cannot_be_read_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read("--arms", "9")
-    assert refusal(capsys, ended) == (1, "run arm: arms.json: expected at most 8 arms, got 9\n")
+    assert refusal(capsys, ended) == (2, "run arm: arms.json: expected at most 8 arms, got 9\n")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,7 @@ def find_adapter(target: str, prog: str) -> Adapter[Any]:
 
 
 def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str, argv: Sequence[str]) -> FlagsT:
-    """Read a command line; exits with 2 and one line for a wrong one, with 1 for files that it names and
-    that are wrong, with 0 after --help.
+    """Read a command line; exits with 2 and one line for a wrong one, with 0 after --help.
 
     start: makes the command's flags that are not given, out of the policy's that are not given.
     """
@@ -56,7 +55,7 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
     try:
         better = adapter.defaults(given.policy)
     except ConfigError as error:
-        complain(f"{prog}: {error}", FAILURE)
+        complain(f"{prog}: {error}", ARGUMENT_ERROR)
     return given if better == default else read(argv, better)
 
 

@@ -100,7 +100,7 @@ class Adapter(Protocol[FlagsT]):
 
         Called with None first. Called again with what was then read: where the answer differs, as one robot's sizes
         differ from another's, the command line is read anew from it. May look into small files that were named; raises
-        ConfigError for what is wrong with them, which ends the command with 1.
+        ConfigError for what is wrong with them, which ends the command with 2.
         """
         ...
 
