@@ -43,7 +43,7 @@ class ArmAdapter:
         self.asked.append(given)
         arms = 1 if given is None else given.arms
         if arms > 8:
-            raise ConfigError(f"--arms: expected at most 8, got {arms}")
+            raise ConfigError(f"arms.json: expected at most 8 arms, got {arms}")
         return ArmFlags(joints=7 * arms)
 
     def source(self, flags: ArmFlags) -> Source:
@@ -96,9 +96,10 @@ def test_help_has_the_defaults_of_what_was_given(argv: tuple[str, ...], capsys: 
     assert "Run it.\n\narms." in told
 
 
-def test_help_is_given_whatever_else_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [("--arms", "many"), ("--arms", "9")])
+def test_help_is_given_whatever_else_is_wrong(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        read("--arms", "many", "--help")
+        read(*words, "--help")
     assert ended.value.code == 0
     out, err = capsys.readouterr()
     assert "(default: 7)" in out
@@ -108,8 +109,7 @@ def test_help_is_given_whatever_else_is_wrong(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--arms", "0"), "run arm: arms: expected 1 or more, got 0"),
-        (("--arms", "9"), "run arm: --arms: expected at most 8, got 9"),
+        (("--arms", "0"), "arms: expected 1 or more, got 0"),
         (("--amrs", "2"), "did you mean --arms?"),
     ],
 )
@@ -119,6 +119,12 @@ def test_wrong_flags_end_with_2(argv: tuple[str, ...], said: str, capsys: pytest
     code, line = refusal(capsys, ended)
     assert code == 2
     assert said in line
+
+
+def test_a_file_from_which_the_defaults_cannot_be_read_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read("--arms", "9")
+    assert refusal(capsys, ended) == (2, "run arm: arms.json: expected at most 8 arms, got 9\n")
 
 
 @pytest.mark.parametrize(

@@ -44,18 +44,19 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
         kind = cast(Any, type(flags))[adapter.flags]
         return parse(kind, prog, words, flags, description=f"{type(flags).__doc__}\n\n{adapter.help}.")
 
+    default = adapter.defaults(None)
+    other_words = [word for word in argv if word not in _HELP]
+    if len(other_words) < len(argv):
+        # Help is given whatever is wrong with the rest.
+        with suppress(SystemExit, ConfigError), redirect_stderr(StringIO()):
+            default = adapter.defaults(read(other_words, default).policy)
+        return read(argv, default)
+    given = read(argv, default)
     try:
-        default = adapter.defaults(None)
-        other_words = [word for word in argv if word not in _HELP]
-        if len(other_words) < len(argv):
-            with suppress(SystemExit), redirect_stderr(StringIO()):  # help is given whatever is wrong with the rest
-                default = adapter.defaults(read(other_words, default).policy)
-            return read(argv, default)
-        given = read(argv, default)
         better = adapter.defaults(given.policy)
-        return given if better == default else read(argv, better)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
+    return given if better == default else read(argv, better)
 
 
 def find_source(adapter: Adapter[Any], flags: Any, prog: str) -> Source:

@@ -99,7 +99,8 @@ class Adapter(Protocol[FlagsT]):
         """The flags where the user gives none.
 
         Called with None first. Called again with what was then read: where the answer differs, as one robot's sizes
-        differ from another's, the command line is read anew from it. Raises ConfigError, which ends the command with 2.
+        differ from another's, the command line is read anew from it. May look into small files that were named; raises
+        ConfigError for what is wrong with them, which ends the command with 2.
         """
         ...
 
