@@ -73,8 +73,8 @@ def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, m
 def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
     dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=most)
     observation = {f"a{number}": np.zeros(1) for number in range(most)}
-    assert len(dialect.read_request(dialect.write_request(observation), None, limits).observation) == most
-    told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), None, limits)
+    assert len(dialect.read_request(dialect.write_request(observation), limits).observation) == most
+    told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), limits)
     assert told.endswith(f"expected at most {most} arrays, got {most + 1 if name == 'vibe_rl' else 'more'}")
 
 
@@ -82,8 +82,8 @@ def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
 def test_arrays_in_lists_and_maps_and_scalars_count_too(name: str) -> None:
     dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=3)
     fine = {"a": [np.zeros(1), np.float32(1)], "b": {"c": np.zeros(1)}, "d": 1.0}
-    dialect.read_request(dialect.write_request(fine), None, limits)
-    told = refusal(dialect.read_request, dialect.write_request({**fine, "e": {"f": [0, np.int32(1)]}}), None, limits)
+    dialect.read_request(dialect.write_request(fine), limits)
+    told = refusal(dialect.read_request, dialect.write_request({**fine, "e": {"f": [0, np.int32(1)]}}), limits)
     assert told == "e/f[1]: expected at most 3 arrays, got more"
 
 
@@ -92,7 +92,7 @@ def test_a_client_reads_as_many_arrays_as_a_server_sends(name: str) -> None:
     many = {f"a{number}": np.zeros(1) for number in range(1_500)}
     greeting = by_name(name).greeting(many)
     assert greeting is not None
-    assert by_name(name).read_greeting(greeting).keys() == many.keys()
+    assert by_name(name).read_greeting(greeting).keys() >= many.keys()
 
 
 TIGHT = {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from policyserve import dialects
 from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
 from policyserve.server.greeting import dialect_of, metadata_of, patience_s
 
@@ -39,9 +43,18 @@ def test_who_is_greeted_is_not_waited_for() -> None:
     assert patience_s(session(None), SPEC, CONFIG) == CONFIG.hello_grace_s(client_first=False)
 
 
-def test_a_greeting_tells_what_the_policy_says_over_what_founding_clients_look_for() -> None:
-    told = metadata_of(SPEC)
-    assert (told["action_dim"], told["pred_horizon"], told["device"], told["env"]) == (7, 16, "cuda:0", None)
-    assert told["spec"] == SPEC.describe()
-    bare = metadata_of(PolicySpec("anything", None, None))
+def test_a_greeting_tells_what_the_policy_says_its_spec_and_whose_server_it_is() -> None:
+    assert metadata_of(SPEC) == {"device": "cuda:0", "spec": SPEC.describe(), "policyserve": VERSION}
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_founding_clients_find_in_it_what_they_look_for(name: str) -> None:
+    def told(spec: PolicySpec) -> Mapping[str, Any]:
+        greeting = dialects.by_name(name).greeting(metadata_of(spec))
+        assert greeting is not None
+        return dialects.by_name(name).read_greeting(greeting)
+
+    arm = told(SPEC)
+    assert (arm["action_dim"], arm["pred_horizon"], arm["device"], arm["env"]) == (7, 16, "cuda:0", None)
+    bare = told(PolicySpec("anything", None, None))
     assert (bare["action_dim"], bare["pred_horizon"]) == (None, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, request_writer
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.messages import Frame, Observation, Part, Reply
 from policyserve.core.reading import ReplyReader
@@ -20,7 +20,8 @@ class ClientSession:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.metadata: Mapping[str, Any] = {}
-        self._replies = ReplyReader()
+        self._replies = ReplyReader(dialect)
+        self._write = request_writer(dialect)
         self.may_close = False  # the last answer was an error: some servers close behind it
 
     def greeted(self, frame: Frame) -> None:
@@ -29,12 +30,12 @@ class ClientSession:
 
     def request(self, observation: Observation) -> list[Part]:
         """The message that asks for actions; raises WireError if the dialect cannot carry the observation."""
-        return self.dialect.request_parts(observation)
+        return self._write(observation)
 
     def reply(self, frame: Frame) -> Reply:
         """Read an answer; raises RemoteError if the server refused, WireError if it speaks another dialect."""
         try:
-            return self._replies.read(self.dialect, frame)
+            return self._replies.read(frame)
         except RemoteError:
             self.may_close = True
             raise

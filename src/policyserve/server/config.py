@@ -66,7 +66,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         self._check("port", 0 <= self.port <= 65535, "0 … 65535")
         self._check("uds", self.uds != "", "a path")
-        self._check("dialect", self.dialect in ("auto", *dialects.names()), f"auto, {', '.join(dialects.names())}")
+        if self.dialect != "auto":
+            dialects.by_name(self.dialect)  # raises ConfigError
         self._check("drain_s", self.drain_s >= 0, "0 or more")
         self._check("max_queue_ms", self.max_queue_ms >= 0, "0 or more")
         for name in ("max_sessions", "max_sessions_per_address", "max_handshakes", "max_pending", "max_queue"):

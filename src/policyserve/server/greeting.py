@@ -30,8 +30,5 @@ def patience_s(session: Session, spec: PolicySpec, config: ServerConfig) -> floa
 
 
 def metadata_of(spec: PolicySpec) -> Mapping[str, Any]:
-    """What a greeting tells: what the policy declares, what Wall-X's clients look for, its spec, and who we are."""
-    shape = spec.action.shape if spec.action else ()
-    founding = {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.horizon or 1}
-    blanks = dict.fromkeys(("device", "predict_mode", "env"))
-    return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": VERSION}
+    """What a greeting tells: what the policy declares, its spec, and which server this is."""
+    return {**spec.metadata, "spec": spec.describe(), "policyserve": VERSION}

@@ -142,6 +142,8 @@ class Server:
         self._entrance.reload()
 
     async def __aenter__(self: Self) -> Self:
+        for fault in dialects.load_all():
+            log.warning("%s", fault)
         await self._entrance.open(self._connection)
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
