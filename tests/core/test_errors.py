@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import pytest
 
@@ -104,10 +106,47 @@ def test_a_close_reason_fits_its_frame(text: str) -> None:
 
 
 def test_a_short_close_reason_is_whole() -> None:
-    assert close_reason(PolicyFailed("x" * 123)) == "x" * 123
-    assert close_reason(PolicyFailed("x" * 124)).endswith("…")
+    assert close_reason(PolicyFailed("x" * 107)) == "x" * 107 + " [policy_failed]"
+    assert close_reason(PolicyFailed("x" * 108)) == "x" * 104 + "… [policy_failed]"
 
 
 def test_a_close_reason_can_always_be_encoded() -> None:
     """File names with undecodable bytes bring lone surrogates into a policy's exceptions."""
     assert close_reason(PolicyFailed("cannot open a file named \udcff")).encode("utf-8")
+
+
+@pytest.mark.parametrize("code", ["overloaded", "deadline_exceeded", "not_ready", "policy_lost", "unavailable"])
+def test_a_servers_error_that_may_pass_is_retryable_for_its_client(code: str) -> None:
+    error = RemoteError(f"{code}: later", code=code)
+    assert (error.code, error.retryable) == (code, True)
+
+
+@pytest.mark.parametrize("code", ["bad_observation", "bad_frame", "policy_failed", "bad_action", "overloaded: no", ""])
+def test_a_servers_other_errors_are_not(code: str) -> None:
+    error = RemoteError("no", code=code)
+    assert (error.code, error.retryable) == (code or "remote", False)
+
+
+def test_a_close_code_alone_may_say_try_again() -> None:
+    assert RemoteError("full", 1013).retryable
+    assert not RemoteError("no", 1008).retryable
+    assert RemoteError.retryable is False, "one error's answer is none for all"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WireError("obs/state", "float32 (4,)", "float32 (3,)", "cut it"),
+        Overloaded("full", retry_after_ms=20),
+        DeadlineExceeded("late"),
+        MissingDependency("jax", "jax"),
+        RemoteError("no", 1013, "overloaded"),
+        ConnectionLost("gone", 1006),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_a_worker_process_arrives_as_it_was(error: PolicyserveError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)

@@ -306,4 +306,4 @@ def test_an_error_closes_without_a_frame(error: PolicyserveError, code: int) -> 
     assert (reply.frame, reply.close_code) == (None, code)
     assert "traceback" not in reply.close_reason
     if isinstance(error, Refusal):
-        assert reply.close_reason == "obs: expected a, got b"
+        assert reply.close_reason == "obs: expected a, got b [bad_frame]"

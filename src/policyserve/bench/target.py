@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from policyserve import dialects
 from policyserve.bench.tally import first_line
 from policyserve.client.sync import Client
-from policyserve.core.errors import DeadlineExceeded, NotReady, RemoteError, WireError
+from policyserve.core.errors import ConnectionLost, DeadlineExceeded, NotReady, RemoteError, WireError
 from policyserve.core.messages import Observation, Reply
 from policyserve.dialects.recognition import family_of_greeting
 
@@ -103,7 +103,7 @@ class Peek:
         except WireError as error:
             raise RemoteError(f"{self.url} and {dialect}: {error}") from error
         except RemoteError as error:
-            if error.code != "remote":
+            if isinstance(error, ConnectionLost):
                 raise
             raise RemoteError(f"{self.url} refuses the payload: {first_line(str(error))}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policyserve.core.dialect import Dialect, request_writer
+from policyserve.core.dialect import Dialect, code_in_text, read_close_reason, request_writer
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.messages import Frame, Observation, Part, Reply
 from policyserve.core.reading import ReplyReader
@@ -36,9 +36,10 @@ class ClientSession:
         """Read an answer; raises RemoteError if the server refused, WireError if it speaks another dialect."""
         try:
             return self._replies.read(frame)
-        except RemoteError:
+        except RemoteError as error:
             self.may_close = True
-            raise
+            code = code_in_text(str(error)) if "policyserve" in self.metadata else None
+            raise RemoteError(str(error), error.close_code, code) from error.__cause__
 
 
 def ended(code: int | None, reason: str) -> RemoteError:
@@ -46,7 +47,8 @@ def ended(code: int | None, reason: str) -> RemoteError:
     if code is None or code in _GONE_CODES:
         told = reason if code is None else f"{code} {reason}".strip()
         return ConnectionLost(f"the connection ended without an answer ({told})", code)
-    return RemoteError(f"{reason or 'no reason given'} (close code {code})", code)
+    text, told_code = read_close_reason(code, reason)
+    return RemoteError(f"{text or 'no reason given'} (close code {code})", code, told_code)
 
 
 def open_session(dialect: str) -> ClientSession:

@@ -23,4 +23,4 @@ def runtime_errors() -> Iterator[None]:
     except ConnectionLost:
         raise
     except RemoteError as error:
-        raise InferenceError(str(error), error.close_code) from error
+        raise InferenceError(str(error), error.close_code, error.code) from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from policyserve.core import errors
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
@@ -17,6 +18,11 @@ from policyserve.core.messages import Frame, Observation, Part, Reply, Request, 
 from policyserve.core.policy import ActionChunk
 
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
+_KINDS = (
+    *(errors.WireError, errors.WrongDialect, errors.BadObservation, errors.PolicyFailed, errors.BadAction),
+    *(errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.NotReady, errors.PolicyLost),
+)
+_TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KINDS}  # what a server tells its clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +177,45 @@ def request_writer(dialect: Dialect) -> Callable[[Observation], list[Part]]:
     return lambda observation: [dialect.write_request(observation)]
 
 
-def close_code_of(error: PolicyserveError) -> int:
+def close_code_of(error: PolicyserveError | type[PolicyserveError]) -> int:
     """1008 for the client's fault, 1013 for what may succeed later, 1011 for ours."""
     if error.blame == "client":
         return 1008
     return 1013 if error.retryable else 1011
 
 
+def error_text(error: PolicyserveError) -> str:
+    """The error as one text that begins with its code, for dialects that have messages for errors."""
+    return f"{error.code}: {error}"
+
+
+def code_in_text(text: str) -> str | None:
+    """The code of what error_text() made; None for any other text.
+
+    Only for texts of a server that is known to be ours: a text of another server may begin with the same word.
+    """
+    code, colon, _ = text.partition(": ")
+    return code if colon and code in _TOLD else None
+
+
 def close_reason(error: PolicyserveError) -> str:
-    """The error in at most 123 bytes of UTF-8, as a close frame can carry it."""
-    encoded = (str(error) or error.code).encode("utf-8", "replace")  # file names bring lone surrogates
-    if len(encoded) <= _MAX_CLOSE_REASON:
-        return encoded.decode()
-    return encoded[: _MAX_CLOSE_REASON - 3].decode("utf-8", "ignore") + "…"
+    """The error and its code in at most 123 bytes of UTF-8, as a close frame can carry it: `full [overloaded]`."""
+    mark = f" [{error.code}]"
+    room = _MAX_CLOSE_REASON - len(mark)
+    encoded = str(error).encode("utf-8", "replace")  # file names bring lone surrogates
+    if len(encoded) > room:
+        encoded = encoded[: room - 3].decode("utf-8", "ignore").encode() + "…".encode()
+    return (encoded.decode() + mark).strip()
+
+
+def read_close_reason(close_code: int, reason: str) -> tuple[str, str | None]:
+    """The text and the code of what close_reason() made; the reason as it is and None for any other one.
+
+    A dialect without a greeting has no other place where it could say whose server it is, so the close code has to be
+    the one that this server gives to such an error, too.
+    """
+    text, _, mark = reason.rpartition("[")
+    kind = _TOLD.get(mark.removesuffix("]")) if mark.endswith("]") else None
+    if kind is None or close_code_of(kind) != close_code:
+        return reason, None
+    return text.rstrip(), kind.code

@@ -18,12 +18,14 @@
     └── RemoteError            a client's view: the server refused or failed the request
         └── ConnectionLost     a client's view: the connection ended without an answer
 
-`blame` decides the reply and the log level; a `retryable` error never means that the request was wrong.
+`blame` decides the reply and the log level; a `retryable` error never means that the request was wrong. A RemoteError
+carries the code that the server told, so that `error.code` and `error.retryable` mean the same at both ends.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 Blame = Literal["client", "server"]
 _TRY_AGAIN_LATER = 1013  # a close code
@@ -32,11 +34,25 @@ _MAX_PATH = 60  # characters of a message: a client's key may be as long as its 
 
 
 class PolicyserveError(Exception):
-    """Base of all errors here; `code` is its stable name on wires, in logs and in counters."""
+    """Base of all errors here.
 
-    code: ClassVar[str] = "internal"
+    code: its stable name on wires, in logs and in counters. retryable: whether the same request may succeed later.
+    """
+
+    code: str = "internal"
     blame: ClassVar[Blame] = "server"
     retryable: bool = False
+
+    def __reduce__(self) -> Any:
+        """Pickle it as it is: a worker's error reaches the process that started it, attributes included."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[PolicyserveError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> PolicyserveError:
+    """An error that was pickled; its constructor, which composed the message, is not called anew."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class Refusal(PolicyserveError):
@@ -148,13 +164,19 @@ class MissingDependency(ConfigError, ImportError):
 
 
 class RemoteError(PolicyserveError):
-    """The server refused or failed the request; `close_code` is set if it also closed the connection."""
+    """The server refused or failed the request.
+
+    code: what the server called it, one of the codes above such as `overloaded` or `bad_observation`; "remote" where it
+    told none. retryable: whether the same request may succeed later, by that code or the close code.
+    close_code: of the WebSocket, set if the server also closed the connection.
+    """
 
     code = "remote"
 
-    def __init__(self, message: str, close_code: int | None = None) -> None:
+    def __init__(self, message: str, close_code: int | None = None, code: str | None = None) -> None:
         self.close_code = close_code
-        self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER
+        self.code = code or self.code
+        self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER or self.code in _RETRYABLE_CODES
         super().__init__(message)
 
 
@@ -163,3 +185,6 @@ class ConnectionLost(RemoteError):
 
     code = "connection_lost"
     retryable = True
+
+
+_RETRYABLE_CODES = {kind.code for kind in (Unavailable, Overloaded, DeadlineExceeded, NotReady, PolicyLost)}

@@ -168,7 +168,7 @@ class Session:
         if self.dialect is None or self.dialect.greets:
             return []
         others = f"; others: {', '.join(self._choice.greeting_paths)}" if self._choice is not None else ""
-        hint = f"this path speaks {self.dialect.name}, whose client speaks first{others}"
+        hint = f"a client of {self.dialect.name} speaks first{others}"
         return self._tell(WrongDialect("", "a first frame", "silence", hint))
 
     def _settle(self, frame: Frame) -> list[Effect]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array, Placed
-from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
+from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
 from policyserve.core.errors import PolicyserveError, RemoteError, WireError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
@@ -67,7 +67,7 @@ class MetadataFirst(InPieces):
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""
-        text = f"{error.code}: {error}" + (f"\n{detail}" if detail else "")
+        text = error_text(error) + (f"\n{detail}" if detail else "")
         if not isinstance(error, WrongDialect) and (error.blame == "client" or error.retryable):
             return ErrorReply(text)
         return ErrorReply(text, close_code_of(error), close_reason(error))
