@@ -145,7 +145,7 @@ def test_a_vibe_rl_session_keeps_to_its_limits(name: str | None) -> None:
     ):
         session = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, limits=limits)
         session.serve(OPEN, {})
-        assert Close(1008, told) in session.receive(frame, 0.0)
+        assert Close(1008, f"{told} [bad_frame]") in session.receive(frame, 0.0)
         roomy = Session(by_name(name) if name else None, choice=Auto(), max_pending=8)
         roomy.serve(OPEN, {})
         assert [type(effect) for effect in roomy.receive(frame, 0.0)] == [Submit]
