@@ -20,6 +20,7 @@ from policyserve.core.arrays import Array, Bin, read_array, read_dtype
 from policyserve.core.errors import WireError
 from policyserve.core.messages import Part
 from policyserve.dialects.packing import Parts, bin_header, map_header, packed, packed_key
+from policyserve.dialects.sendable import encoded_key, told
 
 _NO_KIND = (None, b"", "")
 _CONTAINERS = (dict, list, memoryview, Bin)  # what unmark() changes, or looks into
@@ -90,7 +91,9 @@ class Spelling:
         return _around_data(self.mark, array.dtype, array.shape)
 
     def write(self, value: Any) -> Any:
-        """The marked map of an array or a NumPy scalar; raises TypeError for anything else."""
+        """The marked map of an array, a NumPy scalar, or what NumPy can make an array of; raises for anything else."""
+        if isinstance(value, Mapping):
+            return dict(value)
         array = _as_writable(value)
         if isinstance(value, np.generic):
             return self.mark_scalar(array)
@@ -100,7 +103,7 @@ class Spelling:
         if isinstance(value, dict):
             parts.add(map_header(len(value)))
             for key, inner in value.items():
-                parts.add(packed_key(key) if type(key) is str else packed(key))
+                parts.add(packed_key(key) if type(key) is str else packed(encoded_key(key).decode()))
                 self._add(inner, parts)
         elif isinstance(value, np.ndarray):
             array = _as_writable(value)
@@ -190,16 +193,14 @@ def _scalar(data: Any, dtype: Any, path: str) -> Any:
 
 
 def _as_writable(value: Any) -> Array:
-    """The value as a little-endian array of numbers; raises TypeError for anything that is none."""
+    """The value as an array of numbers: a tensor's or a picture's, too. Raises TypeError for anything that is none."""
     if type(value) is np.ndarray and value.dtype.kind in "biuf":
         return value
-    if not isinstance(value, (np.ndarray, np.generic)):
-        raise TypeError(f"a {type(value).__name__} cannot be sent")
     array: Array = np.asarray(value)
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"an array of {array.dtype} cannot be sent")
+        raise TypeError(f"{told(value)} cannot be sent")
     return array

@@ -24,6 +24,7 @@ from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
 from policyserve.dialects.packing import map_header, packed, packed_key
 from policyserve.dialects.pieces import InPieces
 from policyserve.dialects.recognition import check_spelling
+from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
 
 
@@ -74,9 +75,10 @@ class MetadataFirst(InPieces):
 
     def request_parts(self, observation: Observation) -> list[Part]:
         try:
-            return self.spelling.parts(observation)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise WireError("", "arrays, texts and numbers", str(error)) from error
+            return self.spelling.parts(observation if isinstance(observation, dict) else {**observation})
+        except Exception as error:  # a stranger's objects, whose conversion may raise anything
+            refusal = why_not(observation, self.spelling.write)
+            raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         return self.reply_fields(frame)

@@ -27,6 +27,7 @@ from policyserve.dialects.packing import Parts, bin_header, map_header, packed
 from policyserve.dialects.pieces import InPieces
 from policyserve.dialects.recognition import META as _META
 from policyserve.dialects.recognition import spelling_of, wrong_dialect
+from policyserve.dialects.sendable import cure, encoded_key, told, type_name
 from policyserve.dialects.unpacking import unpack
 
 
@@ -62,13 +63,16 @@ class VibeRL(InPieces):
 
     def request_parts(self, observation: Observation) -> list[Part]:
         """Write an observation of arrays, flat; raises WireError for a nested map or a text."""
+        if not isinstance(observation, Mapping):
+            raise WireError("", "a map of arrays", f"a {type_name(observation)}", 'an array alone is {"obs": array}')
         parts = Parts()
         parts.add(map_header(len(observation) + 1))
         meta: dict[bytes, Any] = {}
         for key, value in observation.items():
+            name = encoded_key(key)
             if key == _META:
                 raise WireError(key, "another key: this one describes the arrays", "an observation's")
-            array, name = _little_endian(_as_numbers(key, value)), key.encode()
+            array = _little_endian(_as_numbers(key, value))
             meta[name] = _describe(array.dtype, array.shape)
             parts.add(bin_header(len(name)) + name + bin_header(array.nbytes))
             parts.add_data(array)
@@ -144,12 +148,19 @@ def _read_shape(key: str, data: bytes | memoryview, entry: Mapping[str, Any]) ->
 
 
 def _as_numbers(key: str, value: Any) -> Array:
+    """The value as an array of numbers; raises WireError, whatever its conversion raises."""
+    expected = "an array of numbers: vibe_rl's protocol has nothing else"
     try:
         array: Array = np.asarray(value)
-    except ValueError as error:
-        raise WireError(key, "an array", f"a {type(value).__name__} of several shapes") from error
+    except Exception as error:  # a stranger's object
+        is_ragged = isinstance(value, (list, tuple)) and isinstance(error, ValueError)
+        got = f"a {type_name(value)} of several shapes" if is_ragged else told(value)
+        raise WireError(key, expected, got, "" if is_ragged else cure(value)) from error
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise WireError(key, "an array of numbers: vibe_rl's protocol has nothing else", type(value).__name__)
+        hint = "openpi's and Wall-X's dialects carry it" if isinstance(value, (str, Mapping)) else cure(value)
+        raise WireError(key, expected, f"a {type_name(value)}" if isinstance(value, str) else told(value), hint)
     return array
 
 
