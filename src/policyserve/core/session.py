@@ -190,6 +190,8 @@ class Session:
         greeter = dialect or self.dialect
         try:
             greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
+        except PolicyFailed as error:
+            return self.fail(error)
         except Exception as error:  # metadata is a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the metadata cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error
@@ -312,6 +314,8 @@ class Session:
         )
         try:
             frame = self._known.write_reply(outcome.chunk, timing)
+        except PolicyFailed as error:
+            return self._tell(error)
         except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error

@@ -16,13 +16,14 @@ import numpy as np
 
 from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
-from policyserve.core.errors import PolicyserveError, RemoteError, WireError, WrongDialect
+from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
 from policyserve.dialects.packing import map_header, packed, packed_key
 from policyserve.dialects.pieces import InPieces
+from policyserve.dialects.readable import check_readable
 from policyserve.dialects.recognition import check_spelling
 from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
@@ -39,9 +40,10 @@ class MetadataFirst(InPieces):
     def greeting(self, metadata: Mapping[str, Any]) -> Frame:
         """The metadata as one MessagePack map, and above it what the founding clients look for.
 
-        Both families read the same bytes: on `/` a server greets before it knows which of them it has.
+        Both families read the same bytes: on `/` a server greets before it knows which of them it has. Raises
+        PolicyFailed with the path of what clients could not read.
         """
-        return self.spelling.pack({**_founding(metadata), **metadata})
+        return self._pack("metadata", {**_founding(metadata), **metadata})
 
     def read_request(
         self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
@@ -58,13 +60,23 @@ class MetadataFirst(InPieces):
         """What a reply carries under which key: the same data, in one shape or several."""
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> bytes:
-        """{…extras, …action_entries, "server_timing": …} as one MessagePack map."""
+        """{…extras, …action_entries, "server_timing": …} as one MessagePack map.
+
+        Raises PolicyFailed with the path of an extra that clients could not read.
+        """
         actions = chunk.actions
         if chunk.extras:
             timings = {"server_timing": server_timing(timing)}
-            return self.spelling.pack({**chunk.extras, **self.action_entries(actions), **timings})
+            return self._pack("answer", {**chunk.extras, **self.action_entries(actions), **timings})
         between = _between_data(self, actions.dtype, actions.shape)
         return actions.tobytes().join(between) + _pack_timing(timing)
+
+    def _pack(self, what: str, message: Mapping[str, Any]) -> bytes:
+        try:
+            check_readable(message, self.spelling)
+        except WireError as error:
+            raise PolicyFailed(f"the {what} cannot be read by {self.name}'s clients: {error}") from error
+        return self.spelling.pack(message)
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
+from policyserve.core.errors import ConfigError
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
@@ -31,4 +32,25 @@ def patience_s(session: Session, spec: PolicySpec, config: ServerConfig) -> floa
 
 def metadata_of(spec: PolicySpec) -> Mapping[str, Any]:
     """What a greeting tells: what the policy declares, its spec, and which server this is."""
-    return {**spec.metadata, "spec": spec.describe(), "policyserve": VERSION}
+    return {**spec.metadata, **_own(spec)}
+
+
+def check_metadata(spec: PolicySpec) -> None:
+    """Raise ConfigError with the path of what clients could not read in a policy's metadata, before one connects.
+
+    Every dialect that greets has to write it, and to read what it wrote. The greeting's own keys are not the policy's.
+    """
+    for key in _own(spec).keys() & spec.metadata.keys():
+        raise ConfigError(f"{spec.name}: metadata/{key}: expected another key, got one that every greeting has itself")
+    for name in dialects.names():
+        dialect = dialects.by_name(name)
+        try:
+            written = dialect.greeting(metadata_of(spec)) if dialect.greets else None
+            if written is not None:
+                dialect.read_greeting(written)
+        except Exception as error:  # metadata is the policy's, and a dialect may be another package's
+            raise ConfigError(f"{spec.name}: metadata: {error}") from error
+
+
+def _own(spec: PolicySpec) -> Mapping[str, Any]:
+    return {"spec": spec.describe(), "policyserve": VERSION}

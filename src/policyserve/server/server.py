@@ -269,6 +269,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             spec = await self._replicas.start(lambda stage: _tell(loop, self._set_stage, stage))
+            greeting.check_metadata(spec)
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
