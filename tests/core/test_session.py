@@ -146,7 +146,7 @@ def test_a_dialect_that_cannot_tell_errors_closes_with_the_reason() -> None:
     session = Session(Broken(), max_pending=8)
     session.serve(OPEN, {})
     assert [(effect.code, effect.reason) for effect in session.receive("bad", 0.0) if isinstance(effect, Close)] == [
-        (1008, "expected a letter, got 'bad'")
+        (1008, "expected a letter, got 'bad' [bad_frame]")
     ]
 
 

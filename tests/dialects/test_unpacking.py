@@ -53,7 +53,7 @@ def test_nesting_is_bounded(decode: Decode, opening: bytes, most: int) -> None:
     decode(opening * most + b"\x90", limits)
     for beyond in (most + 1, most + 900, most + 2_000):
         expected = f"expected at most {most} levels of nesting, got more"
-        assert refusal(decode, opening * beyond + b"\x90", limits) == expected
+        assert refusal(decode, opening * beyond + b"\x90", limits).endswith(f": {expected}")
 
 
 @DECODERS
@@ -65,7 +65,33 @@ def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, m
     beyond = ([0] * most, {str(number): 0 for number in range(most)}, [[]] * (most // 2), [0] * (3 * most))
     for value in beyond:
         expected = f"expected at most {most} map entries and list items, got more"
-        assert refusal(decode, packed(value), limits) == expected
+        assert refusal(decode, packed(value), limits).endswith(expected)
+
+
+WRONG_INSIDE = {
+    "a number as key": (b"\x81\xa1a\x81\x01\x02", "a: expected texts as map keys"),
+    "a key that is no UTF-8": (b"\x81\xa1a\x81\xa1\xff\x02", "a: expected UTF-8"),
+    "the same key twice": (b"\x81\xa1a\x91\x82\xa1b\x01\xc4\x01b\x02", "a[0]: expected different keys"),
+    "an extension": (b"\x81\xa1a\x81\xa1b\xd4\x05\x00", "a/b: expected"),
+    "an end": (b"\x81\xa1a\x92\x01", "a[1]: expected a MessagePack map"),
+    "a key of a megabyte": (b"\x81\xdb\x00\x10\x00\x00" + b"k" * (1 << 20) + b"\xc1", "kkk"),
+}
+
+
+@DECODERS
+@pytest.mark.parametrize("what", WRONG_INSIDE)
+def test_what_cannot_be_read_is_named_by_its_path(decode: Decode, what: str) -> None:
+    frame, said = WRONG_INSIDE[what]
+    told = refusal(decode, frame, DEFAULT_LIMITS)
+    assert told.startswith(said)
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_a_text_that_is_no_utf_8_is_named_by_its_path(size: int) -> None:
+    """Small messages are read by the C decoder, large ones by our own."""
+    frame = b"\x83\xa1a\x01\xa1x\xc5" + size.to_bytes(2, "big") + bytes(size) + b"\xa1b\x92\x01\xa1\xff"
+    assert refusal(lambda: unpack(memoryview(bytearray(frame)), texts=True)).startswith("b[1]: expected")
 
 
 @pytest.mark.parametrize("name", names())
@@ -139,9 +165,9 @@ def test_a_vibe_rl_session_keeps_to_its_limits(name: str | None) -> None:
     limits = replace(DEFAULT_LIMITS, max_depth=3, max_items=30, max_arrays=1)
     for frame, told in (
         (arrays, "expected at most 1 arrays, got 2"),
-        (deep, "expected at most 3 levels of nesting, got more"),
-        (packed_meta, "expected at most 3 levels of nesting, got more"),
-        (items, "expected at most 30 map entries and list items, got more"),
+        (deep, "__meta__/obs/more[0]: expected at most 3 levels of nesting, got more"),
+        (packed_meta, "__meta__/obs/more[0][0]: expected at most 3 levels of nesting, got more"),
+        (items, "__meta__/obs/more: expected at most 30 map entries and list items, got more"),
     ):
         session = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, limits=limits)
         session.serve(OPEN, {})

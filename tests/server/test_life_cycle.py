@@ -328,7 +328,7 @@ def test_metadata_that_no_client_could_read_ends_the_loading_with_its_path() -> 
     async def main() -> None:
         policy = FunctionPolicy(lambda x: x, PolicySpec("arm", None, None, metadata={"robot": {0: "left"}}))
         async with PolicyServer(policy, "127.0.0.1", 0) as server:
-            with pytest.raises(ConfigError, match="arm: metadata: .*robot/0: expected a text as key"):
+            with pytest.raises(ConfigError, match=r"arm: metadata: .*robot/0: expected a text as key"):
                 await server.ready()
 
     asyncio.run(main())

@@ -29,6 +29,7 @@ from policyserve.dialects.recognition import META as _META
 from policyserve.dialects.recognition import spelling_of, wrong_dialect
 from policyserve.dialects.sendable import cure, encoded_key, told, type_name
 from policyserve.dialects.unpacking import unpack
+from policyserve.dialects.views import below
 
 
 class VibeRL(InPieces):
@@ -110,7 +111,10 @@ def _read_fields(
         raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
     meta = message.pop(_META)
     if isinstance(meta, (bytes, memoryview)):
-        meta = unpack(meta, limits=limits)
+        try:
+            meta = unpack(meta, limits=limits)
+        except WireError as error:
+            raise below(_META, error) from error
     if not isinstance(meta, dict):
         raise WireError(_META, "a map", type(meta).__name__)
     return message, meta
