@@ -1,4 +1,4 @@
-"""How many connections of websockets' synchronous client, which is openpi's, hang while they open by TLS?
+"""Count the connections of websockets' synchronous client, which is openpi's, that hang while they open by TLS.
 
     python benchmarks/tls_connections.py --connections 1500
 

@@ -106,8 +106,8 @@ def test_a_close_reason_fits_its_frame(text: str) -> None:
 
 
 def test_a_short_close_reason_is_whole() -> None:
-    assert close_reason(PolicyFailed("x" * 123)) == "x" * 123
-    assert close_reason(PolicyFailed("x" * 124)).endswith("…")
+    assert close_reason(PolicyFailed("x" * 107)) == "x" * 107 + " [policy_failed]"
+    assert close_reason(PolicyFailed("x" * 108)) == "x" * 104 + "… [policy_failed]"
 
 
 def test_a_close_reason_can_always_be_encoded() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policyserve import dialects
 from policyserve.core.arrays import Placed
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import ZeroCopyDialect
 from policyserve.core.errors import BadObservation, PolicyserveError, RemoteError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Reply, Request, Timing
@@ -42,15 +42,21 @@ NESTED = PolicySpec(
 class Counting(OpenPI):
     """A dialect that counts what it was asked to read; all else that it has is nobody's business here."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: ZeroCopyDialect) -> None:
         self._dialect = dialect
         self.read = 0
 
     def read_request(
-        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         self.read += 1
-        return self._dialect.read_request(frame, placed, limits)
+        return self._dialect.read_request(frame, limits, placed)
+
+
+def named(name: str) -> ZeroCopyDialect:
+    dialect = dialects.by_name(name)
+    assert isinstance(dialect, ZeroCopyDialect)
+    return dialect
 
 
 def message(dialect: str, observation: Mapping[str, Any]) -> memoryview:
@@ -98,7 +104,7 @@ def assert_equal(left: Any, right: Any) -> None:
 
 
 def read_afresh(dialect: str, spec: PolicySpec, frame: memoryview) -> ValidObservation:
-    return RequestReader().read(dialects.by_name(dialect), spec, memoryview(bytearray(frame)))
+    return RequestReader(named(dialect), spec).read(memoryview(bytearray(frame)))
 
 
 CASES = [
@@ -115,10 +121,11 @@ CASES = [
 @pytest.mark.parametrize(("dialect", "spec", "make"), CASES)
 def test_frames_alike_are_read_without_the_dialect(dialect: str, spec: PolicySpec, make: Any) -> None:
     rng = np.random.default_rng(0)
-    reader, counting = RequestReader(), Counting(dialects.by_name(dialect))
+    counting = Counting(named(dialect))
+    reader = RequestReader(counting, spec)
     for _ in range(8):
         frame = message(dialect, make(rng))
-        valid = reader.read(counting, spec, frame)
+        valid = reader.read(frame)
         expected = read_afresh(dialect, spec, frame)
         assert_equal(valid.observation, expected.observation)
         assert valid[1:] == expected[1:]
@@ -131,7 +138,7 @@ def test_frames_alike_are_read_without_the_dialect(dialect: str, spec: PolicySpe
 def test_any_other_byte_has_the_frame_decoded(dialect: str, spec: PolicySpec, make: Any, data: st.DataObject) -> None:
     rng = np.random.default_rng(1)
     frame = message(dialect, make(rng))
-    layout = learn_layout(dialects.by_name(dialect), spec, frame)
+    layout = learn_layout(named(dialect), spec, frame)
     assert layout is not None
     changed = memoryview(bytearray(frame))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -155,12 +162,12 @@ def outcome(read: Any) -> Any:
 
 def test_a_value_that_cannot_be_cast_is_refused_as_before() -> None:
     rng = np.random.default_rng(2)
-    reader, dialect = RequestReader(), dialects.by_name("openpi")
+    reader = RequestReader(named("openpi"), LIBERO)
     for _ in range(3):
-        reader.read(dialect, LIBERO, message("openpi", libero(rng)))
+        reader.read(message("openpi", libero(rng)))
     bad = message("openpi", libero(rng, steps=np.array([1, 1 << 40])))
     with pytest.raises(BadObservation, match="steps") as learned:
-        reader.read(dialect, LIBERO, bad)
+        reader.read(bad)
     with pytest.raises(BadObservation) as fresh:
         read_afresh("openpi", LIBERO, bad)
     assert str(learned.value) == str(fresh.value)
@@ -168,10 +175,10 @@ def test_a_value_that_cannot_be_cast_is_refused_as_before() -> None:
 
 def test_what_a_policy_writes_into_one_observation_is_in_no_other() -> None:
     rng = np.random.default_rng(3)
-    reader, dialect = RequestReader(), dialects.by_name("openpi")
+    reader = RequestReader(named("openpi"), OPEN)
     observation = aloha(rng)
     for _ in range(4):
-        valid = reader.read(dialect, OPEN, message("openpi", observation))
+        valid = reader.read(message("openpi", observation))
         assert_equal(valid.observation, observation | {"more": read_afresh_of(observation)["more"]})
         valid.observation["images"]["high"][:] = 0
         valid.observation["state"][:] = 0
@@ -186,20 +193,22 @@ def read_afresh_of(observation: Mapping[str, Any]) -> Any:
 
 def test_a_client_whose_every_frame_differs_is_not_learned_for_ever() -> None:
     rng = np.random.default_rng(4)
-    reader, counting = RequestReader(), Counting(dialects.by_name("openpi"))
+    counting = Counting(named("openpi"))
+    reader = RequestReader(counting, OPEN)
     frames = 200
     for number in range(frames):
         frame = message("openpi", libero(rng, prompt=f"step {number:06}"))
-        assert reader.read(counting, OPEN, frame).observation["prompt"] == f"step {number:06}"
+        assert reader.read(frame).observation["prompt"] == f"step {number:06}"
     assert counting.read <= frames + 4
 
 
 def test_a_client_that_changes_its_frames_is_learned_anew() -> None:
     rng = np.random.default_rng(5)
-    reader, counting = RequestReader(), Counting(dialects.by_name("openpi"))
+    counting = Counting(named("openpi"))
+    reader = RequestReader(counting, OPEN)
     for prompt in ("first", "second one", "third"):
         for _ in range(100):
-            valid = reader.read(counting, OPEN, message("openpi", libero(rng, prompt=prompt)))
+            valid = reader.read(message("openpi", libero(rng, prompt=prompt)))
             assert valid.observation["prompt"] == prompt
     assert counting.read == 3 * 3
 
@@ -207,10 +216,11 @@ def test_a_client_that_changes_its_frames_is_learned_anew() -> None:
 def test_a_frame_is_not_used_again_while_an_observation_stands_in_it() -> None:
     """A pool gives a buffer to another message as soon as nobody holds a view: one that is held cannot be resized."""
     rng = np.random.default_rng(6)
-    reader, counting = RequestReader(), Counting(dialects.by_name("openpi"))
+    counting = Counting(named("openpi"))
+    reader = RequestReader(counting, LIBERO)
     for _ in range(4):
         buffer = bytearray(message("openpi", libero(rng)))
-        valid = reader.read(counting, LIBERO, memoryview(buffer))
+        valid = reader.read(memoryview(buffer))
         with pytest.raises(BufferError):
             buffer.pop()
         del valid
@@ -220,10 +230,10 @@ def test_a_frame_is_not_used_again_while_an_observation_stands_in_it() -> None:
 
 def test_frames_that_are_not_the_sessions_own_buffer_are_decoded() -> None:
     """Bytes may be anybody's: views of them could not be written to."""
-    reader, dialect = RequestReader(), dialects.by_name("vibe_rl")
+    reader = RequestReader(named("vibe_rl"), OPEN)
     frame = bytes(message("vibe_rl", {"obs": np.arange(4.0)}))
     for _ in range(4):
-        array: Any = reader.read(dialect, OPEN, frame).observation
+        array: Any = reader.read(frame).observation
         assert array.flags.writeable
 
 
@@ -297,10 +307,11 @@ REPLIES = [
 def test_replies_alike_are_read_without_the_dialect(dialect: str, make: Any) -> None:
     """They differ in their arrays' data and in the times of their timing; the first has one time less."""
     rng = np.random.default_rng(7)
-    reader, counting = ReplyReader(), CountingReplies(dialects.by_name(dialect))
+    counting = CountingReplies(named(dialect))
+    reader = ReplyReader(counting)
     for number in range(9):
         frame = make(dialect, rng, prev_total_ms=1.0 if number else None)
-        assert_same_reply(reader.read(counting, frame), read_reply_afresh(dialect, frame))
+        assert_same_reply(reader.read(frame), read_reply_afresh(dialect, frame))
     assert counting.read <= 4  # the first, two more, and the second of those once more to learn its layout
 
 
@@ -308,7 +319,7 @@ def test_replies_alike_are_read_without_the_dialect(dialect: str, make: Any) -> 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_other_byte_has_the_reply_decoded(dialect: str, make: Any, data: st.DataObject) -> None:
-    counting, frame = dialects.by_name(dialect), make(dialect, np.random.default_rng(8))
+    counting, frame = named(dialect), make(dialect, np.random.default_rng(8))
     layout = learn_reply_layout(counting, frame)
     assert layout is not None
     changed = memoryview(bytearray(frame))
@@ -333,10 +344,10 @@ def assert_same_bytes(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(("dialect", "make"), REPLIES)
 def test_what_a_program_writes_into_one_reply_is_in_no_other(dialect: str, make: Any) -> None:
-    frame, reader = make(dialect, np.random.default_rng(9)), ReplyReader()
+    frame, reader = make(dialect, np.random.default_rng(9)), ReplyReader(named(dialect))
     expected = read_reply_afresh(dialect, frame)
     for _ in range(5):
-        found = reader.read(dialects.by_name(dialect), memoryview(bytearray(frame)))
+        found = reader.read(memoryview(bytearray(frame)))
         assert_same_reply(found, expected)
         found.actions[:] = 0
         fields: Any = found.fields
@@ -346,21 +357,21 @@ def test_what_a_program_writes_into_one_reply_is_in_no_other(dialect: str, make:
 
 
 def test_a_replys_actions_are_the_same_array_among_its_fields() -> None:
-    reader, dialect, rng = ReplyReader(), dialects.by_name("openpi"), np.random.default_rng(10)
+    reader, rng = ReplyReader(named("openpi")), np.random.default_rng(10)
     for _ in range(4):
-        found = reader.read(dialect, reply("openpi", rng))
+        found = reader.read(reply("openpi", rng))
         assert found.actions is found["actions"]
         assert found.timing is found["server_timing"]
 
 
 def test_an_error_among_replies_alike_is_raised() -> None:
-    reader, dialect, rng = ReplyReader(), dialects.by_name("openpi"), np.random.default_rng(11)
+    reader, rng = ReplyReader(named("openpi")), np.random.default_rng(11)
     for _ in range(4):
-        reader.read(dialect, reply("openpi", rng))
+        reader.read(reply("openpi", rng))
     with pytest.raises(RemoteError, match="the arm fell off"):
-        reader.read(dialect, "policy_failed: the arm fell off")
+        reader.read("policy_failed: the arm fell off")
     assert_same_reply(
-        reader.read(dialect, reply("openpi", np.random.default_rng(12))),
+        reader.read(reply("openpi", np.random.default_rng(12))),
         read_reply_afresh("openpi", reply("openpi", np.random.default_rng(12))),
     )
 
@@ -368,8 +379,9 @@ def test_an_error_among_replies_alike_is_raised() -> None:
 def test_a_float_of_a_request_is_validated_each_time() -> None:
     """A policy's spec may refuse a number for its value; a reply's floats are the program's to judge."""
     rng = np.random.default_rng(13)
-    reader, counting = RequestReader(), Counting(dialects.by_name("openpi"))
+    counting = Counting(named("openpi"))
+    reader = RequestReader(counting, OPEN)
     for number in range(6):
-        valid = reader.read(counting, OPEN, message("openpi", libero(rng, extra=number + 0.5)))
+        valid = reader.read(message("openpi", libero(rng, extra=number + 0.5)))
         assert valid.observation["extra"] == number + 0.5
     assert counting.read >= 6

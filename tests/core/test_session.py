@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.core.arrays import Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import (
     DeadlineExceeded,
@@ -21,10 +20,11 @@ from policyserve.core.errors import (
     WireError,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
+from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.dialects import Auto
 from policyserve.dialects.vibe_rl import VibeRL
 
 OPEN = PolicySpec("echo", None, None)
@@ -43,9 +43,7 @@ class Letters:
     def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
         return "hello" if self.greets else None
 
-    def read_request(
-        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
-    ) -> Request:
+    def read_request(self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         if frame == "bug":
             raise ZeroDivisionError
         if not isinstance(frame, str) or frame.startswith("bad"):
@@ -62,22 +60,13 @@ class Letters:
             return ErrorReply(None, close_code_of(error), close_reason(error))
         return ErrorReply(f"error {error.code}")
 
-    def write_request(self, observation: Observation) -> Frame:
-        raise NotImplementedError
-
-    def request_parts(self, observation: Observation) -> list[Part]:
+    def write_request(self, observation: Observation) -> bytes:
         raise NotImplementedError
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         raise NotImplementedError
 
     def read_reply(self, frame: Frame) -> Reply:
-        raise NotImplementedError
-
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def reply_of(self, fields: dict[str, Any]) -> Reply:
         raise NotImplementedError
 
 
@@ -110,6 +99,55 @@ def told(effects: Sequence[Effect]) -> list[Any]:
 def submit(session: Session, frame: Frame = "a", now: float = 0.0) -> int:
     (effect,) = submits(session.receive(frame, now))
     return effect.ticket
+
+
+def test_a_policy_is_exchanged_under_a_living_session() -> None:
+    """A message that was read by its layout under the old spec is validated by the new one."""
+    dialect = VibeRL()
+
+    def spec(name: str, size: int) -> PolicySpec:
+        return PolicySpec(name, {"obs": ArraySpec((size,))}, ArraySpec((1,)))
+
+    frame = memoryview(bytearray(dialect.write_request({"obs": np.arange(4, dtype=np.float32)})))
+    session = Session(dialect, max_pending=16)
+    session.serve(spec("first", 4), {})
+    for _ in range(4):
+        assert submits(session.receive(frame, 0.0))
+    session.serve(PolicySpec("open", None, None), {})
+    (bare,) = submits(session.receive(frame, 0.0))
+    assert isinstance(bare.observation, np.ndarray), "no spec, so the policy gets the array alone"
+    for _ in range(4):
+        submits(session.receive(frame, 0.0))
+    session.serve(spec("last", 3), {})
+    effects = session.receive(frame, 0.0)
+    assert not submits(effects)
+    assert session.pending == 10, "the refusal waits for its turn"
+
+
+def test_who_was_greeted_is_not_greeted_again_for_another_policy() -> None:
+    session = Session(Letters(greets=True), max_pending=8)
+    assert told(session.serve(OPEN, {})) == ["hello"]
+    assert session.serve(OPEN, {}) == []
+
+
+def test_a_session_whose_dialect_is_found_out_reads_with_what_serve_gave_last() -> None:
+    session = Session(None, choice=Auto(), max_pending=8)
+    session.serve(PolicySpec("first", {"other": ArraySpec((4,))}, None), {})
+    session.serve(PolicySpec("second", {"obs": ArraySpec((4,))}, None), {})
+    assert submits(session.receive(VibeRL().write_request({"obs": np.zeros(4)}), 0.0))
+
+
+class Broken(Letters):
+    def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
+        raise ZeroDivisionError
+
+
+def test_a_dialect_that_cannot_tell_errors_closes_with_the_reason() -> None:
+    session = Session(Broken(), max_pending=8)
+    session.serve(OPEN, {})
+    assert [(effect.code, effect.reason) for effect in session.receive("bad", 0.0) if isinstance(effect, Close)] == [
+        (1008, "expected a letter, got 'bad' [bad_frame]")
+    ]
 
 
 # Rule 1: order
@@ -352,14 +390,14 @@ def test_in_any_order_of_events_it_never_raises_and_answers_in_order(
     steps: list[Any], closes: bool, greets: bool, max_pending: int
 ) -> None:
     session = session_of(is_ready=False, closes=closes, greets=greets, max_pending=max_pending)
-    is_served = False
+    is_served = is_draining = False
     open_tickets: list[int] = []  # submitted, not answered
     effects: list[Effect] = []
     frames = 0
     expected: dict[int, str] = {}  # by ticket: what its answer must read
     for number, (step, argument) in enumerate(steps):
         if step == "receive":
-            frames += 1
+            frames += not is_draining  # those that come later are not read
             new = session.receive(argument, float(number))
         elif step == "answer":
             if not open_tickets:
@@ -371,11 +409,10 @@ def test_in_any_order_of_events_it_never_raises_and_answers_in_order(
                 expected[ticket] = f"re {outcome.chunk.actions}"
             new = session.answer(ticket, outcome, float(number))
         elif step == "serve":
-            if is_served:
-                continue
-            is_served = True
+            is_served = True  # again: another policy
             new = session.serve(OPEN, {})
         elif step == "drain":
+            is_draining = True
             new = session.drain()
         elif step == "leave":
             new = session.leave(1001, "")

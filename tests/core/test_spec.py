@@ -155,10 +155,63 @@ def test_an_integer_spec_takes_integers_that_fit_and_no_floats() -> None:
     assert "float64" in refusal(spec, {"index": np.array([1.0, 2.0])}).got
 
 
-@pytest.mark.parametrize("value", ["text", None, b"bytes", [1, 2, 3, 4], {"a": 1}, np.array(["a", "b", "c", "d"])])
+@pytest.mark.parametrize("value", ["text", None, b"bytes", {"a": 1}, np.array(["a", "b", "c", "d"])])
 def test_what_is_no_number_is_no_array(value: Any) -> None:
     error = refusal(CARTPOLE, {"obs": value})
     assert (error.path, error.expected) == ("obs", "float32 (4,)")
+
+
+# Lists
+
+
+@pytest.mark.parametrize("sent", [[0.5, 1, True, -2], (0.5, 1, 1, -2), [np.float64(0.5), 1, np.array(1), -2]])
+def test_a_list_of_numbers_is_an_array(sent: Any) -> None:
+    got = CARTPOLE.validate({"obs": sent}).observation["obs"]
+    assert (got.dtype, got.tolist()) == (np.float32, [0.5, 1.0, 1.0, -2.0])
+    assert got.flags.writeable
+
+
+def test_nested_lists_are_arrays_of_more_axes() -> None:
+    spec = spec_of({"pose": ArraySpec((2, 3)), "index": ArraySpec((2,), "int32")}, max_client_batch=4)
+    got = spec.validate({"pose": [[1, 2, 3], (4.0, 5, 6)], "index": [7, 8]}).observation
+    assert got["pose"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert got["index"].dtype == np.int32
+    batch = spec.validate({"pose": [np.zeros((2, 3)), np.ones((2, 3))], "index": [[1, 2], [3, 4]]})
+    assert batch.batch_size == 2
+    assert spec_of({"none": ArraySpec((None,))}).validate({"none": []}).observation["none"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("sent", "path", "got"),
+    [
+        ([1, 2, 3], "obs", "float32 (3,)"),
+        ([1, "two", 3, 4], "obs[1]", "str 'two'"),
+        ([1, 2, 3, None], "obs[3]", "NoneType"),
+        ([[1, 2], [3, [4, "x" * 100_000]]], "obs[1][1][1]", "str"),
+        ([[1, 2], [3]], "obs[1]", "(1,)"),
+        ([1, [2, 3]], "obs[1]", "(2,)"),
+        ([np.zeros(2), np.zeros(3)], "obs[1]", "(3,)"),
+        ([1, 2, 3, 2**64], "obs[3]", "int"),
+        ([1, 2, 3, {"a": 4}], "obs[3]", "dict"),
+    ],
+)
+def test_an_item_that_makes_a_list_no_array_is_named_by_its_path(sent: Any, path: str, got: str) -> None:
+    error = refusal(CARTPOLE, {"obs": sent})
+    assert error.path == path
+    assert got.replace("float32", "int64") in error.got or got in error.got
+
+
+def test_a_list_of_floats_is_no_array_of_integers() -> None:
+    spec = spec_of({"index": ArraySpec((2,), "int32")})
+    assert "float64" in refusal(spec, {"index": [1.0, 2]}).got
+
+
+def test_a_list_of_pictures_is_stacked_and_one_of_numbers_is_no_picture() -> None:
+    """Python's numbers have no dtype: 0 and 1 may be a float picture's, or a uint8 one's."""
+    spec = spec_of({"view": ImageSpec()}, max_client_batch=4)
+    got = spec.validate({"view": [image(), image()]})
+    assert (got.batch_size, got.observation["view"].dtype) == (2, np.uint8)
+    assert "int64" in refusal(spec, {"view": image().tolist()}).got
 
 
 def test_a_python_number_meets_a_scalar_spec() -> None:
@@ -227,8 +280,8 @@ def test_a_list_of_texts_may_be_one_text() -> None:
     spec = spec_of({"names": TextListSpec()})
     assert spec.validate({"names": "one"}).observation == {"names": ["one"]}
     assert spec.validate({"names": ("one", "two")}).observation == {"names": ["one", "two"]}
-    for value in ([1], 1, None, ["one", None]):
-        assert refusal(spec, {"names": value}).path == "names"
+    for value, path in (([1], "names[0]"), (1, "names"), (None, "names"), (["one", None], "names[1]")):
+        assert refusal(spec, {"names": value}).path == path
 
 
 # The client's own batch
@@ -354,6 +407,7 @@ def test_a_bfloat16_action_becomes_float32() -> None:
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5),
     st.lists(st.text(max_size=2), max_size=2),
+    st.recursive(st.floats(), lambda inner: st.lists(inner, max_size=3), max_leaves=6),
     st.sampled_from([np.zeros(n, d) for n in (0, 3, (2, 3), (8, 8, 3), (2, 8, 8, 3)) for d in ("u1", "f4", "i8", "?")]),
 )  # fmt: skip
 KEYS = st.sampled_from(

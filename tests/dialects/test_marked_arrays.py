@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from policyserve.core.errors import WireError
 from policyserve.core.messages import Request
 from policyserve.dialects import by_name
-from policyserve.dialects.marked_arrays import MSGPACK_NUMPY, OPENPI, Spelling, spelling_of
+from policyserve.dialects.marked_arrays import MSGPACK_NUMPY, OPENPI, Spelling
+from policyserve.dialects.recognition import spelling_of
 from policyserve.dialects.unpacking import unpack
 from tests.shared import shared_path
 

@@ -44,7 +44,7 @@ def sent(dialect: str, observation: Any) -> Any:
 
 def refusal(dialect: str, observation: Any) -> WireError:
     with pytest.raises(WireError) as caught:
-        by_name(dialect).request_parts(observation)
+        by_name(dialect).write_request(observation)
     return caught.value
 
 

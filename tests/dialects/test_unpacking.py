@@ -53,7 +53,7 @@ def test_nesting_is_bounded(decode: Decode, opening: bytes, most: int) -> None:
     decode(opening * most + b"\x90", limits)
     for beyond in (most + 1, most + 900, most + 2_000):
         expected = f"expected at most {most} levels of nesting, got more"
-        assert refusal(decode, opening * beyond + b"\x90", limits) == expected
+        assert refusal(decode, opening * beyond + b"\x90", limits).endswith(f": {expected}")
 
 
 @DECODERS
@@ -65,7 +65,33 @@ def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, m
     beyond = ([0] * most, {str(number): 0 for number in range(most)}, [[]] * (most // 2), [0] * (3 * most))
     for value in beyond:
         expected = f"expected at most {most} map entries and list items, got more"
-        assert refusal(decode, packed(value), limits) == expected
+        assert refusal(decode, packed(value), limits).endswith(expected)
+
+
+WRONG_INSIDE = {
+    "a number as key": (b"\x81\xa1a\x81\x01\x02", "a: expected texts as map keys"),
+    "a key that is no UTF-8": (b"\x81\xa1a\x81\xa1\xff\x02", "a: expected UTF-8"),
+    "the same key twice": (b"\x81\xa1a\x91\x82\xa1b\x01\xc4\x01b\x02", "a[0]: expected different keys"),
+    "an extension": (b"\x81\xa1a\x81\xa1b\xd4\x05\x00", "a/b: expected"),
+    "an end": (b"\x81\xa1a\x92\x01", "a[1]: expected a MessagePack map"),
+    "a key of a megabyte": (b"\x81\xdb\x00\x10\x00\x00" + b"k" * (1 << 20) + b"\xc1", "kkk"),
+}
+
+
+@DECODERS
+@pytest.mark.parametrize("what", WRONG_INSIDE)
+def test_what_cannot_be_read_is_named_by_its_path(decode: Decode, what: str) -> None:
+    frame, said = WRONG_INSIDE[what]
+    told = refusal(decode, frame, DEFAULT_LIMITS)
+    assert told.startswith(said)
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_a_text_that_is_no_utf_8_is_named_by_its_path(size: int) -> None:
+    """Small messages are read by the C decoder, large ones by our own."""
+    frame = b"\x83\xa1a\x01\xa1x\xc5" + size.to_bytes(2, "big") + bytes(size) + b"\xa1b\x92\x01\xa1\xff"
+    assert refusal(lambda: unpack(memoryview(bytearray(frame)), texts=True)).startswith("b[1]: expected")
 
 
 @pytest.mark.parametrize("name", names())
@@ -73,8 +99,8 @@ def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, m
 def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
     dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=most)
     observation = {f"a{number}": np.zeros(1) for number in range(most)}
-    assert len(dialect.read_request(dialect.write_request(observation), None, limits).observation) == most
-    told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), None, limits)
+    assert len(dialect.read_request(dialect.write_request(observation), limits).observation) == most
+    told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), limits)
     assert told.endswith(f"expected at most {most} arrays, got {most + 1 if name == 'vibe_rl' else 'more'}")
 
 
@@ -82,8 +108,8 @@ def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
 def test_arrays_in_lists_and_maps_and_scalars_count_too(name: str) -> None:
     dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=3)
     fine = {"a": [np.zeros(1), np.float32(1)], "b": {"c": np.zeros(1)}, "d": 1.0}
-    dialect.read_request(dialect.write_request(fine), None, limits)
-    told = refusal(dialect.read_request, dialect.write_request({**fine, "e": {"f": [0, np.int32(1)]}}), None, limits)
+    dialect.read_request(dialect.write_request(fine), limits)
+    told = refusal(dialect.read_request, dialect.write_request({**fine, "e": {"f": [0, np.int32(1)]}}), limits)
     assert told == "e/f[1]: expected at most 3 arrays, got more"
 
 
@@ -92,7 +118,7 @@ def test_a_client_reads_as_many_arrays_as_a_server_sends(name: str) -> None:
     many = {f"a{number}": np.zeros(1) for number in range(1_500)}
     greeting = by_name(name).greeting(many)
     assert greeting is not None
-    assert by_name(name).read_greeting(greeting).keys() == many.keys()
+    assert by_name(name).read_greeting(greeting).keys() >= many.keys()
 
 
 TIGHT = {
@@ -139,13 +165,13 @@ def test_a_vibe_rl_session_keeps_to_its_limits(name: str | None) -> None:
     limits = replace(DEFAULT_LIMITS, max_depth=3, max_items=30, max_arrays=1)
     for frame, told in (
         (arrays, "expected at most 1 arrays, got 2"),
-        (deep, "expected at most 3 levels of nesting, got more"),
-        (packed_meta, "expected at most 3 levels of nesting, got more"),
-        (items, "expected at most 30 map entries and list items, got more"),
+        (deep, "__meta__/obs/more[0]: expected at most 3 levels of nesting, got more"),
+        (packed_meta, "__meta__/obs/more[0][0]: expected at most 3 levels of nesting, got more"),
+        (items, "__meta__/obs/more: expected at most 30 map entries and list items, got more"),
     ):
         session = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, limits=limits)
         session.serve(OPEN, {})
-        assert Close(1008, told) in session.receive(frame, 0.0)
+        assert Close(1008, f"{told} [bad_frame]") in session.receive(frame, 0.0)
         roomy = Session(by_name(name) if name else None, choice=Auto(), max_pending=8)
         roomy.serve(OPEN, {})
         assert [type(effect) for effect in roomy.receive(frame, 0.0)] == [Submit]

@@ -219,7 +219,7 @@ def test_a_dtype_that_is_no_number_is_refused(dtype: Any) -> None:
         ({"obs": None, "__meta__": {"obs": {"dtype": "<f4", "shape": [3]}}}, "obs"),
         ({"__meta__": {"obs": {"dtype": "<f4", "shape": [3]}}}, ""),
         ({1: X.tobytes(), "__meta__": {}}, ""),
-        ({"__meta__": b"\xc1"}, ""),
+        ({"__meta__": b"\xc1"}, "__meta__"),
         ({"__meta__": packed([1])}, "__meta__"),
     ],
 )
@@ -306,4 +306,4 @@ def test_an_error_closes_without_a_frame(error: PolicyserveError, code: int) -> 
     assert (reply.frame, reply.close_code) == (None, code)
     assert "traceback" not in reply.close_reason
     if isinstance(error, Refusal):
-        assert reply.close_reason == "obs: expected a, got b"
+        assert reply.close_reason == "obs: expected a, got b [bad_frame]"

@@ -10,6 +10,7 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.core.arrays import Placed
+from policyserve.core.dialect import request_writer
 from policyserve.core.errors import BadObservation, Overloaded, PolicyFailed, RemoteError, WireError
 from policyserve.core.messages import Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
@@ -81,7 +82,7 @@ def check_round_trip(data: bytes) -> None:
         observation["nested"] = {"deep": _array(choices), "list": ["a", 1, None, True]}
     written = dialect.write_request(observation)
     assert isinstance(written, bytes)
-    assert b"".join(map(bytes, dialect.request_parts(observation))) == written
+    assert b"".join(map(bytes, request_writer(dialect)(observation))) == written
     for frame in (written, memoryview(bytearray(written))):
         _assert_same(dialect.read_request(frame).observation, observation)
     actions = _array(choices)

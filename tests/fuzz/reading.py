@@ -38,7 +38,7 @@ def check_layouts(data: bytes) -> None:
     choices = Choices(data)
     dialect = dialects.by_name(choices.pick(dialects.names()))
     spec = choices.pick(_SPECS)
-    pool, reader = BufferPool(1 << 22), RequestReader()
+    pool, reader = BufferPool(1 << 22), RequestReader(dialect, spec)
     written = dialect.write_request(_observation(choices, dialect.greets))
     assert isinstance(written, bytes)
     kept: list[tuple[Any, Any]] = []
@@ -46,8 +46,8 @@ def check_layouts(data: bytes) -> None:
         sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
         # np.errstate: a cast of a stranger's number may overflow, and is looked at afterwards
         with np.errstate(all="ignore"):
-            read = _read(reader, dialect, spec, _received(pool, sent))
-            expected = _read(RequestReader(), dialect, spec, memoryview(bytearray(sent)))
+            read = _read(reader, _received(pool, sent))
+            expected = _read(RequestReader(dialect, spec), memoryview(bytearray(sent)))
         _assert_same(read, expected)
         kept.append((read, expected))
     for read, expected in kept:  # a buffer that was given out twice would show
@@ -58,7 +58,7 @@ def check_replies(data: bytes) -> None:
     """The same for what a client reads."""
     choices = Choices(data)
     dialect = dialects.by_name(choices.pick(dialects.names()))
-    pool, reader = BufferPool(1 << 22), ReplyReader()
+    pool, reader = BufferPool(1 << 22), ReplyReader(dialect)
     actions = np.zeros(choices.pick(((7,), (32, 7), (500, 60))), choices.pick(("<f4", "<f8", ">f4", "<i8", "|b1")))
     extras = (
         {"scalar": np.float64(2.5), "more": [1.5, {"x": 2.5}], "state": np.arange(9.0)} if choices.chance(2) else {}
@@ -69,17 +69,17 @@ def check_replies(data: bytes) -> None:
     for number in range(4 + choices.number(4)):
         sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
         with np.errstate(all="ignore"):
-            read = _read_reply(reader, dialect, _received(pool, sent))
-            expected = _read_reply(ReplyReader(), dialect, memoryview(bytearray(sent)))
+            read = _read_reply(reader, _received(pool, sent))
+            expected = _read_reply(ReplyReader(dialect), memoryview(bytearray(sent)))
         _assert_same(read, expected)
         kept.append((read, expected))
     for read, expected in kept:
         _assert_same(read, expected)
 
 
-def _read_reply(reader: ReplyReader, dialect: Any, frame: memoryview) -> Any:
+def _read_reply(reader: ReplyReader, frame: memoryview) -> Any:
     try:
-        reply = reader.read(dialect, frame)
+        reply = reader.read(frame)
         return reply.actions, reply.timing, reply.fields
     except PolicyserveError as error:
         return f"{type(error).__name__}: {error}"
@@ -92,9 +92,9 @@ def _received(pool: BufferPool, sent: bytes) -> memoryview:
     return view
 
 
-def _read(reader: RequestReader, dialect: Any, spec: PolicySpec, frame: memoryview) -> Any:
+def _read(reader: RequestReader, frame: memoryview) -> Any:
     try:
-        return reader.read(dialect, spec, frame)
+        return reader.read(frame)
     except PolicyserveError as error:
         return f"{type(error).__name__}: {error}"
 

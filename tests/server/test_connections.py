@@ -7,7 +7,6 @@ import struct
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from websockets.exceptions import ConnectionClosed
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, as_policy, open_spec
-from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 from policyserve.server.server import Server
 from tests.server.live import (
@@ -455,14 +453,6 @@ def test_a_peer_that_answers_pings_is_kept() -> None:
             peer.sendall(masked(PONG, received[1]))
         assert answer(received[1]) == 1.0
         peer.close()
-
-
-def test_metadata_that_cannot_be_sent_is_told_and_disturbs_nobody() -> None:
-    policy = FunctionPolicy(lambda x: x, PolicySpec("p", None, ArraySpec((1,)), metadata={"robot": Path("arm")}))
-    with serving(policy) as live:
-        with live.websocket("/openpi") as peer:
-            assert "metadata" in str(peer.recv(timeout=DEADLINE_S))
-        assert live.answers()
 
 
 def test_a_client_that_sends_without_end_is_held_back_and_then_answered() -> None:

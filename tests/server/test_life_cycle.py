@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 import policyserve
 from policyserve.compat import vibe_rl
 from policyserve.core.errors import ConfigError
+from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import PolicyServer, Server
@@ -359,3 +360,15 @@ def test_a_signal_ends_a_server_on_uvloop() -> None:
 
     with making(always(lambda x: x)) as server:
         uvloop.run(main(server))
+
+
+def test_metadata_that_no_client_could_read_ends_the_loading_with_its_path() -> None:
+    """Else every client would fail at its greeting, and the policy's author would see nothing."""
+
+    async def main() -> None:
+        policy = FunctionPolicy(lambda x: x, PolicySpec("arm", None, None, metadata={"robot": {0: "left"}}))
+        async with PolicyServer(policy, "127.0.0.1", 0) as server:
+            with pytest.raises(ConfigError, match=r"arm: metadata: .*robot/0: expected a text as key"):
+                await server.ready()
+
+    asyncio.run(main())

@@ -206,7 +206,7 @@ def test_what_may_succeed_later_closes_1013() -> None:
         raise Overloaded("the arm is busy")
 
     with serving(busy) as live:
-        assert refusal(live, frame([1.0])) == (1013, "the arm is busy")
+        assert refusal(live, frame([1.0])) == (1013, "the arm is busy [overloaded]")
 
 
 def test_a_policys_own_refusal_closes_1008() -> None:
@@ -214,7 +214,7 @@ def test_a_policys_own_refusal_closes_1008() -> None:
         raise BadObservation("obs", "more light", "darkness")
 
     with serving(picky) as live:
-        assert refusal(live, frame([1.0])) == (1008, "obs: expected more light, got darkness")
+        assert refusal(live, frame([1.0])) == (1008, "obs: expected more light, got darkness [bad_observation]")
 
 
 def test_good_requests_before_a_bad_one_are_answered_first(live: Live) -> None:

@@ -17,6 +17,7 @@ from policyserve.bench.tally import first_line
 from policyserve.client.sync import Client
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, NotReady, RemoteError, WireError
 from policyserve.core.messages import Observation, Reply
+from policyserve.dialects.recognition import family_of_greeting
 
 _GREETING_S = 3.0  # an `auto` server greets a client that stays silent after 2 s at the latest
 _STOP_S = 15.0
@@ -92,8 +93,7 @@ class Peek:
             raise RemoteError(f"{self.url} greets as no policy server does: {error}") from error
         if wanted != "auto":
             return Seen(wanted, metadata)
-        is_wall_x = "predict_mode" in metadata and "policyserve" not in metadata
-        return Seen("wall_x" if is_wall_x else "openpi", metadata)
+        return Seen(family_of_greeting(metadata), metadata)
 
     def ask(self, dialect: str, observation: Observation) -> Reply:
         """Make one request as it will be sent; raises RemoteError that says what was refused."""

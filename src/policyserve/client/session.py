@@ -10,7 +10,7 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.core.arrays import Array
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, code_in_text, read_close_reason, request_writer
 from policyserve.core.errors import (
     BadAction,
     ConnectionLost,
@@ -38,8 +38,9 @@ class ClientSession:
         self.dialect = dialect
         self._url = url
         self.metadata: Mapping[str, Any] = _NOTHING
+        self._replies = ReplyReader(dialect)
+        self._write = request_writer(dialect)
         self.may_close = False  # the last answer was an error: some servers close behind it
-        self._replies = ReplyReader()
         self._is_answered = False
         self._checks_actions = check_actions
 
@@ -70,7 +71,7 @@ class ClientSession:
 
     def request(self, observation: Observation) -> list[Part]:
         """The message that asks for actions; raises WireError if the dialect cannot carry the observation."""
-        return self.dialect.request_parts(observation)
+        return self._write(observation)
 
     def reply(self, frame: Frame) -> Reply:
         """Read an answer.
@@ -79,10 +80,11 @@ class ClientSession:
         another dialect, BadAction if NaN or Inf is among the actions.
         """
         try:
-            reply = self._replies.read(self.dialect, frame)
-        except RemoteError:
+            reply = self._replies.read(frame)
+        except RemoteError as error:
             self.may_close = self._is_answered = True
-            raise
+            code = code_in_text(str(error)) if _OURS in self.metadata else None
+            raise RemoteError(str(error), error.close_code, code) from error.__cause__
         except WireError as error:
             if not self._is_answered and not self.dialect.greets and _is_greeting(frame, self.dialect):
                 raise self._spoke_first() from error
@@ -122,7 +124,9 @@ def _check_finite(actions: Array) -> None:
 def _is_greeting(frame: Frame, spoken: Dialect) -> bool:
     """Whether a dialect that greets can read it, and the spoken one reads no fields in it: an echo is no greeting."""
     greeters = [dialect for dialect in _known() if dialect.greets]
-    return not _reads(spoken.reply_fields, frame) and any(_reads(one.read_greeting, frame) for one in greeters)
+    return not _reads(getattr(spoken, "reply_fields", spoken.read_reply), frame) and any(
+        _reads(one.read_greeting, frame) for one in greeters
+    )
 
 
 def _reads(read: Callable[[Frame], object], frame: Frame) -> bool:
@@ -142,7 +146,8 @@ def ended(code: int | None, reason: str) -> RemoteError:
     if code is None or code in _GONE_CODES:
         told = reason if code is None else f"{code} {reason}".strip()
         return ConnectionLost(f"the connection ended without an answer ({told})", code)
-    return RemoteError(f"{reason or 'no reason given'} (close code {code})", code)
+    text, told_code = read_close_reason(code, reason)
+    return RemoteError(f"{text or 'no reason given'} (close code {code})", code, told_code)
 
 
 def open_session(dialect: str, url: str, check_actions: bool = True) -> ClientSession:

@@ -1,15 +1,16 @@
-"""The seam between bytes and messages: what every wire dialect offers.
+"""The seam between bytes and messages: what a wire dialect is.
 
-Both halves live in one class so that server and client cannot drift apart. A dialect is pure: no socket, no clock.
-Bytes in any order give a message or a WireError, never anything else.
+Both halves live in one class so that server and client cannot drift apart. ARCHITECTURE.md says how to add a dialect,
+from this package or from another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from policyserve.core import errors
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
@@ -17,65 +18,204 @@ from policyserve.core.messages import Frame, Observation, Part, Reply, Request, 
 from policyserve.core.policy import ActionChunk
 
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
+_KINDS = (
+    *(errors.WireError, errors.WrongDialect, errors.BadObservation, errors.PolicyFailed, errors.BadAction),
+    *(errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.NotReady, errors.PolicyLost),
+)
+_TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KINDS}  # what a server tells its clients
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """How a dialect tells a peer of an error: a frame, a close, or both."""
+    """How a dialect tells a peer of an error: a frame, a close, or both.
+
+    frame: sent first, a str as a text message. close_code: set if the connection ends with it (1000 … 4999).
+    close_reason: at most 123 bytes of UTF-8, as close_reason() makes it.
+    """
 
     frame: Frame | None = None
     close_code: int | None = None
     close_reason: str = ""
 
 
+@runtime_checkable
 class Dialect(Protocol):
     """One family's wire format.
 
-    `placed`, if given, is filled with the arrays and floats whose data stands in the frame as it is; read_request's
-    `limits` bound what a client may send. What a server sends is bounded by the defaults, and may have any number of
-    arrays. read_reply is reply_of(reply_fields): which keys are there decides what the reply is, and no number's value.
+    One instance serves every session of a server and every client of a process, from any thread. So a dialect keeps
+    nothing between two calls and uses no socket, clock, log or file: what it does depends on its arguments alone. A
+    server calls it in its event loop, where all sessions wait for it.
+
+    A frame is one whole WebSocket message: a str is a text message, everything else a binary one.
     """
 
     name: str
-    greets: bool  # the server speaks first
+    """What `--dialect` and a client's `dialect=` call it. `/name` is its path on every server; no slash in it."""
+
+    greets: bool
+    """Whether the server speaks first: its clients wait for a greeting before they ask."""
 
     # The server's half.
-    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None: ...
-    def read_request(
-        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
-    ) -> Request: ...
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame: ...
-    def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply: ...
+
+    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
+        """Write the server's first message; None if `greets` is False.
+
+        metadata: what the policy says of itself, nested maps with str keys, lists, texts, bytes, numbers, None and
+        arrays of numbers; `spec`, what PolicySpec.describe() gives; `policyserve`, the server's version. It stays as it
+        is. What this raises ends the session as policy_failed.
+        """
+        ...
+
+    def read_request(self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS) -> Request:
+        """Read an observation: nested maps with str keys of arrays, texts, numbers, lists, None.
+
+        Arrays have native byte order, are aligned and may be written to: the policy gets them as they are and may keep
+        them. Where `frame` is a writable memoryview, which is what a server passes, it is the message's own buffer: an
+        array may be a view of it, and the buffer is not used again while a view is there. Of any other frame an array
+        is a copy. limits: how deep, how many items and how many arrays may be built; texts and pictures are bounded
+        later, by the spec.
+
+        Raises WireError for every frame that is no request, with the path of what is wrong, and WrongDialect where it
+        can tell that another family sent it. Anything else that it raises is a bug: that request is told policy_failed.
+        """
+        ...
+
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+        """Write an answer.
+
+        chunk.actions: (horizon, *action), (*action) without a horizon, with a batch axis in front if the request had
+        one; bool, int or float of any byte order, finite. Nobody writes into them any more. chunk.extras: what else the
+        policy says, to be sent where the wire has a place for it. chunk.state is not to be sent.
+
+        Raises PolicyFailed with the path of an extra that clients could not read. Whatever it raises, the peer is told
+        policy_failed.
+        """
+        ...
+
+    def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
+        """Tell the peer of an error; raises nothing.
+
+        Clients need its text, `code` and `retryable` (see core/errors.py). detail: a traceback, where the server was
+        told to send them; else empty. Where the reply has a close code, what the peer sends later is not read.
+        """
+        ...
 
     # The client's half.
-    def write_request(self, observation: Observation) -> Frame: ...
-    def request_parts(self, observation: Observation) -> list[Part]: ...  # the same bytes; large arrays not copied
-    def read_greeting(self, frame: Frame) -> Mapping[str, Any]: ...
-    def read_reply(self, frame: Frame) -> Reply: ...
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]: ...
-    def reply_of(self, fields: dict[str, Any]) -> Reply: ...
+
+    def write_request(self, observation: Observation) -> bytes:
+        """Write an observation as one binary message; raises WireError with the path of what the wire cannot carry.
+
+        The observation is the caller's, and stays as it is.
+        """
+        ...
+
+    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
+        """Read the server's first message.
+
+        Raises RemoteError if it is the server's error, WireError if it is no greeting.
+        """
+        ...
+
+    def read_reply(self, frame: Frame) -> Reply:
+        """Read an answer; arrays are as read_request() makes them, and belong to the caller.
+
+        Raises RemoteError if it is the server's error, WireError if it is no answer. What a server sends is bounded by
+        the default limits, and may have any number of arrays.
+        """
+        ...
+
+
+@runtime_checkable
+class ZeroCopyDialect(Dialect, Protocol):
+    """A dialect that also says where arrays stand in its messages. Optional: all works without.
+
+    With it, messages of one session that differ in nothing but numbers are read without decoding them
+    (core/reading.py), and large arrays are sent without copying them.
+
+    `placed`, if given, is filled with the arrays and float64s whose data stands in the frame as it is; no other decoded
+    value may depend on those bytes. read_reply(frame) is reply_of(reply_fields(frame)).
+    """
+
+    def read_request(
+        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+    ) -> Request: ...
+
+    def request_parts(self, observation: Observation) -> list[Part]:
+        """Write the bytes of write_request() in pieces; those of large arrays are views of the arrays' own memory."""
+        ...
+
+    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+        """Read all that an answer carries; raises what read_reply() raises."""
+        ...
+
+    def reply_of(self, fields: dict[str, Any]) -> Reply:
+        """Make the reply of what reply_fields() read; raises WireError where the actions are missing.
+
+        It may look at which keys exist, never at a number: numbers of later frames are put in without asking it.
+        """
+        ...
 
 
 class DialectChoice(Protocol):
     """How a connection that names no dialect finds its own."""
 
-    greeter: Dialect  # greets whoever waits for the server's first word
+    greeter: Dialect
+    """Greets a client that waits for the server's first word."""
+
+    greeting_paths: tuple[str, ...]
+    """The paths whose clients are greeted, for the hint to one that waits on another path."""
 
     def settle(self, frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
         """The dialect of a connection's first frame; greeted: it came after the greeting. Never raises."""
         ...
 
 
-def close_code_of(error: PolicyserveError) -> int:
+def request_writer(dialect: Dialect) -> Callable[[Observation], list[Part]]:
+    """How a client writes its requests: in pieces, where the dialect can, else as one."""
+    if isinstance(dialect, ZeroCopyDialect):
+        return dialect.request_parts
+    return lambda observation: [dialect.write_request(observation)]
+
+
+def close_code_of(error: PolicyserveError | type[PolicyserveError]) -> int:
     """1008 for the client's fault, 1013 for what may succeed later, 1011 for ours."""
     if error.blame == "client":
         return 1008
     return 1013 if error.retryable else 1011
 
 
+def error_text(error: PolicyserveError) -> str:
+    """The error as one text that begins with its code, for dialects that have messages for errors."""
+    return f"{error.code}: {error}"
+
+
+def code_in_text(text: str) -> str | None:
+    """The code of what error_text() made; None for any other text.
+
+    Only for texts of a server that is known to be ours: a text of another server may begin with the same word.
+    """
+    code, colon, _ = text.partition(": ")
+    return code if colon and code in _TOLD else None
+
+
 def close_reason(error: PolicyserveError) -> str:
-    """The error in at most 123 bytes of UTF-8, as a close frame can carry it."""
-    encoded = (str(error) or error.code).encode("utf-8", "replace")  # file names bring lone surrogates
-    if len(encoded) <= _MAX_CLOSE_REASON:
-        return encoded.decode()
-    return encoded[: _MAX_CLOSE_REASON - 3].decode("utf-8", "ignore") + "…"
+    """The error and its code in at most 123 bytes of UTF-8, as a close frame can carry it: `full [overloaded]`."""
+    mark = f" [{error.code}]"
+    room = _MAX_CLOSE_REASON - len(mark)
+    encoded = str(error).encode("utf-8", "replace")  # file names bring lone surrogates
+    if len(encoded) > room:
+        encoded = encoded[: room - 3].decode("utf-8", "ignore").encode() + "…".encode()
+    return (encoded.decode() + mark).strip()
+
+
+def read_close_reason(close_code: int, reason: str) -> tuple[str, str | None]:
+    """The text and the code of what close_reason() made; the reason as it is and None for any other one.
+
+    A dialect without a greeting has no other place where it could say whose server it is, so the close code has to be
+    the one that this server gives to such an error, too.
+    """
+    text, _, mark = reason.rpartition("[")
+    kind = _TOLD.get(mark.removesuffix("]")) if mark.endswith("]") else None
+    if kind is None or close_code_of(kind) != close_code:
+        return reason, None
+    return text.rstrip(), kind.code

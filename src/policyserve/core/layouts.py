@@ -2,7 +2,7 @@
 
 What must stay true: a Layout gives what decoding the frame would have given, or None. It takes a frame only if every
 byte outside its holes is the same as in the frame that it was learned from. A hole is an array's data, or a float's,
-which stand in what was decoded as they are: nothing else there hangs on them.
+which stand in what was decoded as they are: no other decoded value depends on a hole's bytes.
 """
 
 from __future__ import annotations

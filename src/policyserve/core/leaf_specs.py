@@ -15,6 +15,7 @@ from policyserve.core.limits import WireLimits
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
 _ANY_SIDE_EXAMPLE = 64  # and for an image's side
+_LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,12 @@ class ArraySpec:
         return describe(self.dtype, self.shape)
 
     def read(self, value: Any, path: str) -> tuple[Array, int | None]:
-        """Return `value` as this spec's dtype and its batch size (None: no client batch); raises BadObservation."""
+        """Return `value` as this spec's dtype and its batch size (None: no client batch); raises BadObservation.
+
+        A list of numbers, nested or not, is the array that NumPy makes of it.
+        """
+        if isinstance(value, (list, tuple)):
+            value = array_of_list(value, path, str(self))
         if not isinstance(value, (np.ndarray, np.generic, int, float)):
             raise BadObservation(path, str(self), name_of(value))
         array: Array = np.asarray(value)
@@ -83,7 +89,12 @@ class ImageSpec:
         return f"{' or '.join(self.dtypes)} image {'|'.join(self.layouts)}{sizes}"
 
     def read(self, value: Any, path: str) -> tuple[Array, int | None]:
-        """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation."""
+        """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation.
+
+        A list is stacked, of rows or of pictures; one of Python's numbers is no picture, since nothing tells its dtype.
+        """
+        if isinstance(value, (list, tuple)):
+            value = array_of_list(value, path, str(self))
         if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
             raise BadObservation(path, str(self), name_of(value) + layout_of(value))
         for extra in (0, 1):
@@ -167,8 +178,11 @@ class TextListSpec:
     def read(self, value: Any, path: str) -> tuple[list[str], None]:
         """Return `value` as a list of str; raises BadObservation."""
         texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        if not isinstance(texts, (list, tuple)):
             raise BadObservation(path, str(self), name_of(value))
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise BadObservation(f"{path}[{index}]", "a text (str)", name_of(text))
         return list(texts), None
 
     def example(self, batch: tuple[int, ...] = ()) -> list[str]:
@@ -195,6 +209,34 @@ def check_texts(value: Any, path: str, limits: WireLimits) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             check_texts(inner, f"{path}[{index}]", limits)
+
+
+def array_of_list(value: list[Any] | tuple[Any, ...], path: str, expected: str) -> Array:
+    """The array of a list of numbers, lists or arrays; raises BadObservation with the path of what does not fit."""
+    _check_items(value, path, expected)  # first: of a long text among numbers NumPy makes an array of long texts
+    array: Array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise BadObservation(path, expected, f"a {type(value).__name__} of numbers that no dtype holds")
+    return array
+
+
+def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -> tuple[int, ...]:
+    """The shape of a list; raises BadObservation for an item that is no number, or has another shape than the first."""
+    first: tuple[int, ...] = ()
+    for index, item in enumerate(items):
+        if type(item) is float or type(item) is bool or (type(item) is int and _LEAST_INT <= item <= _MOST_INT):
+            shape: tuple[int, ...] = ()
+        elif isinstance(item, (list, tuple)):
+            shape = _check_items(item, f"{path}[{index}]", expected)
+        elif isinstance(item, (np.ndarray, np.generic)) and item.dtype.kind in "biuf":
+            shape = item.shape
+        else:
+            raise BadObservation(f"{path}[{index}]", expected, name_of(item))
+        if index == 0:
+            first = shape
+        elif shape != first:
+            raise BadObservation(f"{path}[{index}]", f"shape {first}, as {path}[0] has", f"{shape}")
+    return (len(items), *first)
 
 
 def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:

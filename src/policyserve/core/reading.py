@@ -1,7 +1,7 @@
-"""How both ends read what comes: a peer's frames differ in little but their arrays, so most need no decoding.
+"""Readers of one peer's messages, which learn what they have in common, so that most need no decoding.
 
-The first frames are decoded; after two of the same size their Layout is learned, which then reads the next ones. A
-server's readers do so for requests, a client's for replies, where the floats of its timing differ as well.
+The first messages are decoded; after two of the same size their Layout (core/layouts.py) is learned, which then reads
+the next ones. A server's readers do so for requests, a client's for replies, where the floats of the timing differ too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Placed
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, ZeroCopyDialect
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.layouts import ArrayHole, Hole, Layout, hole_of, template_of
 from policyserve.core.leaf_specs import ArraySpec
@@ -19,48 +19,59 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
-_TRIES = 4  # messages that may be learned in a row for nothing
-_HITS_PER_TRY = 64  # messages that were alike earn another
+_TRIES = 4  # layouts that are learned and never used before we stop
+_HITS_PER_TRY = 64  # messages read by their layout earn one attempt more
 
 
 class RequestReader:
-    """Reads one session's requests: by the layout of the frames before where it fits, else through the dialect."""
+    """Reads one session's requests for one policy: by the layout of the frames before where it fits, else decoded.
 
-    def __init__(self, limits: WireLimits = DEFAULT_LIMITS) -> None:
+    What it has learned holds for this dialect and this spec alone. A session that gets another of them takes another
+    reader.
+    """
+
+    def __init__(self, dialect: Dialect, spec: PolicySpec, limits: WireLimits = DEFAULT_LIMITS) -> None:
+        self._dialect = dialect
+        self._spec = spec
         self._limits = limits
+        self._learns = dialect if isinstance(dialect, ZeroCopyDialect) else None
         self._layout: RequestLayout | None = None
         self._worth = _Worth()
 
-    def read(self, dialect: Dialect, spec: PolicySpec, frame: Frame) -> ValidObservation:
+    def read(self, frame: Frame) -> ValidObservation:
         """The observation, as the policy gets it; raises WireError and BadObservation."""
         if self._layout is not None and isinstance(frame, memoryview):
             valid = self._layout.read(frame)
             if valid is not None:
                 self._worth.hits += 1
                 return valid
-        valid = _read(dialect, spec, frame, self._limits)
-        if isinstance(frame, memoryview) and self._worth.is_another(len(frame)):
-            self._layout = learn_layout(dialect, spec, frame, self._limits)
+        valid = _read(self._dialect, self._spec, frame, self._limits)
+        if self._learns is not None and isinstance(frame, memoryview) and self._worth.is_another(len(frame)):
+            self._layout = learn_layout(self._learns, self._spec, frame, self._limits)
         return valid
 
 
 class ReplyReader:
     """Reads one connection's replies, as a RequestReader its requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._learns = dialect if isinstance(dialect, ZeroCopyDialect) else None
         self._layout: Layout | None = None
         self._worth = _Worth()
 
-    def read(self, dialect: Dialect, frame: Frame) -> Reply:
+    def read(self, frame: Frame) -> Reply:
         """The reply; raises RemoteError and WireError."""
-        if self._layout is not None and isinstance(frame, memoryview):
+        if self._learns is None or not isinstance(frame, memoryview):
+            return self._dialect.read_reply(frame)
+        if self._layout is not None:
             fields = self._layout.read(frame)
             if fields is not None:
                 self._worth.hits += 1
-                return dialect.reply_of(fields)
-        reply = dialect.read_reply(frame)
-        if isinstance(frame, memoryview) and self._worth.is_another(len(frame)):
-            self._layout = learn_reply_layout(dialect, frame)
+                return self._learns.reply_of(fields)
+        reply = self._dialect.read_reply(frame)
+        if self._worth.is_another(len(frame)):
+            self._layout = learn_reply_layout(self._learns, frame)
         return reply
 
 
@@ -102,12 +113,12 @@ class RequestLayout:
 
 
 def learn_layout(
-    dialect: Dialect, spec: PolicySpec, frame: memoryview, limits: WireLimits = DEFAULT_LIMITS
+    dialect: ZeroCopyDialect, spec: PolicySpec, frame: memoryview, limits: WireLimits = DEFAULT_LIMITS
 ) -> RequestLayout | None:
     """The layout of a good request; None if none of its arrays stands in it as raw bytes."""
     placed: list[Placed] = []
     try:
-        request = dialect.read_request(frame, placed, limits)
+        request = dialect.read_request(frame, limits, placed)
         valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
@@ -127,7 +138,7 @@ def learn_layout(
     return RequestLayout(Layout(frame, template, {*used, *dropped}), valid) if used else None
 
 
-def learn_reply_layout(dialect: Dialect, frame: memoryview) -> Layout | None:
+def learn_reply_layout(dialect: ZeroCopyDialect, frame: memoryview) -> Layout | None:
     """The layout of a good reply's fields; None if nothing of it stands in the frame as raw bytes."""
     placed: list[Placed] = []
     try:
@@ -140,7 +151,7 @@ def learn_reply_layout(dialect: Dialect, frame: memoryview) -> Layout | None:
 
 
 def _read(dialect: Dialect, spec: PolicySpec, frame: Frame, limits: WireLimits) -> ValidObservation:
-    request = dialect.read_request(frame, None, limits)
+    request = dialect.read_request(frame, limits)
     valid = spec.validate(request.observation, limits)
     observation = _unwrapped(request, valid, spec)
     if observation is valid.observation:

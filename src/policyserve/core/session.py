@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from policyserve.core.dialect import Dialect, DialectChoice
+from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Timing
@@ -113,7 +113,7 @@ class Session:
         self._max_pending = max_pending
         self._spec: PolicySpec | None = None
         self._limits = limits
-        self._reader = RequestReader(limits)
+        self._reader: RequestReader | None = None  # once both dialect and spec are known
         self._early_bytes = 0  # kept besides the first message, which alone may be max_frame_mib long
         self._early: list[tuple[Frame | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
@@ -139,13 +139,18 @@ class Session:
         return self._tickets - len(self._pending)
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> list[Effect]:
-        """The policy is ready: greet where the dialect does, and read the frames that came early."""
+        """The policy is ready: greet where the dialect does, and read the frames that came early.
+
+        Called again, another policy has taken its place: the next request is read for that one. Nobody is greeted anew.
+        """
         self._spec, self._metadata = spec, metadata
+        self._told_unknown = False
         if self.closed:
             return []
+        self._make_reader()
         effects = self._greet()
         early, self._early = self._early, []
-        self._refusing = False
+        self._refusing = self._refusing and not early
         for frame, arrived_at in early:
             if not self._refusing:
                 effects += self._receive(frame, arrived_at)
@@ -168,22 +173,31 @@ class Session:
             return self._greet(self._choice.greeter)
         if self.dialect is None or self.dialect.greets:
             return []
-        hint = f"this path speaks {self.dialect.name}, whose client speaks first; others: /openpi, /wall_x"
+        others = f"; others: {', '.join(self._choice.greeting_paths)}" if self._choice is not None else ""
+        hint = f"a client of {self.dialect.name} speaks first{others}"
         return self._tell(WrongDialect("", "a first frame", "silence", hint))
 
     def _settle(self, frame: Frame) -> list[Effect]:
         if self.dialect is not None or self._choice is None:
             return []
         dialect = self.dialect = self._choice.settle(frame, self._greeted, self._limits)
+        self._make_reader()
         if self._greeted and not dialect.greets:
             hint = f"connect to /{dialect.name}, or send the first frame sooner"
             return self._tell(WrongDialect("", "a client that waits for a greeting", f"one of {dialect.name}", hint))
         return self._greet() if self._spec is not None else []
 
+    def _make_reader(self) -> None:
+        """Read with this dialect for this spec from now on, once both are known."""
+        if self.dialect is not None and self._spec is not None:
+            self._reader = RequestReader(self.dialect, self._spec, self._limits)
+
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
         greeter = dialect or self.dialect
         try:
             greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
+        except PolicyFailed as error:
+            return self.fail(error)
         except Exception as error:  # metadata is a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the metadata cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error
@@ -198,10 +212,10 @@ class Session:
             return []
         if self.pending >= self._max_pending and not isinstance(frame, Overloaded):
             frame = Overloaded(f"{self.pending} requests of this session have no answer yet")
-        if self._spec is None:
+        if self._reader is None:
             return self._keep(frame, now)
         try:
-            return self._submit(self._spec, frame, now)
+            return self._submit(self._reader, frame, now)
         except PolicyserveError as error:
             return self._refuse(error, now)
         except Exception as error:  # a stranger's bytes: a bug of ours in reading them must cost this request only
@@ -256,10 +270,10 @@ class Session:
         assert self._choice is not None
         return self._choice.greeter
 
-    def _submit(self, spec: PolicySpec, frame: Frame | Overloaded, now: float) -> list[Effect]:
+    def _submit(self, reader: RequestReader, frame: Frame | Overloaded, now: float) -> list[Effect]:
         if isinstance(frame, Overloaded):
             raise frame
-        observation, batch_size, unknown = self._reader.read(self._known, spec, frame)
+        observation, batch_size, unknown = reader.read(frame)
         submit = Submit(self._queue(now), observation, batch_size, now)
         if unknown and not self._told_unknown:
             self._told_unknown = True
@@ -277,7 +291,13 @@ class Session:
         return self.answer(ticket, error, now)
 
     def _closes(self, error: PolicyserveError) -> bool:
-        return self._known.write_error(error).close_code is not None
+        return self._error_reply(error).close_code is not None
+
+    def _error_reply(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
+        try:
+            return self._known.write_error(error, detail)
+        except Exception:  # another package's dialect
+            return ErrorReply(None, close_code_of(error), close_reason(error))
 
     def _flush(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -300,6 +320,8 @@ class Session:
         )
         try:
             frame = self._known.write_reply(outcome.chunk, timing)
+        except PolicyFailed as error:
+            return self._tell(error)
         except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
             failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
             failed.__cause__ = error
@@ -310,7 +332,7 @@ class Session:
     def _tell(self, error: PolicyserveError, ticket: int | None = None) -> list[Effect]:
         effects: list[Effect] = [Failed(error, ticket)]
         detail = "".join(traceback.format_exception(error)) if self._debug_wire else ""
-        told = self._known.write_error(error, detail)
+        told = self._error_reply(error, detail)
         if told.frame is not None:
             effects.append(Send(told.frame))
         if told.close_code is not None:

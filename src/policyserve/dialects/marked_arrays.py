@@ -172,25 +172,6 @@ OPENPI = Spelling("openpi", _read_openpi, _mark_openpi, _openpi_scalar)
 MSGPACK_NUMPY = Spelling("wall_x", _read_msgpack_numpy, _mark_msgpack_numpy, _msgpack_numpy_scalar)
 
 
-def spelling_of(value: Any) -> str | None:
-    """The name of the spelling whose marker stands first in a decoded message; None if it holds no array."""
-    if isinstance(value, dict):
-        if "__ndarray__" in value or "__npgeneric__" in value:
-            return OPENPI.name
-        if "nd" in value and "type" in value:
-            return MSGPACK_NUMPY.name
-        inside = value.values()
-    elif isinstance(value, list):
-        inside = value
-    else:
-        return None
-    for inner in inside:
-        found = spelling_of(inner)
-        if found is not None:
-            return found
-    return None
-
-
 def _need(value: Mapping[str, Any], keys: tuple[str, ...], path: str) -> None:
     for key in keys:
         if key not in value:

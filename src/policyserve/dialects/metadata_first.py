@@ -7,7 +7,7 @@ not worth a retry closes it, with 1011.
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array, Placed
-from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
-from policyserve.core.errors import PolicyserveError, RemoteError, WireError, WrongDialect
+from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
+from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects.marked_arrays import ArraysLeft, Spelling, spelling_of
-from policyserve.dialects.packing import joined, map_header, packed, packed_key
+from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
+from policyserve.dialects.packing import map_header, packed, packed_key
+from policyserve.dialects.pieces import InPieces
+from policyserve.dialects.readable import check_readable
+from policyserve.dialects.recognition import check_spelling
 from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
 
 
-class MetadataFirst(ABC):
+class MetadataFirst(InPieces):
     """The flow of frames; a family adds its array spelling and how a reply looks."""
 
     greets = True
@@ -35,19 +38,21 @@ class MetadataFirst(ABC):
     action_keys: tuple[str, ...]  # where a reply's actions may stand, first choice first
 
     def greeting(self, metadata: Mapping[str, Any]) -> Frame:
-        """The metadata as one MessagePack map; both families read the same bytes."""
-        return self.spelling.pack(metadata)
+        """The metadata as one MessagePack map, and above it what the founding clients look for.
+
+        Both families read the same bytes: on `/` a server greets before it knows which of them it has. Raises
+        PolicyFailed with the path of what clients could not read.
+        """
+        return self._pack("metadata", {**_founding(metadata), **metadata})
 
     def read_request(
-        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         """Read an observation: a map, nested or flat, of arrays, texts and numbers."""
         message = unpack(frame, texts=True, placed=placed, limits=limits)
         if not isinstance(message, dict):
             raise WireError("", "a map", type(message).__name__)
-        other = spelling_of(message) or ("vibe_rl" if "__meta__" in message else self.name)
-        if other != self.name:
-            raise WrongDialect("", f"{self.name}'s frames", f"{other}'s", f"connect to /{other}")
+        check_spelling(message, self.spelling.name, self.name)
         return Request(self._unmarked(message, ArraysLeft(limits.max_arrays)))
 
     @abstractmethod
@@ -55,23 +60,30 @@ class MetadataFirst(ABC):
         """What a reply carries under which key: the same data, in one shape or several."""
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> bytes:
-        """{…extras, …action_entries, "server_timing": …} as one MessagePack map."""
+        """{…extras, …action_entries, "server_timing": …} as one MessagePack map.
+
+        Raises PolicyFailed with the path of an extra that clients could not read.
+        """
         actions = chunk.actions
         if chunk.extras:
             timings = {"server_timing": server_timing(timing)}
-            return self.spelling.pack({**chunk.extras, **self.action_entries(actions), **timings})
+            return self._pack("answer", {**chunk.extras, **self.action_entries(actions), **timings})
         between = _between_data(self, actions.dtype, actions.shape)
         return actions.tobytes().join(between) + _pack_timing(timing)
 
+    def _pack(self, what: str, message: Mapping[str, Any]) -> bytes:
+        try:
+            check_readable(message, self.spelling)
+        except WireError as error:
+            raise PolicyFailed(f"the {what} cannot be read by {self.name}'s clients: {error}") from error
+        return self.spelling.pack(message)
+
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""
-        text = f"{error.code}: {error}" + (f"\n{detail}" if detail else "")
+        text = error_text(error) + (f"\n{detail}" if detail else "")
         if not isinstance(error, WrongDialect) and (error.blame == "client" or error.retryable):
             return ErrorReply(text)
         return ErrorReply(text, close_code_of(error), close_reason(error))
-
-    def write_request(self, observation: Observation) -> Frame:
-        return joined(self.request_parts(observation))
 
     def request_parts(self, observation: Observation) -> list[Part]:
         try:
@@ -82,10 +94,6 @@ class MetadataFirst(ABC):
 
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         return self.reply_fields(frame)
-
-    def read_reply(self, frame: Frame) -> Reply:
-        """Read the actions and server_timing; raises RemoteError for a text frame, which is the server's error."""
-        return self.reply_of(self.reply_fields(frame))
 
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         for key in self.action_keys:
@@ -109,6 +117,14 @@ class MetadataFirst(ABC):
         if not isinstance(value, dict):
             raise WireError("", "a map", "an array or a number alone")
         return value
+
+
+def _founding(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What Wall-X's clients look for in a greeting; None where the policy does not say."""
+    spec = metadata.get("spec") or {}
+    shape = (spec.get("action") or {}).get("shape")
+    blanks = dict.fromkeys(("device", "predict_mode", "env"))
+    return {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.get("horizon") or 1, **blanks}
 
 
 @lru_cache(maxsize=1024)

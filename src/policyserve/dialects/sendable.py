@@ -14,7 +14,7 @@ from policyserve.core.errors import WireError
 from policyserve.dialects.packing import packed
 
 _MAX_DEPTH = 64  # a map that holds itself has no end
-_EXPECTED = "an array of numbers, a text, a number, or a map or list of these"
+EXPECTED = "an array of numbers, a text, a number, or a map or list of these"
 _ARRAY_CURES = {
     "U": "send a str, or a list of str (.tolist() makes one)",
     "S": "send a str, or a list of str",
@@ -94,7 +94,7 @@ def _refusals(value: Any, write: Callable[[Any], Any], path: str, depth: int) ->
         try:
             packed(value, default=write)
         except Exception:  # a stranger's object, whose conversion may raise anything
-            yield WireError(path, _EXPECTED, told(value), cure(value))
+            yield WireError(path, EXPECTED, told(value), cure(value))
 
 
 def _below(path: str, key: Any) -> str:

@@ -10,7 +10,7 @@ from policyserve.core.arrays import Placed
 from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame
-from policyserve.dialects.views import ViewReader, too_deep, too_many_items
+from policyserve.dialects.views import ViewReader, below, too_deep, too_many_items
 
 _VIEWED = 4096  # bytes, from which not copying saves more than the C decoder is quicker
 
@@ -44,15 +44,24 @@ def unpack(
             list_hook=bounds.read_list,
             ext_hook=_refuse_extension,
         )
-    except WireError:
-        raise
+    except WireError as error:
+        raise _with_path(error, frame, texts, limits) from None
     except msgpack.ExtraData as error:
         raise WireError("", "one MessagePack value", f"{len(error.extra)} bytes after it") from error
     except Exception as error:  # a stranger's bytes: msgpack raises half a dozen types for them
-        raise _refusal(error, limits) from error
+        raise _with_path(_refusal(error, limits), frame, texts, limits) from error
     if bounds.containers > limits.max_depth:  # fewer cannot nest deeper
         check_depth(value, limits.max_depth)
     return value
+
+
+def _with_path(error: WireError, frame: bytes | bytearray | memoryview, texts: bool, limits: WireLimits) -> WireError:
+    """The C decoder's refusal with the path that our own reader, which fails at the same place, has for it."""
+    try:
+        unpack_views(memoryview(frame), texts=texts, limits=limits)
+    except WireError as found:
+        return WireError(found.path, error.expected, error.got, error.hint)
+    return error
 
 
 def unpack_views(
@@ -115,17 +124,24 @@ def _read_key(key: Any) -> str:
 
 
 def check_depth(value: Any, max_depth: int, depth: int = 0) -> None:
-    """Raise WireError if maps and lists nest deeper than max_depth."""
+    """Raise WireError, with the path, if maps and lists nest deeper than max_depth."""
     if depth > max_depth:
         raise too_deep(max_depth)
     if isinstance(value, dict):
-        for inner in value.values():
+        for key, inner in value.items():
             if isinstance(inner, (dict, list)):
-                check_depth(inner, max_depth, depth + 1)
+                _check_below(key, inner, max_depth, depth + 1)
     elif isinstance(value, list):
-        for inner in value:
+        for index, inner in enumerate(value):
             if isinstance(inner, (dict, list)):
-                check_depth(inner, max_depth, depth + 1)
+                _check_below(f"[{index}]", inner, max_depth, depth + 1)
+
+
+def _check_below(step: str, value: Any, max_depth: int, depth: int) -> None:
+    try:
+        check_depth(value, max_depth, depth)
+    except WireError as error:
+        raise below(step, error) from None
 
 
 def _refusal(error: Exception, limits: WireLimits) -> WireError:

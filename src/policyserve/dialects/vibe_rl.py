@@ -19,19 +19,20 @@ import numpy as np
 
 from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
-from policyserve.core.errors import PolicyserveError, WireError, WrongDialect
+from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects.marked_arrays import spelling_of
-from policyserve.dialects.packing import Parts, bin_header, joined, map_header, packed
+from policyserve.dialects.packing import Parts, bin_header, map_header, packed
+from policyserve.dialects.pieces import InPieces
+from policyserve.dialects.recognition import META as _META
+from policyserve.dialects.recognition import spelling_of, wrong_dialect
 from policyserve.dialects.sendable import cure, encoded_key, told, type_name
 from policyserve.dialects.unpacking import unpack
+from policyserve.dialects.views import below
 
-_META = "__meta__"
 
-
-class VibeRL:
+class VibeRL(InPieces):
     """The dialect's two halves; it has no state, one instance serves everybody."""
 
     name = "vibe_rl"
@@ -41,10 +42,10 @@ class VibeRL:
         """None: a greeting would be read as the first action."""
 
     def read_request(
-        self, frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         """Read an observation; with `obs` as its only key it is bare."""
-        fields, meta = _read_fields(frame, placed, limits)
+        fields, meta = _read_fields(frame, limits, placed)
         if len(fields) > limits.max_arrays:
             raise WireError("", f"at most {limits.max_arrays} arrays", f"{len(fields)}")
         observation = {key: _read_value(key, value, meta) for key, value in fields.items()}
@@ -61,11 +62,8 @@ class VibeRL:
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         return ErrorReply(None, close_code_of(error), close_reason(error))
 
-    def write_request(self, observation: Observation) -> Frame:
-        """Write an observation of arrays, flat; raises WireError for a nested map or a text."""
-        return joined(self.request_parts(observation))
-
     def request_parts(self, observation: Observation) -> list[Part]:
+        """Write an observation of arrays, flat; raises WireError for a nested map or a text."""
         if not isinstance(observation, Mapping):
             raise WireError("", "a map of arrays", f"a {type_name(observation)}", 'an array alone is {"obs": array}')
         parts = Parts()
@@ -85,12 +83,8 @@ class VibeRL:
     def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
         raise WireError("", "no frame before the first request", "one")
 
-    def read_reply(self, frame: Frame) -> Reply:
-        """Read the actions and latency_ms; raises WireError if the server speaks another dialect."""
-        return self.reply_of(self.reply_fields(frame))
-
     def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
-        data, meta = _read_fields(frame, placed)
+        data, meta = _read_fields(frame, placed=placed)
         fields: dict[str, Any] = {key: _read_value(key, value, meta) for key, value in data.items()}
         latency_ms = meta.get("latency_ms")
         if isinstance(latency_ms, (int, float)):
@@ -105,19 +99,22 @@ class VibeRL:
 
 
 def _read_fields(
-    frame: Frame, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
     message = unpack(frame, placed=placed, limits=limits)
     if not isinstance(message, dict):
         raise WireError("", "a map", type(message).__name__)
-    if _META not in message and (other := spelling_of(message)):
-        raise WrongDialect("", "vibe_rl's frames", f"{other}'s", f"connect to /{other}")
     if _META not in message:
+        if other := spelling_of(message):
+            raise wrong_dialect("vibe_rl", other)
         raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
     meta = message.pop(_META)
     if isinstance(meta, (bytes, memoryview)):
-        meta = unpack(meta, limits=limits)
+        try:
+            meta = unpack(meta, limits=limits)
+        except WireError as error:
+            raise below(_META, error) from error
     if not isinstance(meta, dict):
         raise WireError(_META, "a map", type(meta).__name__)
     return message, meta

@@ -16,6 +16,7 @@ from policyserve.core.errors import WireError
 from policyserve.core.limits import WireLimits
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that nobody keeps a large buffer for it
+_MAX_STEP = 100  # characters of a key in a path: a client's key may be as long as its message
 _ENDED = "a frame that ends too early"
 
 
@@ -79,12 +80,21 @@ class ViewReader:
             key = self._key()
             if key in read:
                 raise WireError("", "different keys in a map", "the same key twice")
-            read[key] = self.read(depth + 1)
+            try:
+                read[key] = self.read(depth + 1)
+            except WireError as error:
+                raise below(key, error) from None
         return read
 
     def _list(self, count: int, depth: int) -> list[Any]:
         self._enter(count, depth)
-        return [self.read(depth + 1) for _ in range(count)]
+        read: list[Any] = []
+        for index in range(count):
+            try:
+                read.append(self.read(depth + 1))
+            except WireError as error:
+                raise below(f"[{index}]", error) from None
+        return read
 
     def _enter(self, count: int, depth: int) -> None:
         if depth > self._max_depth:
@@ -129,6 +139,14 @@ class ViewReader:
         taken = self._data[self.position : end]
         self.position = end
         return taken
+
+
+def below(step: str, error: WireError) -> WireError:
+    """An error in what stands below a map's key or, as `[2]`, in a list."""
+    separator = "/" if error.path and not error.path.startswith("[") else ""
+    if len(step) > _MAX_STEP:
+        step = f"{step[:_MAX_STEP]}…"
+    return WireError(f"{step}{separator}{error.path}", error.expected, error.got, error.hint)
 
 
 def too_deep(max_depth: int) -> WireError:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
+from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
@@ -38,8 +39,26 @@ def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> fl
 
 
 def metadata_of(spec: PolicySpec) -> Mapping[str, Any]:
-    """What a greeting tells: what the policy declares, what Wall-X's clients look for, its spec, and who we are."""
-    shape = spec.action.shape if spec.action else ()
-    founding = {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.horizon or 1}
-    blanks = dict.fromkeys(("device", "predict_mode", "env"))
-    return {**founding, **blanks, **spec.metadata, "spec": spec.describe(), "policyserve": VERSION}
+    """What a greeting tells: what the policy declares, its spec, and which server this is."""
+    return {**spec.metadata, **_own(spec)}
+
+
+def check_metadata(spec: PolicySpec) -> None:
+    """Raise ConfigError with the path of what clients could not read in a policy's metadata, before one connects.
+
+    Every dialect that greets has to write it, and to read what it wrote. The greeting's own keys are not the policy's.
+    """
+    for key in _own(spec).keys() & spec.metadata.keys():
+        raise ConfigError(f"{spec.name}: metadata/{key}: expected another key, got one that every greeting has itself")
+    for name in dialects.names():
+        dialect = dialects.by_name(name)
+        try:
+            written = dialect.greeting(metadata_of(spec)) if dialect.greets else None
+            if written is not None:
+                dialect.read_greeting(written)
+        except Exception as error:  # metadata is the policy's, and a dialect may be another package's
+            raise ConfigError(f"{spec.name}: metadata: {error}") from error
+
+
+def _own(spec: PolicySpec) -> Mapping[str, Any]:
+    return {"spec": spec.describe(), "policyserve": VERSION}

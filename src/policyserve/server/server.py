@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from policyserve import dialects
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
@@ -25,6 +26,7 @@ from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.recipe import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
+from policyserve.server import greeting
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -126,6 +128,8 @@ class Server:
         self._entrance.reload()
 
     async def __aenter__(self: Self) -> Self:
+        for fault in dialects.load_all():
+            log.warning("%s", fault)
         await self._entrance.open(self._connection)
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
@@ -166,6 +170,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             spec = await self.engine.start(lambda stage: _tell(loop, self._set_stage, stage), self.observers)
+            greeting.check_metadata(spec)
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise

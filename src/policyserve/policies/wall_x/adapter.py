@@ -47,7 +47,9 @@ class WallXAdapter:
         return WallXFlags(model_config=MODEL_CONFIGS["libero" if given is None else given.env])
 
     def source(self, flags: WallXFlags) -> Source:
-        """Raises ConfigError for a path that is not given, conventions that do not fit or a device that is not there,
+        """Say what these flags stand for.
+
+        Raises ConfigError for a path that is not given, conventions that do not fit or a device that is not there,
         MissingDependency for a package that is not installed.
         """
         config, options = flags.model_config, flags.options.options()

@@ -1,0 +1,75 @@
+"""Tells whose message it is: the one place that knows what sets each family's messages apart.
+
+A family's module gives its marks no second home: it asks here whether a message is another family's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from policyserve.core.errors import WireError, WrongDialect
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.messages import Frame
+from policyserve.dialects.unpacking import unpack
+
+META = "__meta__"  # in vibe_rl's messages it describes the arrays
+_SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
+
+
+def family_of_frame(frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> str:
+    """The family that sent a connection's first frame. greeted: it came after the greeting. Never raises.
+
+    A frame that carries no mark is vibe_rl's if it came unasked, since no other family speaks first; else openpi's.
+    """
+    try:
+        found = family_of(unpack(frame, limits=limits))
+    except WireError:
+        found = None
+    return found or (_IS_GREETED if greeted else _SPEAKS_UNASKED)
+
+
+def family_of_greeting(metadata: Mapping[str, Any]) -> str:
+    """The family of a server that greets so; one of ours speaks all, and is taken for openpi's."""
+    return "wall_x" if "predict_mode" in metadata and "policyserve" not in metadata else _IS_GREETED
+
+
+def family_of(message: Any) -> str | None:
+    """The family whose marks a decoded message carries; None if it carries none."""
+    if isinstance(message, dict) and META in message:
+        return "vibe_rl"
+    return spelling_of(message)
+
+
+def check_spelling(message: Mapping[str, Any], spelling: str, name: str) -> None:
+    """Raise WrongDialect if a message for the dialect `name` has arrays of another spelling, or is vibe_rl's."""
+    found = spelling_of(message)
+    if found == spelling:
+        return
+    other = found or family_of(message)
+    if other is not None:
+        raise wrong_dialect(name, other)
+
+
+def wrong_dialect(name: str, other: str) -> WrongDialect:
+    """The refusal of a message of the family `other` where `name` is spoken."""
+    return WrongDialect("", f"{name}'s frames", f"{other}'s", f"connect to /{other}")
+
+
+def spelling_of(value: Any) -> str | None:
+    """The family whose marked array stands first in a decoded message; None if it holds no array."""
+    if isinstance(value, dict):
+        if "__ndarray__" in value or "__npgeneric__" in value:
+            return "openpi"
+        if "nd" in value and "type" in value:
+            return "wall_x"
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    else:
+        return None
+    for inner in inside:
+        found = spelling_of(inner)
+        if found is not None:
+            return found
+    return None

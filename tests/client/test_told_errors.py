@@ -1,0 +1,105 @@
+"""A server's error as its client sees it: the code that the server told, and never one that it did not tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policyserve.client.session import ClientSession, ended, open_session
+from policyserve.core.dialect import close_reason
+from policyserve.core.errors import (
+    BadAction,
+    BadObservation,
+    DeadlineExceeded,
+    NotReady,
+    Overloaded,
+    PolicyFailed,
+    PolicyLost,
+    PolicyserveError,
+    RemoteError,
+    WireError,
+    WrongDialect,
+)
+from policyserve.dialects import by_name
+
+TOLD = [
+    WireError("", "a map", "a list"),
+    WrongDialect("", "openpi's frames", "vibe_rl's"),
+    BadObservation("x" * 200, "float32 (4,)", "float32 (3,)"),
+    Overloaded("full"),
+    DeadlineExceeded("late"),
+    NotReady(""),
+    PolicyLost("é" * 200),
+    PolicyFailed("overloaded: no, broken"),
+    BadAction("NaN [overloaded]"),
+]
+
+
+def greeted(name: str, metadata: dict[str, Any]) -> ClientSession:
+    session = open_session(name, "ws://robot:8000")
+    greeting = by_name("openpi").greeting(metadata)
+    assert greeting is not None
+    session.greeted(greeting)
+    return session
+
+
+def told(session: ClientSession, text: str) -> RemoteError:
+    with pytest.raises(RemoteError) as caught:
+        session.reply(text)
+    assert str(caught.value) == text
+    return caught.value
+
+
+@pytest.mark.parametrize("error", TOLD, ids=lambda error: error.code)
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_a_text_frame_of_our_server_carries_code_and_retryable(name: str, error: PolicyserveError) -> None:
+    frame = by_name(name).write_error(error).frame
+    assert isinstance(frame, str)
+    seen = told(greeted(name, {"policyserve": "1.0"}), frame)
+    assert (seen.code, seen.retryable) == (error.code, error.retryable)
+
+
+@pytest.mark.parametrize("error", TOLD, ids=lambda error: error.code)
+def test_vibe_rls_close_carries_code_and_retryable(error: PolicyserveError) -> None:
+    told_by = by_name("vibe_rl").write_error(error)
+    assert told_by.close_code is not None
+    seen = ended(told_by.close_code, told_by.close_reason)
+    assert (seen.code, seen.retryable) == (error.code, error.retryable)
+    assert not str(seen).startswith("["), "an original client shows the reason: it begins with the text"
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+@pytest.mark.parametrize("text", ["overloaded: full", "deadline_exceeded: late"])
+def test_another_servers_text_is_no_code(name: str, text: str) -> None:
+    seen = told(greeted(name, {"robot": "arm"}), text)
+    assert (seen.code, seen.retryable) == ("remote", False)
+
+
+@pytest.mark.parametrize("text", ["my_error: overloaded: no", "Traceback: overloaded", "overloaded", "remote: x", ""])
+def test_a_text_without_a_code_of_ours_in_front_has_none(text: str) -> None:
+    seen = told(greeted("openpi", {"policyserve": "1.0"}), text)
+    assert (seen.code, seen.retryable) == ("remote", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "retryable"),
+    [
+        (1013, "overloaded: full", True),
+        (1011, "full [overloaded]", False),  # this server closes with 1013 for it
+        (1008, "no [policy_failed]", False),
+        (1011, "see [docs]", False),
+        (1011, "[", False),
+        (1008, "", False),
+    ],
+)
+def test_another_servers_close_reason_is_no_code(code: int, reason: str, retryable: bool) -> None:
+    seen = ended(code, reason)
+    assert (seen.code, seen.retryable) == ("remote", retryable)
+    assert str(seen) == f"{reason or 'no reason given'} (close code {code})"
+
+
+def test_a_close_reason_that_is_cut_still_ends_with_its_code() -> None:
+    reason = close_reason(PolicyFailed("é" * 200))
+    assert len(reason.encode()) <= 123
+    assert reason.endswith("… [policy_failed]")
