@@ -124,7 +124,7 @@ def test_a_program_that_kept_its_loop_busy_finds_a_closed_connection_in_time() -
     async def talk(live: Live) -> list[float]:
         async with AsyncClient(live.url(), dialect="vibe_rl") as client:
             await client.infer({"obs": np.array([1.0])})
-            live.call(lambda: [one.abort() for one in live.server._connections.values()])  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+            live.call(lambda: [one.abort() for one in live.server.reception.peers])
             live.until(lambda server: server.counters.sessions_open == 0)  # and this loop has not run meanwhile
             return (await client.infer({"obs": np.array([2.0])})).actions.tolist()
 

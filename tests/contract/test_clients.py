@@ -175,7 +175,7 @@ def test_a_connection_that_breaks_mid_call_is_lost(make: Make, dialect: str) -> 
         def cut() -> None:
             assert started.wait(DEADLINE_S)
             assert live.server is not None
-            live.call(lambda: [one.abort() for one in live.server._connections.values()])  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+            live.call(lambda: [one.abort() for one in live.server.reception.peers])
 
         cutter = threading.Thread(target=cut)
         cutter.start()
