@@ -38,7 +38,7 @@ import asyncio, logging, sys, policyserve
 logging.basicConfig(level=logging.DEBUG)
 server = policyserve.Server(
     policyserve.Recipe("tests.contract.policies:patient"),
-    policyserve.ServerConfig(host="127.0.0.1", port=0, isolate=sys.argv[1]),
+    policyserve.ServerConfig(host="127.0.0.1", port=0, isolate=sys.argv[1], max_queue_ms=60_000.0),  # a busy machine's
 )
 asyncio.run(server.run(on_ready=lambda spec: print(server.address.port, flush=True)))
 """
