@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
-from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.engine.runner import Task
 from policyserve.server import routes, tls
 from policyserve.server.guards import Facts, Holding, Verdict, Watch
@@ -212,6 +212,10 @@ class Connection(asyncio.BufferedProtocol):
             elif isinstance(effect, Dropped):
                 keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
                 self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
+            elif isinstance(effect, BinaryPictures):
+                paths = ", ".join(repr(path[:60]) for path in effect.paths[:10])
+                text = "session %d: uint8 pictures of 0 and 1 alone, not of 0 to 255: %s; were they scaled to 1 before?"
+                self._note(logging.WARNING, "binary pictures", text, self.number, paths)
 
     def _submit(self, submit: Submit) -> None:
         scheduler = self._host.scheduler
