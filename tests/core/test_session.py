@@ -22,9 +22,21 @@ from policyserve.core.errors import (
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.session import (
+    Answered,
+    BinaryPictures,
+    Close,
+    Dropped,
+    Effect,
+    Failed,
+    Outcome,
+    Send,
+    Session,
+    Submit,
+)
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto
+from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.vibe_rl import VibeRL
 
 OPEN = PolicySpec("echo", None, None)
@@ -135,6 +147,36 @@ def test_a_session_whose_dialect_is_found_out_reads_with_what_serve_gave_last() 
     session.serve(PolicySpec("first", {"other": ArraySpec((4,))}, None), {})
     session.serve(PolicySpec("second", {"obs": ArraySpec((4,))}, None), {})
     assert submits(session.receive(VibeRL().write_request({"obs": np.zeros(4)}), 0.0))
+
+
+def picture(value: int) -> np.ndarray[Any, Any]:
+    return np.full((4, 6, 3), value, np.uint8)
+
+
+def remarks(session: Session, observation: Mapping[str, Any]) -> list[BinaryPictures]:
+    effects = session.receive(OpenPI().write_request(observation), 0.0)
+    assert submits(effects), "it is a remark and no refusal"
+    return [effect for effect in effects if isinstance(effect, BinaryPictures)]
+
+
+def open_session() -> Session:
+    session = Session(OpenPI(), max_pending=64)
+    session.serve(OPEN, {})
+    return session
+
+
+def test_a_picture_of_zeros_and_ones_is_told_once_per_session() -> None:
+    session = open_session()
+    dim = {"images": {"wrist": picture(1), "front": picture(200)}, "state": np.ones(3)}
+    assert remarks(session, dim) == [BinaryPictures(("images/wrist",))]
+    assert remarks(session, dim) == []
+
+
+def test_only_a_sessions_first_pictures_are_looked_at() -> None:
+    session = open_session()
+    for _ in range(3):
+        assert remarks(session, {"view": picture(0)}) == []
+    assert remarks(session, {"view": picture(1)}) == []
 
 
 class Broken(Letters):

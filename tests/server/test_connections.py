@@ -455,6 +455,18 @@ def test_a_peer_that_answers_pings_is_kept() -> None:
         peer.close()
 
 
+def test_a_picture_of_zeros_and_ones_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    request = by_name("openpi").write_request({"view": np.ones((4, 4, 3), np.uint8)})
+    with serving(lambda observation: np.zeros(1)) as live, live.websocket("/openpi") as peer:
+        peer.recv(timeout=DEADLINE_S)
+        for _ in range(3):
+            peer.send(request)
+            peer.recv(timeout=DEADLINE_S)
+    lines = [record.getMessage() for record in caplog.records if "0 and 1 alone" in record.getMessage()]
+    assert len(lines) == 1
+    assert "'view'" in lines[0]
+
+
 def test_a_client_that_sends_without_end_is_held_back_and_then_answered() -> None:
     """Beyond its bound it is refused, beyond twice that its bytes stay in the socket; nothing is lost or reordered."""
     started, release = threading.Event(), threading.Event()

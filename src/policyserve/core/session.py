@@ -20,6 +20,7 @@ from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_c
 from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Frame, Observation, Timing
+from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import RequestReader
 from policyserve.core.spec import PolicySpec
@@ -66,7 +67,13 @@ class Dropped(NamedTuple):
     keys: tuple[str, ...]
 
 
-Effect: TypeAlias = Send | Submit | Close | Failed | Dropped
+class BinaryPictures(NamedTuple):
+    """These pictures hold 0 and 1 alone, so that they were probably scaled to 0 … 1 first; told once per session."""
+
+    paths: tuple[str, ...]
+
+
+Effect: TypeAlias = Send | Submit | Close | Failed | Dropped | BinaryPictures
 
 
 class Answered(NamedTuple):
@@ -81,6 +88,7 @@ Outcome: TypeAlias = Answered | PolicyserveError
 
 
 _MAX_EARLY_BYTES = 1_000_000
+_LOOKED_AT = 3  # of a session's first observations: looking at a picture takes microseconds
 
 
 @dataclass(slots=True)
@@ -121,6 +129,7 @@ class Session:
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
         self._draining = False
         self._told_unknown = False
+        self._looks_left = _LOOKED_AT
         self._prev_total_ms: float | None = None
 
     @property
@@ -275,10 +284,23 @@ class Session:
             raise frame
         observation, batch_size, unknown = reader.read(frame)
         submit = Submit(self._queue(now), observation, batch_size, now)
+        if self._looks_left or (unknown and not self._told_unknown):
+            return [*self._remark(observation, unknown), submit]
+        return [submit]
+
+    def _remark(self, observation: Any, unknown: tuple[str, ...]) -> list[Effect]:
+        """What is to be said of an observation, each thing once per session."""
+        remarks: list[Effect] = []
         if unknown and not self._told_unknown:
             self._told_unknown = True
-            return [Dropped(unknown), submit]
-        return [submit]
+            remarks.append(Dropped(unknown))
+        if self._looks_left:
+            self._looks_left -= 1
+            found = tuple(binary_pictures(observation))
+            if found:
+                self._looks_left = 0
+                remarks.append(BinaryPictures(found))
+        return remarks
 
     def _queue(self, now: float) -> int:
         self._tickets += 1

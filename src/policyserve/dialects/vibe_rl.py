@@ -160,6 +160,8 @@ def _as_numbers(key: str, value: Any) -> Array:
         is_ragged = isinstance(value, (list, tuple)) and isinstance(error, ValueError)
         got = f"a {type_name(value)} of several shapes" if is_ragged else told(value)
         raise WireError(key, expected, got, "" if is_ragged else cure(value)) from error
+    if array.dtype.kind in "biuf":
+        return array
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":

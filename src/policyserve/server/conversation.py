@@ -14,7 +14,7 @@ from policyserve.core.dialect import Dialect
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Frame
 from policyserve.core.observer import Observers
-from policyserve.core.session import Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.engine import Engine
@@ -134,6 +134,10 @@ class Conversation:
             elif isinstance(effect, Dropped):
                 keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
                 self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
+            elif isinstance(effect, BinaryPictures):
+                paths = ", ".join(repr(path[:60]) for path in effect.paths[:10])
+                text = "session %d: uint8 pictures of 0 and 1 alone, not of 0 to 255: %s; were they scaled to 1 before?"
+                self._note(logging.WARNING, "binary pictures", text, self.number, paths)
 
     def _submit(self, submit: Submit) -> None:
         for tell in self._observers.request:
