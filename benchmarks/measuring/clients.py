@@ -59,15 +59,18 @@ def written(payload: str) -> bytes:
 class _Loop:
     """One client that asks again as soon as it is answered."""
 
-    def __init__(self, ask: Callable[[], object], close: Callable[[], object]) -> None:
+    def __init__(self, ask: Callable[[], object], close: Callable[[], object] = int) -> None:
         self._ask = ask
-        self.close = close
+        self._close = close
 
     def drive(self, tally: Tally, seconds: float) -> None:
         with Watch(tally) as start:
             while (sent := time.perf_counter()) < start + seconds:
                 self._ask()
                 tally.answered(sent, sent, time.perf_counter(), {})
+
+    def close(self) -> None:
+        self._close()
 
 
 class OpenpiFleet(_Loop):
@@ -80,7 +83,7 @@ class OpenpiFleet(_Loop):
 
         parts = urlsplit(url)
         client: Any = WebsocketClientPolicy(f"ws://{parts.hostname}", parts.port)
-        super().__init__(lambda: client.infer(dict(observation)), lambda: None)
+        super().__init__(lambda: client.infer(dict(observation)))  # it has no close()
 
 
 class PlainFleet(_Loop):

@@ -140,6 +140,7 @@ class _Launched:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._started_at = time.perf_counter()
+        self._rest: threading.Thread | None = None  # reads what it prints once it is ready
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by end()
         source = str(program.tree / "src")
         path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -166,7 +167,8 @@ class _Launched:
             self._said.seek(0)
             raise SystemExit(f"{' '.join(self._program.arguments)} did not start: {self._said.read()[-500:]}")
         seconds = time.perf_counter() - self._started_at
-        threading.Thread(target=self._process.stdout.read, daemon=True).start()  # what it prints later blocks nobody
+        self._rest = threading.Thread(target=self._process.stdout.read, daemon=True)
+        self._rest.start()  # what it prints later blocks nobody
         return Serving(self._process, url.replace("localhost", "127.0.0.1"), seconds)
 
     def end(self) -> None:
@@ -177,6 +179,10 @@ class _Launched:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._rest is not None:
+            self._rest.join(_STOP_S)  # a child of the server's may hold its output open
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._said.close()
 
 

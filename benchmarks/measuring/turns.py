@@ -20,6 +20,8 @@ from policyserve.bench.measures import Spread, ratios, spread
 
 from .harness import FOLDER, Effort, Program, Serving, all_started
 
+_PATIENCE_S = 600.0  # for one client process
+
 
 @dataclass(frozen=True)
 class Asker:
@@ -75,7 +77,10 @@ def ask_in_turns(
     }
     job = json.dumps({"sides": sides, "slices": effort.slices, "slice_s": effort.slice_s})
     command = [python or sys.executable, "-m", "measuring.driver"]
-    done = subprocess.run(command, cwd=FOLDER, env=_environment(), input=job, text=True, capture_output=True)
+    environment = _environment()
+    done = subprocess.run(
+        command, cwd=FOLDER, env=environment, input=job, text=True, capture_output=True, timeout=_PATIENCE_S
+    )
     if done.returncode:
         raise SystemExit(f"the client process failed: {done.stderr[-2000:]}")
     told = json.loads(done.stdout)
