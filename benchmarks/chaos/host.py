@@ -6,7 +6,6 @@ It gets its settings as JSON, prints a JSON line when it is ready, one for each 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import json
 import logging
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from policyserve.core.memory import give_back
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.recipe import Recipe
@@ -38,7 +38,6 @@ class Host(Server):
             "tasks": len(asyncio.all_tasks()),
             "sessions": self.stats.sessions_open,
             "strangers": len(self._strangers),
-            "pool_kb": self.pool.kept_bytes // 1024,
             "pending": sum(one.session.pending for one in self._connections.values() if one.session is not None),
             "stage": self._stage or self._replicas.stage,
         }
@@ -46,11 +45,7 @@ class Host(Server):
     def settle(self) -> None:
         """Give back what is kept to be used again, so that what is left is in use; where the C library can do that."""
         gc.collect()
-        for _ in range(2):  # the first time buffers are only marked as not wanted
-            self.pool.shrink()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        give_back()
 
     def open_session(self, connection: Guest, asked: UpgradeRequest) -> Session | routes.Response:
         opened = super().open_session(connection, asked)

@@ -126,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.session = opened
         self._handshake = None
-        reader = self._frames = server_frames.FrameReader(self._host.config.max_frame_bytes, self._host.pool, _SCRATCH)
+        reader = self._frames = server_frames.FrameReader(self._host.config.max_frame_bytes, _SCRATCH)
         reader.on_growth = self._grow
         self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()

@@ -14,7 +14,6 @@ from policyserve.server.busy_poll import Awake
 from policyserve.server.config import ServerConfig
 from policyserve.server.guards import Holder
 from policyserve.server.handshake import Credentials, UpgradeRequest
-from policyserve.websocket.buffers import BufferPool
 
 
 class Stranger(Protocol):
@@ -41,7 +40,6 @@ class Host(Protocol):
 
     config: ServerConfig
     scheduler: Scheduler | Router | None  # None until the policy is ready
-    pool: BufferPool
     stats: Stats
     awake: Awake
 

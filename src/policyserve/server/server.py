@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from policyserve import dialects
+from policyserve.core import memory
 from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.policy import as_policy
 from policyserve.core.session import Session
@@ -38,13 +39,11 @@ from policyserve.server.guards import Budget, Throttle, more
 from policyserve.server.handshake import Credentials, UpgradeRequest
 from policyserve.server.host import Guest, Stranger
 from policyserve.server.listener import Address
-from policyserve.websocket.buffers import BufferPool
 
 log = logging.getLogger(__name__)
 
 Self = TypeVar("Self", bound="Server")
 
-_POOL_BYTES = 256 * 1024 * 1024
 _AUTO = dialects.Auto()
 _NOBODY = Credentials()
 _TIDY_S = 10.0
@@ -61,7 +60,6 @@ class Server:
     def __init__(self, load: LoadPolicy, config: ServerConfig | None = None) -> None:
         self.config = config or ServerConfig()
         self.stats = Stats()
-        self.pool = BufferPool(_POOL_BYTES)
         self.scheduler: Scheduler | Router | None = None
         self.awake = Awake(self.config.busy_poll_us / 1e6, lambda: self.scheduler is None or self.scheduler.is_working)
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
@@ -108,8 +106,9 @@ class Server:
     async def run(self, on_ready: Callable[[PolicySpec], None] | None = None) -> None:
         """Serve until SIGINT, SIGTERM or stop(); SIGHUP calls reload().
 
-        Raises ConfigError if it cannot listen, and what loading raised.
+        Raises ConfigError if it cannot listen, and what loading raised. The C library keeps freed memory from then on.
         """
+        memory.keep_freed()
         with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
             async with self:
                 assert self._loading is not None
@@ -297,7 +296,7 @@ class Server:
 
     def _tidy(self) -> None:
         """Give back, from time to time, the memory of a rush that is over."""
-        self.pool.shrink()
+        memory.give_back()
         self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import msgpack
 
 from policyserve.core.errors import PolicyFailed, PolicyserveError
+from policyserve.core.memory import keep_freed
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
@@ -43,6 +44,7 @@ def main(server: int, channel: int, ahead: int, observations: int, actions: int)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _end_with(server)
+    keep_freed()  # of one batch, for the next
     with socket.socket(fileno=channel) as connection, socket.socket(fileno=ahead) as second:
         Worker(connection, second, ArenaReader(observations), Arena(actions)).run()
 
