@@ -17,6 +17,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from policyserve.cli import main as serve
+from policyserve.core import memory
 from policyserve.core.reading import _Worth  # pyright: ignore[reportPrivateUsage]
 from policyserve.core.turns import Turns
 from policyserve.dialects.metadata_first import MetadataFirst, server_timing
@@ -68,6 +69,12 @@ def read_by_websockets() -> None:
     replace(server_frames, "FrameReader", ProtocolReader)
 
 
+def give_back_what_is_freed() -> None:
+    """The C library does with freed memory as it does by default."""
+    replace(memory, "keep_freed", lambda: None)
+    replace(memory, "give_back", lambda: None)
+
+
 def run_on_asyncio() -> None:
     sys.modules["uvloop"] = None  # type: ignore[assignment]  # importing it fails then
 
@@ -95,6 +102,7 @@ PIECES: Mapping[str, Callable[[], None]] = {
     "preparing ahead": prepare_in_turn,
     "landing": land_in_scratch,
     "own framing": read_by_websockets,
+    "freed memory kept": give_back_what_is_freed,
     "uvloop": run_on_asyncio,
     "asyncio": run_on_uvloop,
 }

@@ -17,22 +17,16 @@ from policyserve.core import memory
 from policyserve.websocket import server_frames
 
 from . import pool
-from .ablated import replace
+from .ablated import give_back_what_is_freed, replace
 
 _POOL_BYTES = 256 << 20
-
-
-def release() -> None:
-    """The C library gives back what is freed, as it does by default."""
-    replace(memory, "keep_freed", lambda: None)
-    replace(memory, "give_back", lambda: None)
 
 
 def allocate_by(allocate: Callable[[int], Any]) -> Callable[[], None]:
     """Another function in the place of the package's, and the C library's defaults."""
 
     def patch() -> None:
-        release()
+        give_back_what_is_freed()
         replace(server_frames, "allocate", allocate)
 
     return patch
@@ -40,7 +34,7 @@ def allocate_by(allocate: Callable[[int], Any]) -> Callable[[], None]:
 
 def pool_buffers() -> None:
     """One pool for all connections, from which memory comes and to which it goes back."""
-    release()
+    give_back_what_is_freed()
     buffers = pool.BufferPool(_POOL_BYTES)
     replace(server_frames, "allocate", lambda size: memoryview(buffers.take(size))[:size])
     replace(memory, "give_back", buffers.shrink)
@@ -62,7 +56,7 @@ class _Private(mmap.mmap):
 
 WAYS: Mapping[str, Callable[[], None]] = {
     "kept": lambda: None,
-    "released": release,
+    "released": give_back_what_is_freed,
     "empty": allocate_by(lambda size: np.empty(size, np.uint8)),
     "zeros": allocate_by(bytearray),
     "pool": pool_buffers,

@@ -13,6 +13,7 @@ PIECES = (
     "reply templates",
     "shared turns",
     "preparing ahead",
+    "freed memory kept",
     "landing",
     "own framing",
     "uvloop",
