@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 
 import numpy as np
-from measuring.harness import resident_kb, started
+from measuring.harness import Program, resident_kb, started
 
 import policyserve
 
@@ -135,7 +135,7 @@ def main() -> None:
     if arguments.attack:
         asyncio.run(attack(arguments.attack, arguments.clients, arguments.seconds, arguments.mib_per_s))
         return
-    with started("-c", SERVER, str(arguments.max_buffered_mib)) as server:
+    with started(Program(("-c", SERVER, str(arguments.max_buffered_mib)))) as server:
         pid = server.process.pid
         asyncio.run(measure(server.port, pid, arguments.clients, arguments.seconds, arguments.mib_per_s))
 

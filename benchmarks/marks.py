@@ -2,10 +2,11 @@
 
     python benchmarks/marks.py [--only server clients …] [--quick] [--openpi-python openpi-venv/bin/python]
 
-Marks are ratios where they can be: both sides are driven in turns, slice by slice, and the median of the slices' ratios
-is shown with its quartiles. Payloads: P1 CartPole (16 bytes of numbers), P2 LIBERO (two 224x224 images, 301 kB), P3
-ALOHA (three 480x640 images, 2.77 MB); replies are (32, 7) float32. The openpi family is stood in for by rivals/; its
-client is PyPI's openpi-client, which needs an environment of its own (rivals/unmodified_client.py says how).
+Marks are ratios where they can be: one client process asks both sides in turns, slice by slice, and a ratio is the
+median of what several fresh starts of the client and the servers found, with its quartiles (of one start: those of its
+slices). Payloads: P1 CartPole (16 bytes of numbers), P2 LIBERO (two 224x224 images, 301 kB), P3 ALOHA (three 480x640
+images, 2.77 MB); replies are (32, 7) float32. The openpi family is stood in for by rivals/; its client is PyPI's
+openpi-client, which needs an environment of its own (measuring/driver.py says how).
 
     server    servers alone, asked by raw clients that decode nothing      pipeline  one session sends 200 at once
     clients   whole round trips: ours, openpi's, raw TCP, a Unix socket    healthz   while a policy works for 30 s
@@ -23,13 +24,13 @@ import time
 from collections.abc import Callable
 
 from measuring import batching, life, wire
-from measuring.harness import QUICK, Effort, Row, machine, print_rows
+from measuring.harness import Effort, Row, add_effort, effort_of, machine, print_rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these alone")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the time, more noise")
+    add_effort(parser)
     parser.add_argument("--openpi-python", help="an interpreter that has openpi-client")
     arguments = parser.parse_args()
     groups: dict[str, Callable[[Effort], list[Row]]] = {
@@ -54,7 +55,7 @@ def main() -> None:
     for name, measure in groups.items():
         if not arguments.only or name in arguments.only:
             print(f"\n{name}")
-            print_rows(measure(QUICK if arguments.quick else Effort()))
+            print_rows(measure(effort_of(arguments)))
     print(f"\n{time.monotonic() - started_at:.0f} s")
 
 

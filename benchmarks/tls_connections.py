@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from measuring.harness import started
+from measuring.harness import Program, started
 from websockets.sync.client import connect
 
 from policyserve.dialects.vibe_rl import VibeRL
@@ -75,7 +75,7 @@ def open_many(connections: int, tickets: int | None, seconds: float) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
         cert, key = _make_certificate(Path(folder))
         context = ssl.create_default_context(cafile=cert)
-        with started("-c", SERVER, cert, key, *([] if tickets is None else [str(tickets)])) as server:
+        with started(Program(("-c", SERVER, cert, key, *([] if tickets is None else [str(tickets)])))) as server:
             ends_at = time.monotonic() + seconds
             while tally.connections < connections and time.monotonic() < ends_at:
                 _open(f"wss://localhost:{server.port}/vibe_rl", context, tally)

@@ -6,7 +6,6 @@ It gets its settings as JSON, prints a JSON line when it is ready, one for each 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import json
 import logging
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from policyserve.core.memory import give_back
 from policyserve.core.observer import Observer, SessionFacts
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.recipe import Recipe
@@ -36,7 +36,6 @@ class Host(Server):
             "tasks": len(asyncio.all_tasks()),
             "sessions": self.counters.sessions_open,
             "strangers": self.reception.waiting,
-            "pool_kb": self.pool.kept_bytes // 1024,
             "pending": sum(one.pending for one in self.reception.conversations),
             "stage": self.reception.stage or self.engine.stage,
         }
@@ -44,11 +43,7 @@ class Host(Server):
     def settle(self) -> None:
         """Give back what is kept to be used again, so that what is left is in use; where the C library can do that."""
         gc.collect()
-        for _ in range(2):  # the first time buffers are only marked as not wanted
-            self.pool.shrink()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        give_back()
 
     def remember(self) -> None:
         """Remember the sessions from now on."""

@@ -117,7 +117,7 @@ class Watch:
         if self.start is None or self.end is None:
             return ["the server was not looked at"]
         found = self._more(self.end)
-        rise_kb = self.end.own_kb - self.start.own_kb
+        rise_kb = self.end.rss_kb - self.start.rss_kb
         if rise_kb > _MAX_RISE_KB:
             found.append(f"memory: {rise_kb} kB more are in use at the end than at the start, {_MAX_RISE_KB} may be")
         return found
@@ -147,11 +147,11 @@ class Watch:
         if self.end:
             picked.append(("end, nobody there", self.end))
         header = (
-            "at", "RSS MB", "of it pool MB", "policy's process MB", "file descriptors", "threads", "tasks", "sessions",
+            "at", "RSS MB", "policy's process MB", "file descriptors", "threads", "tasks", "sessions",
         )  # fmt: skip
         return table(header, [(at, *_row(held)) for at, held in picked])
 
 
 def _row(held: Held) -> tuple[object, ...]:
-    memory = (f"{kb / 1024:.1f}" for kb in (held.rss_kb, held.pool_kb, held.children_kb))
+    memory = (f"{kb / 1024:.1f}" for kb in (held.rss_kb, held.children_kb))
     return (*memory, held.fds, held.threads, held.tasks, held.sessions)

@@ -7,6 +7,8 @@ import socket
 import struct
 from contextlib import suppress
 
+from policyserve.websocket.frames import MASKED, frame_header
+
 from .rig import KEY, Place
 
 _LINGER_OFF = struct.pack("ii", 1, 0)  # closing resets the connection
@@ -101,12 +103,7 @@ def handshake(path: str, authorization: str | None = f"Bearer {KEY}") -> bytes:
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, claims: int | None = None, key: bytes = bytes(4)) -> bytes:
     """A client's frame; `claims` is the size that it lies about. key: of the mask; the payload is masked already."""
-    size = len(payload) if claims is None else claims
-    head = bytes([(0x80 if fin else 0) | opcode])
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 1 << 16:
-        head += struct.pack(">BH", 0x80 | 126, size)
-    else:
-        head += struct.pack(">BQ", 0x80 | 127, size)
-    return head + key + payload
+    header = frame_header(opcode, len(payload) if claims is None else claims, MASKED)
+    if not fin:
+        header = bytes([opcode]) + header[1:]
+    return header + key + payload

@@ -38,14 +38,8 @@ class Held:
     tasks: int
     sessions: int
     strangers: int
-    pool_kb: int
     pending: int
     stage: str
-
-    @property
-    def own_kb(self) -> int:
-        """Memory but for the buffers that the pool keeps on purpose, up to its bound."""
-        return self.rss_kb - self.pool_kb
 
 
 class Rig:

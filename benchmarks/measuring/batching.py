@@ -6,20 +6,23 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyserve import AsyncClient
-from policyserve.bench.fleet import Fleet, Single
+from policyserve.bench.fleet import Single
 from policyserve.bench.load import Load
-from policyserve.bench.measures import quantiles, ratios
+from policyserve.bench.measures import quantiles
 from policyserve.bench.raw import RawPeer
 from policyserve.bench.raw_fleet import RawFleet
 from policyserve.bench.tally import Tally
 from policyserve.core.errors import ConnectionLost, RemoteError
 
-from .harness import Effort, Row, is_at_most, observation_for, rival, serve, take_turns
+from .clients import observation_for
+from .harness import Effort, Row, all_started, is_at_most, our_server, stand_in, started
+from .turns import Asker, in_turns, rate_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +34,7 @@ _SHARES = {
 }
 _ROBOTS = 8
 _PIPELINED = 200
+_JAX_STARTS = 3  # each takes seconds
 
 
 def batch_rows(effort: Effort) -> list[Row]:
@@ -38,7 +42,7 @@ def batch_rows(effort: Effort) -> list[Row]:
     rows: list[Row] = []
     for payload, shares in _SHARES.items():
         short = {"cartpole": "P1", "libero": "P2"}[payload]
-        with serve(f"measuring.policies:{payload}_5ms") as serving:
+        with started(our_server(f"measuring.policies:{payload}_5ms")) as serving:
             for clients, least in shares.items():
                 rate = _rate(serving.url, payload, clients, effort)
                 share = rate / (min(clients, _MAX_BATCH) / 0.005)
@@ -49,7 +53,7 @@ def batch_rows(effort: Effort) -> list[Row]:
 
 def slow_rows(effort: Effort) -> list[Row]:
     """A policy that takes 20 ms for any batch of up to 32."""
-    with serve("measuring.policies:cartpole_20ms") as serving:
+    with started(our_server("measuring.policies:cartpole_20ms")) as serving:
         rate = _rate(serving.url, "cartpole", 32, effort)
     return [Row("20 ms policy that batches, 32 clients", "≥ 1300 /s", f"{rate:.0f} answers per second", rate >= 1300)]
 
@@ -59,35 +63,27 @@ def cartpole_rows(effort: Effort) -> list[Row]:
 
     Two forms of the policy: one compiled function, and a module of Equinox, as its checkpoints hold.
     """
+    servers = {
+        "ours": our_server("cartpole_ppo"),
+        "jax.jit": stand_in("vibe_rl"),
+        "equinox": stand_in("vibe_rl", "--policy", "equinox"),
+    }
+    marks = {1: 4.0, 32: 8.0}
+    askers = {
+        f"{server} {clients}": Asker(server, "cartpole", dialect="vibe_rl", clients=clients, offers_deflate=True)
+        for clients in marks
+        for server in servers
+    }
+    starts = in_turns(servers, askers, replace(effort, starts=min(effort.starts, _JAX_STARTS)))
     rows: list[Row] = []
-    with serve("cartpole_ppo") as ours, rival("vibe_rl") as jitted, rival("vibe_rl", "--policy", "equinox") as module:
-        urls = {"ours": ours.url, "jax.jit": jitted.url, "equinox": module.url}
-        for clients, least in ((1, 4.0), (32, 8.0)):
-            rates = _rates(urls, clients, effort)
-            for other in ("jax.jit", "equinox"):
-                found = ratios(rates["ours"], rates[other])
-                told = f"{found.median:.2f}x ({found.low:.2f} … {found.high:.2f})"
-                asked = f"CartPole PPO, {clients} client{'s' if clients > 1 else ''}"
-                rows.append(
-                    Row(
-                        f"{asked}, requests per second / vibe_rl's, {other}",
-                        f"≥ {least:g}x",
-                        told,
-                        found.median >= least,
-                    )
-                )
+    for clients, least in marks.items():
+        for other in ("jax.jit", "equinox"):
+            found = rate_ratio(starts, f"ours {clients}", f"{other} {clients}")
+            measured = f"{found.median:.2f}x ({found.low:.2f} … {found.high:.2f})"
+            asked = f"CartPole PPO, {clients} client{'s' if clients > 1 else ''}"
+            what = f"{asked}, requests per second / vibe_rl's, {other}"
+            rows.append(Row(what, f"≥ {least:g}x", measured, found.median >= least))
     return rows
-
-
-def _rates(urls: Mapping[str, str], clients: int, effort: Effort) -> dict[str, list[float]]:
-    """Answers per second of CartPole's servers in turns, by slice."""
-    with ExitStack() as stack:
-        fleets: dict[str, Fleet] = {}
-        for name, url in urls.items():
-            observation = observation_for("cartpole")
-            fleets[name] = RawFleet(Load(url, "vibe_rl", observation, clients, is_raw=True, offers_deflate=True))
-            stack.callback(fleets[name].close)
-        return {name: [tally.per_second for tally in slices] for name, slices in take_turns(fleets, effort).items()}
 
 
 def robot_rows(effort: Effort) -> list[Row]:
@@ -97,25 +93,24 @@ def robot_rows(effort: Effort) -> list[Row]:
         "greedy": ("measuring.policies:cartpole_5ms", ("--max-wait-ms", "0")),
         "unbatched": ("measuring.policies:cartpole_5ms_unbatched", ()),
     }
-    with ExitStack() as stack:
-        urls = {name: stack.enter_context(serve(policy, *flags)).url for name, (policy, flags) in variants.items()}
-        trips = asyncio.run(_pausing(list(urls.values()), max(effort.total_s * 3, 3.0)))
-    p99_ms = {name: quantiles(found).p99 * 1e3 for name, found in zip(urls, trips, strict=True)}
+    with all_started({name: our_server(policy, *flags) for name, (policy, flags) in variants.items()}) as up:
+        trips = asyncio.run(_pausing([up[name].url for name in variants], max(effort.alone_s * 5, 3.0)))
+    p99_ms = {name: quantiles(found).p99 * 1e3 for name, found in zip(variants, trips, strict=True)}
     rows: list[Row] = []
     for other in ("greedy", "unbatched"):
         ratio = p99_ms["batching"] / p99_ms[other]
-        told = f"{ratio:.2f}x ({p99_ms['batching']:.1f} / {p99_ms[other]:.1f} ms)"
+        measured = f"{ratio:.2f}x ({p99_ms['batching']:.1f} / {p99_ms[other]:.1f} ms)"
         what = {"greedy": "that never waits", "unbatched": "of one at a time"}[other]
-        rows.append(Row(f"8 robots pausing 100 ms, p99 / a server {what}", "≤ 1.2x", told, ratio <= 1.2))
+        rows.append(Row(f"8 robots pausing 100 ms, p99 / a server {what}", "≤ 1.2x", measured, ratio <= 1.2))
     return rows
 
 
 def pipeline_rows(effort: Effort) -> list[Row]:
     """A session's round trip while another keeps 200 requests unanswered, 5 ms policy, one at a time."""
     tally = Tally()
-    with serve("measuring.policies:one_5ms") as serving, _pipelining(serving.url):
+    with started(our_server("measuring.policies:one_5ms")) as serving, _pipelining(serving.url):
         fleet = Single(Load(serving.url, "openpi", observation_for("cartpole")))
-        fleet.drive(tally, max(effort.total_s / 2, 1.0))
+        fleet.drive(tally, effort.alone_s)
         fleet.close()
     trips_ms = quantiles([trip * 1e3 for trip in tally.trips_s])
     what = "another session's round trip while one pipelines 200 requests"
@@ -126,9 +121,9 @@ def _rate(url: str, payload: str, clients: int, effort: Effort) -> float:
     """Answers per second of raw clients in a closed loop."""
     fleet = RawFleet(Load(url, "openpi", observation_for(payload), clients))
     try:
-        fleet.drive(Tally(), max(effort.slice_s, 0.5))
+        fleet.drive(Tally(), effort.alone_s / 6)
         tally = Tally()
-        fleet.drive(tally, max(effort.total_s / 2, 1.0))
+        fleet.drive(tally, effort.alone_s)
     finally:
         fleet.close()
     if tally.errors:

@@ -1,49 +1,64 @@
-"""Servers in processes of their own, clients that take turns, and a row of a table."""
+"""Servers in processes of their own, how long to measure, and the rows of a table."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from policyserve.bench.fleet import Fleet
-from policyserve.bench.measures import Spread, quantiles, ratios
-from policyserve.bench.tally import Tally
-from policyserve.core.messages import Observation
+from policyserve.bench.measures import Spread
 
 FOLDER = Path(__file__).parents[1]
 _URL = re.compile(r"url +(\S+)")
 _WHAT = 68  # columns
+_STOP_S = 15.0
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: turns of every client and the seconds of each."""
+    """How long to measure.
 
-    slices: int = 20
-    slice_s: float = 0.3
+    starts: fresh starts of all processes of a comparison, over which quartiles are told. slices: turns of each side in
+    one start. slice_s: seconds of one turn. alone_s: seconds of what is measured alone. is_quick: fewer sessions and
+    shorter calls, where a mark names their number.
+    """
 
-    @property
-    def total_s(self) -> float:
-        """Of one client."""
-        return self.slices * self.slice_s
+    starts: int = 5
+    slices: int = 8
+    slice_s: float = 0.15
+    alone_s: float = 3.0
+    is_quick: bool = False
 
 
-QUICK = Effort(6, 0.15)
+QUICK = Effort(1, 3, 0.05, 0.4, is_quick=True)
+
+
+def add_effort(parser: ArgumentParser) -> None:
+    """Flags that say how long to measure, for effort_of()."""
+    parser.add_argument("--quick", action="store_true", help="one start, short turns: signs and sizes only")
+    parser.add_argument("--starts", type=int, help=f"fresh starts of all processes, {Effort.starts} if not given")
+    parser.add_argument("--slices", type=int, help=f"turns of each side in one start, {Effort.slices} if not given")
+    parser.add_argument("--slice-s", type=float, help=f"seconds of a turn, {Effort.slice_s} if not given")
+
+
+def effort_of(arguments: Namespace) -> Effort:
+    """What the flags ask for."""
+    effort = QUICK if arguments.quick else Effort()
+    given = {name: getattr(arguments, name) for name in ("starts", "slices", "slice_s")}
+    return replace(effort, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -56,14 +71,27 @@ class Row:
     is_met: bool | None = None
 
 
+def told(found: Spread, digits: int = 2) -> str:
+    """A median with its quartiles."""
+    return f"{found.median:.{digits}f} ({found.low:.{digits}f} … {found.high:.{digits}f})"
+
+
 def ratio_row(what: str, found: Spread, most: float) -> Row:
     """A mark that bounds a ratio of round trips."""
-    return Row(what, f"≤ {most:g}", f"{found.median:.3f} ({found.low:.3f} … {found.high:.3f})", found.median <= most)
+    return Row(what, f"≤ {most:g}", told(found), found.median <= most)
 
 
 def skipped(what: str, mark: str, why: str) -> Row:
     """A mark that cannot be measured here."""
     return Row(what, mark, f"not measured: {why}")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server's program, Python's arguments. It prints `url …` and `ready`. tree: the checkout it is of."""
+
+    arguments: tuple[str, ...]
+    tree: Path = FOLDER.parent
 
 
 @dataclass(frozen=True)
@@ -80,113 +108,91 @@ class Serving:
         return urlsplit(self.url).port or 0
 
 
-@contextmanager
-def serve(policy: str, *flags: str) -> Iterator[Serving]:
-    """`policyserve serve`, on a free port or where the flags say."""
+def our_server(policy: str, *flags: str, tree: Path = FOLDER.parent, runs: tuple[str, ...] = ()) -> Program:
+    """`policyserve serve`, on a free port or where the flags say. runs: the program that stands in for its module."""
     place = () if "--uds" in flags else ("--host", "127.0.0.1", "--port", "0")
-    with started("-m", "policyserve.cli", "serve", policy, *place, *flags) as serving:
-        yield serving
+    return Program((*(runs or ("-m", "policyserve.cli")), "serve", policy, *place, *flags), tree)
+
+
+def stand_in(program: str, *flags: str) -> Program:
+    """Another server's stand-in, of rivals/."""
+    return Program((f"rivals/{program}.py", *flags))
 
 
 @contextmanager
-def rival(program: str, *flags: str) -> Iterator[Serving]:
-    """A stand-in of rivals/."""
-    with started(f"rivals/{program}.py", *flags) as serving:
-        yield serving
+def started(program: Program) -> Iterator[Serving]:
+    """A program that is ready, in the benchmarks' folder; ended afterwards."""
+    with _launched(program) as launched:
+        yield launched.ready()
 
 
-def takes_flag(flag: str) -> bool:
-    """Whether `policyserve serve` has a flag."""
-    command = [sys.executable, "-m", "policyserve.cli", "serve", "cartpole_ppo", "--help"]
-    return flag in subprocess.run(command, text=True, capture_output=True, check=True).stdout
+@contextmanager
+def all_started(programs: Mapping[str, Program]) -> Iterator[dict[str, Serving]]:
+    """Programs that are ready, by name; they start at the same time."""
+    with ExitStack() as stack:
+        launched = {name: stack.enter_context(_launched(program)) for name, program in programs.items()}
+        yield {name: one.ready() for name, one in launched.items()}
 
 
-def take_turns(fleets: Mapping[str, Fleet], effort: Effort) -> dict[str, list[Tally]]:
-    """Drive every fleet for a slice, again and again, each time another first; gives each one's tallies, by slice."""
-    names = list(fleets)
-    tallies: dict[str, list[Tally]] = {name: [] for name in names}
-    for fleet in fleets.values():
-        fleet.drive(Tally(), effort.slice_s)
-    for turn in range(effort.slices):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            tally = Tally()
-            fleets[name].drive(tally, effort.slice_s)
-            if not tally.answers:
-                raise SystemExit(f"{name} answered nothing: {dict(tally.examples)}")
-            tallies[name].append(tally)
-    return tallies
+class _Launched:
+    """A program that was started."""
 
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._started_at = time.perf_counter()
+        self._rest: threading.Thread | None = None  # reads what it prints once it is ready
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by end()
+        source = str(program.tree / "src")
+        path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", *program.arguments],
+            cwd=program.tree / FOLDER.name,
+            env={**os.environ, "PYTHONPATH": path},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+        )
 
-def trip_ratio(tallies: Mapping[str, Sequence[Tally]], one: str, other: str) -> Spread:
-    """The median round trip of one over that of the other, slice by slice."""
-    medians = {name: [quantiles(tally.trips_s).p50 for tally in tallies[name]] for name in (one, other)}
-    return ratios(medians[one], medians[other])
-
-
-def median_us(tallies: Sequence[Tally]) -> float:
-    """The median round trip of all slices, in µs."""
-    return quantiles([trip for tally in tallies for trip in tally.trips_s]).p50 * 1e6
-
-
-class TcpFleet:
-    """One client of rivals/tcp.py: it sends as many bytes as a request has and reads as many as a reply has."""
-
-    def __init__(self, url: str, request_bytes: int, reply_bytes: int) -> None:
-        parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname or "", parts.port or 0))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._request = bytes(request_bytes)
-        self._reply = memoryview(bytearray(reply_bytes))
-
-    def drive(self, tally: Tally, seconds: float) -> None:
-        start = time.perf_counter()
-        while (sent := time.perf_counter()) < start + seconds:
-            self._socket.sendall(self._request)
-            filled = 0
-            while filled < len(self._reply):
-                count = self._socket.recv_into(self._reply[filled:])
-                assert count, "the server ended"
-                filled += count
-            tally.answered(sent, sent, time.perf_counter(), {})
-        tally.seconds += time.perf_counter() - start
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class OpenpiClient:
-    """PyPI's openpi-client in a process of its own; python: an interpreter that has it."""
-
-    def __init__(self, python: str, port: int, payload: str) -> None:
-        command = [python, "rivals/unmodified_client.py", "ws://127.0.0.1", str(port), payload]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=FOLDER, text=True, stdin=pipe, stdout=pipe)
-        self._ask("")
-
-    def drive(self, tally: Tally, seconds: float) -> None:
-        for trip in json.loads(self._ask(f"{seconds}\n")):
-            tally.answered(0.0, 0.0, trip, {})
-        tally.seconds += seconds
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _ask(self, line: str) -> str:
-        assert self._process.stdin is not None
+    def ready(self) -> Serving:
+        """Wait until it is; SystemExit with what it said if it ends before."""
         assert self._process.stdout is not None
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
-        told = self._process.stdout.readline()
-        assert told, "openpi-client ended"
-        return told
+        url = ""
+        for line in self._process.stdout:
+            found = _URL.search(line)
+            url = found.group(1) if found else url
+            if line.startswith("ready"):
+                break
+        else:
+            self._process.wait()
+            self._said.seek(0)
+            raise SystemExit(f"{' '.join(self._program.arguments)} did not start: {self._said.read()[-500:]}")
+        seconds = time.perf_counter() - self._started_at
+        self._rest = threading.Thread(target=self._process.stdout.read, daemon=True)
+        self._rest.start()  # what it prints later blocks nobody
+        return Serving(self._process, url.replace("localhost", "127.0.0.1"), seconds)
+
+    def end(self) -> None:
+        """Terminate it and wait for that."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._rest is not None:
+            self._rest.join(_STOP_S)  # a child of the server's may hold its output open
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._said.close()
 
 
-def observation_for(payload: str) -> Observation:
-    """One of the known payloads."""
-    from policyserve.bench.payloads import payload_for
-
-    return payload_for(payload, {}, "openpi").observation
+@contextmanager
+def _launched(program: Program) -> Iterator[_Launched]:
+    launched = _Launched(program)
+    try:
+        yield launched
+    finally:
+        launched.end()
 
 
 def minor_faults(pid: int) -> int:
@@ -217,36 +223,6 @@ def print_rows(rows: Sequence[Row]) -> None:
         print(f"{row.what:<{_WHAT}} {row.mark:<12} {row.measured:<34} {verdict}", flush=True)
 
 
-@contextmanager
-def started(*arguments: str) -> Iterator[Serving]:
-    """A program that prints `url …` and `ready`, in the benchmarks' folder; ended afterwards."""
-    started_at = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        command = [sys.executable, "-u", *arguments]
-        process = subprocess.Popen(command, cwd=FOLDER, text=True, stdout=subprocess.PIPE, stderr=said)
-        try:
-            assert process.stdout is not None
-            url = ""
-            for line in process.stdout:
-                found = _URL.search(line)
-                url = found.group(1) if found else url
-                if line.startswith("ready"):
-                    break
-            else:
-                process.wait()
-                said.seek(0)
-                raise SystemExit(f"{' '.join(arguments)} did not start: {said.read()[-500:]}")
-            threading.Thread(target=process.stdout.read, daemon=True).start()  # what it prints later blocks nobody
-            yield Serving(process, url.replace("localhost", "127.0.0.1"), time.perf_counter() - started_at)
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 def bounded(value: float, unit: str, digits: int = 2) -> str:
     """A figure with its unit."""
     return f"{value:.{digits}f} {unit}"
@@ -254,5 +230,5 @@ def bounded(value: float, unit: str, digits: int = 2) -> str:
 
 def is_at_most(what: str, value: float, most: float, unit: str, note: Any = "") -> Row:
     """A mark that bounds a figure."""
-    told = f"{bounded(value, unit)}{f'  {note}' if note else ''}"
-    return Row(what, f"≤ {most:g} {unit}", told, value <= most)
+    measured = f"{bounded(value, unit)}{f'  {note}' if note else ''}"
+    return Row(what, f"≤ {most:g} {unit}", measured, value <= most)

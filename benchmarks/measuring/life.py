@@ -14,33 +14,20 @@ from statistics import median
 import numpy as np
 
 from policyserve import Client
-from policyserve.bench.fleet import Fleet
-from policyserve.bench.load import Load
 from policyserve.bench.measures import quantiles
 from policyserve.bench.raw import RawPeer
-from policyserve.bench.raw_fleet import RawFleet
 
-from .harness import (
-    Effort,
-    Row,
-    Serving,
-    is_at_most,
-    median_us,
-    observation_for,
-    resident_kb,
-    serve,
-    skipped,
-    take_turns,
-    takes_flag,
-)
+from .clients import observation_for
+from .harness import Effort, Row, Serving, is_at_most, our_server, resident_kb, started, told
+from .turns import Asker, difference_ms, in_turns, median_us
 
 _STARTS = 5
 _SESSIONS = 1000
 
 
 def health_rows(effort: Effort) -> list[Row]:
-    """/healthz while one call of the policy takes 30 s (3 s in a quick run)."""
-    call_s = 30.0 if effort.slices >= 20 else 3.0
+    """/healthz while one call of the policy takes 30 s (2 s in a quick run)."""
+    call_s = 2.0 if effort.is_quick else 30.0
     isolated = ("--isolate", "process")
     rows: list[Row] = []
     for what, policy, flags, most in (
@@ -48,45 +35,35 @@ def health_rows(effort: Effort) -> list[Row]:
         ("in a thread, Python code", "long_call_in_python", (), 30.0),
         ("--isolate process, Python code", "long_call_in_python", isolated, 5.0),
     ):
-        told = f"/healthz p99 during a {call_s:g} s policy call {what}"
-        if flags and not takes_flag(flags[0]):
-            rows.append(skipped(told, f"≤ {most:g} ms", "the server has no --isolate"))
-            continue
-        with serve(f"measuring.policies:{policy}", *flags) as serving:
+        with started(our_server(f"measuring.policies:{policy}", *flags)) as serving:
             found = quantiles(_healths_ms(serving, call_s))
-        rows.append(is_at_most(told, found.p99, most, "ms", f"max {found.max:.1f} ms"))
+        name = f"/healthz p99 during a {call_s:g} s policy call {what}"
+        rows.append(is_at_most(name, found.p99, most, "ms", f"max {found.max:.1f} ms"))
     return rows
 
 
 def child_rows(effort: Effort) -> list[Row]:
     """What a child process adds to the round trip of a 1.8 MB observation."""
-    what, mark = "child process, 1.8 MB observation, added", 0.3
-    if not takes_flag("--isolate"):
-        return [skipped(what, f"≤ {mark:g} ms", "the server has no --isolate")]
-    observation = {"images": np.random.default_rng(0).integers(0, 256, (3, 448, 448, 3)).astype(np.uint8)}
-    with ExitStack() as stack:
-        fleets: dict[str, Fleet] = {}
-        for name, flags in (("thread", ()), ("child", ("--isolate", "process"))):
-            serving = stack.enter_context(serve("measuring.policies:Camera", *flags))
-            fleets[name] = RawFleet(Load(serving.url, "openpi", observation))
-            stack.callback(fleets[name].close)
-        tallies = take_turns(fleets, effort)
-    added = [
-        (quantiles(child.trips_s).p50 - quantiles(thread.trips_s).p50) * 1e3
-        for child, thread in zip(tallies["child"], tallies["thread"], strict=True)
-    ]
-    thread_ms, child_ms = (median_us(tallies[name]) / 1e3 for name in ("thread", "child"))
-    return [is_at_most(what, median(added), mark, "ms", f"({thread_ms:.2f} to {child_ms:.2f})")]
+    servers = {
+        "thread": our_server("measuring.policies:Camera"),
+        "child": our_server("measuring.policies:Camera", "--isolate", "process"),
+    }
+    starts = in_turns(servers, {name: Asker(name, "camera") for name in servers}, effort)
+    added = difference_ms(starts, "child", "thread")
+    thread_ms, child_ms = (median_us(starts, name) / 1e3 for name in ("thread", "child"))
+    measured = f"{told(added)} ms  ({thread_ms:.2f} to {child_ms:.2f})"
+    return [Row("child process, 1.8 MB observation, added", "≤ 0.3 ms", measured, added.median <= 0.3)]
 
 
-def start_rows(_effort: Effort) -> list[Row]:
+def start_rows(effort: Effort) -> list[Row]:
     """From the command to a server that is ready, and the import of the client beyond NumPy's."""
+    times = 2 if effort.is_quick else _STARTS
     starts: list[float] = []
-    for _ in range(_STARTS):
-        with serve("cartpole_ppo") as serving:
+    for _ in range(times):
+        with started(our_server("cartpole_ppo")) as serving:
             starts.append(serving.seconds)
     ours, numpy = (
-        [_run_s(code) for _ in range(_STARTS)]
+        [_run_s(code) for _ in range(times)]
         for code in ("import numpy, policyserve; policyserve.Client", "import numpy")
     )
     return [
@@ -99,12 +76,11 @@ def start_rows(_effort: Effort) -> list[Row]:
 
 def idle_rows(effort: Effort) -> list[Row]:
     """What an idle session holds in the server, before and after it sent a message of 2.77 MB."""
-    sessions = _SESSIONS if effort.slices >= 20 else _SESSIONS // 5
+    sessions = _SESSIONS // 5 if effort.is_quick else _SESSIONS
     _raise_file_limit(sessions + 200)
-    flags = ["--max-sessions", str(sessions + 100)]
-    if takes_flag("--max-sessions-per-address"):
-        flags += ["--max-sessions-per-address", str(sessions + 100)]
-    with serve("measuring.policies:aloha_thread", *flags) as serving, ExitStack() as stack:
+    most = str(sessions + 100)
+    server = our_server("measuring.policies:aloha_thread", "--max-sessions", most, "--max-sessions-per-address", most)
+    with started(server) as serving, ExitStack() as stack:
         first = _open(serving.url, stack)
         frame = first.frame(observation_for("aloha"), "openpi")
         first.exchange(frame)

@@ -106,6 +106,14 @@ def _batchable(observation: Mapping[str, Any], seconds: float, max_batch: int) -
     return StackedPolicy(forward, PolicySpec("batchable", observation, _ACTION, _HORIZON, max_batch=max_batch))
 
 
+class Anything(Free):
+    """Takes observations of any kind."""
+
+    def __init__(self, *, inline: bool = False) -> None:
+        super().__init__("cartpole")
+        self.spec = PolicySpec("anything", None, _ACTION, _HORIZON, inline=inline)
+
+
 class Camera(Free):
     """Takes 1.8 MB of images."""
 
@@ -142,3 +150,11 @@ def long_call() -> Long:
 
 def long_call_in_python() -> Long:
     return Long(holds_lock=True)
+
+
+def anything_inline() -> Free:
+    return Anything(inline=True)
+
+
+def anything_thread() -> Free:
+    return Anything()

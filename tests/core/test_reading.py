@@ -213,21 +213,6 @@ def test_a_client_that_changes_its_frames_is_learned_anew() -> None:
     assert counting.read == 3 * 3
 
 
-def test_a_frame_is_not_used_again_while_an_observation_stands_in_it() -> None:
-    """A pool gives a buffer to another message as soon as nobody holds a view: one that is held cannot be resized."""
-    rng = np.random.default_rng(6)
-    counting = Counting(named("openpi"))
-    reader = RequestReader(counting, LIBERO)
-    for _ in range(4):
-        buffer = bytearray(message("openpi", libero(rng)))
-        valid = reader.read(memoryview(buffer))
-        with pytest.raises(BufferError):
-            buffer.pop()
-        del valid
-        buffer.pop()
-    assert counting.read == 3  # the last one by its layout
-
-
 def test_frames_that_are_not_the_sessions_own_buffer_are_decoded() -> None:
     """Bytes may be anybody's: views of them could not be written to."""
     reader = RequestReader(named("vibe_rl"), OPEN)

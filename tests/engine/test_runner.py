@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -430,6 +431,22 @@ def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_i
         return [*seen, [value(last[0])]]
 
     assert with_runner(Batched(slow, spec), talk) == [[call] * 8 for call in range(1, 6)] + [[6]]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_inline_policys_observations_are_let_go_of_once_they_are_answered(size: int) -> None:
+    spec = PolicySpec("reflex", {"x": ArraySpec((1,))}, None, max_batch=2, inline=True)
+
+    async def talk(runner: ThreadRunner) -> None:
+        asked = [task(session) for session in range(size)]
+        are_held = [weakref.ref(one.observation["x"]) for one in asked]
+        assert runner.inline is not None
+        outcomes = runner.inline.answer(asked)
+        assert [value(one) for one in outcomes] == [1.0] * size
+        del asked
+        assert [held() for held in are_held] == [None] * size
+
+    with_runner(Batched(lambda batch: [ActionChunk(np.ones(1)) for _ in batch], spec), talk)
 
 
 def test_an_inline_policy_that_loses_its_gpu_in_a_batch_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from policyserve.core.session import Answered
 from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner
 from tests.engine.obedient import SPEC
-from tests.engine.running import KINDS, PATIENCE_S, ask, infer, mark, recipe, task, value, with_runner
+from tests.engine.running import KINDS, PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner
 
 
 class Kind:
@@ -94,6 +95,20 @@ def test_times_are_on_the_servers_clock(kind: Kind) -> None:
         assert before <= outcome.started_at <= outcome.ended_at <= time.monotonic()
 
     with_runner(kind.of(recipe()), talk)
+
+
+@pytest.mark.parametrize("policy", ["Obedient", "Preparing"])
+def test_an_observation_is_let_go_of_once_it_is_answered(kind: Kind, policy: str) -> None:
+    async def talk(runner: Any) -> None:
+        image = np.zeros(100_000, np.uint8)
+        is_held = weakref.ref(image)
+        asked = infer(runner, task(1, 3.0, image=image))
+        del image
+        (outcome,) = await asyncio.wait_for(asked, PATIENCE_S)
+        assert value(outcome) == 3.0
+        await until(lambda: is_held() is None)  # a thread hands its answer over before its call has ended
+
+    with_runner(kind.of(recipe(policy)), talk)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])

@@ -14,7 +14,6 @@ from websockets.uri import parse_uri
 
 from policyserve.websocket import client_frames as client_side
 from policyserve.websocket import server_frames as server_side
-from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.frames import PeerClose, Violation
 from tests.fuzz.choices import Choices
 
@@ -30,7 +29,7 @@ def check_server(data: bytes) -> None:
     choices = Choices(data)
     stream = _stream(choices, is_masked=True)
     pieces = choices.pieces(stream)
-    reader = server_side.FrameReader(LIMIT, BufferPool(1 << 22), bytearray(1 << 16))
+    reader = server_side.FrameReader(LIMIT, server_side.make_scratch())
     theirs = ServerProtocol(state=State.OPEN, max_size=LIMIT)
     theirs.receive_data(stream)
     events = [event for piece in _told_of_all_headers(pieces, theirs) for event in _write(reader, piece)]
@@ -42,7 +41,7 @@ def check_client(data: bytes) -> None:
     choices = Choices(data)
     stream = _stream(choices, is_masked=False)
     pieces = choices.pieces(stream)
-    reader = client_side.FrameReader(LIMIT, BufferPool(1 << 22))
+    reader = client_side.FrameReader(LIMIT)
     theirs = ClientProtocol(parse_uri("ws://fuzz/"), state=State.OPEN, max_size=LIMIT)
     theirs.receive_data(stream)
     events = [event for piece in pieces for event in reader.feed(piece)]
@@ -55,7 +54,7 @@ def check_writer(data: bytes) -> None:
     writer = client_side.FrameWriter(
         lambda count: bytes(count * [7, 11]) if choices.chance(2) else bytes(range(256)) * 4
     )
-    reader = server_side.FrameReader(1 << 21, BufferPool(1 << 22), bytearray(1 << 16))
+    reader = server_side.FrameReader(1 << 21, server_side.make_scratch())
     for _ in range(1 + choices.number(3)):
         message = [_pattern(choices.pick((*_SIZES, 300_000)), choices.number(255)) for _ in range(choices.number(4))]
         # A window may be overwritten when the next one is asked for.

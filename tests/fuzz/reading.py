@@ -12,7 +12,6 @@ from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import ReplyReader, RequestReader
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
-from policyserve.websocket.buffers import BufferPool
 from tests.fuzz.choices import Choices
 
 _SPECS = (
@@ -34,11 +33,11 @@ _SPECS = (
 
 
 def check_layouts(data: bytes) -> None:
-    """A session's frames, alike but for a few bytes, out of a pool's buffers: as if each was its session's first."""
+    """A session's frames, alike but for a few bytes: each is read as if it was its session's first."""
     choices = Choices(data)
     dialect = dialects.by_name(choices.pick(dialects.names()))
     spec = choices.pick(_SPECS)
-    pool, reader = BufferPool(1 << 22), RequestReader(dialect, spec)
+    reader = RequestReader(dialect, spec)
     written = dialect.write_request(_observation(choices, dialect.greets))
     assert isinstance(written, bytes)
     kept: list[tuple[Any, Any]] = []
@@ -46,11 +45,11 @@ def check_layouts(data: bytes) -> None:
         sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
         # np.errstate: a cast of a stranger's number may overflow, and is looked at afterwards
         with np.errstate(all="ignore"):
-            read = _read(reader, _received(pool, sent))
+            read = _read(reader, memoryview(bytearray(sent)))
             expected = _read(RequestReader(dialect, spec), memoryview(bytearray(sent)))
         _assert_same(read, expected)
         kept.append((read, expected))
-    for read, expected in kept:  # a buffer that was given out twice would show
+    for read, expected in kept:  # what a later frame changes would show
         _assert_same(read, expected)
 
 
@@ -58,7 +57,7 @@ def check_replies(data: bytes) -> None:
     """The same for what a client reads."""
     choices = Choices(data)
     dialect = dialects.by_name(choices.pick(dialects.names()))
-    pool, reader = BufferPool(1 << 22), ReplyReader(dialect)
+    reader = ReplyReader(dialect)
     actions = np.zeros(choices.pick(((7,), (32, 7), (500, 60))), choices.pick(("<f4", "<f8", ">f4", "<i8", "|b1")))
     extras = (
         {"scalar": np.float64(2.5), "more": [1.5, {"x": 2.5}], "state": np.arange(9.0)} if choices.chance(2) else {}
@@ -69,7 +68,7 @@ def check_replies(data: bytes) -> None:
     for number in range(4 + choices.number(4)):
         sent = _changed(choices, written) if number >= 2 and choices.chance(2) else written
         with np.errstate(all="ignore"):
-            read = _read_reply(reader, _received(pool, sent))
+            read = _read_reply(reader, memoryview(bytearray(sent)))
             expected = _read_reply(ReplyReader(dialect), memoryview(bytearray(sent)))
         _assert_same(read, expected)
         kept.append((read, expected))
@@ -83,13 +82,6 @@ def _read_reply(reader: ReplyReader, frame: memoryview) -> Any:
         return reply.actions, reply.timing, reply.fields
     except PolicyserveError as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _received(pool: BufferPool, sent: bytes) -> memoryview:
-    """A message as the server has it: in a buffer that will be another message's when nobody holds a view."""
-    view = memoryview(pool.take(len(sent)))[: len(sent)]
-    view[:] = sent
-    return view
 
 
 def _read(reader: RequestReader, frame: memoryview) -> Any:
@@ -110,7 +102,7 @@ def _changed(choices: Choices, written: bytes) -> bytes:
 
 
 def _observation(choices: Choices, has_texts: bool) -> dict[str, Any]:
-    side = choices.pick((2, 16, 160))  # the largest one's buffer is the pool's
+    side = choices.pick((2, 16, 160))
     observation: dict[str, Any] = {
         "image": np.full((side, side, 3), choices.number(255), np.uint8),
         "obs": np.arange(4).astype(choices.pick(("<f4", "<f8", ">f4", "<i8", "|b1"))),

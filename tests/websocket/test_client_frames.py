@@ -14,7 +14,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from policyserve.core.messages import Part
-from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.client_frames import FrameReader, FrameWriter
 from policyserve.websocket.frames import BINARY, PING, Ping, Violation
 from tests.websocket.written_frames import frame, pattern, plain, write
@@ -24,7 +23,7 @@ SIZES = st.one_of(st.integers(0, 300), st.sampled_from([16_370, 16_384, 65_535, 
 
 
 def reader() -> FrameReader:
-    return FrameReader(LIMIT, BufferPool(1 << 24))
+    return FrameReader(LIMIT)
 
 
 def theirs() -> ServerProtocol:

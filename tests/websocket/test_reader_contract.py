@@ -15,7 +15,6 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.client_frames import FrameReader as ClientReader
 from policyserve.websocket.frames import (
     BAD_TEXT,
@@ -29,6 +28,7 @@ from policyserve.websocket.frames import (
     Violation,
 )
 from policyserve.websocket.server_frames import FrameReader as ServerReader
+from policyserve.websocket.server_frames import make_scratch
 from tests.websocket.written_frames import MASK, Reader, frame, pattern, plain, write
 
 LIMIT = 100_000
@@ -60,11 +60,11 @@ def their_client(limit: int | None) -> Protocol:
 
 
 def server_reader(limit: int) -> Reader:
-    return ServerReader(limit, BufferPool(1 << 24), bytearray(1 << 16))
+    return ServerReader(limit, make_scratch())
 
 
 def client_reader(limit: int) -> Reader:
-    return ClientReader(limit, BufferPool(1 << 24))
+    return ClientReader(limit)
 
 
 SIDES = (

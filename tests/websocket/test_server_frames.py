@@ -6,6 +6,7 @@ tests/websocket/test_reader_contract.py has the rules, which both halves share.
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from functools import partial
 
 import pytest
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket import server_frames
 from policyserve.websocket.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
-from policyserve.websocket.server_frames import FrameReader, unmask
+from policyserve.websocket.server_frames import FrameReader, Scratch, make_scratch, unmask
 from tests.websocket import written_frames
 from tests.websocket.written_frames import MASK, pattern, plain, write
 
@@ -25,7 +26,7 @@ frame = partial(written_frames.frame, mask=MASK)  # a client's
 
 
 def reader() -> FrameReader:
-    return FrameReader(LIMIT, BufferPool(1 << 24), bytearray(1 << 16))
+    return FrameReader(LIMIT, make_scratch())
 
 
 def test_fragments_of_nothing_take_no_memory() -> None:
@@ -65,10 +66,10 @@ def test_a_header_is_what_websockets_writes(size: int) -> None:
 
 
 def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
-    """Many peers of one pool, each sending a large message in pieces, in turns."""
-    pool, scratch = BufferPool(1 << 24), bytearray(1 << 12)
-    for _ in range(2):  # the second time over, the pool has buffers to give out again
-        readers = [FrameReader(LIMIT, pool, scratch) for _ in range(4)]
+    """Many peers of one scratch, each sending a large message in pieces, in turns."""
+    scratch = Scratch(1 << 12)
+    readers = [FrameReader(LIMIT, scratch) for _ in range(4)]
+    for _ in range(2):  # the second time over, bytes go straight to a message that is likely to come
         sent = [pattern(90_000, seed) for seed in range(4)]
         left = [frame(2, payload) for payload in sent]
         read: dict[int, bytes] = {}
@@ -81,39 +82,13 @@ def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
         assert [read[number] for number in range(4)] == sent
 
 
-def test_a_buffer_is_used_again_only_when_nobody_holds_a_view_of_it() -> None:
-    pool = BufferPool(1 << 22)
-    first = pool.take(200_000)
-    view = memoryview(first)
-    second = pool.take(200_000)
-    assert second is not first
-    held = memoryview(second)
-    assert all(pool.take(200_000) is not one for one in (first, second))
-    view.release()
-    views = [memoryview(pool.take(200_000)) for _ in range(2)]
-    assert any(one.obj is first for one in views)
-    assert not any(one.obj is second for one in views)
-    held.release()
-
-
-def test_the_pool_keeps_no_more_than_it_may() -> None:
-    pool = BufferPool(1 << 20)
-    held = [memoryview(pool.take(300_000)) for _ in range(10)]
-    assert pool.kept_bytes <= 1 << 20
-    del held
-    for size in (100_000, 400_000, 800_000, 100_000):
-        pool.take(size)
-        assert pool.kept_bytes <= 1 << 20
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_large_messages_land_where_they_stay(data: st.DataObject) -> None:
     """After a large message the next one's bytes go straight to its buffer, unless something else comes."""
     sizes = st.one_of(st.sampled_from([0, 5, 126, 70_000, 70_001, 90_000, 65_536, 65_535]), st.integers(0, 100_000))
     drawn = data.draw(st.lists(st.tuples(sizes, st.sampled_from([2, 2, 2, 1, 9])), min_size=2, max_size=6))
-    pool = BufferPool(1 << 22)
-    to = FrameReader(LIMIT, pool, bytearray(1 << 16))
+    to = FrameReader(LIMIT, make_scratch())
     expected: list[object] = []
     sent = b""
     for number, (size, opcode) in enumerate(drawn):
@@ -126,7 +101,7 @@ def test_large_messages_land_where_they_stay(data: st.DataObject) -> None:
 
 
 def test_a_second_camera_frame_is_not_copied() -> None:
-    to = FrameReader(LIMIT, BufferPool(1 << 22), bytearray(1 << 16))
+    to = FrameReader(LIMIT, make_scratch())
     for seed in range(2):
         (event,) = write(to, frame(2, pattern(90_000, seed)))
         assert event == pattern(90_000, seed)
@@ -134,41 +109,35 @@ def test_a_second_camera_frame_is_not_copied() -> None:
     assert len(to.get_buffer()) > 90_000  # where the third may come whole
 
 
-def test_a_peer_that_sends_nothing_after_a_large_message_holds_no_buffer() -> None:
+def test_a_peer_that_sends_nothing_after_a_large_message_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event loop may ask for a buffer and then have nothing to write."""
-    pool = BufferPool(1 << 22)
-    readers = [FrameReader(LIMIT, pool, bytearray(1 << 16)) for _ in range(5)]
+    taken: list[weakref.ref[Memory]] = []
+
+    def allocate(size: int) -> bytearray:
+        taken.append(weakref.ref(memory := Memory(size)))
+        return memory
+
+    def held() -> int:
+        return sum(memory() is not None for memory in taken)
+
+    monkeypatch.setattr(server_frames, "allocate", allocate)
+    scratch = make_scratch()
+    readers = [FrameReader(LIMIT, scratch) for _ in range(5)]
     for to in readers:
         assert write(to, frame(2, pattern(90_000))) == [pattern(90_000)]
         to.get_buffer()
-    assert pool.kept_bytes < 2 * 90_000 * 9 // 8
+    assert held() == 1  # the last one's
     for seed, to in enumerate(readers):  # and what it got is nobody else's by then
         assert write(to, frame(2, pattern(90_000, seed))) == [pattern(90_000, seed)]
-    pool.shrink()
-    pool.shrink()
-    assert pool.kept_bytes == 0
+    assert held() == 0
 
 
-def test_a_pool_forgets_a_rush() -> None:
-    pool = BufferPool(1 << 24)
-    rush = [memoryview(pool.take(200_000)) for _ in range(8)]
-    full = pool.kept_bytes
-    pool.shrink()
-    assert pool.kept_bytes == full  # all were wanted since the pool is there
-    held = rush[3]
-    del rush
-    for _ in range(5):
-        pool.take(200_000)
-    pool.shrink()
-    assert pool.kept_bytes == full // 8 * 2  # the one that is used again and again, and the one that is held
-    del held
-    pool.shrink()
-    pool.shrink()
-    assert pool.kept_bytes == 0
+class Memory(bytearray):
+    """A message's, to which there are weak references."""
 
 
 def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
-    to = FrameReader(1 << 24, BufferPool(1 << 25), bytearray(1 << 16))
+    to = FrameReader(1 << 24, make_scratch())
     whole = frame(2, bytes(3 << 20))
     for _ in range(2):  # the second message's first bytes go straight to its buffer
         sizes: list[int] = []

@@ -1,4 +1,7 @@
-"""WebSocket frames written out by hand, and handed to a reader as a socket would."""
+"""WebSocket frames written out by hand, and handed to a reader as a socket would.
+
+They are not written by websocket/frames.py: what it gets wrong would look right to its own readers.
+"""
 
 from __future__ import annotations
 

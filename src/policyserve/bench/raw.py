@@ -15,14 +15,12 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from policyserve.client.address import Address, read_address
 from policyserve.core.errors import ConfigError, ConnectionLost, DeadlineExceeded, RemoteError
 from policyserve.core.messages import Observation
 from policyserve.dialects import by_name
+from policyserve.websocket.frames import BINARY, CLOSE, MASKED, PING, PONG, TEXT, frame_header, masked
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _MASK = b"\x37\xfa\x21\x3d"  # any but zeros, which a server could skip
 _FIRST_SPACE = 1 << 16
 _LONGEST_HEAD = 1 << 14
@@ -35,15 +33,7 @@ R = TypeVar("R")
 
 def request_frame(payload: bytes | bytearray | memoryview, mask: bytes = _MASK, opcode: int = BINARY) -> bytes:
     """A whole client's frame around `payload`, masked."""
-    size = len(payload)
-    if size < 126:
-        header = struct.pack(">BB", 0x80 | opcode, 0x80 | size)
-    elif size < 1 << 16:
-        header = struct.pack(">BBH", 0x80 | opcode, 0x80 | 126, size)
-    else:
-        header = struct.pack(">BBQ", 0x80 | opcode, 0x80 | 127, size)
-    repeated = np.frombuffer((mask * (size // 4 + 1))[:size], np.uint8)
-    return header + mask + np.bitwise_xor(np.frombuffer(payload, np.uint8), repeated).tobytes()
+    return frame_header(opcode, len(payload), MASKED) + mask + masked(payload, mask)
 
 
 class Inbox:

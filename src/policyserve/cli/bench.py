@@ -76,8 +76,10 @@ class BenchFlags:
         known = ("auto", *dialects.names())
         if self.dialect not in known:
             near = get_close_matches(self.dialect, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"--dialect: expected {', '.join(known)}, got {self.dialect!r}{hint}")
+            if near:
+                expected = ", ".join(known)
+                raise ConfigError(f"--dialect: expected {expected}, got {self.dialect!r} (did you mean {near[0]!r}?)")
+            dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         for name in ("clients", "slices", "max_clients"):
             self._check(name, getattr(self, name) >= 1, "1 or more")
         for name in ("duration_s", "timeout_s"):

@@ -9,11 +9,9 @@ from policyserve.client.session import ended
 from policyserve.core.errors import RemoteError
 from policyserve.core.messages import Frame, Part
 from policyserve.websocket import frames
-from policyserve.websocket.buffers import BufferPool
 from policyserve.websocket.client_frames import FrameReader, FrameWriter
 
 _MAX_MESSAGE_BYTES = 1 << 30  # a header that claims more must not make a robot's computer try
-_KEPT_BYTES = 8 << 20  # for answers of the same size
 
 
 class Wire:
@@ -29,7 +27,7 @@ class Wire:
         self.pongs = 0
         self._messages: deque[Frame] = deque()
         self._is_closing = False
-        self._reader = FrameReader(_MAX_MESSAGE_BYTES, BufferPool(_KEPT_BYTES))
+        self._reader = FrameReader(_MAX_MESSAGE_BYTES)
         self._writer = FrameWriter(random_bytes)
         self.get_buffer = self._reader.get_buffer
 

@@ -38,8 +38,9 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         if self.dialect is not None:
-            is_known = isinstance(self.dialect, str) and self.dialect in dialects.names()
-            _check("dialect", is_known, f"one of {', '.join(dialects.names())}", self.dialect)
+            is_name = isinstance(self.dialect, str) and self.dialect != ""
+            _check("dialect", is_name, f"one of {', '.join(dialects.names())}", self.dialect)
+            dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         address = self.address  # checks the URL
         self._set("api_key", _read_key(self.api_key))
         self._set("timeout_s", _read_number("timeout_s", self.timeout_s, _LONGEST_S, "seconds"))

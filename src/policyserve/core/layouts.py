@@ -76,8 +76,7 @@ class ArrayHole:
         elif self._copies:
             array = np.ndarray(self._shape, self._dtype, bytearray(frame[self.start : self.stop]))
         else:
-            # Around an array: np.ndarray() has no hold on a memoryview, whose buffer would go to another message.
-            array = np.ndarray(self._shape, self._dtype, np.frombuffer(frame, np.uint8), self.start)
+            array = np.ndarray(self._shape, self._dtype, frame, self.start)
             if not array.flags.aligned:
                 array = array.copy()
         return array if self._cast is None else self._cast.read(array, self._path)[0]

@@ -138,6 +138,7 @@ class ThreadRunner:
         self._in_loop(_settle, loaded, policy.spec)
         while (call := self._calls.get()) is not None and not self._is_abandoned:
             call(answering)
+            call = None  # it holds its batch's observations, which would stay until the next call comes
         if self._preparing is not None:
             self._preparing.close()
         try:

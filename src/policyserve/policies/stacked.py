@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,10 +18,14 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
-from policyserve.policies.stacked_memory import Allocate, StackedMemory
 
 # Arrays with a leading axis of N rows, in the spec's nesting -> (N, *action) or (N, horizon, *action).
 Forward: TypeAlias = Callable[[Mapping[str, Any]], Array]
+# A number of bytes -> so many uint8 in one dimension, writable, that nobody else refers to.
+Allocate: TypeAlias = Callable[[int], Array]
+
+_ALIGNMENT = 64  # a cache line; where it is missing, JAX copies once more
+_LARGE = 1 << 16  # bytes, from which a second copy costs more than to look for such a place
 
 
 def powers_of_two(largest: int) -> tuple[int, ...]:
@@ -32,7 +37,7 @@ class StackedPolicy:
     """Answers a batch by stacking its inputs, clients' own batches among them, in calls of at most max_batch rows.
 
     buckets: pad every call with zeros to the next of these sizes, whose last is spec.max_batch; None: no padding.
-    allocate: where stacks come from, pinned memory for a GPU say; they are used again once nobody holds them.
+    allocate: where each stack comes from, pinned memory for a GPU say; None: ordinary memory.
     forward returns a fresh array each time: its rows are handed out as they are. A spec with texts is a ConfigError.
     """
 
@@ -47,7 +52,7 @@ class StackedPolicy:
         self.spec = spec
         self.buckets = buckets
         self._forward = forward
-        self._memory = StackedMemory(allocate)
+        self._allocate = allocate
         # Whether two valid observations can have different shapes, and so cannot always be stacked.
         self._is_ragged = any(leaf.optional or None in _row_shape(leaf) for leaf in spec.leaves.values())
 
@@ -114,23 +119,31 @@ class StackedPolicy:
             one = batch[0]
             return one.observation if one.batch_size is not None else _map_arrays(_as_row, one.observation)
         is_single = [one.batch_size is None for one in batch]
-        return self._stack((), [one.observation for one in batch], is_single, count, size)
+        return self._stack([one.observation for one in batch], is_single, count, size)
 
     def _stack(
-        self, path: tuple[str, ...], maps: Sequence[Mapping[str, Any]], is_single: Sequence[bool], count: int, size: int
+        self, maps: Sequence[Mapping[str, Any]], is_single: Sequence[bool], count: int, size: int
     ) -> dict[str, Any]:
         stacked: dict[str, Any] = {}
         for key, first in maps[0].items():
             values = [one[key] for one in maps]
             if isinstance(first, np.ndarray):
                 shape = first.shape if is_single[0] else first.shape[1:]
-                rows = self._memory.take((*path, key), (size, *shape), first.dtype)
+                rows = self._empty((size, *shape), first.dtype)
                 _copy_rows(values, is_single, rows[:count])
                 rows[count:] = 0
                 stacked[key] = rows
             else:
-                stacked[key] = self._stack((*path, key), values, is_single, count, size)
+                stacked[key] = self._stack(values, is_single, count, size)
         return stacked
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array with whatever its memory held before."""
+        size = prod(shape) * dtype.itemsize
+        if self._allocate is None and size < _LARGE:
+            return np.empty(shape, dtype)
+        memory = (self._allocate or _aligned)(max(size, 1))
+        return memory[:size].view(dtype).reshape(shape)
 
     @cached_property
     def _no_actions(self) -> Array:
@@ -138,6 +151,12 @@ class StackedPolicy:
             raise ConfigError(f"{self.spec.name}: a policy that takes clients' own batches needs an action spec")
         steps = () if self.spec.horizon is None else (self.spec.horizon,)
         return self.spec.action.example((0, *steps))
+
+
+def _aligned(size: int) -> Array:
+    whole = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -whole.__array_interface__["data"][0] % _ALIGNMENT
+    return whole[start : start + size]
 
 
 def _row_shape(leaf: Any) -> tuple[int | None, ...]:

@@ -91,7 +91,9 @@ class Dialects(_Group):
 
     def check(self) -> None:
         super().check()
-        self.require("dialect", self.dialect in ("auto", *dialects.names()), f"auto, {', '.join(dialects.names())}")
+        self.require("dialect", self.dialect != "", f"auto, {', '.join(dialects.names())}")
+        if self.dialect != "auto":
+            dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         grace_ms = self.hello_grace_ms
         self.require("hello_grace_ms", grace_ms is None or 0 <= grace_ms <= _LONGEST_S, "0 or more")
         self._require_times("first_frame_timeout_s")

@@ -24,7 +24,6 @@ from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
 from policyserve.websocket import frames, server_frames
-from policyserve.websocket.buffers import BufferPool
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +35,12 @@ _SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no la
 class Connection(asyncio.BufferedProtocol):
     """One peer. `number` names its session in the log and to the engine."""
 
-    def __init__(
-        self, number: int, reception: Reception, config: ServerConfig, pool: BufferPool, busy_poll: BusyPoll
-    ) -> None:
+    def __init__(self, number: int, reception: Reception, config: ServerConfig, busy_poll: BusyPoll) -> None:
         self.number = number
         self.address = ""  # the peer's IP address; empty on a Unix socket
         self.peer = "local"  # the same with its port, for the log
         self._reception = reception
         self._config = config
-        self._pool = pool
         self._busy_poll = busy_poll
         self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
@@ -120,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._conversation = opened
         self._handshake = None
-        reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, self._pool, _SCRATCH)
+        reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, _SCRATCH)
         reader.on_growth = self._grow
         self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()

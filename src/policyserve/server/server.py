@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from policyserve import dialects
+from policyserve.core import memory
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
@@ -34,13 +35,11 @@ from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
-from policyserve.websocket.buffers import BufferPool
 
 log = logging.getLogger(__name__)
 
 Self = TypeVar("Self", bound="Server")
 
-_POOL_BYTES = 256 * 1024 * 1024
 _TIDY_S = 10.0
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
@@ -59,7 +58,6 @@ class Server:
         self.observers = Observers(_log_failed_observer)
         self.observers.add(self.counters)
         self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
-        self.pool = BufferPool(_POOL_BYTES)
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         admission = Admission(self.config)
@@ -91,8 +89,9 @@ class Server:
     async def run(self, on_ready: Callable[[PolicySpec], None] | None = None) -> None:
         """Serve until SIGINT, SIGTERM or stop(); SIGHUP calls reload().
 
-        Raises ConfigError if it cannot listen, and what loading raised.
+        Raises ConfigError if it cannot listen, and what loading raised. The C library keeps freed memory from then on.
         """
+        memory.keep_freed()
         with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
             async with self:
                 assert self._loading is not None
@@ -159,7 +158,7 @@ class Server:
 
     def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
-        connection = Connection(self._numbers, self.reception, self.config, self.pool, self.busy_poll)
+        connection = Connection(self._numbers, self.reception, self.config, self.busy_poll)
         return self._entrance.protocol_for(connection, self.reception)
 
     def _hangup(self) -> dict[signal.Signals, Callable[[], None]]:
@@ -194,7 +193,7 @@ class Server:
 
     def _tidy(self) -> None:
         """Give back, from time to time, the memory of a rush that is over."""
-        self.pool.shrink()
+        memory.give_back()
         self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.messages import Part
-from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
     BINARY,
     CLOSE,
@@ -39,9 +39,8 @@ _WHOLE_BINARY = 0x80 | BINARY  # the first byte of a message in one frame
 class FrameReader:
     """Reads a server's frames. Bytes are written where get_buffer() says; advance() says what came of them."""
 
-    def __init__(self, max_message_bytes: int, pool: BufferPool) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
         self._assembler = Assembler(max_message_bytes, is_masked=False)
-        self._pool = pool
         self._max_bytes = max_message_bytes
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._held = 0  # bytes at the scratch's beginning: a frame whose header, or short payload, is not whole yet
@@ -130,7 +129,7 @@ class FrameReader:
         begin = start + header
         if opcode >= CLOSE and available < header + size:
             return 0
-        payload = memoryview(self._pool.take(size))[:size]
+        payload = memoryview(allocate(size))
         if available >= header + size:
             payload[:] = data[begin : begin + size]
             self._end_frame(opcode, bool(first & 0x80), payload, events)

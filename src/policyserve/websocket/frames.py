@@ -127,10 +127,7 @@ class Assembler:
 
 
 class Filling:
-    """A data frame whose payload is on its way into its own buffer.
-
-    It holds a view all the time: a buffer that nobody views is the pool's to give to somebody else.
-    """
+    """A data frame whose payload is on its way into its own buffer."""
 
     __slots__ = ("filled", "is_final", "key", "opcode", "payload", "size")
 

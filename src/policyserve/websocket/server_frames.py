@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from policyserve.websocket.buffers import BufferPool
+from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
     BINARY,
     CLOSE,
@@ -42,21 +42,30 @@ _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 PeerEvent: TypeAlias = memoryview | str | Ping | PeerClose | Violation
 
 
+class Scratch(bytearray):
+    """Where bytes land that belong to no message yet, for all readers of one event loop.
+
+    landing: memory for the large message that is likely to come next, by the last get_buffer(). It stands here so that
+    a peer that then sends nothing holds none.
+    """
+
+    landing: bytearray = bytearray()
+
+
 class FrameReader:
     """Reads one peer's frames.
 
-    Readers may share scratch and pool if each advance() comes before another's get_buffer(), as in an event loop.
+    Readers may share a scratch if each advance() comes before another's get_buffer(), as in an event loop.
     """
 
-    def __init__(self, max_message_bytes: int, pool: BufferPool, scratch: bytearray) -> None:
+    def __init__(self, max_message_bytes: int, scratch: Scratch) -> None:
         self._max_bytes = max_message_bytes
         self._assembler = Assembler(max_message_bytes, is_masked=True)
-        self._pool = pool
         self._scratch = scratch
         self._rest = b""  # the beginning of a frame whose header, or short payload, is not whole yet
         self._filling: Filling | None = None
         self._likely_size = 0  # of the next message, if the last one was large
-        self._is_landing = False  # that one's first bytes are about to go into the buffer that the pool has lent
+        self._is_landing = False  # that one's first bytes are about to go into scratch.landing
         self.on_growth: Callable[[int], object] = int  # told of bytes that are kept for a message to be whole
 
     def get_buffer(self) -> memoryview:
@@ -68,7 +77,8 @@ class FrameReader:
         if not self._is_landing:
             return memoryview(self._scratch)
         begin = _LANDED - _LONGEST_HEADER
-        return memoryview(self._pool.lend(_LANDED + self._likely_size))[begin : begin + _MOST_AT_ONCE]
+        self._scratch.landing = allocate(_LANDED + self._likely_size)
+        return memoryview(self._scratch.landing)[begin : begin + _MOST_AT_ONCE]
 
     def advance(self, count: int) -> Sequence[PeerEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
@@ -77,7 +87,8 @@ class FrameReader:
         if self._filling is not None:
             return self._fill(self._filling, count)
         if self._is_landing:
-            return self._land(memoryview(self._pool.lent), count)
+            landing, self._scratch.landing = self._scratch.landing, bytearray()
+            return self._land(memoryview(landing), count)
         message = self._whole_message(count)
         return self.feed(memoryview(self._scratch)[:count]) if message is None else (message,)
 
@@ -173,7 +184,7 @@ class FrameReader:
         key = bytes(data[start + header - 4 : start + header])
         begin = start + header
         if available >= header + size:
-            payload = memoryview(self._pool.take(size))[:size]
+            payload = memoryview(allocate(size))
             payload[:] = data[begin : begin + size]
             if opcode < CLOSE and (not first & 0x80 or self._assembler.fragments is not None):
                 self.on_growth(size)
@@ -187,7 +198,7 @@ class FrameReader:
             return header + size
         if opcode >= CLOSE:
             return 0
-        payload = memoryview(self._pool.take(size))[:size]
+        payload = memoryview(allocate(size))
         filling = self._filling = Filling(opcode, bool(first & 0x80), payload, key)
         filling.begin(data[begin:])
         self._likely_size = size if size >= _LARGE else 0
@@ -211,6 +222,6 @@ def unmask(payload: memoryview, mask: bytes) -> None:
         tail[:] = bytes(byte ^ mask[index & 3] for index, byte in enumerate(tail))
 
 
-def make_scratch() -> bytearray:
+def make_scratch() -> Scratch:
     """A scratch for FrameReader."""
-    return bytearray(_SCRATCH_BYTES)
+    return Scratch(_SCRATCH_BYTES)

@@ -23,6 +23,7 @@ from typing import Any
 import msgpack
 
 from policyserve.core.errors import PolicyFailed, PolicyserveError
+from policyserve.core.memory import keep_freed
 from policyserve.core.output import make_output_lossy
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
@@ -45,6 +46,7 @@ def main(server: int, channel: int, ahead: int, observations: int, actions: int)
         signal.signal(number, signal.SIG_IGN)
     _end_with(server)
     make_output_lossy()  # a policy that prints must not fail where nobody can read it
+    keep_freed()  # of one batch, for the next
     with socket.socket(fileno=channel) as connection, socket.socket(fileno=ahead) as second:
         Worker(connection, second, ArenaReader(observations), Arena(actions)).run()
 
