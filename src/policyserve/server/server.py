@@ -81,6 +81,7 @@ class Server:
         self._budget = Budget(self.config.max_buffered_bytes, lambda: list(self._connections.values()))
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
+        self._is_quiet = True  # no large message came since memory was looked after
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
         self._gone = asyncio.Event()  # no session is left
@@ -241,6 +242,7 @@ class Server:
 
     def grow(self, count: int) -> None:
         """`count` bytes more are held for some session; whoever holds most may lose its own to make room."""
+        self._is_quiet = False
         self._budget.grow(count)
 
     def note(
@@ -295,8 +297,10 @@ class Server:
             self.start_session(connection)
 
     def _tidy(self) -> None:
-        """Give back, from time to time, the memory of a rush that is over."""
-        memory.give_back()
+        """Give back the memory of a rush that is over; while large messages come it would be needed again at once."""
+        if self._is_quiet:
+            memory.give_back()
+        self._is_quiet = True
         self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
