@@ -46,7 +46,7 @@ from policyserve.core.errors import RemoteError
 
 WAYS = ("kept", "released", "empty", "zeros", "pool", "private", "heap")
 _RUSH_CLIENTS, _RUSH_ROUNDS = 64, 5
-_TIDIED_S = 22.0  # the server tidies every ten seconds, and a pool lets go of what two rounds did not need
+_TIDIED_S = 22.0  # the server tidies every ten seconds, and waits for ten without large messages
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import policyserve
+from policyserve.core import memory
 from policyserve.core.policy import FunctionPolicy, Policy, as_policy, open_spec
 from policyserve.server.server import Server
 from tests.server.live import (
@@ -203,6 +204,23 @@ def test_what_is_only_announced_takes_no_memory() -> None:
         assert resident_bytes() - before < 64 * MIB
         for peer in peers:
             peer.close()
+
+
+def test_free_memory_is_given_back_once_after_large_messages_and_not_while_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(True))
+    with serving(lambda x: x[:1]) as live, live.websocket() as robot:
+        tidy = live.server._tidy  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage]
+        given_back.clear()
+        robot.send(frame(np.full(500_000, 2.0)))
+        assert answer(robot.recv(timeout=DEADLINE_S)) == 2.0
+        live.call(tidy)
+        assert not given_back
+        live.call(tidy)
+        live.until(lambda _: bool(given_back))
+        live.call(tidy)
+        live.call(tidy)
+        assert len(given_back) == 1
 
 
 def test_who_holds_most_makes_room_for_the_others() -> None:

@@ -73,6 +73,7 @@ class Reception:
         self._spec: PolicySpec | None = None
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
+        self.large_bytes = 0  # of large messages and unread answers, since the start
 
     @property
     def conversations(self) -> Sequence[Conversation]:
@@ -179,6 +180,7 @@ class Reception:
 
     def grow(self, count: int) -> None:
         """`count` bytes more are held for some session; whoever holds most may lose its own to make room."""
+        self.large_bytes += count
         self._budget.grow(count)
 
     def health(self, credentials: Credentials) -> routes.Health:

@@ -66,6 +66,8 @@ class Server:
         self._numbers = 0  # of connections
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
+        self._large_bytes = 0  # of large messages, when memory was looked after last
+        self._has_given_back = True  # nothing large came since memory was given back
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
 
@@ -192,8 +194,14 @@ class Server:
         self.reception.say_failed(NotReady(f"not served: {told}"))
 
     def _tidy(self) -> None:
-        """Give back, from time to time, the memory of a rush that is over."""
-        memory.give_back()
+        """Give back, once, the memory of a rush that is over; while large messages come they need it again at once."""
+        is_quiet, self._large_bytes = self._large_bytes == self.reception.large_bytes, self.reception.large_bytes
+        if not is_quiet:
+            self._has_given_back = False
+        elif not self._has_given_back:
+            self._has_given_back = True
+            # It takes some 10 ms for each 20 MiB, and lets go of the interpreter meanwhile.
+            threading.Thread(target=memory.give_back, name="giving memory back", daemon=True).start()
         self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
