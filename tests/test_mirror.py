@@ -23,9 +23,7 @@ ELSEWHERE = {
     "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
-    "cli/policies": "cli/test_serve",
     "client/aio_link": "contract/test_clients",
-    "client/session": "contract/test_clients",
     "client/sync_link": "contract/test_clients",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",
@@ -38,11 +36,13 @@ ELSEWHERE = {
     "compat/wall_x/policy": "compat/test_wall_x_policy",
     "dialects/openpi": "dialects/test_metadata_first",
     "dialects/packing": "dialects/test_marked_arrays",
+    "dialects/pieces": "dialects/test_metadata_first",
     "dialects/wall_x": "dialects/test_metadata_first",
     "engine/answering": "engine/test_runner_contract",
     "engine/isolated/child": "engine/isolated/test_runner",
     "engine/isolated/faults": "engine/isolated/test_codec",
     "engine/isolated/worker": "engine/isolated/test_runner",
+    "engine/engine": "server/test_conversation",
     "engine/local": "engine/test_routing",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",
@@ -62,13 +62,10 @@ ELSEWHERE = {
     "policies/wall_x/runtime": "policies/wall_x/test_policy",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
-    "policies/wall_x/stand_in": "compat/test_wall_x_launch",
-    "server/config": "server/test_life_cycle",
     "server/connection": "server/test_connections",
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",
     "server/server": "server/test_life_cycle",
-    "websocket/buffers": "websocket/test_server_frames",
 }
 
 # Protocols, values and lists of names: there is nothing to do in them that could be done wrong.
@@ -77,7 +74,6 @@ NO_TESTS = {
     "core/messages": "values",
     "core/version": "a number",
     "policies/wall_x/inputs": "values",
-    "server/host": "Protocols",
 }
 
 

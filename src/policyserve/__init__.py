@@ -34,10 +34,22 @@ if TYPE_CHECKING:
         WrongDialect,
     )
     from policyserve.core.messages import Observation, Reply
-    from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, PreparingPolicy, as_policy
+    from policyserve.core.observer import Observer, SessionFacts
+    from policyserve.core.policy import (
+        ActionChunk,
+        FunctionPolicy,
+        PerSessionPolicy,
+        Policy,
+        PolicyInput,
+        PreparingPolicy,
+        ResettablePolicy,
+        as_policy,
+    )
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.engine.answering import LoadPolicy, OnStage
+    from policyserve.engine.engine import Engine
     from policyserve.engine.recipe import Recipe
+    from policyserve.policies.registry import Adapter, Source
     from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
     from policyserve.server.config import ServerConfig
@@ -71,7 +83,8 @@ __all__ += ["ConfigError", "MissingDependency"]
 _are_in("policyserve.core.errors")
 
 # What a policy is, and what it says of its observations and actions.
-__all__ += ["ActionChunk", "FunctionPolicy", "Policy", "PolicyInput", "PreparingPolicy", "as_policy"]
+__all__ += ["ActionChunk", "Policy", "PolicyInput", "PreparingPolicy", "ResettablePolicy"]
+__all__ += ["FunctionPolicy", "PerSessionPolicy", "as_policy"]
 _are_in("policyserve.core.policy")
 __all__ += ["StackedPolicy"]
 _are_in("policyserve.policies.stacked")
@@ -89,6 +102,14 @@ __all__ += ["LoadPolicy", "OnStage"]
 _are_in("policyserve.engine.answering")
 __all__ += ["Recipe"]
 _are_in("policyserve.engine.recipe")
+__all__ += ["Engine"]
+_are_in("policyserve.engine.engine")
+__all__ += ["Observer", "SessionFacts"]
+_are_in("policyserve.core.observer")
+
+# What a package brings that adds policies to the commands.
+__all__ += ["Adapter", "Source"]
+_are_in("policyserve.policies.registry")
 
 
 def __getattr__(name: str) -> Any:

@@ -149,11 +149,9 @@ def test_a_sessions_state_is_its_own_and_ends_with_it(folder: Path) -> None:
         assert np.allclose(one.infer({"x": np.zeros(2)}).actions, 0)
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="PolicyServer takes no factory yet")
 def test_a_factorys_objects_are_one_per_session_and_told_of_resets(folder: Path) -> None:
     make_policy = save("Objects that have reset()", folder).make_policy
-    made: Any = PolicyServer
-    running = live.Live(made(factory=make_policy, host="127.0.0.1", port=0))
+    running = live.Live(PolicyServer(factory=make_policy, host="127.0.0.1", port=0))
     running.start()
     try:
         with Client(running.url("/openpi")) as one, Client(running.url("/openpi")) as other:
