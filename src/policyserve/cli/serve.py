@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
@@ -23,8 +23,8 @@ PolicyFlagsT = TypeVar("PolicyFlagsT")
 class ServeFlags(Generic[PolicyFlagsT]):
     """Serve a policy until a signal comes."""
 
-    policy: Annotated[PolicyFlagsT, arg(name="")]
-    server: Annotated[ServerConfig, arg(name="")] = field(default_factory=ServerConfig)
+    server: Annotated[ServerConfig, arg(name="")]
+    policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
 
@@ -49,7 +49,7 @@ def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: Serv
 
     argv: its flags and the server's. prog: the command's name in messages. server: the settings that are not given.
     """
-    flags = read_flags(adapter, lambda policy: ServeFlags(policy, server or ServerConfig()), prog, argv)
+    flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv)
     source = find_source(adapter, flags.policy, prog)
     try:
         served = Server(source.recipe, flags.server)
