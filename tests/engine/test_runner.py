@@ -374,7 +374,7 @@ def test_a_function_policy_runs_too() -> None:
 def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_slow(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policyserve.engine.runner._INLINE_LIMIT_MS", 100.0)  # a busy machine takes 1 ms for nothing
+    monkeypatch.setattr("policyserve.engine.inline._LIMIT_MS", 100.0)  # a busy machine takes 1 ms for nothing
     threads: list[str] = []
     is_slow = False
 
@@ -413,7 +413,7 @@ def test_an_inline_policy_answers_in_the_loop_and_moves_to_a_thread_when_it_is_s
 def test_an_inline_batch_keeps_each_sessions_state_and_is_slow_only_if_each_of_its_requests_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("policyserve.engine.runner._INLINE_LIMIT_MS", 100.0)
+    monkeypatch.setattr("policyserve.engine.inline._LIMIT_MS", 100.0)
     spec = PolicySpec("reflex", {"x": ArraySpec((1,))}, None, max_batch=8, inline=True)
 
     def slow(batch: Sequence[PolicyInput]) -> Any:

@@ -151,7 +151,7 @@ def test_a_person_is_told_the_url_the_page_and_the_client_line(address: Address,
     spec = policyserve.PolicySpec("p", {"obs": policyserve.ArraySpec((4,))}, None)
     told = describe(spec, address, needs_key=True)
     assert f"url     {url}   health: {health}" in told
-    assert f"Client('{url}', dialect='openpi', api_key='KEY')" in told[-1]
+    assert f"Client('{url}', api_key='KEY')" in told[-1]
     assert "api_key" not in describe(spec, address)[-1]
 
 

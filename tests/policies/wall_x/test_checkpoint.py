@@ -196,7 +196,8 @@ def test_a_prefix_before_all_names_is_taken_off_with_one_warning(
     write_tiny(tmp_path)
     plain = load_model(tmp_path)
     write_tensors(tmp_path, renamed(lambda name: prefix + name))
-    with caplog.at_level(logging.WARNING):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="policyserve"):
         wrapped = load_model(tmp_path)
     for ours, theirs in zip(plain.network.parameters(), wrapped.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -273,6 +274,7 @@ def test_weights_of_another_width_are_cast_and_the_log_says_so_once(
         tensors.update({name: tensor.to(getattr(torch, stored)) for name, tensor in tensors.items()})
 
     write_tensors(tmp_path, cast)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         loaded = load_model(tmp_path)
     for ours, theirs in zip(plain.network.parameters(), loaded.network.parameters(), strict=True):
