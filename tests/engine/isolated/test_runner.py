@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -283,6 +284,27 @@ def test_nothing_stays_open_at_its_end(end: str, policy: str) -> None:
         await until(lambda: descriptors() == before)
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("turns", range(1, 8))
+def test_a_start_that_is_cancelled_leaves_nothing_open(turns: int, caplog: pytest.LogCaptureFixture) -> None:
+    """After each of the turns of the event loop in which the connections to the child come to be."""
+
+    async def run() -> None:
+        before = descriptors()
+        runner = ProcessRunner(recipe())
+        starting = asyncio.ensure_future(runner.start(lambda _: None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+        await asyncio.wait_for(runner.abandon(), PATIENCE_S)
+        del runner, starting
+        await until(lambda: gc.collect() is not None and descriptors() == before)
+
+    asyncio.run(run())
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_module_beside_the_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,15 @@ class ProcessRunner(asyncio.Protocol):
                 our_ahead.close()
                 self._let_go_of_memory()
                 raise
-        self._ahead_transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=our_ahead)
-        await loop.create_unix_connection(lambda: self, sock=ours)
+        try:
+            self._ahead_transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=our_ahead)
+            await loop.create_unix_connection(lambda: self, sock=ours)
+        except BaseException:  # a server that stops cancels it: a socket without a transport would stay open
+            if self._transport is None:
+                ours.close()
+            if self._ahead_transport is None:
+                our_ahead.close()
+            raise
         self._send(["load", log.getEffectiveLevel(), pack(self._recipe)])
         return await self._loaded
 
@@ -224,6 +231,7 @@ class ProcessRunner(asyncio.Protocol):
                 transport.close()
         if not self._loaded.done():
             self._loaded.set_exception(PolicyFailed(f"the policy was not loaded: {self._how_it_ended}"))
+            self._loaded.exception()  # asyncio complains of one that nobody asks for: start() may have been cancelled
         calls, self._calls = self._calls, {}
         for count, on_done in calls.values():
             told = (
