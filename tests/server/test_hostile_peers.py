@@ -206,7 +206,9 @@ def test_what_is_only_announced_takes_no_memory() -> None:
             peer.close()
 
 
-def test_free_memory_is_given_back_once_after_large_messages_and_not_while_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_given_back_once_after_large_messages_and_not_while_they_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     given_back: list[bool] = []
     monkeypatch.setattr(memory, "give_back", lambda: given_back.append(True))
     with serving(lambda x: x[:1]) as live, live.websocket() as robot:

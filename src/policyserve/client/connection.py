@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from policyserve.client.session import ended
 from policyserve.core.errors import RemoteError
-from policyserve.core.messages import Frame, Part
+from policyserve.core.messages import Message, Part
 from policyserve.websocket import frames
 from policyserve.websocket.client_frames import FrameReader, FrameWriter
 
@@ -25,7 +25,7 @@ class Wire:
         self.end: RemoteError | None = None
         self.unsent = b""
         self.pongs = 0
-        self._messages: deque[Frame] = deque()
+        self._messages: deque[Message] = deque()
         self._is_closing = False
         self._reader = FrameReader(_MAX_MESSAGE_BYTES)
         self._writer = FrameWriter(random_bytes)
@@ -59,7 +59,7 @@ class Wire:
         """The connection ended without a close frame."""
         self.end = self.end or ended(None, why)
 
-    def take(self) -> Frame | None:
+    def take(self) -> Message | None:
         """The oldest message that was not taken yet; None: none came so far. Raises how the connection ended."""
         if self._messages:
             return self._messages.popleft()

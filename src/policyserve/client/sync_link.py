@@ -14,7 +14,7 @@ from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import Stream, left_s, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
-from policyserve.core.messages import Frame, Part
+from policyserve.core.messages import Message, Part
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +25,7 @@ _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 
 
 class Link:
-    """One open WebSocket; one thread at a time. After an exception of any call but close() it must be cut."""
+    """One open WebSocket, used by one thread at a time. After an exception of any call but close() it must be cut."""
 
     def __init__(self, stream: Stream, wire: Wire, address: Address, timeout_s: float) -> None:
         self._stream = stream
@@ -33,8 +33,11 @@ class Link:
         self._address = address
         self._timeout_s = timeout_s
 
-    def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Frame:
-        """Send one message and wait for the next that comes. doubt: what to add where none does."""
+    def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Message:
+        """Send one message and wait for the next that comes; raises what receive() raises.
+
+        doubt: what the error of a time-out adds.
+        """
         wire = self._wire
         try:
             pieces = wire.request(parts)
@@ -50,7 +53,7 @@ class Link:
             wire.lost(str(error))
         return self.receive(deadline, doubt)
 
-    def receive(self, deadline: float, doubt: str = "") -> Frame:
+    def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         while (message := self._wire.take()) is None:
             try:

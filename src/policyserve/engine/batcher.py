@@ -93,7 +93,7 @@ class Batcher:
                 self._line.append(job.session)
         jobs.append(job)
         self._queued += 1
-        self._habits.asked(job.session, job.arrived_at)
+        self._habits.on_request(job.session, job.arrived_at)
 
     def take(self, now: float) -> list[Job]:
         """Start the next batch: at most max_batch jobs of as many sessions.
@@ -143,7 +143,7 @@ class Batcher:
             if job.session in self._waiting:
                 self._line.append(job.session)
             else:
-                self._habits.answered(job.session, now)
+                self._habits.on_answer(job.session, now)
 
     def cancel(self, session: Hashable) -> list[Job]:
         """Forget a session and take out its waiting jobs (one that runs already is not among them)."""

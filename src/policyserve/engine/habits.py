@@ -30,7 +30,7 @@ class Habits:
     def __init__(self) -> None:
         self._habits: dict[Hashable, _Habit] = {}
 
-    def asked(self, session: Hashable, now: float) -> None:
+    def on_request(self, session: Hashable, now: float) -> None:
         """A session's request arrived."""
         habit = self._habits.get(session)
         if habit is None:
@@ -39,7 +39,7 @@ class Habits:
             _learn(habit, now - habit.answered_at)
             habit.answered_at = None
 
-    def answered(self, session: Hashable, now: float) -> None:
+    def on_answer(self, session: Hashable, now: float) -> None:
         """A session's answer is ready and nothing more of it waits."""
         if session in self._habits:
             self._habits[session].answered_at = now

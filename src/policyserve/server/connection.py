@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -155,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
-    def _receive(self, message: Frame) -> None:
+    def _receive(self, message: Message) -> None:
         conversation = self._conversation
         if conversation is None:
             return
@@ -168,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # A conversation's sink
 
-    def send(self, message: Frame) -> None:
+    def send(self, message: Message) -> None:
         """Send a whole message; a str is a text frame."""
         if isinstance(message, str):
             self._pipe.write_frame(frames.TEXT, message.encode())

@@ -38,7 +38,7 @@ STATE_ELSEWHERE = object()
 class ProcessRunner(asyncio.Protocol):
     """Runs the policy of a recipe in a child process. device: the only one that the child sees, cpu or cuda:N.
 
-    Sessions are named by ints or texts.
+    Sessions are named by ints or texts. Raises ConfigError on systems other than Linux and macOS.
     """
 
     def __init__(self, recipe: Recipe, device: str | None = None) -> None:
