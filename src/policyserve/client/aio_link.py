@@ -1,4 +1,4 @@
-"""One connection in an event loop: the thin shell around a Wire, without a task of its own."""
+"""One connection in an event loop: it moves bytes between a transport and a Wire, without a task of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLOSE_S = 1.0  # for the server to end its side
 _PONG_S = 1.0
 _WAITED_BYTES = 1 << 16
 _SCRATCH_BYTES = 1 << 14  # of a handshake
-_TURNS = 3  # of an event loop, after which it has read what its sockets had
+_TURNS = 3  # turns of an event loop, after which it has read what its sockets had
 
 
 class Link(asyncio.BufferedProtocol):
@@ -100,7 +100,7 @@ class Link(asyncio.BufferedProtocol):
         """
         if may_close:
             await self._await_pong(min(deadline, time.monotonic() + _PONG_S))
-        if self._is_readable(0):  # this program kept the loop from reading it
+        if self._is_readable(0):  # bytes came while this program kept the loop from reading
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
         if not self._wire.is_silent:

@@ -1,4 +1,4 @@
-"""The client's half of a conversation, pure: what to send, what came back, whose fault an end was."""
+"""The client's half of a conversation: writes requests, reads replies, and names the cause of an end. Pure."""
 
 from __future__ import annotations
 

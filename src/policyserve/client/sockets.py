@@ -1,4 +1,4 @@
-"""Sockets and a clock, as both clients see them.
+"""What both clients need of sockets and the clock.
 
 A Stream's socket never blocks, since a call has one deadline for all its waits: it sends and receives what it can, and
 polls for the rest. Most calls then make four system calls, of which two are the message and its answer.
@@ -139,7 +139,7 @@ def widen(connected: Any) -> None:
 
 
 def left_s(deadline: float) -> float:
-    """The time until `deadline`, by time.monotonic(); a little where it has passed, since 0 means not to wait."""
+    """The time until `deadline`, by time.monotonic(); 1 ms if it has passed, since a time-out of 0 means not to wait."""
     return max(deadline - time.monotonic(), 0.001)
 
 

@@ -1,4 +1,4 @@
-"""One connection over a blocking socket: the thin shell around a Wire."""
+"""One connection over a socket of its own: it moves bytes between a Stream and a Wire."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Link:
         return message
 
     def is_usable(self, may_close: bool, deadline: float) -> bool:
-        """Whether it is open still, after all that came while nothing was asked.
+        """Whether the connection is still open, once all that came since the last answer has been read.
 
         may_close: the server's last answer was an error, behind which it may close: ask it. Raises WireError if the
         server said something that nobody asked for: the next answer would be taken for another's.

@@ -1,4 +1,4 @@
-"""Readers of one peer's messages, which learn what they have in common, so that most need no decoding.
+"""Reads one peer's messages, and learns what they have in common, so that most of them need no decoding.
 
 The first messages are decoded; after two of the same size their Layout (core/layouts.py) is learned, which then reads
 the next ones. A server's readers do so for requests, a client's for replies, where the floats of the timing differ too.
@@ -20,7 +20,7 @@ from policyserve.core.messages import Message, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
 _TRIES = 4  # layouts that are learned and never used before we stop
-_HITS_PER_TRY = 64  # messages read by their layout earn one attempt more
+_HITS_PER_TRY = 64  # so many messages read by a layout allow one attempt more
 
 
 class RequestReader:
@@ -76,19 +76,19 @@ class ReplyReader:
 
 
 class _Worth:
-    """Whether to learn what messages have in common: never again and again for nothing."""
+    """Decides whether a layout is worth learning, so that messages that differ each time are not learned for ever."""
 
     __slots__ = ("_last_size", "_tries", "hits")
 
     def __init__(self) -> None:
-        self.hits = 0  # messages that were like those before, since the last that was learned
+        self.hits = 0  # messages read by the layout since it was learned
         self._last_size = -1
         self._tries = _TRIES
 
     def is_another(self, size: int) -> bool:
-        """Whether a message that was not like those before is worth learning; counts it as learned then."""
+        """Whether to learn the layout of a message that had to be decoded; counts it as learned if so."""
         last_size, self._last_size = self._last_size, size
-        if last_size != size:  # twice the same size: perhaps more is the same
+        if last_size != size:  # messages of different sizes have different layouts
             return False
         self._tries = min(self._tries + self.hits // _HITS_PER_TRY, _TRIES)
         self.hits = 0
@@ -122,7 +122,7 @@ def learn_layout(
         valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
-    # A number of a request must stay the same: validating it may have looked at its value.
+    # Only arrays become holes. A number must stay the same, since validate() may have decided by its value.
     holes: dict[int, Hole] = {id(one.value): hole_of(one) for one in placed if isinstance(one.value, np.ndarray)}
     for path, leaf in spec.leaves.items():
         raw, cast = look_up(request.observation, path), look_up(valid.observation, path)
@@ -131,8 +131,8 @@ def learn_layout(
             holes[id(cast)] = hole.cast_by(leaf, path)
     used: list[Hole] = []
     template = template_of(_unwrapped(request, valid, spec), holes, used)
-    # An array that the spec does not know is dropped whatever is in it. One that stands in neither is no array any
-    # more (a scalar, say): its bytes must stay the same.
+    # An array that the spec does not know is dropped, so its bytes may differ. A value that is found neither in the
+    # template nor in the request was made into something else (a scalar, say), so its bytes must stay the same.
     dropped: list[Hole] = []
     template_of(request.observation, holes, dropped)
     return RequestLayout(Layout(message, template, {*used, *dropped}), valid) if used else None

@@ -1,4 +1,4 @@
-"""What this package's dialects have in common: they write requests in pieces, and read replies in two steps."""
+"""The base class of this package's dialects, which write requests in pieces and read replies in two steps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tells whose message it is: the one place that knows what sets each family's messages apart.
+"""Recognises which family of clients or servers sent a message.
 
-A family's module gives its marks no second home: it asks here whether a message is another family's.
+No other module knows what sets the families' messages apart: a dialect asks here whether a message is another one's.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message
 from policyserve.dialects.views import ViewReader, below, too_deep, too_many_items
 
-_VIEWED = 4096  # bytes, from which not copying saves more than the C decoder is quicker
+_VIEWED = 4096  # bytes; from here on reading without a copy is quicker than the C decoder
 
 
 def unpack(
@@ -50,7 +50,7 @@ def unpack(
         raise WireError("", "one MessagePack value", f"{len(error.extra)} bytes after it") from error
     except Exception as error:  # a stranger's bytes: msgpack raises half a dozen types for them
         raise _with_path(_refusal(error, limits), message, texts, limits) from error
-    if bounds.containers > limits.max_depth:  # fewer cannot nest deeper
+    if bounds.containers > limits.max_depth:  # fewer containers cannot nest deeper than the limit
         check_depth(value, limits.max_depth)
     return value
 
@@ -147,7 +147,9 @@ def _check_below(step: str, value: Any, max_depth: int, depth: int) -> None:
 def _refusal(error: Exception, limits: WireLimits) -> WireError:
     if isinstance(error, msgpack.StackError):  # deeper than the decoder goes, and that is deeper than any limit
         return too_deep(limits.max_depth)
-    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one of them alone
+    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(
+        error
+    ):  # msgpack's words for one map or list that is too long
         return too_many_items(limits.max_items)
     return WireError("", "a MessagePack map", _reason(error))
 

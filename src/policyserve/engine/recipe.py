@@ -1,4 +1,4 @@
-"""What stands in the place of a recipe: a policy that is there already, or a function that makes one per session."""
+"""Stand-ins for a recipe: a policy that is loaded already, or a function that makes one policy per session."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._conversation is not None
         assert self._frames is not None
         received, pending, taken = self._conversation.received, self._conversation.pending, self._pipe.taken
-        if self._pipe.is_reading_paused:  # then its silence is ours
+        if self._pipe.is_reading_paused:  # while our reading is paused, the peer cannot be heard
             return Facts(now, received, pending, False, taken)
         return Facts(self._heard_at, received, pending, self._frames.is_mid_message, taken)
 
@@ -286,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._frames is not None:
             self._frames.abandon()
         self._holding.clear()
-        is_deaf = self._pipe.unsent > JOINED  # who reads nothing would not read a close frame
+        is_deaf = self._pipe.unsent > JOINED  # a peer that reads nothing would not read a close frame
         code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))
         self._reception.close_session(self)

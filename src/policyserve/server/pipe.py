@@ -1,4 +1,4 @@
-"""One peer's transport: what goes out by it, what the peer leaves unread there, and whether we read what it sends."""
+"""Writes to one peer's transport, counts what the peer leaves unread, and pauses reading from it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Pipe:
         self.is_slow = False  # the peer does not read its replies
         self.is_reading_paused = False
         self._on_unread = on_unread
-        self._unread = 0  # bytes written for it since it is slow, those that waited then included
+        self._unread = 0  # bytes written since it became slow, and those that waited then
 
     def write_frame(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
         """Send an unfragmented frame."""
         transport = self.transport
         if self.is_closing or transport is None or transport.is_closing():
             return
-        was_slow = self.is_slow  # becoming slow at this frame counts it already, see count_backlog
+        was_slow = self.is_slow  # if this frame makes it slow, count_backlog() has counted it
         header = frames.frame_header(opcode, len(payload))
         if len(payload) <= JOINED:
             transport.write(header + payload)

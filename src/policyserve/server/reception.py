@@ -24,7 +24,7 @@ from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
-from policyserve.server.guards import Budget, Holder, Throttle, more
+from policyserve.server.guards import Budget, Holder, Throttle, suppressed_note
 from policyserve.server.handshake import Credentials
 
 log = logging.getLogger(__name__)
@@ -192,9 +192,9 @@ class Reception:
         self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None
     ) -> None:
         """Log a line; of many of one kind for one peer's address only some, which say how many were left out."""
-        held_back = self._throttle.passes((kind, address), time.monotonic())
-        if held_back is not None:
-            log.log(level, text + "%s", *args, more(held_back), exc_info=cause)
+        suppressed = self._throttle.passes((kind, address), time.monotonic())
+        if suppressed is not None:
+            log.log(level, text + "%s", *args, suppressed_note(suppressed), exc_info=cause)
 
     def _start_all(self) -> None:
         for peer in self.peers:

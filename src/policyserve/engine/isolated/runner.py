@@ -1,4 +1,4 @@
-"""A policy in a process of its own: what holds the interpreter, crashes or eats the memory there leaves the server be.
+"""Runs a policy in a process of its own, where its crashes, its memory and its hold on the interpreter do no harm.
 
 Control messages cross a socket pair as MessagePack, arrays cross in shared memory: one copy in, none out.
 """
@@ -49,12 +49,12 @@ class ProcessRunner(asyncio.Protocol):
         self._device = device
         self._child: Child | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self._ahead_transport: asyncio.WriteTransport | None = None  # to its second thread
+        self._ahead_transport: asyncio.WriteTransport | None = None  # a second channel, to the thread that prepares
         self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
         self._calls: dict[int, tuple[int, OnDone]] = {}  # by number: how many tasks, and where the outcomes go
         self._numbers = 0
         self._is_serving = False  # the policy is loaded
-        self._prepares = False  # a batch while another runs
+        self._prepares = False  # the policy prepares a batch while another runs
         self._is_ending = False  # its end is wanted
         self._exit_code: int | None = None
         self._how_it_ended = ""  # how it ended
