@@ -108,7 +108,7 @@ class Link(asyncio.BufferedProtocol):
         return self._wire.end is None
 
     async def close(self) -> None:
-        """Say goodbye, and wait a moment for the server's."""
+        """Send a close frame, and wait a moment for the server's."""
         deadline = time.monotonic() + _CLOSE_S
         try:
             self._write(self._wire.close())
@@ -167,7 +167,7 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()  # it is over; Python 3.10's TLS transport does not know that by itself
         self._transport = None
-        self._wire.lost(str(exc) if exc else "no close frame")
+        self._wire.on_lost(str(exc) if exc else "no close frame")
         self._wake()
 
     def resume_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""One open WebSocket as a client sees it, pure: what came, what has to be sent for it, and how it ended."""
+"""The state of a client's open WebSocket: what came, what has to be sent for it, and how it ended. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Wire:
         return self._writer.windows(frames.BINARY, parts)
 
     def ping(self) -> bytes:
-        """A ping, whose pong comes after all that the server said before."""
+        """A ping; its pong comes after everything that the server sent before it."""
         return self._writer.frame(frames.PING, b"")
 
     def close(self) -> bytes:
@@ -49,13 +49,13 @@ class Wire:
         if count:
             self._take(self._reader.advance(count))
         else:
-            self.lost("no close frame")
+            self.on_lost("no close frame")
 
     def feed(self, data: bytes) -> None:
         """Read what came behind the handshake."""
         self._take(self._reader.feed(data))
 
-    def lost(self, why: str) -> None:
+    def on_lost(self, why: str) -> None:
         """The connection ended without a close frame."""
         self.end = self.end or ended(None, why)
 

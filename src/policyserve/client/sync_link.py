@@ -50,7 +50,7 @@ class Link:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
             self._read_waiting()  # the server may have said why
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         return self.receive(deadline, doubt)
 
     def receive(self, deadline: float, doubt: str = "") -> Message:
@@ -78,7 +78,7 @@ class Link:
         return self._wire.end is None
 
     def close(self) -> None:
-        """Say goodbye, and wait a moment for the server's."""
+        """Send a close frame, and wait a moment for the server's."""
         deadline = time.monotonic() + _CLOSE_S
         try:
             with suppress(OSError):
@@ -105,7 +105,7 @@ class Link:
         except TimeoutError:
             raise
         except OSError as error:
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         if wire.unsent:
             self._flush(deadline)
 
@@ -119,7 +119,7 @@ class Link:
                     break
                 wire.advance(count)
         except OSError as error:
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         if wire.unsent:
             self._flush(time.monotonic() + self._timeout_s)
 
@@ -139,7 +139,7 @@ class Link:
             pass  # a server that answers no pings, or is busy: it has not closed
         except OSError as error:
             self._read_waiting()
-            wire.lost(str(error))
+            wire.on_lost(str(error))
 
 
 def open_link(options: ClientOptions, deadline: float) -> Link:

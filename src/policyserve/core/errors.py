@@ -30,9 +30,8 @@ from typing import Any, ClassVar, Literal
 Blame = Literal["client", "server"]
 _TRY_AGAIN_LATER = 1013  # a close code
 
-_MAX_PATH = (
-    60  # characters of a message: a client's key may be as long as its message, and a close reason has 123 bytes
-)
+# Characters of a path in an error: a client's key may be as long as its message, and a close reason has 123 bytes.
+_MAX_PATH = 60
 
 
 class PolicyserveError(Exception):

@@ -147,9 +147,7 @@ def _check_below(step: str, value: Any, max_depth: int, depth: int) -> None:
 def _refusal(error: Exception, limits: WireLimits) -> WireError:
     if isinstance(error, msgpack.StackError):  # deeper than the decoder goes, and that is deeper than any limit
         return too_deep(limits.max_depth)
-    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(
-        error
-    ):  # msgpack's words for one map or list that is too long
+    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one map or list is too long
         return too_many_items(limits.max_items)
     return WireError("", "a MessagePack map", _reason(error))
 

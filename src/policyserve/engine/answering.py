@@ -1,7 +1,8 @@
 """Has a loaded policy answer batches, and gives one checked outcome per input, whatever the policy does.
 
-One thread at a time may call it; prepare() alone may be called by a second one. Each session's policy state stays here: it goes into the session's next input
-and is dropped by forget(). The same code works in the server's policy thread and in a policy's own process.
+One thread at a time may call it; prepare() alone may be called by a second one. Each session's policy state stays
+here: it goes into the session's next input and is dropped by forget(). The same code works in the server's policy
+thread and in a policy's own process.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _BY_NAME = (
 
 
 class _Requests(Protocol):
-    """Who takes the requests: the only scheduler, or the router before several."""
+    """What takes the requests: the only scheduler, or the router in front of several."""
 
     @property
     def is_working(self) -> bool: ...

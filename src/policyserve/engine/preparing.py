@@ -56,9 +56,8 @@ class PreparingInTurn:
         return self._policy.infer_prepared(batch, prepared)
 
     def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
-        stateless = [
-            PolicyInput(one.observation, one.batch_size) for one in batch
-        ]  # prepare() never sees states, since they are not known when it runs ahead
+        # prepare() sees no state here either, since none is known when it runs ahead.
+        stateless = [PolicyInput(one.observation, one.batch_size) for one in batch]
         return self._policy.infer_prepared(batch, self.prepare(stateless))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Joins the batcher to a runner: takes requests of all sessions, and hands each outcome back by a callback.
 
-It is a callback and not a future, since a future would cost each request a task and a turn of the loop. Everything here runs in
-the event loop's thread.
+It is a callback and not a future, since a future would cost each request a task and a turn of the loop. Everything
+here runs in the event loop's thread.
 """
 
 from __future__ import annotations

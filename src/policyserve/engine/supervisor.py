@@ -164,4 +164,4 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _nothing(*_facts: str) -> None:
-    """For a supervisor that nobody listens to."""
+    """The default of on_down and on_up: does nothing."""

@@ -169,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
     # A conversation's sink
 
     def send(self, message: Message) -> None:
-        """Send a whole message; a str is a text frame."""
+        """Send a whole message; a str is sent as a text frame."""
         if isinstance(message, str):
             self._pipe.write_frame(frames.TEXT, message.encode())
         else:
@@ -216,14 +216,14 @@ class Connection(asyncio.BufferedProtocol):
         self._set_reading()
 
     def _set_reading(self) -> None:
-        """Leave in the socket what a session sends beyond twice its bound, where every further request is refused."""
+        """Read no more while a session has over twice as many requests without an answer as it may have."""
         is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
         self._pipe.set_reading(not (self._pipe.is_slow or is_swamped))
 
     # Time
 
     def _look_after(self) -> None:
-        """End the session if it has tried our patience; else ping it, and look again later."""
+        """End the session if the watch says so; else ping it if a ping is due, and look again later."""
         now = time.monotonic()
         if self._pipe.is_closing or self._watch is None:
             return
@@ -257,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, callback)
 
     def abort(self) -> None:
-        """Cut it off."""
+        """Cut the connection at once."""
         self._pipe.abort()
 
     # Memory

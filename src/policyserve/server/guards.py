@@ -101,8 +101,8 @@ class Holder(Protocol):
 class Budget:
     """The bytes that all peers together may make the server hold.
 
-    It counts what comes in and not what is released. Only when the count reaches the bound does it ask each peer what it
-    still holds, and ends those that hold most.
+    It counts what comes in and not what is released. Only when the count reaches the bound does it ask each peer what
+    it still holds, and end those that hold most.
     """
 
     def __init__(self, max_bytes: int, holders: Callable[[], Iterable[Holder]]) -> None:

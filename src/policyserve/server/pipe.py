@@ -12,7 +12,7 @@ _HIGH_WATER = 1 << 16  # bytes that may wait before a peer counts as slow: the d
 
 
 class Pipe:
-    """Writes frames, and bytes as they are; all of it is void once the peer is gone.
+    """Writes frames, and bytes as they are; does nothing once the peer is gone.
 
     on_unread: told how many bytes more wait for a peer that reads slowly.
     """
@@ -63,7 +63,7 @@ class Pipe:
             self.transport.close()
 
     def abort(self) -> None:
-        """End it at once."""
+        """Cut the connection at once."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -94,7 +94,7 @@ class Pipe:
 
     @property
     def taken(self) -> int | None:
-        """Bytes that a slow reader took since it is slow; None: it is not slow."""
+        """Bytes that the peer took since it became a slow reader; None: it is not slow."""
         return self._unread - self.unsent if self.is_slow else None
 
     def _count_unread(self, count: int) -> None:

@@ -53,7 +53,7 @@ class SessionPeer(Peer, Sink, Holder, Protocol):
 
 
 class Reception:
-    """Keeps the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
+    """Knows the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
 
     def __init__(
         self, config: ServerConfig, engine: Engine, observers: Observers, counters: Counters, admission: Admission
@@ -91,7 +91,7 @@ class Reception:
         return len(self._waiting)
 
     def enter(self, peer: Peer) -> None:
-        """Somebody has connected; of too many that have no session the one that is here longest is cut."""
+        """Note a new connection. If too many have no session, cut the one that has waited longest."""
         self._waiting[peer.number] = peer
         if self._is_closed:  # it came while the listener was being closed
             peer.abort()

@@ -62,9 +62,7 @@ def _healthz(health: Health) -> Response:
 
 def _readyz(health: Health) -> Response:
     if health.stage:
-        stage = (
-            {"stage": health.stage} if health.is_told else {}
-        )  # the error may name files, so only such callers see it
+        stage = {"stage": health.stage} if health.is_told else {}  # an error in it may name files
         return _json(503, {"status": "loading", **stage})
     return _json(200, {"status": "ready"})
 

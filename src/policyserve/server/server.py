@@ -1,4 +1,4 @@
-"""The server: wiring and life cycle.
+"""The server: joins its parts, and starts and stops them.
 
 It listens at once and loads the policy behind; sessions that come early wait for it. A stopping server accepts
 nobody, answers what is in flight, closes its sessions with 1001 and closes the policy.
