@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from policyserve import ActionChunk, ArraySpec, ImageSpec, PolicySpec
+from policyserve.core.recipe import Recipe
 from policyserve.engine.isolated.runner import ProcessRunner
-from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 
 _HORIZON = 32

@@ -15,8 +15,8 @@ from typing import Any
 
 from policyserve.core.memory import give_back
 from policyserve.core.observer import Observer, SessionFacts
+from policyserve.core.recipe import Recipe
 from policyserve.core.spec import PolicySpec
-from policyserve.engine.recipe import Recipe
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
 from policyserve.server.server import Server

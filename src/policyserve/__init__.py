@@ -45,10 +45,10 @@ if TYPE_CHECKING:
         ResettablePolicy,
         as_policy,
     )
+    from policyserve.core.recipe import Recipe
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.engine.answering import LoadPolicy, OnStage
     from policyserve.engine.engine import Engine
-    from policyserve.engine.recipe import Recipe
     from policyserve.policies.registry import Adapter, Source
     from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
@@ -101,7 +101,7 @@ _are_in("policyserve.server.config")
 __all__ += ["LoadPolicy", "OnStage"]
 _are_in("policyserve.engine.answering")
 __all__ += ["Recipe"]
-_are_in("policyserve.engine.recipe")
+_are_in("policyserve.core.recipe")
 __all__ += ["Engine"]
 _are_in("policyserve.engine.engine")
 __all__ += ["Observer", "SessionFacts"]

@@ -87,7 +87,7 @@ def test_the_first_reason_of_an_end_stays() -> None:
     pair = Pair()
     pair.server.send_close(1008, "x: expected float32 (2,)")
     pair.speak()
-    pair.wire.lost("reset by peer")
+    pair.wire.on_lost("reset by peer")
     with pytest.raises(RemoteError, match="expected float32"):
         pair.wire.take()
 

@@ -36,7 +36,7 @@ def packed(message: Any) -> bytes:
 
 def greeted_by(dialect: str, metadata: dict[str, Any], **options: Any) -> ClientSession:
     session = open_session(dialect, **options)
-    session.greeted(packed(metadata))
+    session.on_greeting(packed(metadata))
     return session
 
 

@@ -40,7 +40,7 @@ def greeted(name: str, metadata: dict[str, Any]) -> ClientSession:
     session = open_session(name, "ws://robot:8000")
     greeting = by_name("openpi").greeting(metadata)
     assert greeting is not None
-    session.greeted(greeting)
+    session.on_greeting(greeting)
     return session
 
 
@@ -54,7 +54,7 @@ def told(session: ClientSession, text: str) -> RemoteError:
 @pytest.mark.parametrize("error", TOLD, ids=lambda error: error.code)
 @pytest.mark.parametrize("name", ["openpi", "wall_x"])
 def test_a_text_frame_of_our_server_carries_code_and_retryable(name: str, error: PolicyserveError) -> None:
-    frame = by_name(name).write_error(error).frame
+    frame = by_name(name).write_error(error).message
     assert isinstance(frame, str)
     seen = told(greeted(name, {"policyserve": "1.0"}), frame)
     assert (seen.code, seen.retryable) == (error.code, error.retryable)

@@ -27,10 +27,10 @@ from policyserve.core.errors import (
 )
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk, FunctionPolicy
+from policyserve.core.recipe import Recipe
 from policyserve.dialects import by_name
 from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.vibe_rl import VibeRL
-from policyserve.engine.recipe import Recipe
 from tests.contract.clients import Make, Waiting
 from tests.contract.policies import SPEC
 from tests.plain_servers import plain_server

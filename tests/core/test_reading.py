@@ -15,7 +15,7 @@ from policyserve.core.arrays import Placed
 from policyserve.core.dialect import ZeroCopyDialect
 from policyserve.core.errors import BadObservation, PolicyserveError, RemoteError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Reply, Request, Timing
+from policyserve.core.messages import Message, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import ReplyReader, RequestReader, learn_layout, learn_reply_layout
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec, ValidObservation
@@ -47,10 +47,10 @@ class Counting(OpenPI):
         self.read = 0
 
     def read_request(
-        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+        self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         self.read += 1
-        return self._dialect.read_request(frame, limits, placed)
+        return self._dialect.read_request(message, limits, placed)
 
 
 def named(name: str) -> ZeroCopyDialect:
@@ -228,12 +228,12 @@ def test_frames_that_are_not_the_sessions_own_buffer_are_decoded() -> None:
 class CountingReplies(Counting):
     """The same for a client."""
 
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
         self.read += 1
-        return self._dialect.reply_fields(frame, placed)
+        return self._dialect.reply_fields(message, placed)
 
-    def read_reply(self, frame: Frame) -> Reply:
-        return self.reply_of(self.reply_fields(frame))
+    def read_reply(self, message: Message) -> Reply:
+        return self.reply_of(self.reply_fields(message))
 
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         return self._dialect.reply_of(fields)
@@ -267,7 +267,7 @@ def foreign_reply(dialect: str, rng: np.random.Generator, prev_total_ms: float |
     return own(OPENPI.pack(written | {"count": np.float64(2.5)}))
 
 
-def own(frame: Frame) -> memoryview:
+def own(frame: Message) -> memoryview:
     assert isinstance(frame, bytes)
     return memoryview(bytearray(frame))
 

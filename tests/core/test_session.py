@@ -20,7 +20,7 @@ from policyserve.core.errors import (
     WireError,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Reply, Request, Timing
+from policyserve.core.messages import Message, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import (
     Answered,
@@ -43,7 +43,7 @@ OPEN = PolicySpec("echo", None, None)
 
 
 class Letters:
-    """A dialect for tests: frames are texts. "bad…" is refused, "bug" is a bug of ours; errors are frames unless
+    """A dialect for tests: messages are texts. "bad…" is refused, "bug" is a bug of ours; errors are messages unless
     `closes`, then they close."""
 
     name = "letters"
@@ -52,17 +52,17 @@ class Letters:
         self.greets = greets
         self._closes = closes
 
-    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
+    def greeting(self, metadata: Mapping[str, Any]) -> Message | None:
         return "hello" if self.greets else None
 
-    def read_request(self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS) -> Request:
-        if frame == "bug":
+    def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
+        if message == "bug":
             raise ZeroDivisionError
-        if not isinstance(frame, str) or frame.startswith("bad"):
-            raise WireError("", "a letter", repr(frame))
-        return Request({"obs": frame}, bare=True)
+        if not isinstance(message, str) or message.startswith("bad"):
+            raise WireError("", "a letter", repr(message))
+        return Request({"obs": message}, bare=True)
 
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         if chunk.extras:
             raise TypeError("cannot write extras")
         return f"re {chunk.actions}"
@@ -75,10 +75,10 @@ class Letters:
     def write_request(self, observation: Observation) -> bytes:
         raise NotImplementedError
 
-    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
+    def read_greeting(self, message: Message) -> Mapping[str, Any]:
         raise NotImplementedError
 
-    def read_reply(self, frame: Frame) -> Reply:
+    def read_reply(self, message: Message) -> Reply:
         raise NotImplementedError
 
 
@@ -102,14 +102,14 @@ def told(effects: Sequence[Effect]) -> list[Any]:
     seen: list[Any] = []
     for effect in effects:
         if isinstance(effect, Send):
-            seen.append(effect.frame)
+            seen.append(effect.message)
         elif isinstance(effect, Close):
             seen.append(effect.code)
     return seen
 
 
-def submit(session: Session, frame: Frame = "a", now: float = 0.0) -> int:
-    (effect,) = submits(session.receive(frame, now))
+def submit(session: Session, message: Message = "a", now: float = 0.0) -> int:
+    (effect,) = submits(session.receive(message, now))
     return effect.ticket
 
 
@@ -120,18 +120,18 @@ def test_a_policy_is_exchanged_under_a_living_session() -> None:
     def spec(name: str, size: int) -> PolicySpec:
         return PolicySpec(name, {"obs": ArraySpec((size,))}, ArraySpec((1,)))
 
-    frame = memoryview(bytearray(dialect.write_request({"obs": np.arange(4, dtype=np.float32)})))
+    message = memoryview(bytearray(dialect.write_request({"obs": np.arange(4, dtype=np.float32)})))
     session = Session(dialect, max_pending=16)
     session.serve(spec("first", 4), {})
     for _ in range(4):
-        assert submits(session.receive(frame, 0.0))
+        assert submits(session.receive(message, 0.0))
     session.serve(PolicySpec("open", None, None), {})
-    (bare,) = submits(session.receive(frame, 0.0))
+    (bare,) = submits(session.receive(message, 0.0))
     assert isinstance(bare.observation, np.ndarray), "no spec, so the policy gets the array alone"
     for _ in range(4):
-        submits(session.receive(frame, 0.0))
+        submits(session.receive(message, 0.0))
     session.serve(spec("last", 3), {})
-    effects = session.receive(frame, 0.0)
+    effects = session.receive(message, 0.0)
     assert not submits(effects)
     assert session.pending == 10, "the refusal waits for its turn"
 
@@ -201,7 +201,7 @@ def test_a_request_is_submitted_and_its_answer_sent() -> None:
     assert effect == Submit(ticket=1, observation="a", batch_size=None, arrived_at=1.0)
     (send,) = session.answer(1, answered("A"), 1.5)
     assert isinstance(send, Send)
-    assert (send.frame, send.ticket, send.chunk) == ("re A", 1, answered("A").chunk)
+    assert (send.message, send.ticket, send.chunk) == ("re A", 1, answered("A").chunk)
     assert send.timing is not None
     assert send.timing.total_ms == 500.0
     assert session.pending == 0
@@ -262,7 +262,7 @@ def test_timing_counts_from_arrival() -> None:
     seen: list[Timing] = []
 
     class Watching(Letters):
-        def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+        def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
             seen.append(timing)
             return "re"
 
@@ -315,7 +315,7 @@ def test_a_failure_of_the_whole_server_is_told_in_either_kind_of_dialect() -> No
     assert told(session_of(is_ready=False).fail(NotReady("not loaded"))) == ["error not_ready", 1011]
 
 
-# Rule 3: early frames
+# Rule 3: early messages
 
 
 def test_early_frames_are_answered_once_the_policy_is_ready() -> None:
@@ -394,17 +394,17 @@ def test_dropped_keys_are_told_once() -> None:
     spec = PolicySpec("p", {"obs": ArraySpec((1,))}, ArraySpec((1,)))
     session = Session(VibeRL(), max_pending=8)
     session.serve(spec, {})
-    frame = VibeRL().write_request({"obs": np.zeros(1), "junk": np.zeros(1)})
-    assert [type(effect) for effect in session.receive(frame, 0.0)] == [Dropped, Submit]
-    assert [type(effect) for effect in session.receive(frame, 0.0)] == [Submit]
+    message = VibeRL().write_request({"obs": np.zeros(1), "junk": np.zeros(1)})
+    assert [type(effect) for effect in session.receive(message, 0.0)] == [Dropped, Submit]
+    assert [type(effect) for effect in session.receive(message, 0.0)] == [Submit]
 
 
 def test_only_a_policy_without_a_spec_gets_a_bare_array() -> None:
-    frame = VibeRL().write_request({"obs": np.zeros(1, np.float32)})
+    message = VibeRL().write_request({"obs": np.zeros(1, np.float32)})
     for spec in (OPEN, PolicySpec("p", {"obs": ArraySpec((1,))}, ArraySpec((1,)))):
         session = Session(VibeRL(), max_pending=8)
         session.serve(spec, {})
-        (effect,) = submits(session.receive(frame, 0.0))
+        (effect,) = submits(session.receive(message, 0.0))
         assert isinstance(effect.observation, np.ndarray) == (spec is OPEN)
 
 
@@ -479,7 +479,7 @@ def test_in_any_order_of_events_it_never_raises_and_answers_in_order(
 
 
 class Speechless(Letters):
-    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
+    def greeting(self, metadata: Mapping[str, Any]) -> Message | None:
         raise TypeError("a Robot cannot be sent")
 
 

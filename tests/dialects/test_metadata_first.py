@@ -17,7 +17,7 @@ from policyserve.core.errors import (
     RemoteError,
     WireError,
 )
-from policyserve.core.messages import Frame, Timing
+from policyserve.core.messages import Message, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Effect, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
@@ -41,8 +41,8 @@ def started(name: str | None) -> tuple[Session, list[Effect]]:
     return session, session.serve(SPEC, METADATA)
 
 
-def frames(effects: list[Effect]) -> list[Frame]:
-    return [effect.frame for effect in effects if isinstance(effect, Send)]
+def frames(effects: list[Effect]) -> list[Message]:
+    return [effect.message for effect in effects if isinstance(effect, Send)]
 
 
 def closes(effects: list[Effect]) -> list[int]:
@@ -197,7 +197,7 @@ def test_a_metadata_first_client_that_speaks_at_once_is_greeted_first(name: str)
     session, _ = started(None)
     effects = session.receive(by_name(name).write_request(OBSERVATION), 0.0)
     assert isinstance(effects[0], Send)
-    assert by_name(name).read_greeting(effects[0].frame) == GREETED
+    assert by_name(name).read_greeting(effects[0].message) == GREETED
     assert ticket_of(effects)
 
 

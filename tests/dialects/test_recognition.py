@@ -9,7 +9,7 @@ import pytest
 
 from policyserve.core.errors import WrongDialect
 from policyserve.dialects import Auto, by_name, names
-from policyserve.dialects.recognition import check_spelling, family_of, family_of_frame, family_of_greeting
+from policyserve.dialects.recognition import check_spelling, family_of, family_of_first_message, family_of_greeting
 from policyserve.dialects.unpacking import unpack
 
 ARRAYS = {"nd": np.zeros(2), "type": np.zeros(3)}  # keys that are marks of another family
@@ -19,18 +19,18 @@ ARRAYS = {"nd": np.zeros(2), "type": np.zeros(3)}  # keys that are marks of anot
 @pytest.mark.parametrize("name", names())
 def test_a_first_frame_with_an_array_shows_its_family(name: str, greeted: bool) -> None:
     frame = by_name(name).write_request({"obs": np.zeros(4)})
-    assert family_of_frame(frame, greeted) == name
+    assert family_of_first_message(frame, greeted) == name
     assert Auto().settle(frame, greeted) is by_name(name)
 
 
 @pytest.mark.parametrize(("greeted", "name"), [(False, "vibe_rl"), (True, "openpi")])
 @pytest.mark.parametrize("frame", [b"\x80", b"", b"\xc1", "text", b"\x81\xa6prompt\xa2go"])
 def test_a_frame_without_a_mark_is_told_by_whether_it_came_unasked(frame: Any, greeted: bool, name: str) -> None:
-    assert family_of_frame(frame, greeted) == name
+    assert family_of_first_message(frame, greeted) == name
 
 
 def test_array_names_that_are_another_familys_marks_do_not_mislead() -> None:
-    assert family_of_frame(by_name("vibe_rl").write_request(ARRAYS), greeted=False) == "vibe_rl"
+    assert family_of_first_message(by_name("vibe_rl").write_request(ARRAYS), greeted=False) == "vibe_rl"
 
 
 def test_a_familys_own_arrays_outweigh_the_key_of_another() -> None:

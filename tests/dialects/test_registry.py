@@ -33,8 +33,8 @@ class Tiny:
     def greeting(self, metadata):
         return None
 
-    def read_request(self, frame, limits=DEFAULT_LIMITS):
-        text = frame if isinstance(frame, str) else bytes(frame).decode("utf-8", "replace")
+    def read_request(self, message, limits=DEFAULT_LIMITS):
+        text = message if isinstance(message, str) else bytes(message).decode("utf-8", "replace")
         try:
             return Request({"obs": np.array([float(number) for number in text.split()])})
         except ValueError as error:
@@ -49,11 +49,11 @@ class Tiny:
     def write_request(self, observation):
         return " ".join(f"{number:g}" for number in observation["obs"]).encode()
 
-    def read_greeting(self, frame):
+    def read_greeting(self, message):
         raise WireError("", "no greeting", "one")
 
-    def read_reply(self, frame):
-        actions = np.array([float(number) for number in frame.split()])
+    def read_reply(self, message):
+        actions = np.array([float(number) for number in message.split()])
         return Reply(actions, {}, {"actions": actions})
 """
 POLICY = "def double(observation):\n    return observation['obs'] * 2\n"

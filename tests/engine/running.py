@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from policyserve.core.observer import Observers
+from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.local import LocalEngine
-from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner, Task, ThreadRunner
 
 KINDS: dict[str, Callable[[Recipe], Runner]] = {"thread": ThreadRunner, "process": ProcessRunner}

@@ -11,8 +11,8 @@ def asks(habits: Habits, session: str, pauses: list[float], at: float = 0.0) -> 
     """Have a session ask, be answered at once, and pause; returns when it was last answered."""
     now = at
     for pause in [*pauses, 0.0]:
-        habits.asked(session, now)
-        habits.answered(session, now)
+        habits.on_request(session, now)
+        habits.on_answer(session, now)
         now += pause
     return now
 
@@ -51,9 +51,9 @@ def test_who_comes_at_any_time_is_not_expected() -> None:
 def test_who_asks_or_has_gone_is_not_away() -> None:
     habits = Habits()
     now = asks(habits, "robot", [0.02] * 10)
-    habits.asked("robot", now)
+    habits.on_request("robot", now)
     assert habits.waits(now, bound_s=1.0) == []
-    habits.answered("robot", now)
+    habits.on_answer("robot", now)
     assert len(habits.waits(now, bound_s=1.0)) == 1
     habits.forget("robot")
     assert habits.waits(now, bound_s=1.0) == []

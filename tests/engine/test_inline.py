@@ -327,7 +327,7 @@ def waits_of_two(turns: Turns, requests: int) -> list[bool]:
     for session in islice(cycle("ab"), requests):
         waits.append(turns.waits(session))
         if waits[-1]:
-            turns.ended(1)
+            turns.on_end(1)
     return waits
 
 
@@ -340,7 +340,7 @@ def test_a_second_session_is_a_reason_to_try_and_all_wait_after_a_shared_turn() 
     turns = Turns()
     assert not turns.waits("a")
     assert [turns.waits(session) for session in "bca"] == [True, True, True]
-    turns.ended(3)
+    turns.on_end(3)
     assert [turns.waits(session) for session in "aaa"] == [True, True, True]
 
 
@@ -354,7 +354,7 @@ def test_a_turn_that_is_shared_again_is_noticed_after_vain_ones() -> None:
     waits_of_two(turns, 100)
     tried = next(number for number, session in enumerate(cycle("ab")) if turns.waits(session))
     assert tried <= 17
-    turns.ended(2)
+    turns.on_end(2)
     assert turns.waits("a")
 
 
@@ -362,12 +362,12 @@ def test_the_one_who_is_left_of_a_crowd_soon_waits_no_more() -> None:
     turns = Turns()
     turns.waits("a")
     turns.waits("b")
-    turns.ended(32)
+    turns.on_end(32)
     waits: list[bool] = []
     for _ in range(50):
         waits.append(turns.waits("a"))
         if waits[-1]:
-            turns.ended(1)
+            turns.on_end(1)
     assert waits == [True] * 8 + [False] * 42
 
 
@@ -377,5 +377,5 @@ def test_a_turn_of_one_now_and_then_changes_nothing_for_a_crowd() -> None:
     turns.waits("b")
     for count in (5, 1, 1, 7, 1, 2):
         assert turns.waits("a")
-        turns.ended(count)
+        turns.on_end(count)
     assert turns.waits("a")

@@ -17,7 +17,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine
-from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.ready import ReadyPolicy
 from policyserve.engine.routing import Router
 from policyserve.engine.runner import OnDone, Task
 from policyserve.engine.scheduler import Scheduler

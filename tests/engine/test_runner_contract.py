@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyLost
+from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered
-from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import Runner
 from tests.engine.obedient import SPEC
 from tests.engine.running import KINDS, PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner

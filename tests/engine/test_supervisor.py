@@ -18,7 +18,7 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.local import LocalEngine
-from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.ready import ReadyPolicy
 from policyserve.engine.runner import ThreadRunner
 from policyserve.engine.scheduler import Scheduler
 from policyserve.engine.supervisor import Supervisor

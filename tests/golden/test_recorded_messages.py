@@ -83,7 +83,7 @@ def test_every_recorded_request_gets_the_recorded_answer(name: str) -> None:
     for record in good:
         said = converse(policy, (golden / "frames" / record["request"]).read_bytes())
         assert isinstance(said, Send), (record["kind"], said)
-        check_response(said.frame, golden, record)
+        check_response(said.message, golden, record)
 
 
 def test_what_the_original_dropped_without_a_word_is_refused_with_a_reason() -> None:
@@ -112,7 +112,7 @@ def test_recorded_image_and_state_requests_get_the_recorded_answers() -> None:
         said = converse(policy, (golden / "frames" / record["request"]).read_bytes())
         if record["close_code"] is None:
             assert isinstance(said, Send), (record["kind"], said)
-            check_response(said.frame, golden, record)
+            check_response(said.message, golden, record)
             answered += 1
         elif record["kind"] == "dict_image_first_order":
             assert isinstance(said, Send), said

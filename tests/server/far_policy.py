@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from policyserve.core.policy import Policy, PolicyInput
+from policyserve.core.recipe import Recipe
 from policyserve.engine.answering import LoadPolicy, OnStage
 from policyserve.engine.isolated.faults import read_error, write_error
-from policyserve.engine.recipe import Recipe
 
 
 class FarPolicy:

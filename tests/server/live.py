@@ -17,8 +17,8 @@ import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 from policyserve.core.policy import as_policy
+from policyserve.core.recipe import Recipe
 from policyserve.dialects.vibe_rl import VibeRL
-from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import LoadPolicy
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server

@@ -13,7 +13,7 @@ import pytest
 
 from policyserve.client.sync import Client
 from policyserve.core.errors import NotReady, Overloaded
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Session
@@ -73,10 +73,10 @@ class Kept:
     """A sink that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.messages: list[Frame] = []
+        self.messages: list[Message] = []
         self.closes: list[tuple[int, str]] = []
 
-    def send(self, message: Frame) -> None:
+    def send(self, message: Message) -> None:
         self.messages.append(message)
 
     def close(self, code: int, reason: str) -> None:

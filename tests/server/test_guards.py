@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserve.server.config import ServerConfig
-from policyserve.server.guards import Budget, Facts, Holding, Throttle, Watch, more
+from policyserve.server.guards import Budget, Facts, Holding, Throttle, Watch, suppressed_note
 from tests.server.live import frame, masked, open_raw, serving
 
 CONFIG = ServerConfig(
@@ -157,14 +157,14 @@ def test_one_kind_holds_no_other_back() -> None:
     assert throttle.passes(("a", "10.0.0.8"), 0.0) == 0
 
 
-def test_what_was_held_back_is_told_with_the_next_line() -> None:
+def test_what_was_suppressed_is_told_with_the_next_line() -> None:
     throttle = Throttle(burst=1, interval_s=1.0)
     throttle.passes("x", 0.0)
     for _ in range(37):
         assert throttle.passes("x", 0.5) is None
     assert throttle.passes("x", 1.5) == 37
-    assert more(37) == " (… and 37 more like it)"
-    assert more(0) == ""
+    assert suppressed_note(37) == " (… and 37 more like it)"
+    assert suppressed_note(0) == ""
 
 
 def test_a_peer_with_a_million_addresses_fills_no_memory() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import NotReady
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.core.observer import Observer, Observers, SessionFacts
 from policyserve.dialects import by_name
 from policyserve.observe.counters import Counters
@@ -29,13 +29,13 @@ class Peer:
 
     def __init__(self, number: int, address: str = "10.0.0.7") -> None:
         self.number, self.address, self.peer = number, address, f"{address}:{5000 + number}"
-        self.messages: list[Frame] = []
+        self.messages: list[Message] = []
         self.closes: list[int] = []
         self.patience_s: list[float | None] = []
         self.is_cut = self.has_given_up = False
         self.held = 0
 
-    def send(self, message: Frame) -> None:
+    def send(self, message: Message) -> None:
         self.messages.append(message)
 
     def close(self, code: int, reason: str) -> None:

@@ -72,6 +72,7 @@ class BenchFlags:
     """Draw them to this file (.png, .svg, .pdf)."""
 
     def __post_init__(self) -> None:
+        """Raise ConfigError for a flag that is out of its range."""
         check_given(against=self.against)
         known = ("auto", *dialects.names())
         if self.dialect not in known:

@@ -47,6 +47,7 @@ class EvalFlags:
     """The observation's key."""
 
     def __post_init__(self) -> None:
+        """Raise ConfigError for a flag that is out of its range."""
         check_given(env=self.env, obs_key=self.obs_key)
         for name in ("episodes", "sessions"):
             if getattr(self, name) < 1:

@@ -70,7 +70,7 @@ def parse(
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
-    """Print one line to stderr and exit."""
+    """Print one line to stderr and exit, by raising SystemExit."""
     print(message, file=sys.stderr)
     raise SystemExit(exit_code)
 

@@ -19,7 +19,7 @@ _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hol
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's place. url: for messages to people, without a password."""
+    """Where a server is. url: for messages to people, without a password."""
 
     url: str
     http_url: str = field(repr=False)  # what the handshake asks for, password included; of a Unix socket, localhost's

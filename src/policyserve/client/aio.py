@@ -29,7 +29,7 @@ class AsyncClient:
     """`Client` with `await`: the same arguments and errors, one task at a time. busy_poll_us must be 0.
 
     The event loop answers the server's pings while it runs. A connection belongs to the loop in which it was opened; in
-    another one the client opens its own.
+    another one the client opens its own. Raises ConfigError for an argument that cannot be.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class AsyncClient:
             parts = self._session.request(observation)
             link = await self._connected(deadline)
             try:
-                frame = await link.ask(parts, deadline, self._session.doubt)
+                message = await link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # a cancellation, say: the next call must not get this one's answer
                 self._cut()
                 raise
             try:
-                return self._session.reply(frame)
+                return self._session.reply(message)
             except WrongDialect:  # the next message may be this request's answer
                 self._cut()
                 raise
@@ -178,7 +178,7 @@ class AsyncClient:
         session = self._new_session()
         if session.dialect.greets:
             with greeting_of(link, session, options.timeout_s):
-                session.greeted(await link.receive(deadline))
+                session.on_greeting(await link.receive(deadline))
         self._session = session
         return link
 

@@ -1,4 +1,4 @@
-"""One connection in an event loop: the thin shell around a Wire, without a task of its own."""
+"""One connection in an event loop: it moves bytes between a transport and a Wire, without a task of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import PIECES, Poll, behind, left_s, readable, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
-from policyserve.core.messages import Frame, Part
+from policyserve.core.messages import Message, Part
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -29,11 +29,11 @@ _CLOSE_S = 1.0  # for the server to end its side
 _PONG_S = 1.0
 _WAITED_BYTES = 1 << 16
 _SCRATCH_BYTES = 1 << 14  # of a handshake
-_TURNS = 3  # of an event loop, after which it has read what its sockets had
+_TURNS = 3  # turns of an event loop, after which it has read what its sockets had
 
 
 class Link(asyncio.BufferedProtocol):
-    """One WebSocket; one task at a time. After an exception of any call but close() it must be cut."""
+    """One WebSocket, used by one task at a time. After an exception of any call but close() it must be cut."""
 
     def __init__(self, address: Address, handshake: Handshake, timeout_s: float) -> None:
         self.loop = asyncio.get_running_loop()
@@ -63,8 +63,11 @@ class Link(asyncio.BufferedProtocol):
         if self._refusal is not None:
             raise self._refusal
 
-    async def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Frame:
-        """Send one message and wait for the next that comes. doubt: what to add where none does."""
+    async def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Message:
+        """Send one message and wait for the next that comes; raises what receive() raises.
+
+        doubt: what the error of a time-out adds.
+        """
         self._is_sending = True
         try:
             pieces = self._wire.request(parts)
@@ -80,7 +83,7 @@ class Link(asyncio.BufferedProtocol):
         self._flush()
         return await self.receive(deadline, doubt)
 
-    async def receive(self, deadline: float, doubt: str = "") -> Frame:
+    async def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         while (message := self._wire.take()) is None:
             try:
@@ -91,10 +94,13 @@ class Link(asyncio.BufferedProtocol):
         return message
 
     async def is_usable(self, may_close: bool, deadline: float) -> bool:
-        """Whether it is open still, after all that came while nothing was asked; as the other client's link."""
+        """Whether the connection is still open, once all that came since the last answer has been read.
+
+        Raises WireError if a message came that nothing had asked for.
+        """
         if may_close:
             await self._await_pong(min(deadline, time.monotonic() + _PONG_S))
-        if self._is_readable(0):  # this program kept the loop from reading it
+        if self._is_readable(0):  # bytes came while this program kept the loop from reading
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
         if not self._wire.is_silent:
@@ -102,7 +108,7 @@ class Link(asyncio.BufferedProtocol):
         return self._wire.end is None
 
     async def close(self) -> None:
-        """Say goodbye, and wait a moment for the server's."""
+        """Send a close frame, and wait a moment for the server's."""
         deadline = time.monotonic() + _CLOSE_S
         try:
             self._write(self._wire.close())
@@ -161,7 +167,7 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()  # it is over; Python 3.10's TLS transport does not know that by itself
         self._transport = None
-        self._wire.lost(str(exc) if exc else "no close frame")
+        self._wire.on_lost(str(exc) if exc else "no close frame")
         self._wake()
 
     def resume_writing(self) -> None:
@@ -236,7 +242,11 @@ class Link(asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(left_s(self._deadline), self._ring)
 
     def _ring(self) -> None:
-        """The timer of a wait that is over rings for nothing, or for a later one: a call then costs no timer."""
+        """End the wait that is too late.
+
+        One timer serves many waits, so that a call costs none: if the wait it was set for is over, it does nothing, or
+        is set again for the wait of now.
+        """
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return

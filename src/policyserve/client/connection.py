@@ -1,4 +1,4 @@
-"""One open WebSocket as a client sees it, pure: what came, what has to be sent for it, and how it ended."""
+"""The state of a client's open WebSocket: what came, what has to be sent for it, and how it ended. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from policyserve.client.session import ended
 from policyserve.core.errors import RemoteError
-from policyserve.core.messages import Frame, Part
+from policyserve.core.messages import Message, Part
 from policyserve.websocket import frames
 from policyserve.websocket.client_frames import FrameReader, FrameWriter
 
@@ -25,7 +25,7 @@ class Wire:
         self.end: RemoteError | None = None
         self.unsent = b""
         self.pongs = 0
-        self._messages: deque[Frame] = deque()
+        self._messages: deque[Message] = deque()
         self._is_closing = False
         self._reader = FrameReader(_MAX_MESSAGE_BYTES)
         self._writer = FrameWriter(random_bytes)
@@ -36,7 +36,7 @@ class Wire:
         return self._writer.windows(frames.BINARY, parts)
 
     def ping(self) -> bytes:
-        """A ping, whose pong comes after all that the server said before."""
+        """A ping; its pong comes after everything that the server sent before it."""
         return self._writer.frame(frames.PING, b"")
 
     def close(self) -> bytes:
@@ -49,17 +49,17 @@ class Wire:
         if count:
             self._take(self._reader.advance(count))
         else:
-            self.lost("no close frame")
+            self.on_lost("no close frame")
 
     def feed(self, data: bytes) -> None:
         """Read what came behind the handshake."""
         self._take(self._reader.feed(data))
 
-    def lost(self, why: str) -> None:
+    def on_lost(self, why: str) -> None:
         """The connection ended without a close frame."""
         self.end = self.end or ended(None, why)
 
-    def take(self) -> Frame | None:
+    def take(self) -> Message | None:
         """The oldest message that was not taken yet; None: none came so far. Raises how the connection ended."""
         if self._messages:
             return self._messages.popleft()

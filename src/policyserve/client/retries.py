@@ -13,7 +13,7 @@ _FIRST_S, _LONGEST_S = 0.05, 1.0
 
 
 class NotYet(Exception):
-    """Nobody answers here now, and trying again may help."""
+    """No server answers here now, and trying again may help."""
 
 
 class Retries:

@@ -1,4 +1,4 @@
-"""The client's half of a conversation, pure: what to send, what came back, whose fault an end was."""
+"""The client's half of a conversation: writes requests, reads replies, and names the cause of an end. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from policyserve.core.errors import (
     WireError,
     WrongDialect,
 )
-from policyserve.core.messages import Frame, Observation, Part, Reply
+from policyserve.core.messages import Message, Observation, Part, Reply
 from policyserve.core.reading import ReplyReader
 
 _GONE_CODES = {1000, 1001, 1005, 1006, 1012}  # an end that is no answer to a request
@@ -44,9 +44,9 @@ class ClientSession:
         self._is_answered = False
         self._checks_actions = check_actions
 
-    def greeted(self, frame: Frame) -> None:
-        """Read the server's first frame, where the dialect has one."""
-        self.metadata = self.dialect.read_greeting(frame)
+    def on_greeting(self, message: Message) -> None:
+        """Read the server's first message, where the dialect has one."""
+        self.metadata = self.dialect.read_greeting(message)
         if _OURS in self.metadata:  # it refuses such actions itself
             self._checks_actions = False
 
@@ -73,20 +73,20 @@ class ClientSession:
         """The message that asks for actions; raises WireError if the dialect cannot carry the observation."""
         return self._write(observation)
 
-    def reply(self, frame: Frame) -> Reply:
+    def reply(self, message: Message) -> Reply:
         """Read an answer.
 
-        Raises RemoteError if the server refused, WireError if the frame is no answer, WrongDialect if the server speaks
-        another dialect, BadAction if NaN or Inf is among the actions.
+        Raises RemoteError if the server refused, WireError if the message is no answer, WrongDialect if the server
+        speaks another dialect, BadAction if NaN or Inf is among the actions.
         """
         try:
-            reply = self._replies.read(frame)
+            reply = self._replies.read(message)
         except RemoteError as error:
             self.may_close = self._is_answered = True
             code = code_in_text(str(error)) if _OURS in self.metadata else None
             raise RemoteError(str(error), error.close_code, code) from error.__cause__
         except WireError as error:
-            if not self._is_answered and not self.dialect.greets and _is_greeting(frame, self.dialect):
+            if not self._is_answered and not self.dialect.greets and _is_greeting(message, self.dialect):
                 raise self._spoke_first() from error
             raise
         self._is_answered = True
@@ -121,17 +121,17 @@ def _check_finite(actions: Array) -> None:
         raise BadAction(f"{what}; check_actions=False lets them pass")
 
 
-def _is_greeting(frame: Frame, spoken: Dialect) -> bool:
+def _is_greeting(message: Message, spoken: Dialect) -> bool:
     """Whether a dialect that greets can read it, and the spoken one reads no fields in it: an echo is no greeting."""
     greeters = [dialect for dialect in _known() if dialect.greets]
-    return not _reads(getattr(spoken, "reply_fields", spoken.read_reply), frame) and any(
-        _reads(one.read_greeting, frame) for one in greeters
+    return not _reads(getattr(spoken, "reply_fields", spoken.read_reply), message) and any(
+        _reads(one.read_greeting, message) for one in greeters
     )
 
 
-def _reads(read: Callable[[Frame], object], frame: Frame) -> bool:
+def _reads(read: Callable[[Message], object], message: Message) -> bool:
     try:
-        read(frame)
+        read(message)
     except PolicyserveError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Sockets and a clock, as both clients see them.
+"""What both clients need of sockets and the clock.
 
 A Stream's socket never blocks, since a call has one deadline for all its waits: it sends and receives what it can, and
 polls for the rest. Most calls then make four system calls, of which two are the message and its answer.
@@ -85,7 +85,7 @@ class Stream:
                 self._await(error, self.is_readable, deadline)
 
     def _polled(self, until: float) -> bool:
-        """Look again and again for something to read; there is nothing: False."""
+        """Poll for something to read; False if nothing came in time."""
         while time.monotonic() < until:
             if self.is_readable(0):
                 return True
@@ -110,7 +110,7 @@ class Stream:
         self._socket.close()
 
     def close(self) -> None:
-        """Close this process's hold of it."""
+        """Close this process's descriptor; the connection stays open where another process has one."""
         self._socket.close()
 
     def _await(self, error: OSError, usual: Poll, deadline: float) -> None:
@@ -134,12 +134,12 @@ def writable(connected: Any) -> Poll:
 
 
 def widen(connected: Any) -> None:
-    """Have a Unix socket take more at once."""
+    """Give a Unix socket a larger send buffer, so that it takes more at once."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_BUFFER)
 
 
 def left_s(deadline: float) -> float:
-    """The time until `deadline`, by time.monotonic(); a little where it has passed, since 0 means not to wait."""
+    """The time until `deadline`, by time.monotonic(); 1 ms if it has passed, since 0 would mean not to wait."""
     return max(deadline - time.monotonic(), 0.001)
 
 

@@ -90,12 +90,12 @@ class Client:
             parts = self._session.request(observation)
             link = self._connected(deadline)
             try:
-                frame = link.ask(parts, deadline, self._session.doubt)
+                message = link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
                 self._cut()
                 raise
             try:
-                return self._session.reply(frame)
+                return self._session.reply(message)
             except WrongDialect:  # the next message may be this request's answer
                 self._cut()
                 raise
@@ -194,7 +194,7 @@ class Client:
         session = self._new_session()
         if session.dialect.greets:
             with greeting_of(link, session, options.timeout_s):
-                session.greeted(link.receive(deadline))
+                session.on_greeting(link.receive(deadline))
         self._session = session
         return link
 

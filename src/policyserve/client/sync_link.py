@@ -1,4 +1,4 @@
-"""One connection over a blocking socket: the thin shell around a Wire."""
+"""One connection over a socket of its own: it moves bytes between a Stream and a Wire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import Stream, left_s, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
-from policyserve.core.messages import Frame, Part
+from policyserve.core.messages import Message, Part
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +25,7 @@ _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 
 
 class Link:
-    """One open WebSocket; one thread at a time. After an exception of any call but close() it must be cut."""
+    """One open WebSocket, used by one thread at a time. After an exception of any call but close() it must be cut."""
 
     def __init__(self, stream: Stream, wire: Wire, address: Address, timeout_s: float) -> None:
         self._stream = stream
@@ -33,8 +33,11 @@ class Link:
         self._address = address
         self._timeout_s = timeout_s
 
-    def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Frame:
-        """Send one message and wait for the next that comes. doubt: what to add where none does."""
+    def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Message:
+        """Send one message and wait for the next that comes; raises what receive() raises.
+
+        doubt: what the error of a time-out adds.
+        """
         wire = self._wire
         try:
             pieces = wire.request(parts)
@@ -47,10 +50,10 @@ class Link:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
             self._read_waiting()  # the server may have said why
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         return self.receive(deadline, doubt)
 
-    def receive(self, deadline: float, doubt: str = "") -> Frame:
+    def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         while (message := self._wire.take()) is None:
             try:
@@ -61,7 +64,7 @@ class Link:
         return message
 
     def is_usable(self, may_close: bool, deadline: float) -> bool:
-        """Whether it is open still, after all that came while nothing was asked.
+        """Whether the connection is still open, once all that came since the last answer has been read.
 
         may_close: the server's last answer was an error, behind which it may close: ask it. Raises WireError if the
         server said something that nobody asked for: the next answer would be taken for another's.
@@ -75,7 +78,7 @@ class Link:
         return self._wire.end is None
 
     def close(self) -> None:
-        """Say goodbye, and wait a moment for the server's."""
+        """Send a close frame, and wait a moment for the server's."""
         deadline = time.monotonic() + _CLOSE_S
         try:
             with suppress(OSError):
@@ -102,7 +105,7 @@ class Link:
         except TimeoutError:
             raise
         except OSError as error:
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         if wire.unsent:
             self._flush(deadline)
 
@@ -116,7 +119,7 @@ class Link:
                     break
                 wire.advance(count)
         except OSError as error:
-            wire.lost(str(error))
+            wire.on_lost(str(error))
         if wire.unsent:
             self._flush(time.monotonic() + self._timeout_s)
 
@@ -136,7 +139,7 @@ class Link:
             pass  # a server that answers no pings, or is busy: it has not closed
         except OSError as error:
             self._read_waiting()
-            wire.lost(str(error))
+            wire.on_lost(str(error))
 
 
 def open_link(options: ClientOptions, deadline: float) -> Link:

@@ -26,7 +26,7 @@ _NUMBER_KINDS = "biuf"
 
 
 class Placed(NamedTuple):
-    """An array or a float64, and where its data stands in the frame that it was read from."""
+    """An array or a float64, and where its data stands in the message that it was read from."""
 
     value: Array | float
     start: int
@@ -35,14 +35,14 @@ class Placed(NamedTuple):
 
 
 class Bin(bytes):
-    """A frame's bin that knows where it stands; read_array() notes in `placed` the array that it makes of it."""
+    """A message's bin that knows where it stands; read_array() notes in `placed` the array that it makes of it."""
 
     start: int
     placed: list[Placed]
 
     @classmethod
     def at(cls, data: Buffer, start: int, placed: list[Placed]) -> Bin:
-        """The bin `data`, which begins at byte `start` of its frame."""
+        """The bin `data`, which begins at byte `start` of its message."""
         made = cls(data)
         made.start, made.placed = start, placed
         return made

@@ -1,4 +1,4 @@
-"""The seam between bytes and messages: what a wire dialect is.
+"""What a wire dialect is: it turns messages, which are bytes or text, into observations and actions, and back.
 
 Both halves live in one class so that server and client cannot drift apart. ARCHITECTURE.md says how to add a dialect,
 from this package or from another one.
@@ -14,7 +14,7 @@ from policyserve.core import errors
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
+from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
@@ -27,13 +27,13 @@ _TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KIND
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """How a dialect tells a peer of an error: a frame, a close, or both.
+    """How a dialect tells a peer of an error: by a message, a close, or both.
 
-    frame: sent first, a str as a text message. close_code: set if the connection ends with it (1000 … 4999).
+    message: sent first, a str as a text message. close_code: set if the connection ends with it (1000 … 4999).
     close_reason: at most 123 bytes of UTF-8, as close_reason() makes it.
     """
 
-    frame: Frame | None = None
+    message: Message | None = None
     close_code: int | None = None
     close_reason: str = ""
 
@@ -46,7 +46,7 @@ class Dialect(Protocol):
     nothing between two calls and uses no socket, clock, log or file: what it does depends on its arguments alone. A
     server calls it in its event loop, where all sessions wait for it.
 
-    A frame is one whole WebSocket message: a str is a text message, everything else a binary one.
+    A message is a whole WebSocket message: a str is a text message, everything else a binary one.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Dialect(Protocol):
 
     # The server's half.
 
-    def greeting(self, metadata: Mapping[str, Any]) -> Frame | None:
+    def greeting(self, metadata: Mapping[str, Any]) -> Message | None:
         """Write the server's first message; None if `greets` is False.
 
         metadata: what the policy says of itself, nested maps with str keys, lists, texts, bytes, numbers, None and
@@ -66,21 +66,20 @@ class Dialect(Protocol):
         """
         ...
 
-    def read_request(self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS) -> Request:
+    def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation: nested maps with str keys of arrays, texts, numbers, lists, None.
 
         Arrays have native byte order, are aligned and may be written to: the policy gets them as they are and may keep
-        them. Where `frame` is a writable memoryview, which is what a server passes, it is the message's own buffer: an
-        array may be a view of it, and the buffer is not used again while a view is there. Of any other frame an array
-        is a copy. limits: how deep, how many items and how many arrays may be built; texts and pictures are bounded
-        later, by the spec.
+        them. Where `message` is a writable memoryview, which is what a server passes, an array may be a view of it: its
+        buffer is not used again while a view is there. Of any other message an array is a copy. limits: how deep, how
+        many items and how many arrays may be built; texts and pictures are bounded later, by the spec.
 
-        Raises WireError for every frame that is no request, with the path of what is wrong, and WrongDialect where it
+        Raises WireError for every message that is no request, with the path of what is wrong, and WrongDialect where it
         can tell that another family sent it. Anything else that it raises is a bug: that request is told policy_failed.
         """
         ...
 
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         """Write an answer.
 
         chunk.actions: (horizon, *action), (*action) without a horizon, with a batch axis in front if the request had
@@ -109,14 +108,14 @@ class Dialect(Protocol):
         """
         ...
 
-    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
+    def read_greeting(self, message: Message) -> Mapping[str, Any]:
         """Read the server's first message.
 
         Raises RemoteError if it is the server's error, WireError if it is no greeting.
         """
         ...
 
-    def read_reply(self, frame: Frame) -> Reply:
+    def read_reply(self, message: Message) -> Reply:
         """Read an answer; arrays are as read_request() makes them, and belong to the caller.
 
         Raises RemoteError if it is the server's error, WireError if it is no answer. What a server sends is bounded by
@@ -132,26 +131,26 @@ class ZeroCopyDialect(Dialect, Protocol):
     With it, messages of one session that differ in nothing but numbers are read without decoding them
     (core/reading.py), and large arrays are sent without copying them.
 
-    `placed`, if given, is filled with the arrays and float64s whose data stands in the frame as it is; no other decoded
-    value may depend on those bytes. read_reply(frame) is reply_of(reply_fields(frame)).
+    `placed`, if given, is filled with the arrays and float64s whose data stands in the message as it is; no other
+    decoded value may depend on those bytes. read_reply(message) is reply_of(reply_fields(message)).
     """
 
     def read_request(
-        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+        self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request: ...
 
     def request_parts(self, observation: Observation) -> list[Part]:
         """Write the bytes of write_request() in pieces; those of large arrays are views of the arrays' own memory."""
         ...
 
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
         """Read all that an answer carries; raises what read_reply() raises."""
         ...
 
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         """Make the reply of what reply_fields() read; raises WireError where the actions are missing.
 
-        It may look at which keys exist, never at a number: numbers of later frames are put in without asking it.
+        It may look at which keys exist, never at a number: numbers of later messages are put in without asking it.
         """
         ...
 
@@ -165,8 +164,8 @@ class DialectChoice(Protocol):
     greeting_paths: tuple[str, ...]
     """The paths whose clients are greeted, for the hint to one that waits on another path."""
 
-    def settle(self, frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
-        """The dialect of a connection's first frame; greeted: it came after the greeting. Never raises."""
+    def settle(self, message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
+        """The dialect of a connection's first message; greeted: it came after the greeting. Never raises."""
         ...
 
 

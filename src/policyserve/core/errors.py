@@ -30,7 +30,8 @@ from typing import Any, ClassVar, Literal
 Blame = Literal["client", "server"]
 _TRY_AGAIN_LATER = 1013  # a close code
 
-_MAX_PATH = 60  # characters of a message: a client's key may be as long as its frame, and a close reason has 123 bytes
+# Characters of a path in an error: a client's key may be as long as its message, and a close reason has 123 bytes.
+_MAX_PATH = 60
 
 
 class PolicyserveError(Exception):
@@ -58,7 +59,7 @@ def _again(kind: type[PolicyserveError], args: tuple[Any, ...], attributes: Mapp
 class Refusal(PolicyserveError):
     """Something a client sent was refused.
 
-    path: where in the frame or observation, keys joined by `/`; empty for the whole of it.
+    path: where in the message or observation, keys joined by `/`; empty for the whole of it.
     expected, got: the two halves of the reason. hint: what to do, if there is something to say.
     """
 

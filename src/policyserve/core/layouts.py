@@ -1,8 +1,9 @@
-"""What frames that are alike have in common: the next one need not be decoded.
+"""Reads a message without decoding it, if it differs from an earlier one in nothing but the data of its arrays.
 
-What must stay true: a Layout gives what decoding the frame would have given, or None. It takes a frame only if every
-byte outside its holes is the same as in the frame that it was learned from. A hole is an array's data, or a float's,
-which stand in what was decoded as they are: no other decoded value depends on a hole's bytes.
+core/reading.py decides which messages a Layout is learned from. What must stay true: a Layout gives what decoding the
+message would have given, or None. It reads a message only if every byte outside its holes is the same as in the message
+that it was learned from. A hole is the place of an array's data, or of a float's; no other decoded value depends on its
+bytes.
 """
 
 from __future__ import annotations
@@ -16,39 +17,39 @@ import numpy as np
 from policyserve.core.arrays import Array, Placed, array_from_buffer
 from policyserve.core.leaf_specs import ArraySpec
 
-_COPIED = 1024  # bytes; a smaller array is copied, which costs no more, so that nobody keeps a frame's buffer for it
+_COPIED = 1024  # bytes; a smaller array is copied, so that it does not keep the message's whole buffer alive
 
 
 class Layout:
-    """A frame without its holes: what must be equal in the next one, and what comes of it then.
+    """The bytes around the holes of one message, and what a message with the same bytes is decoded to.
 
-    template: what was decoded, a hole in place of each value that the next frame has anew. holes: those, and any others
-    whose bytes do not matter.
+    template: the decoded message, with a hole in place of each value that is read anew from the next one. holes: those,
+    and the places of values that are dropped, whose bytes do not matter.
     """
 
-    def __init__(self, frame: memoryview, template: Any, holes: Iterable[Hole]) -> None:
+    def __init__(self, message: memoryview, template: Any, holes: Iterable[Hole]) -> None:
         ordered = sorted(holes, key=lambda hole: hole.start)
-        self._size = len(frame)
+        self._size = len(message)
         self._around = _around(ordered, self._size)
-        self._same = self._around.unpack(frame)
+        self._same = self._around.unpack(message)
         self._floats = _floats(ordered, self._size)
         self._made = _maker_of(template)
 
-    def read(self, frame: memoryview) -> Any | None:
-        """What a frame of this layout holds; None for any other. Raises BadObservation as a hole's cast does."""
-        if len(frame) != self._size or self._around.unpack(frame) != self._same:
+    def read(self, message: memoryview) -> Any | None:
+        """What a message of this layout holds; None for any other. Raises BadObservation as a hole's cast does."""
+        if len(message) != self._size or self._around.unpack(message) != self._same:
             return None
-        return self._made.make(frame, self._floats.unpack(frame))
+        return self._made.make(message, self._floats.unpack(message))
 
 
 class Hole(Protocol):
-    """Where a value's bytes stand in a frame, and what becomes of them."""
+    """Where the bytes of a value stand in a message, and how they are read."""
 
     start: int
     stop: int
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any:
-        """The value; floats: all those of the frame."""
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> Any:
+        """The value; floats: all those of the message."""
         ...
 
 
@@ -70,13 +71,13 @@ class ArrayHole:
         self._cast, self._path = leaf, path
         return self
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Array:
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> Array:
         if not self._is_plain:
-            array = array_from_buffer(frame[self.start : self.stop], self._dtype, self._shape, self._path)
+            array = array_from_buffer(message[self.start : self.stop], self._dtype, self._shape, self._path)
         elif self._copies:
-            array = np.ndarray(self._shape, self._dtype, bytearray(frame[self.start : self.stop]))
+            array = np.ndarray(self._shape, self._dtype, bytearray(message[self.start : self.stop]))
         else:
-            array = np.ndarray(self._shape, self._dtype, frame, self.start)
+            array = np.ndarray(self._shape, self._dtype, message, self.start)
             if not array.flags.aligned:
                 array = array.copy()
         return array if self._cast is None else self._cast.read(array, self._path)[0]
@@ -91,12 +92,12 @@ class FloatHole:
         self.start, self.stop = placed.start, placed.start + 8
         self.index = 0  # among the floats of its layout
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> float:
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> float:
         return floats[self.index]
 
 
 def hole_of(placed: Placed) -> ArrayHole | FloatHole:
-    """The hole that a value leaves in its frame."""
+    """The hole that a value leaves in its message."""
     return ArrayHole(placed.value, placed) if isinstance(placed.value, np.ndarray) else FloatHole(placed)
 
 
@@ -112,32 +113,32 @@ def template_of(decoded: Any, holes: Mapping[int, Hole], used: list[Hole]) -> An
 
 
 class _Maker(Protocol):
-    """What a hole does, a map of holes, and a value that is always the same and must not be shared."""
+    """Makes one decoded value: a hole's, a map's with holes in it, or a copy of one that is always the same."""
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any: ...
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> Any: ...
 
 
 class _Map:
-    """A map, some of whose values are made anew."""
+    """A map, some values of which are read anew from each message."""
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         self._template = dict(template)  # with all keys, in their order
         self._made = [(key, _maker_of(value)) for key, value in template.items() if _is_made(value)]
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> dict[str, Any]:
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> dict[str, Any]:
         made = self._template.copy()
         for key, maker in self._made:
-            made[key] = maker.make(frame, floats)
+            made[key] = maker.make(message, floats)
         return made
 
 
 class _Copied:
-    """A list or an array of the frame's that is always the same: whoever gets it may change it."""
+    """A list or an array that is the same in each message; it is copied, since the policy may write into it."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
 
-    def make(self, frame: memoryview, floats: tuple[float, ...]) -> Any:
+    def make(self, message: memoryview, floats: tuple[float, ...]) -> Any:
         return _copied(self._value)
 
 
@@ -160,7 +161,7 @@ def _copied(value: Any) -> Any:
 
 
 def _around(holes: list[Hole], size: int) -> struct.Struct:
-    """The form that takes out what must be equal: the bytes between the holes."""
+    """The struct that unpacks the bytes between the holes, which must be equal."""
     form, end = [">"], 0
     for hole in holes:
         form.append(f"{hole.start - end}s{hole.stop - hole.start}x")
@@ -169,7 +170,7 @@ def _around(holes: list[Hole], size: int) -> struct.Struct:
 
 
 def _floats(holes: list[Hole], size: int) -> struct.Struct:
-    """The form that takes out the floats, each of which learns its place among them."""
+    """The struct that unpacks the floats; sets the index of each FloatHole."""
     form, end = [">"], 0
     floats = [hole for hole in holes if isinstance(hole, FloatHole)]
     for index, hole in enumerate(floats):

@@ -240,6 +240,7 @@ def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -
 
 
 def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    """Whether sizes are those of a shape, in which None stands for any size."""
     if sizes == shape:
         return True
     return len(sizes) == len(shape) and all(
@@ -248,6 +249,7 @@ def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
 
 
 def name_of(value: Any) -> str:
+    """A value as an error tells of it: an array's dtype and shape, the beginning of a text or number, else its type."""
     if isinstance(value, np.ndarray):
         return describe(value.dtype, value.shape)
     return f"{type(value).__name__} {value!r:.40}" if isinstance(value, (str, int, float)) else type(value).__name__

@@ -1,4 +1,4 @@
-"""How much one message may make a server build: what the size of its bytes does not bound.
+"""Limits on what one message may make a server build, which the size of the message does not bound.
 
 An empty map is one byte on the wire and sixty here, an array of no numbers takes as long to read as one of a camera's,
 and a picture of 1 x 20,000,000 pixels is small until something resizes it.

@@ -1,4 +1,4 @@
-"""What travels between a client and a policy, once the bytes are understood."""
+"""What travels between a client and a policy: messages as bytes, and what dialects read in them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from policyserve.core.arrays import Array
 
 # Nested maps with str keys; leaves: array, str, bool, int, float, None, list of str.
 Observation: TypeAlias = Mapping[str, Any]
-# One WebSocket message: a str is a text frame.
-Frame: TypeAlias = bytes | bytearray | memoryview | str
+# A whole WebSocket message, undecoded: a str is a text message.
+Message: TypeAlias = bytes | bytearray | memoryview | str
 # A piece of a binary message; a view is of an array's own memory.
 Part: TypeAlias = bytes | memoryview
 

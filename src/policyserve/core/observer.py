@@ -1,7 +1,7 @@
 """What happens in a server, told to whoever observes it: counters, metrics, a page, recordings. Pure.
 
-The edge and the scheduler tell each fact once, when it happens, in the event loop's thread. Telling costs one attribute
-look-up and an empty loop where nobody listens.
+The conversations and the scheduler tell each fact once, when it happens, in the event loop's thread. Telling costs one
+attribute look-up and an empty loop where nobody listens.
 """
 
 from __future__ import annotations

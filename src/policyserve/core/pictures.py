@@ -1,4 +1,4 @@
-"""Finds pictures that were scaled to 0 … 1 before they were made uint8: nothing is left of them but 0 and 1."""
+"""Finds pictures that a client scaled to 0 … 1 before it made them uint8, so that they hold only 0 and 1."""
 
 from __future__ import annotations
 

@@ -33,8 +33,11 @@ _NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
 
 
 class ActionChunk(NamedTuple):
-    """One session's answer. actions: (horizon, *action), in physical units. state: kept for the session's next input,
-    never sent. extras: more that the policy has to say, sent where the dialect can carry it."""
+    """One session's answer.
+
+    actions: (horizon, *action), in physical units. state: kept for the session's next input, never sent. extras: more
+    that the policy has to say, sent where the dialect can carry it.
+    """
 
     actions: Array
     state: Any = None
@@ -71,8 +74,10 @@ class PreparingPolicy(Policy, Protocol):
         ...
 
     def infer_prepared(self, batch: Sequence[PolicyInput], prepared: Any) -> Sequence[ActionChunk | PolicyserveError]:
-        """Answer as infer() does. prepared: what prepare() made of these inputs, which now have their states; nobody
-        else holds it."""
+        """Answer as infer() does.
+
+        prepared: what prepare() made of these inputs, which now have their states; nobody else holds it.
+        """
         ...
 
 
@@ -147,6 +152,7 @@ class PerSessionPolicy:
     factory: makes what as_policy() takes; called once while loading, then in the policy's thread for each session but
     the first. first: what it has made already. max_sessions: how many objects may be there at a time; a session beyond
     them is refused as overloaded. A session's object goes when the session does, or calls client.reset().
+    Raises ConfigError if max_sessions is below 1.
     """
 
     def __init__(self, factory: Callable[[], Any], max_sessions: int = 16, first: Any = None) -> None:
@@ -244,7 +250,10 @@ def open_spec(name: str, metadata: Any = None) -> PolicySpec:
 
 
 def read_answer(answer: Any) -> ActionChunk:
-    """Read what a stranger's function returned: a chunk, an array, or a map with `actions` or `action`."""
+    """Read what a stranger's function returned: a chunk, an array, or a map with `actions` or `action`.
+
+    Raises BadAction for anything else.
+    """
     if isinstance(answer, ActionChunk):
         return answer
     if not isinstance(answer, Mapping):

@@ -1,4 +1,4 @@
-"""Readers of one peer's messages, which learn what they have in common, so that most need no decoding.
+"""Reads one peer's messages, and learns what they have in common, so that most of them need no decoding.
 
 The first messages are decoded; after two of the same size their Layout (core/layouts.py) is learned, which then reads
 the next ones. A server's readers do so for requests, a client's for replies, where the floats of the timing differ too.
@@ -16,15 +16,15 @@ from policyserve.core.errors import PolicyserveError
 from policyserve.core.layouts import ArrayHole, Hole, Layout, hole_of, template_of
 from policyserve.core.leaf_specs import ArraySpec
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Reply, Request
+from policyserve.core.messages import Message, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
 _TRIES = 4  # layouts that are learned and never used before we stop
-_HITS_PER_TRY = 64  # messages read by their layout earn one attempt more
+_HITS_PER_TRY = 64  # so many messages read by a layout allow one attempt more
 
 
 class RequestReader:
-    """Reads one session's requests for one policy: by the layout of the frames before where it fits, else decoded.
+    """Reads one session's requests for one policy: by the layout of the messages before where it fits, else decoded.
 
     What it has learned holds for this dialect and this spec alone. A session that gets another of them takes another
     reader.
@@ -38,16 +38,16 @@ class RequestReader:
         self._layout: RequestLayout | None = None
         self._worth = _Worth()
 
-    def read(self, frame: Frame) -> ValidObservation:
+    def read(self, message: Message) -> ValidObservation:
         """The observation, as the policy gets it; raises WireError and BadObservation."""
-        if self._layout is not None and isinstance(frame, memoryview):
-            valid = self._layout.read(frame)
+        if self._layout is not None and isinstance(message, memoryview):
+            valid = self._layout.read(message)
             if valid is not None:
                 self._worth.hits += 1
                 return valid
-        valid = _read(self._dialect, self._spec, frame, self._limits)
-        if self._learns is not None and isinstance(frame, memoryview) and self._worth.is_another(len(frame)):
-            self._layout = learn_layout(self._learns, self._spec, frame, self._limits)
+        valid = _read(self._dialect, self._spec, message, self._limits)
+        if self._learns is not None and isinstance(message, memoryview) and self._worth.is_another(len(message)):
+            self._layout = learn_layout(self._learns, self._spec, message, self._limits)
         return valid
 
 
@@ -60,35 +60,35 @@ class ReplyReader:
         self._layout: Layout | None = None
         self._worth = _Worth()
 
-    def read(self, frame: Frame) -> Reply:
+    def read(self, message: Message) -> Reply:
         """The reply; raises RemoteError and WireError."""
-        if self._learns is None or not isinstance(frame, memoryview):
-            return self._dialect.read_reply(frame)
+        if self._learns is None or not isinstance(message, memoryview):
+            return self._dialect.read_reply(message)
         if self._layout is not None:
-            fields = self._layout.read(frame)
+            fields = self._layout.read(message)
             if fields is not None:
                 self._worth.hits += 1
                 return self._learns.reply_of(fields)
-        reply = self._dialect.read_reply(frame)
-        if self._worth.is_another(len(frame)):
-            self._layout = learn_reply_layout(self._learns, frame)
+        reply = self._dialect.read_reply(message)
+        if self._worth.is_another(len(message)):
+            self._layout = learn_reply_layout(self._learns, message)
         return reply
 
 
 class _Worth:
-    """Whether to learn what messages have in common: never again and again for nothing."""
+    """Decides whether a layout is worth learning, so that messages that differ each time are not learned for ever."""
 
     __slots__ = ("_last_size", "_tries", "hits")
 
     def __init__(self) -> None:
-        self.hits = 0  # messages that were like those before, since the last that was learned
+        self.hits = 0  # messages read by the layout since it was learned
         self._last_size = -1
         self._tries = _TRIES
 
     def is_another(self, size: int) -> bool:
-        """Whether a message that was not like those before is worth learning; counts it as learned then."""
+        """Whether to learn the layout of a message that had to be decoded; counts it as learned if so."""
         last_size, self._last_size = self._last_size, size
-        if last_size != size:  # twice the same size: perhaps more is the same
+        if last_size != size:  # messages of different sizes have different layouts
             return False
         self._tries = min(self._tries + self.hits // _HITS_PER_TRY, _TRIES)
         self.hits = 0
@@ -106,23 +106,23 @@ class RequestLayout:
         self._batch_size = valid.batch_size
         self._unknown = valid.unknown
 
-    def read(self, frame: memoryview) -> ValidObservation | None:
-        """The observation of a frame of this layout; None for any other. Raises BadObservation as validate() does."""
-        observation = self._layout.read(frame)
+    def read(self, message: memoryview) -> ValidObservation | None:
+        """The observation of a message of this layout; None for any other. Raises BadObservation as validate() does."""
+        observation = self._layout.read(message)
         return None if observation is None else ValidObservation(observation, self._batch_size, self._unknown)
 
 
 def learn_layout(
-    dialect: ZeroCopyDialect, spec: PolicySpec, frame: memoryview, limits: WireLimits = DEFAULT_LIMITS
+    dialect: ZeroCopyDialect, spec: PolicySpec, message: memoryview, limits: WireLimits = DEFAULT_LIMITS
 ) -> RequestLayout | None:
     """The layout of a good request; None if none of its arrays stands in it as raw bytes."""
     placed: list[Placed] = []
     try:
-        request = dialect.read_request(frame, limits, placed)
+        request = dialect.read_request(message, limits, placed)
         valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
-    # A number of a request must stay the same: validating it may have looked at its value.
+    # Only arrays become holes. A number must stay the same, since validate() may have decided by its value.
     holes: dict[int, Hole] = {id(one.value): hole_of(one) for one in placed if isinstance(one.value, np.ndarray)}
     for path, leaf in spec.leaves.items():
         raw, cast = look_up(request.observation, path), look_up(valid.observation, path)
@@ -131,27 +131,27 @@ def learn_layout(
             holes[id(cast)] = hole.cast_by(leaf, path)
     used: list[Hole] = []
     template = template_of(_unwrapped(request, valid, spec), holes, used)
-    # An array that the spec does not know is dropped whatever is in it. One that stands in neither is no array any
-    # more (a scalar, say): its bytes must stay the same.
+    # An array that the spec does not know is dropped, so its bytes may differ. A value that is found neither in the
+    # template nor in the request was made into something else (a scalar, say), so its bytes must stay the same.
     dropped: list[Hole] = []
     template_of(request.observation, holes, dropped)
-    return RequestLayout(Layout(frame, template, {*used, *dropped}), valid) if used else None
+    return RequestLayout(Layout(message, template, {*used, *dropped}), valid) if used else None
 
 
-def learn_reply_layout(dialect: ZeroCopyDialect, frame: memoryview) -> Layout | None:
-    """The layout of a good reply's fields; None if nothing of it stands in the frame as raw bytes."""
+def learn_reply_layout(dialect: ZeroCopyDialect, message: memoryview) -> Layout | None:
+    """The layout of a good reply's fields; None if nothing of it stands in the message as raw bytes."""
     placed: list[Placed] = []
     try:
-        fields = dialect.reply_fields(frame, placed)
+        fields = dialect.reply_fields(message, placed)
     except PolicyserveError:
         return None
     used: list[Hole] = []
     template = template_of(fields, {id(one.value): hole_of(one) for one in placed}, used)
-    return Layout(frame, template, set(used)) if used else None
+    return Layout(message, template, set(used)) if used else None
 
 
-def _read(dialect: Dialect, spec: PolicySpec, frame: Frame, limits: WireLimits) -> ValidObservation:
-    request = dialect.read_request(frame, limits)
+def _read(dialect: Dialect, spec: PolicySpec, message: Message, limits: WireLimits) -> ValidObservation:
+    request = dialect.read_request(message, limits)
     valid = spec.validate(request.observation, limits)
     observation = _unwrapped(request, valid, spec)
     if observation is valid.observation:

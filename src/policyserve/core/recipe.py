@@ -1,4 +1,4 @@
-"""How a policy comes to be, told by name, so that any process can load it."""
+"""Names the function that makes a policy, and its arguments, so that any process can load the policy."""
 
 from __future__ import annotations
 

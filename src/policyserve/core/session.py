@@ -1,11 +1,11 @@
-"""One client's conversation with the server: frames in, effects out. Pure, and it never raises.
+"""One client's conversation with the server: messages in, effects out. Pure, and it never raises.
 
-A session whose dialect is not known waits for the client's first frame, which tells it by content; silence() says that
-none came in time, and then it greets, since the client may be waiting for that.
+A session whose dialect is not known waits for the client's first message and recognises it by its content. silence()
+tells it that none came in time; it greets then, since the client may be waiting for a greeting.
 
 Rule 1: answers leave in the order of their requests, refusals among them. An answer that comes early waits.
-Rule 2: nothing follows a Close. Frames and answers that come after it are dropped.
-Rule 3: frames that come before the policy is ready are kept, up to the bound, and read when serve() is called.
+Rule 2: nothing follows a Close. Messages and answers that come after it are dropped.
+Rule 3: messages that come before the policy is ready are kept, up to the bound, and read when serve() is called.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Timing
+from policyserve.core.messages import Message, Observation, Timing
 from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
 from policyserve.core.reading import RequestReader
@@ -27,9 +27,9 @@ from policyserve.core.spec import PolicySpec
 
 
 class Send(NamedTuple):
-    """Send this frame. ticket, chunk, timing: set if it answers a request with actions."""
+    """Send this message. ticket, chunk, timing: set if it answers a request with actions."""
 
-    frame: Frame
+    message: Message
     ticket: int = 0
     chunk: ActionChunk | None = None
     timing: Timing | None = None
@@ -99,7 +99,7 @@ class _Pending:
 
 
 class Session:
-    """The state of one conversation. dialect: None if `choice` is to find it out."""
+    """The state of one conversation. dialect: None if `choice` finds it out by the first message."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Session:
         assert dialect or choice, "a session has a dialect or a way to find it"
         self.dialect = dialect
         self.closed = False
-        self.has_begun = False  # the client has sent a frame
+        self.has_begun = False  # the client has sent a message
         self._choice = choice
         self._debug_wire = debug_wire
         self._metadata: Mapping[str, Any] = {}
@@ -123,7 +123,7 @@ class Session:
         self._limits = limits
         self._reader: RequestReader | None = None  # once both dialect and spec are known
         self._early_bytes = 0  # kept besides the first message, which alone may be max_frame_mib long
-        self._early: list[tuple[Frame | Overloaded, float]] = []
+        self._early: list[tuple[Message | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
@@ -148,7 +148,7 @@ class Session:
         return self._tickets - len(self._pending)
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> list[Effect]:
-        """The policy is ready: greet where the dialect does, and read the frames that came early.
+        """The policy is ready: greet where the dialect does, and read the messages that came early.
 
         Called again, another policy has taken its place: the next request is read for that one. Nobody is greeted anew.
         """
@@ -160,19 +160,19 @@ class Session:
         effects = self._greet()
         early, self._early = self._early, []
         self._refusing = self._refusing and not early
-        for frame, arrived_at in early:
+        for message, arrived_at in early:
             if not self._refusing:
-                effects += self._receive(frame, arrived_at)
+                effects += self._receive(message, arrived_at)
         return effects
 
-    def receive(self, frame: Frame, now: float) -> list[Effect]:
+    def receive(self, message: Message, now: float) -> list[Effect]:
         """A whole message arrived at `now` (seconds, any monotonic clock)."""
         if self.closed or self._refusing or self._draining:
             return []
         if not self.has_begun:
             self.has_begun = True
-            return [*self._settle(frame), *self._receive(frame, now)]
-        return self._receive(frame, now)
+            return [*self._settle(message), *self._receive(message, now)]
+        return self._receive(message, now)
 
     def silence(self) -> list[Effect]:
         """The client has said nothing for as long as a client that speaks first would have needed."""
@@ -186,10 +186,10 @@ class Session:
         hint = f"a client of {self.dialect.name} speaks first{others}"
         return self._tell(WrongDialect("", "a first frame", "silence", hint))
 
-    def _settle(self, frame: Frame) -> list[Effect]:
+    def _settle(self, message: Message) -> list[Effect]:
         if self.dialect is not None or self._choice is None:
             return []
-        dialect = self.dialect = self._choice.settle(frame, self._greeted, self._limits)
+        dialect = self.dialect = self._choice.settle(message, self._greeted, self._limits)
         self._make_reader()
         if self._greeted and not dialect.greets:
             hint = f"connect to /{dialect.name}, or send the first frame sooner"
@@ -216,15 +216,15 @@ class Session:
         self._greeted = True
         return [Send(greeting)]
 
-    def _receive(self, frame: Frame | Overloaded, now: float) -> list[Effect]:
+    def _receive(self, message: Message | Overloaded, now: float) -> list[Effect]:
         if self.closed:
             return []
-        if self.pending >= self._max_pending and not isinstance(frame, Overloaded):
-            frame = Overloaded(f"{self.pending} requests of this session have no answer yet")
+        if self.pending >= self._max_pending and not isinstance(message, Overloaded):
+            message = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._reader is None:
-            return self._keep(frame, now)
+            return self._keep(message, now)
         try:
-            return self._submit(self._reader, frame, now)
+            return self._submit(self._reader, message, now)
         except PolicyserveError as error:
             return self._refuse(error, now)
         except Exception as error:  # a stranger's bytes: a bug of ours in reading them must cost this request only
@@ -232,14 +232,14 @@ class Session:
             failed.__cause__ = error
             return self._refuse(failed, now)
 
-    def _keep(self, frame: Frame | Overloaded, now: float) -> list[Effect]:
-        """It came before the policy is ready."""
-        if self._early and not isinstance(frame, Overloaded):
-            self._early_bytes += len(frame)
+    def _keep(self, message: Message | Overloaded, now: float) -> list[Effect]:
+        """Keep a message that came before the policy is ready."""
+        if self._early and not isinstance(message, Overloaded):
+            self._early_bytes += len(message)
             if self._early_bytes > _MAX_EARLY_BYTES:
-                frame = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
-        self._early.append((frame, now))
-        self._refusing = isinstance(frame, Overloaded) and self._closes(frame)
+                message = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
+        self._early.append((message, now))
+        self._refusing = isinstance(message, Overloaded) and self._closes(message)
         return []
 
     def answer(self, ticket: int, outcome: Outcome, now: float) -> list[Effect]:
@@ -273,16 +273,16 @@ class Session:
 
     @property
     def _known(self) -> Dialect:
-        """The dialect, or who would greet, for a peer that has not shown its own."""
+        """The dialect, or the greeter's while the peer's is not known."""
         if self.dialect is not None:
             return self.dialect
         assert self._choice is not None
         return self._choice.greeter
 
-    def _submit(self, reader: RequestReader, frame: Frame | Overloaded, now: float) -> list[Effect]:
-        if isinstance(frame, Overloaded):
-            raise frame
-        observation, batch_size, unknown = reader.read(frame)
+    def _submit(self, reader: RequestReader, message: Message | Overloaded, now: float) -> list[Effect]:
+        if isinstance(message, Overloaded):
+            raise message
+        observation, batch_size, unknown = reader.read(message)
         submit = Submit(self._queue(now), observation, batch_size, now)
         if self._looks_left or (unknown and not self._told_unknown):
             return [*self._remark(observation, unknown), submit]
@@ -341,7 +341,7 @@ class Session:
             prev_total_ms=self._prev_total_ms,
         )
         try:
-            frame = self._known.write_reply(outcome.chunk, timing)
+            message = self._known.write_reply(outcome.chunk, timing)
         except PolicyFailed as error:
             return self._tell(error)
         except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
@@ -349,14 +349,14 @@ class Session:
             failed.__cause__ = error
             return self._tell(failed, done.ticket)
         self._prev_total_ms = timing.total_ms
-        return [Send(frame, done.ticket, outcome.chunk, timing)]
+        return [Send(message, done.ticket, outcome.chunk, timing)]
 
     def _tell(self, error: PolicyserveError, ticket: int | None = None) -> list[Effect]:
         effects: list[Effect] = [Failed(error, ticket)]
         detail = "".join(traceback.format_exception(error)) if self._debug_wire else ""
         told = self._error_reply(error, detail)
-        if told.frame is not None:
-            effects.append(Send(told.frame))
+        if told.message is not None:
+            effects.append(Send(told.message))
         if told.close_code is not None:
             effects.append(self._close(told.close_code, told.close_reason))
         return effects

@@ -119,7 +119,7 @@ class PolicySpec:
         if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
             raise BadAction(f"{self.name} answered {name_of(actions)}, expected numbers")
         if array.shape == self._action_shape and array.dtype == self._action_dtype and batch_size is None:
-            pass  # what most policies answer, found out quickly
+            pass  # most answers need no cast, and this test is quick
         elif self.action is not None:
             shape = tuple(size for size in (batch_size, self.horizon) if size is not None) + self.action.shape
             if not sizes_match(array.shape, shape):
@@ -241,7 +241,7 @@ def look_up(observation: Observation, path: str) -> Any:
 
 
 def _all_finite(array: Array) -> bool:
-    # One number tells of all: no square is below zero, so that nothing makes up for a NaN or Inf. Large ones overflow.
+    # If the sum of squares is finite, every value is. It overflows for large values: then each value is looked at.
     return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from policyserve.core.dialect import Dialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.dialects.openpi import OpenPI
-from policyserve.dialects.recognition import family_of_frame
+from policyserve.dialects.recognition import family_of_first_message
 from policyserve.dialects.registry import Registry
 from policyserve.dialects.vibe_rl import VibeRL
 from policyserve.dialects.wall_x import WallX
@@ -25,11 +25,11 @@ load_all = _registry.load_all
 
 
 class Auto:
-    """Finds a connection's dialect by its first frame (the protocol DialectChoice)."""
+    """Finds a connection's dialect by its first message (the protocol DialectChoice)."""
 
     greeter: Dialect = by_name("openpi")  # Wall-X's clients read the same bytes
     greeting_paths = tuple(f"/{dialect.name}" for dialect in _OURS if dialect.greets)
 
-    def settle(self, frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
-        """The dialect of the family that the frame shows."""
-        return by_name(family_of_frame(frame, greeted, limits))
+    def settle(self, message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:
+        """The dialect of the family that the message shows."""
+        return by_name(family_of_first_message(message, greeted, limits))

@@ -1,4 +1,4 @@
-"""What openpi and Wall-X have in common: the server greets with metadata, a request is a map, an error is a text frame.
+"""What openpi and Wall-X have in common: the server greets with metadata, requests are maps, errors are texts.
 
 An error leaves the connection open, so that a client may mend its observation and go on; only a fault of ours that is
 not worth a retry closes it, with 1011.
@@ -18,7 +18,7 @@ from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
+from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
 from policyserve.dialects.packing import map_header, packed, packed_key
@@ -30,14 +30,14 @@ from policyserve.dialects.unpacking import unpack
 
 
 class MetadataFirst(InPieces):
-    """The flow of frames; a family adds its array spelling and how a reply looks."""
+    """The order and form of messages; a family adds how it spells arrays and what a reply holds."""
 
     greets = True
     name: str
     spelling: Spelling
     action_keys: tuple[str, ...]  # where a reply's actions may stand, first choice first
 
-    def greeting(self, metadata: Mapping[str, Any]) -> Frame:
+    def greeting(self, metadata: Mapping[str, Any]) -> Message:
         """The metadata as one MessagePack map, and above it what the founding clients look for.
 
         Both families read the same bytes: on `/` a server greets before it knows which of them it has. Raises
@@ -46,14 +46,14 @@ class MetadataFirst(InPieces):
         return self._pack("metadata", {**_founding(metadata), **metadata})
 
     def read_request(
-        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+        self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         """Read an observation: a map, nested or flat, of arrays, texts and numbers."""
-        message = unpack(frame, texts=True, placed=placed, limits=limits)
-        if not isinstance(message, dict):
-            raise WireError("", "a map", type(message).__name__)
-        check_spelling(message, self.spelling.name, self.name)
-        return Request(self._unmarked(message, ArraysLeft(limits.max_arrays)))
+        decoded = unpack(message, texts=True, placed=placed, limits=limits)
+        if not isinstance(decoded, dict):
+            raise WireError("", "a map", type(decoded).__name__)
+        check_spelling(decoded, self.spelling.name, self.name)
+        return Request(self._unmarked(decoded, ArraysLeft(limits.max_arrays)))
 
     @abstractmethod
     def action_entries(self, actions: Array) -> dict[str, Array]:
@@ -79,7 +79,7 @@ class MetadataFirst(InPieces):
         return self.spelling.pack(message)
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
-        """One text frame, which these clients raise; detail (a traceback) follows it if there is one."""
+        """One text message, which these clients raise; detail (a traceback) follows it if there is one."""
         text = error_text(error) + (f"\n{detail}" if detail else "")
         if not isinstance(error, WrongDialect) and (error.blame == "client" or error.retryable):
             return ErrorReply(text)
@@ -92,8 +92,8 @@ class MetadataFirst(InPieces):
             refusal = why_not(observation, self.spelling.write)
             raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error
 
-    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
-        return self.reply_fields(frame)
+    def read_greeting(self, message: Message) -> Mapping[str, Any]:
+        return self.reply_fields(message)
 
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         for key in self.action_keys:
@@ -103,13 +103,13 @@ class MetadataFirst(InPieces):
                 return Reply(actions, timing if isinstance(timing, dict) else {}, fields)
         raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)}")
 
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
-        if isinstance(frame, str):
-            raise RemoteError(frame)
-        message = unpack(frame, texts=True, placed=placed)
-        if not isinstance(message, dict):
-            raise WireError("", "a map", type(message).__name__)
-        return self._unmarked(message)
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
+        if isinstance(message, str):
+            raise RemoteError(message)
+        decoded = unpack(message, texts=True, placed=placed)
+        if not isinstance(decoded, dict):
+            raise WireError("", "a map", type(decoded).__name__)
+        return self._unmarked(decoded)
 
     def _unmarked(self, message: Mapping[str, Any], left: ArraysLeft | None = None) -> dict[str, Any]:
         """The message with its arrays; raises WireError if all of it is one array."""

@@ -1,4 +1,4 @@
-"""MessagePack written in pieces: the data of large arrays is given as it is, for the socket to copy, and not packed."""
+"""Writes MessagePack in pieces: the data of large arrays is not copied into the message; the socket takes it."""
 
 from __future__ import annotations
 

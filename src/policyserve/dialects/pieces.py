@@ -1,4 +1,4 @@
-"""What this package's dialects have in common: they write requests in pieces, and read replies in two steps."""
+"""The base class of this package's dialects, which write requests in pieces and read replies in two steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from policyserve.core.arrays import Placed
-from policyserve.core.messages import Frame, Observation, Part, Reply
+from policyserve.core.messages import Message, Observation, Part, Reply
 from policyserve.dialects.packing import joined
 
 
@@ -17,7 +17,7 @@ class InPieces(ABC):
     def request_parts(self, observation: Observation) -> list[Part]: ...
 
     @abstractmethod
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]: ...
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]: ...
 
     @abstractmethod
     def reply_of(self, fields: dict[str, Any]) -> Reply: ...
@@ -26,6 +26,6 @@ class InPieces(ABC):
         """Write an observation as one message; raises WireError for what the wire cannot carry."""
         return joined(self.request_parts(observation))
 
-    def read_reply(self, frame: Frame) -> Reply:
+    def read_reply(self, message: Message) -> Reply:
         """Read an answer; raises RemoteError for the server's error, WireError if the server speaks another dialect."""
-        return self.reply_of(self.reply_fields(frame))
+        return self.reply_of(self.reply_fields(message))

@@ -1,4 +1,4 @@
-"""What clients can read of what a policy says: metadata and extras are checked before they are sent.
+"""Checks, before they are sent, that clients can read the metadata and extras of a policy.
 
 MessagePack carries more than its readers take: numbers as keys, maps nested beyond their bound, a map whose keys mean
 an array to one family. Such a message would end in the client's decoder, where nobody learns which policy is wrong.

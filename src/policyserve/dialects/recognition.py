@@ -1,6 +1,6 @@
-"""Tells whose message it is: the one place that knows what sets each family's messages apart.
+"""Recognises which family of clients or servers sent a message.
 
-A family's module gives its marks no second home: it asks here whether a message is another family's.
+No other module knows what sets the families' messages apart: a dialect asks here whether a message is another one's.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from typing import Any
 
 from policyserve.core.errors import WireError, WrongDialect
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.dialects.unpacking import unpack
 
 META = "__meta__"  # in vibe_rl's messages it describes the arrays
 _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
 
 
-def family_of_frame(frame: Frame, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> str:
-    """The family that sent a connection's first frame. greeted: it came after the greeting. Never raises.
+def family_of_first_message(message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> str:
+    """The family that sent a connection's first message. greeted: it came after the greeting. Never raises.
 
-    A frame that carries no mark is vibe_rl's if it came unasked, since no other family speaks first; else openpi's.
+    A message that carries no mark is vibe_rl's if it came unasked, since no other family speaks first; else openpi's.
     """
     try:
-        found = family_of(unpack(frame, limits=limits))
+        found = family_of(unpack(message, limits=limits))
     except WireError:
         found = None
     return found or (_IS_GREETED if greeted else _SPEAKS_UNASKED)

@@ -1,6 +1,6 @@
-"""Why an observation cannot be sent: the path of the value, what it is, and what to send in its place.
+"""Explains why an observation cannot be sent: the path of the value, what it is, and what to send in its place.
 
-Only looked for after writing has failed: a request that can be sent costs nothing here.
+It runs only after writing has failed, so that a request that can be sent costs nothing here.
 """
 
 from __future__ import annotations

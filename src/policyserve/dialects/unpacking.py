@@ -1,4 +1,4 @@
-"""MessagePack for strangers: bounded, without code execution, and every failure a WireError."""
+"""Decodes MessagePack that strangers sent: within bounds, without running code; every failure is a WireError."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import msgpack
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.dialects.views import ViewReader, below, too_deep, too_many_items
 
-_VIEWED = 4096  # bytes, from which not copying saves more than the C decoder is quicker
+_VIEWED = 4096  # bytes; from here on reading without a copy is quicker than the C decoder
 
 
 def unpack(
-    frame: Frame, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    message: Message, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
 ) -> Any:
-    """Decode one MessagePack value that is the whole frame; map keys come as str, be they string or bin on the wire.
+    """Decode one MessagePack value that is the whole message; map keys come as str, be they string or bin on the wire.
 
     texts: strings come as str; else strings and bins both come as bytes. In a large memoryview bins are views of it.
     placed: for a memoryview, bins come as Bin and note there which arrays are made of them, float64s note themselves.
-    Raises WireError for a text frame, an empty or truncated one, trailing bytes, duplicate keys, extension types,
+    Raises WireError for a text message, an empty or truncated one, trailing bytes, duplicate keys, extension types,
     and what is deeper or has more entries and items than `limits` say.
     """
-    if isinstance(frame, str):
+    if isinstance(message, str):
         raise WireError("", "a binary frame", "a text frame")
-    if not frame:
+    if not message:
         raise WireError("", "a MessagePack map", "an empty frame")
-    if isinstance(frame, memoryview) and (len(frame) >= _VIEWED or placed is not None):
-        return unpack_views(frame, texts=texts, placed=placed, limits=limits)
+    if isinstance(message, memoryview) and (len(message) >= _VIEWED or placed is not None):
+        return unpack_views(message, texts=texts, placed=placed, limits=limits)
     bounds = _Bounds(limits.max_items)
     try:
         value = msgpack.unpackb(
-            frame,
+            message,
             raw=not texts,
             strict_map_key=False,
             max_map_len=limits.max_items,
@@ -45,33 +45,33 @@ def unpack(
             ext_hook=_refuse_extension,
         )
     except WireError as error:
-        raise _with_path(error, frame, texts, limits) from None
+        raise _with_path(error, message, texts, limits) from None
     except msgpack.ExtraData as error:
         raise WireError("", "one MessagePack value", f"{len(error.extra)} bytes after it") from error
     except Exception as error:  # a stranger's bytes: msgpack raises half a dozen types for them
-        raise _with_path(_refusal(error, limits), frame, texts, limits) from error
-    if bounds.containers > limits.max_depth:  # fewer cannot nest deeper
+        raise _with_path(_refusal(error, limits), message, texts, limits) from error
+    if bounds.containers > limits.max_depth:  # fewer containers cannot nest deeper than the limit
         check_depth(value, limits.max_depth)
     return value
 
 
-def _with_path(error: WireError, frame: bytes | bytearray | memoryview, texts: bool, limits: WireLimits) -> WireError:
+def _with_path(error: WireError, message: bytes | bytearray | memoryview, texts: bool, limits: WireLimits) -> WireError:
     """The C decoder's refusal with the path that our own reader, which fails at the same place, has for it."""
     try:
-        unpack_views(memoryview(frame), texts=texts, limits=limits)
+        unpack_views(memoryview(message), texts=texts, limits=limits)
     except WireError as found:
         return WireError(found.path, error.expected, error.got, error.hint)
     return error
 
 
 def unpack_views(
-    frame: memoryview, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
+    message: memoryview, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
 ) -> Any:
-    """unpack() for a large message: its bins of 1 KiB and more are views of `frame`."""
-    reader = ViewReader(frame, texts, limits, placed)
+    """Decode a large message as unpack() does, raising the same; bins of 1 KiB and more are views of `message`."""
+    reader = ViewReader(message, texts, limits, placed)
     value = reader.read()
-    if reader.position != len(frame):
-        raise WireError("", "one MessagePack value", f"{len(frame) - reader.position} bytes after it")
+    if reader.position != len(message):
+        raise WireError("", "one MessagePack value", f"{len(message) - reader.position} bytes after it")
     return value
 
 
@@ -105,7 +105,7 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise WireError("", "maps, lists, texts, bins and numbers", f"extension type {code}")
 
 
-# The bin keys that every frame has: looking them up is quicker than decoding them.
+# The bin keys that every message has: looking them up is quicker than decoding them.
 _MARKERS = {
     name.encode(): name
     for name in ("__ndarray__", "data", "dtype", "shape", "nd", "type", "kind", "__meta__", "action", "latency_ms")
@@ -147,7 +147,7 @@ def _check_below(step: str, value: Any, max_depth: int, depth: int) -> None:
 def _refusal(error: Exception, limits: WireLimits) -> WireError:
     if isinstance(error, msgpack.StackError):  # deeper than the decoder goes, and that is deeper than any limit
         return too_deep(limits.max_depth)
-    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one of them alone
+    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one map or list is too long
         return too_many_items(limits.max_items)
     return WireError("", "a MessagePack map", _reason(error))
 

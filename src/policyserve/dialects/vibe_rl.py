@@ -21,7 +21,7 @@ from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, r
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Frame, Observation, Part, Reply, Request, Timing
+from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.packing import Parts, bin_header, map_header, packed
 from policyserve.dialects.pieces import InPieces
@@ -42,10 +42,10 @@ class VibeRL(InPieces):
         """None: a greeting would be read as the first action."""
 
     def read_request(
-        self, frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+        self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         """Read an observation; with `obs` as its only key it is bare."""
-        fields, meta = _read_fields(frame, limits, placed)
+        fields, meta = _read_fields(message, limits, placed)
         if len(fields) > limits.max_arrays:
             raise WireError("", f"at most {limits.max_arrays} arrays", f"{len(fields)}")
         observation = {key: _read_value(key, value, meta) for key, value in fields.items()}
@@ -53,7 +53,7 @@ class VibeRL(InPieces):
             raise WireError("", "at least one array", f"only {_META}")
         return Request(observation, bare=list(observation) == ["obs"])
 
-    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Frame:
+    def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         """Write the actions; extras have no place on this wire."""
         actions = _little_endian(chunk.actions)
         before, after = _around_action(actions.dtype, actions.shape)
@@ -80,11 +80,11 @@ class VibeRL(InPieces):
         parts.add(packed({b"__meta__": meta})[1:])
         return parts.finish()
 
-    def read_greeting(self, frame: Frame) -> Mapping[str, Any]:
+    def read_greeting(self, message: Message) -> Mapping[str, Any]:
         raise WireError("", "no frame before the first request", "one")
 
-    def reply_fields(self, frame: Frame, placed: list[Placed] | None = None) -> dict[str, Any]:
-        data, meta = _read_fields(frame, placed=placed)
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
+        data, meta = _read_fields(message, placed=placed)
         fields: dict[str, Any] = {key: _read_value(key, value, meta) for key, value in data.items()}
         latency_ms = meta.get("latency_ms")
         if isinstance(latency_ms, (int, float)):
@@ -99,17 +99,17 @@ class VibeRL(InPieces):
 
 
 def _read_fields(
-    frame: Frame, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+    message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
-    message = unpack(frame, placed=placed, limits=limits)
-    if not isinstance(message, dict):
-        raise WireError("", "a map", type(message).__name__)
-    if _META not in message:
-        if other := spelling_of(message):
+    decoded = unpack(message, placed=placed, limits=limits)
+    if not isinstance(decoded, dict):
+        raise WireError("", "a map", type(decoded).__name__)
+    if _META not in decoded:
+        if other := spelling_of(decoded):
             raise wrong_dialect("vibe_rl", other)
-        raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(message)}")
-    meta = message.pop(_META)
+        raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(decoded)}")
+    meta = decoded.pop(_META)
     if isinstance(meta, (bytes, memoryview)):
         try:
             meta = unpack(meta, limits=limits)
@@ -117,7 +117,7 @@ def _read_fields(
             raise below(_META, error) from error
     if not isinstance(meta, dict):
         raise WireError(_META, "a map", type(meta).__name__)
-    return message, meta
+    return decoded, meta
 
 
 def _read_value(key: str, data: Any, meta: Mapping[str, Any]) -> Array:

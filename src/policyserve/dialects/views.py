@@ -1,7 +1,7 @@
-"""MessagePack read without copying: a large bin is a view of the message's own buffer.
+"""Decodes MessagePack without copying: a large bin becomes a view of the message's own buffer.
 
 The C decoder copies every bin into a block of its own, which for camera frames costs more than all else. This one reads
-the same language, a little slower per item; wire.unpack uses it for large messages.
+the same language, a little slower per item; unpacking.unpack() uses it for large messages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
 from policyserve.core.limits import WireLimits
 
-_COPIED = 1024  # bytes; a smaller bin is copied, so that nobody keeps a large buffer for it
+_COPIED = 1024  # bytes; a smaller bin is copied, so that it does not keep a large buffer alive
 _MAX_STEP = 100  # characters of a key in a path: a client's key may be as long as its message
 _ENDED = "a frame that ends too early"
 

@@ -1,7 +1,8 @@
-"""A loaded policy at work: batches in, one checked outcome per input out, whatever the policy does.
+"""Has a loaded policy answer batches, and gives one checked outcome per input, whatever the policy does.
 
-One thread at a time, but for prepare(). Each session's policy state stays here: it goes into the session's next input
-and is dropped by forget(). The same code works in the server's policy thread and in a policy's own process.
+One thread at a time may call it; prepare() alone may be called by a second one. Each session's policy state stays
+here: it goes into the session's next input and is dropped by forget(). The same code works in the server's policy
+thread and in a policy's own process.
 """
 
 from __future__ import annotations

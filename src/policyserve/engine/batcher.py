@@ -1,4 +1,4 @@
-"""Which requests go to the policy next, and when. Pure: time is an argument, seconds on any monotonic clock.
+"""Decides which requests go to the policy next, and when. Pure: time is an argument, seconds on any monotonic clock.
 
 What must stay true, and is property-tested:
 - nothing is lost or doubled: every job that add() accepts comes out once, of take(), stale(), cancel() or expire();
@@ -23,7 +23,7 @@ from typing import Any
 from policyserve.core.errors import Overloaded
 from policyserve.engine.habits import Habits
 
-_COST_WEIGHT = 0.2  # of the newest batch in the running mean
+_COST_WEIGHT = 0.2  # how much the newest batch counts in the running mean
 _LONGEST_WAIT_S = 5e-3
 
 
@@ -93,7 +93,7 @@ class Batcher:
                 self._line.append(job.session)
         jobs.append(job)
         self._queued += 1
-        self._habits.asked(job.session, job.arrived_at)
+        self._habits.on_request(job.session, job.arrived_at)
 
     def take(self, now: float) -> list[Job]:
         """Start the next batch: at most max_batch jobs of as many sessions.
@@ -143,7 +143,7 @@ class Batcher:
             if job.session in self._waiting:
                 self._line.append(job.session)
             else:
-                self._habits.answered(job.session, now)
+                self._habits.on_answer(job.session, now)
 
     def cancel(self, session: Hashable) -> list[Job]:
         """Forget a session and take out its waiting jobs (one that runs already is not among them)."""
@@ -232,7 +232,7 @@ class Batcher:
         return max(self._cost_s - (now - self._started_at), 0.0) + behind_s
 
     def _pass_over(self, jobs: deque[Job], now: float) -> None:
-        """Leave out what was accepted and has grown stale: others came since, or the policy has become slower."""
+        """Leave out accepted jobs that have waited too long: others came since, or the policy has become slower."""
         if self._cost_s is None:
             return
         oldest = now - self._max_queue_s - self._cost_s
@@ -241,7 +241,7 @@ class Batcher:
             self._queued -= 1
 
     def _learn_cost(self, took_s: float) -> None:
-        """The median of three goes into the mean: one batch that hung, or compiled, tells nothing of those to come."""
+        """Add the median of the last three to the mean, so that one batch that hung, or compiled, does not count."""
         before_s, last_s = self._took_s
         self._took_s = (last_s, took_s)
         low, high = (before_s, last_s) if before_s < last_s else (last_s, before_s)
@@ -258,7 +258,7 @@ class Batcher:
         the k that gains most, if any does.
         """
         if self._start_at is not None and now < self._start_at and len(self._line) < self._start_count:
-            return True  # as decided; looking at everybody's habits again for each who comes would cost too much
+            return True  # decided already; looking at all habits again for each new request would cost too much
         if self._waiting_since is None:
             self._waiting_since = now
         bound = self._bound_s() - (now - self._waiting_since)

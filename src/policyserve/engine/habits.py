@@ -1,7 +1,7 @@
-"""When each session is expected back, judged by its own recent past. Pure: seconds on any monotonic clock.
+"""Predicts when each session will ask again, from its own recent pauses. Pure: seconds on any monotonic clock.
 
-A simulator asks again some tenths of a millisecond after its answer, a robot after its control period, a person at any
-time. The mean and the deviation of that pause tell them apart.
+A pause is the time from an answer to the session's next request: some tenths of a millisecond for a simulator, the
+control period for a robot, anything for a person. Its mean and deviation tell them apart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Hashable
 
 _WEIGHT = 0.2  # of the newest pause: some five requests make a habit
 _LATE = 3.0  # deviations after which a session is no longer expected
-_LATE_FLOOR_S = 1e-4  # two equal pauses would leave no room for the clock's own noise
+_LATE_FLOOR_S = 1e-4  # equal pauses have a deviation of 0, which would leave no room for the clock's noise
 
 
 class _Habit:
@@ -30,7 +30,7 @@ class Habits:
     def __init__(self) -> None:
         self._habits: dict[Hashable, _Habit] = {}
 
-    def asked(self, session: Hashable, now: float) -> None:
+    def on_request(self, session: Hashable, now: float) -> None:
         """A session's request arrived."""
         habit = self._habits.get(session)
         if habit is None:
@@ -39,7 +39,7 @@ class Habits:
             _learn(habit, now - habit.answered_at)
             habit.answered_at = None
 
-    def answered(self, session: Hashable, now: float) -> None:
+    def on_answer(self, session: Hashable, now: float) -> None:
         """A session's answer is ready and nothing more of it waits."""
         if session in self._habits:
             self._habits[session].answered_at = now
@@ -49,7 +49,7 @@ class Habits:
         self._habits.pop(session, None)
 
     def waits(self, now: float, bound_s: float) -> list[float]:
-        """How long from now the sessions are away that will be back within bound_s, soonest first.
+        """How many seconds from now each session that is expected within bound_s will ask, soonest first.
 
         Left out: sessions that are overdue, and erratic ones, whose deviation is above the bound.
         """

@@ -116,7 +116,7 @@ class InlineRequests:
         if not self.waiting:
             return
         waiting, self.waiting = list(self.waiting.values()), {}
-        self._turns.ended(len(waiting))
+        self._turns.on_end(len(waiting))
         policy = self._runner.inline
         if policy is None:  # withdrawn or lost since
             for request in waiting:
@@ -175,7 +175,7 @@ class Turns:
             self._credit += 1
         return self._credit > 0
 
-    def ended(self, count: int) -> None:
+    def on_end(self, count: int) -> None:
         """Note that a turn that was waited for brought `count` requests."""
         if count > 1:
             self._credit = _TRUST

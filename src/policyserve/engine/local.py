@@ -9,11 +9,12 @@ from typing import Protocol
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.observer import Observers
+from policyserve.core.recipe import Recipe
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import LoadPolicy, OnStage, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import OnOutcome
-from policyserve.engine.recipe import ReadyPolicy, Recipe
+from policyserve.engine.ready import ReadyPolicy
 from policyserve.engine.routing import Router
 from policyserve.engine.runner import ThreadRunner
 from policyserve.engine.scheduler import Scheduler
@@ -27,7 +28,7 @@ _BY_NAME = (
 
 
 class _Requests(Protocol):
-    """Who takes the requests: the only scheduler, or the router before several."""
+    """What takes the requests: the only scheduler, or the router in front of several."""
 
     @property
     def is_working(self) -> bool: ...

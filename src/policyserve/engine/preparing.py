@@ -1,4 +1,4 @@
-"""Preparing a batch while the policy works on the one before: what was prepared, and the thread that does it.
+"""Prepares a batch in a second thread while the policy works on the batch before it.
 
 What must stay true: a policy prepares one batch at a time, whichever thread asks; what it prepared is let go of as it
 is handed over, so that its memory serves the batch after the next; and what it raises is raised where it would infer.
@@ -56,7 +56,8 @@ class PreparingInTurn:
         return self._policy.infer_prepared(batch, prepared)
 
     def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
-        stateless = [PolicyInput(one.observation, one.batch_size) for one in batch]  # as it will be ahead
+        # prepare() sees no state here either, since none is known when it runs ahead.
+        stateless = [PolicyInput(one.observation, one.batch_size) for one in batch]
         return self._policy.infer_prepared(batch, self.prepare(stateless))
 
     def close(self) -> None:
@@ -130,4 +131,4 @@ class PreparingThread:
             number, batch, future = item
             if self._progress.wait_for(number) and future.set_running_or_notify_cancel():
                 future.set_result(self._prepare(batch))
-            del item, batch, future  # what they hold must not wait for the next
+            del item, batch, future  # their memory would stay taken until the next batch comes

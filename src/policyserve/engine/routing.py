@@ -1,4 +1,4 @@
-"""Requests of all sessions over several runners of the same policy.
+"""Distributes the requests of all sessions among several runners of the same policy.
 
 Each request goes to the runner that has the fewest to answer. What must stay true: requests of one session never run at
 once nor out of order, and a session whose policy state one runner keeps stays with that runner while it lives.

@@ -1,4 +1,4 @@
-"""Where a policy runs. ThreadRunner: one thread of its own, so that the event loop never waits for it.
+"""Runs a policy in a thread of its own, so that the event loop never waits for it.
 
 The thread loads the policy, warms every batch bucket, and then answers one batch at a time. What a policy can prepare
 of the next batch meanwhile is done in a second thread.

@@ -1,7 +1,7 @@
-"""Joins the batcher to a runner: requests of all sessions in, each session's outcomes back by callback.
+"""Joins the batcher to a runner: takes requests of all sessions, and hands each outcome back by a callback.
 
-A callback and not a future per request: a request then costs no task and no turn of the loop. Everything here runs in
-the event loop's thread.
+It is a callback and not a future, since a future would cost each request a task and a turn of the loop. Everything
+here runs in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Scheduler:
         self._is_held = False
         self._inline = InlineRequests(runner, batcher, observers, self._queue_or_tell)
         self._running: _Batch | None = None
-        self._ahead: _Batch | None = None  # what the runner starts next, without a word from the event loop
+        self._ahead: _Batch | None = None  # what the runner starts next, without waiting for the event loop
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None  # for deadlines
         self._gathering: asyncio.TimerHandle | None = None  # for a batch that waits to be fuller

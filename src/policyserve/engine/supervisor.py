@@ -1,6 +1,6 @@
-"""A runner that is replaced when it breaks or hangs: with pauses that grow, while sessions stay and requests wait.
+"""Replaces a runner that breaks or hangs, after pauses that grow; sessions stay open and their requests wait.
 
-What a policy remembered of its sessions goes with its runner.
+The policy state of the sessions is lost with the runner.
 """
 
 from __future__ import annotations
@@ -164,4 +164,4 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _nothing(*_facts: str) -> None:
-    """For a supervisor that nobody listens to."""
+    """The default of on_down and on_up: does nothing."""

@@ -1,1 +1,1 @@
-"""What is told of a server at work: counters, and whatever else listens."""
+"""Observers of a running server: its counters."""

@@ -64,7 +64,7 @@ class Admission:
         if origin in self._origins:
             return True
         scheme, _, place = origin.partition("://")
-        return scheme in ("http", "https") and place == credentials.host.lower() and _is_unownable(place)
+        return scheme in ("http", "https") and place == credentials.host.lower() and _is_ip_or_localhost(place)
 
 
 def is_local(address: str) -> bool:
@@ -75,7 +75,7 @@ def is_local(address: str) -> bool:
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
-def _is_unownable(place: str) -> bool:
+def _is_ip_or_localhost(place: str) -> bool:
     """Whether host:port is an IP address or localhost, which no stranger can point elsewhere."""
     try:
         host = urlsplit(f"//{place}").hostname or ""

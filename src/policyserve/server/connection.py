@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -155,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
-    def _receive(self, message: Frame) -> None:
+    def _receive(self, message: Message) -> None:
         conversation = self._conversation
         if conversation is None:
             return
@@ -168,8 +168,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # A conversation's sink
 
-    def send(self, message: Frame) -> None:
-        """Send a whole message; a str is a text frame."""
+    def send(self, message: Message) -> None:
+        """Send a whole message; a str is sent as a text frame."""
         if isinstance(message, str):
             self._pipe.write_frame(frames.TEXT, message.encode())
         else:
@@ -216,14 +216,14 @@ class Connection(asyncio.BufferedProtocol):
         self._set_reading()
 
     def _set_reading(self) -> None:
-        """Leave in the socket what a session sends beyond twice its bound, where every further request is refused."""
+        """Read no more while a session has over twice as many requests without an answer as it may have."""
         is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
         self._pipe.set_reading(not (self._pipe.is_slow or is_swamped))
 
     # Time
 
     def _look_after(self) -> None:
-        """End the session if it has tried our patience; else ping it, and look again later."""
+        """End the session if the watch says so; else ping it if a ping is due, and look again later."""
         now = time.monotonic()
         if self._pipe.is_closing or self._watch is None:
             return
@@ -239,7 +239,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._conversation is not None
         assert self._frames is not None
         received, pending, taken = self._conversation.received, self._conversation.pending, self._pipe.taken
-        if self._pipe.is_reading_paused:  # then its silence is ours
+        if self._pipe.is_reading_paused:  # while our reading is paused, the peer cannot be heard
             return Facts(now, received, pending, False, taken)
         return Facts(self._heard_at, received, pending, self._frames.is_mid_message, taken)
 
@@ -257,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, callback)
 
     def abort(self) -> None:
-        """Cut it off."""
+        """Cut the connection at once."""
         self._pipe.abort()
 
     # Memory
@@ -286,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._frames is not None:
             self._frames.abandon()
         self._holding.clear()
-        is_deaf = self._pipe.unsent > JOINED  # who reads nothing would not read a close frame
+        is_deaf = self._pipe.unsent > JOINED  # a peer that reads nothing would not read a close frame
         code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))
         self._reception.close_session(self)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.messages import Frame
+from policyserve.core.messages import Message
 from policyserve.core.observer import Observers
 from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import PolicySpec
@@ -23,7 +23,7 @@ from policyserve.engine.engine import Engine
 class Sink(Protocol):
     """Where a conversation's messages go: a WebSocket, an HTTP answer, a file, a test's list."""
 
-    def send(self, message: Frame) -> None:
+    def send(self, message: Message) -> None:
         """Send a whole message; a str is a text. What cannot be sent any more is dropped."""
         ...
 
@@ -76,7 +76,7 @@ class Conversation:
         """Of them those that have their answer; they are the oldest."""
         return self._session.answered
 
-    def receive(self, message: Frame, now: float) -> None:
+    def receive(self, message: Message, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
         session = self._session
         if session.dialect is not None:
@@ -122,7 +122,7 @@ class Conversation:
                 if effect.chunk is not None:
                     for tell in self._observers.answer:
                         tell(self.number, effect.ticket, effect.chunk, effect.timing)
-                self._sink.send(effect.frame)
+                self._sink.send(effect.message)
             elif isinstance(effect, Submit):
                 self._submit(effect)
             elif isinstance(effect, Close):

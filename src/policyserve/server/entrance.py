@@ -1,4 +1,4 @@
-"""The server's way in: where it listens, with which certificate, for whose API keys."""
+"""Opens the listener, with the certificate and the API keys of the config, and reads both again on a signal."""
 
 from __future__ import annotations
 

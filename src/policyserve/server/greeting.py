@@ -1,4 +1,4 @@
-"""How a session begins: the dialect that its path names, its greeting, and the wait for its first frame. Pure."""
+"""How a session begins: the dialect that its path names, its greeting, and the wait for its first message. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Beginning(Protocol):
 
 
 def dialect_of(path: str, config: ServerConfig) -> Dialect | None:
-    """The dialect of a connection to `path`; None: its first frame tells."""
+    """The dialect of a connection to `path`; None: its first message tells."""
     pinned = None if config.dialect == "auto" else dialects.by_name(config.dialect)
     return dialects.for_path(path) or pinned
 
 
 def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> float | None:
-    """How long to wait for a session's first frame; None where the server has the first word."""
+    """How long to wait for a session's first message; None where the server has the first word."""
     if session.has_begun:
         return None
     if session.dialect is not None:

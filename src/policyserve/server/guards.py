@@ -1,4 +1,4 @@
-"""What bounds what peers may cost: their time (Watch), their memory (Budget), their lines in the log (Throttle).
+"""Limits on what one peer may cost the server: time (Watch), memory (Budget), lines in the log (Throttle).
 
 Pure: time is an argument.
 
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from policyserve.server.config import Timeouts
 
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
-_MAX_KEYS = 1024  # a peer with many addresses must not fill the memory instead
+_MAX_KEYS = 1024  # so that a peer with many addresses does not fill the memory with keys
 
 
 class Facts(NamedTuple):
@@ -26,9 +26,9 @@ class Facts(NamedTuple):
 
     heard_at: float  # when its last bytes came
     received: int  # messages so far
-    pending: int  # of them without an answer
-    is_mid_message: bool  # a message has begun, and it is not us who do not read on
-    taken: int | None  # bytes that a slow reader took since it is slow; None: it is not slow
+    pending: int  # how many of them have no answer yet
+    is_mid_message: bool  # a message has begun, and our reading is not paused
+    taken: int | None  # bytes that it took since it became a slow reader; None: it is not slow
 
 
 class Verdict(NamedTuple):
@@ -74,7 +74,7 @@ class Watch:
 
     def is_ping_due(self, now: float) -> bool:
         """Whether to send a ping; counts it as sent."""
-        if now - self._pinged_at < self._timeouts.ping_interval_s * 0.99:  # timers may be early by a clock's tick
+        if now - self._pinged_at < self._timeouts.ping_interval_s * 0.99:  # a timer may fire a little early
             return False
         self._pinged_at = now
         return True
@@ -99,7 +99,11 @@ class Holder(Protocol):
 
 
 class Budget:
-    """Counts upwards; only when the bound is reached is it found out what is still held, and who holds most of it."""
+    """The bytes that all peers together may make the server hold.
+
+    It counts what comes in and not what is released. Only when the count reaches the bound does it ask each peer what
+    it still holds, and end those that hold most.
+    """
 
     def __init__(self, max_bytes: int, holders: Callable[[], Iterable[Holder]]) -> None:
         self._max_bytes = max_bytes
@@ -147,7 +151,7 @@ class Holding:
 class _Bucket:
     tokens: float
     filled_at: float
-    held_back: int = 0
+    suppressed: int = 0
 
 
 class Throttle:
@@ -159,7 +163,7 @@ class Throttle:
         self._buckets: dict[Hashable, _Bucket] = {}
 
     def passes(self, key: Hashable, now: float) -> int | None:
-        """How many lines were held back since the last that passed; None if this one is to be held back, too."""
+        """How many lines were suppressed since the last that passed; None if this one is to be suppressed, too."""
         bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now)
         self._buckets[key] = bucket  # at the end: the key seen least lately is the first
         if len(self._buckets) > _MAX_KEYS:
@@ -167,13 +171,13 @@ class Throttle:
         bucket.tokens = min(bucket.tokens + (now - bucket.filled_at) / self._interval_s, self._burst)
         bucket.filled_at = now
         if bucket.tokens < 1:
-            bucket.held_back += 1
+            bucket.suppressed += 1
             return None
         bucket.tokens -= 1
-        held_back, bucket.held_back = bucket.held_back, 0
-        return held_back
+        suppressed, bucket.suppressed = bucket.suppressed, 0
+        return suppressed
 
 
-def more(held_back: int) -> str:
-    """What to add to a line that passes."""
-    return f" (… and {held_back} more like it)" if held_back else ""
+def suppressed_note(suppressed: int) -> str:
+    """The end of a line that passes, which tells how many like it were suppressed before."""
+    return f" (… and {suppressed} more like it)" if suppressed else ""

@@ -1,4 +1,4 @@
-"""What a connection begins with: one HTTP request, which asks for a page or to become a WebSocket. No socket, no clock.
+"""Reads the HTTP request that begins a connection: it asks for a page, or for a WebSocket. No socket, no clock.
 
 HTTP is read by h11, the WebSocket handshake is checked by `websockets`. Extensions are never agreed on:
 permessage-deflate costs ten times the transfer on images.

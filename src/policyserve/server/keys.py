@@ -82,7 +82,10 @@ def load(path: str | None, variable: str | None) -> ApiKeys:
 
 
 def read_file(text: str, path: str) -> ApiKeys:
-    """Read `name: key` or `key` per line; empty lines and what follows a # at a line's start are skipped."""
+    """Read `name: key` or `key` per line; empty lines, and lines that begin with #, are skipped.
+
+    Raises ConfigError if a line is neither, or there is no key.
+    """
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     keys = _read(((number, line) for number, line in lines if line and not line.startswith("#")), f"{path}, line")
     if not keys:

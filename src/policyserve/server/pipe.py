@@ -1,4 +1,4 @@
-"""One peer's transport: what goes out by it, what the peer leaves unread there, and whether we read what it sends."""
+"""Writes to one peer's transport, counts what the peer leaves unread, and pauses reading from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HIGH_WATER = 1 << 16  # bytes that may wait before a peer counts as slow: the d
 
 
 class Pipe:
-    """Writes frames, and bytes as they are; all of it is void once the peer is gone.
+    """Writes frames, and bytes as they are; does nothing once the peer is gone.
 
     on_unread: told how many bytes more wait for a peer that reads slowly.
     """
@@ -23,14 +23,14 @@ class Pipe:
         self.is_slow = False  # the peer does not read its replies
         self.is_reading_paused = False
         self._on_unread = on_unread
-        self._unread = 0  # bytes written for it since it is slow, those that waited then included
+        self._unread = 0  # bytes written since it became slow, and those that waited then
 
     def write_frame(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
         """Send an unfragmented frame."""
         transport = self.transport
         if self.is_closing or transport is None or transport.is_closing():
             return
-        was_slow = self.is_slow  # becoming slow at this frame counts it already, see count_backlog
+        was_slow = self.is_slow  # if this frame makes it slow, count_backlog() has counted it
         header = frames.frame_header(opcode, len(payload))
         if len(payload) <= JOINED:
             transport.write(header + payload)
@@ -63,7 +63,7 @@ class Pipe:
             self.transport.close()
 
     def abort(self) -> None:
-        """End it at once."""
+        """Cut the connection at once."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -94,7 +94,7 @@ class Pipe:
 
     @property
     def taken(self) -> int | None:
-        """Bytes that a slow reader took since it is slow; None: it is not slow."""
+        """Bytes that the peer took since it became a slow reader; None: it is not slow."""
         return self._unread - self.unsent if self.is_slow else None
 
     def _count_unread(self, count: int) -> None:

@@ -24,7 +24,7 @@ from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
-from policyserve.server.guards import Budget, Holder, Throttle, more
+from policyserve.server.guards import Budget, Holder, Throttle, suppressed_note
 from policyserve.server.handshake import Credentials
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class SessionPeer(Peer, Sink, Holder, Protocol):
 
 
 class Reception:
-    """Keeps the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
+    """Knows the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
 
     def __init__(
         self, config: ServerConfig, engine: Engine, observers: Observers, counters: Counters, admission: Admission
@@ -91,7 +91,7 @@ class Reception:
         return len(self._waiting)
 
     def enter(self, peer: Peer) -> None:
-        """Somebody has connected; of too many that have no session the one that is here longest is cut."""
+        """Note a new connection. If too many have no session, cut the one that has waited longest."""
         self._waiting[peer.number] = peer
         if self._is_closed:  # it came while the listener was being closed
             peer.abort()
@@ -192,9 +192,9 @@ class Reception:
         self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None
     ) -> None:
         """Log a line; of many of one kind for one peer's address only some, which say how many were left out."""
-        held_back = self._throttle.passes((kind, address), time.monotonic())
-        if held_back is not None:
-            log.log(level, text + "%s", *args, more(held_back), exc_info=cause)
+        suppressed = self._throttle.passes((kind, address), time.monotonic())
+        if suppressed is not None:
+            log.log(level, text + "%s", *args, suppressed_note(suppressed), exc_info=cause)
 
     def _start_all(self) -> None:
         for peer in self.peers:

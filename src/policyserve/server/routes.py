@@ -16,7 +16,7 @@ class Health:
 
     counters: Counters
     stage: str
-    is_told: bool = True  # whoever asks has a key, or none is needed
+    is_told: bool = True  # the caller has a key, or none is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _healthz(health: Health) -> Response:
 
 def _readyz(health: Health) -> Response:
     if health.stage:
-        stage = {"stage": health.stage} if health.is_told else {}  # it may name files
+        stage = {"stage": health.stage} if health.is_told else {}  # an error in it may name files
         return _json(503, {"status": "loading", **stage})
     return _json(200, {"status": "ready"})
 

@@ -1,4 +1,4 @@
-"""The server: wiring and life cycle.
+"""The server: joins its parts, and starts and stops them.
 
 It listens at once and loads the policy behind; sessions that come early wait for it. A stopping server accepts
 nobody, answers what is in flight, closes its sessions with 1001 and closes the policy.
@@ -25,7 +25,7 @@ from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
-from policyserve.engine.recipe import PolicyPerSession, ReadyPolicy
+from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting
 from policyserve.server.admission import Admission

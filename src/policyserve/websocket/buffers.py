@@ -1,4 +1,4 @@
-"""Memory for one message. It is freed with the last view of it, and core/memory.py has the C library keep it."""
+"""Memory for one message, freed with its last view; core/memory.py keeps freed memory for the next message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _allocate.restype = ctypes.py_object
 def allocate(size: int) -> bytearray:
     """`size` bytes, each of which holds anything until it is written. Raises MemoryError.
 
-    bytearray(size) would write zeros into all of them, and a peer sends fourteen bytes to announce 64 MiB. (So would
-    numpy.empty() take 2 MiB at the first byte: from 4 MiB on it asks for huge pages.)
+    bytearray(size) would write zeros, and so take all the memory when a peer has sent only the fourteen bytes that
+    announce 64 MiB. numpy.empty() would take 2 MiB at the first byte, since it asks for huge pages from 4 MiB on.
     """
     return _allocate(None, size)

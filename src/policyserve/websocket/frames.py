@@ -127,7 +127,7 @@ class Assembler:
 
 
 class Filling:
-    """A data frame whose payload is on its way into its own buffer."""
+    """A data frame whose payload is being written into a buffer of its own."""
 
     __slots__ = ("filled", "is_final", "key", "opcode", "payload", "size")
 
@@ -140,7 +140,7 @@ class Filling:
         self.filled = 0
 
     def begin(self, data: memoryview | bytes) -> None:
-        """Put in what has come already."""
+        """Write the part of the payload that has come already."""
         self.filled = len(data)
         self.payload[: self.filled] = data
 

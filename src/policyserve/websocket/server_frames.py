@@ -103,7 +103,7 @@ class FrameReader:
         return () if event is None else (event,)
 
     def _land(self, landing: memoryview, count: int) -> Sequence[PeerEvent]:
-        """After a large message another is likely: its first bytes are where it will stand, behind its header."""
+        """Have the next bytes land in a large message's own memory: after one large message another is likely."""
         self._is_landing = False
         came = landing[_LANDED - _LONGEST_HEADER :][:count]
         is_likely = count >= _LONGEST_HEADER and came[0] == _WHOLE_BINARY and came[1] == _LONG
@@ -118,17 +118,17 @@ class FrameReader:
 
     @property
     def is_mid_message(self) -> bool:
-        """Whether something has begun and is not whole yet."""
+        """Whether a message or a frame has begun and is not whole yet."""
         return bool(self._rest) or self._filling is not None or self._assembler.fragments is not None
 
     def abandon(self) -> None:
-        """Read nothing any more, and keep nothing of what has begun."""
+        """Read nothing more, and free what has arrived of an unfinished message."""
         self._filling = self._assembler.fragments = None
         self._rest = b""
         self._assembler.is_over = True
 
     def _whole_message(self, count: int) -> memoryview | None:
-        """What small messages nearly always are: one whole binary frame, and nothing else, in the scratch."""
+        """The message, if the scratch holds one whole binary frame and nothing else, as for most small messages."""
         scratch = self._scratch
         if count < 6 or scratch[0] != _WHOLE_BINARY or self._rest or self._assembler.opcode != CONTINUATION:
             return None

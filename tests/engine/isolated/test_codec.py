@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.recipe import Recipe
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 from policyserve.engine.isolated.codec import Packed, pack, unpack
-from policyserve.engine.recipe import Recipe
 from policyserve.policies.vibe_rl import TrainConfig
 from policyserve.policies.wall_x import ModelConfig, Options, wall_x_spec
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import PolicyFailed, PolicyLost
+from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered
 from policyserve.engine.isolated.runner import ProcessRunner
-from policyserve.engine.recipe import Recipe
 from tests.engine.running import PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner
 
 IMAGE = np.zeros((100, 100), np.uint8)

@@ -24,7 +24,7 @@ class Child:
 
     def __init__(self, descriptors: Sequence[int], device: str | None, on_exit: Callable[[int], None]) -> None:
         self._lock = threading.Lock()
-        self._is_gone = False  # reaped: its number may be another's
+        self._is_gone = False  # reaped: its number may be another process's by now
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, *map(str, (os.getpid(), *descriptors))],
             pass_fds=descriptors,

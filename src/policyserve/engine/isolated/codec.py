@@ -1,4 +1,4 @@
-"""Values between a server and its policy's process: MessagePack, with large arrays beside it in shared memory.
+"""Encodes values for a policy's process and back: as MessagePack, with large arrays in shared memory beside it.
 
 Every type comes out as it went in: arrays (writable), NumPy's scalars, tuples, paths, policy specs. Dataclasses are
 looked up by name: a server takes specs only, an adapter's own among them; a policy's process takes what it is sent.

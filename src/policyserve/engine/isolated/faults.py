@@ -1,4 +1,4 @@
-"""Errors on their way from a policy's process to its server: type, text and fields, and the traceback as a text."""
+"""Carries errors from a policy's process to its server: type, text and fields, and the traceback as a text."""
 
 from __future__ import annotations
 

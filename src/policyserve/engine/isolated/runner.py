@@ -1,4 +1,4 @@
-"""A policy in a process of its own: what holds the interpreter, crashes or eats the memory there leaves the server be.
+"""Runs a policy in a process of its own, where its crashes, its memory and its hold on the interpreter do no harm.
 
 Control messages cross a socket pair as MessagePack, arrays cross in shared memory: one copy in, none out.
 """
@@ -16,6 +16,7 @@ import msgpack
 
 from policyserve.core.errors import ConfigError, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.policy import ActionChunk
+from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
@@ -23,7 +24,6 @@ from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot, shared_m
 from policyserve.engine.isolated.child import Child, describe_exit
 from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import read_error
-from policyserve.engine.recipe import Recipe
 from policyserve.engine.runner import OnBroken, OnDone
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ STATE_ELSEWHERE = object()
 class ProcessRunner(asyncio.Protocol):
     """Runs the policy of a recipe in a child process. device: the only one that the child sees, cpu or cuda:N.
 
-    Sessions are named by ints or texts.
+    Sessions are named by ints or texts. Raises ConfigError on systems other than Linux and macOS.
     """
 
     def __init__(self, recipe: Recipe, device: str | None = None) -> None:
@@ -49,12 +49,12 @@ class ProcessRunner(asyncio.Protocol):
         self._device = device
         self._child: Child | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self._ahead_transport: asyncio.WriteTransport | None = None  # to its second thread
+        self._ahead_transport: asyncio.WriteTransport | None = None  # a second channel, to the thread that prepares
         self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
         self._calls: dict[int, tuple[int, OnDone]] = {}  # by number: how many tasks, and where the outcomes go
         self._numbers = 0
         self._is_serving = False  # the policy is loaded
-        self._prepares = False  # a batch while another runs
+        self._prepares = False  # the policy prepares a batch while another runs
         self._is_ending = False  # its end is wanted
         self._exit_code: int | None = None
         self._how_it_ended = ""  # how it ended

@@ -121,7 +121,7 @@ class Worker:
     ) -> tuple[list[Task], Prepared] | BaseException:
         try:
             batch = [self._read_task(*packed) for packed in packed_tasks]
-        except BaseException as error:  # the main thread is to end of it, which waits for this batch
+        except BaseException as error:  # the main thread, which waits for this batch, raises it and ends
             return error
         return batch, answering.prepare(batch)
 

@@ -40,6 +40,7 @@ class PresetFlags:
     its parent, and else from the preset."""
 
     def __post_init__(self) -> None:
+        """Raise ConfigError for a flag that is out of its range."""
         check_given(checkpoint_dir=self.checkpoint_dir, norm_stats_path=self.norm_stats_path)
         if self.max_batch < 1:
             raise ConfigError(f"max_batch: expected 1 or more, got {self.max_batch}")

@@ -148,7 +148,7 @@ def read_train_config(values: object, source: str) -> TrainConfig:
 
 
 def parse_train_config(values: object, source: str) -> tuple[TrainConfig, tuple[str, ...]]:
-    """As read_train_config, which has no more to say; returns the unknown keys under `runner` instead of a warning."""
+    """Read what read_train_config reads, raise what it raises, and return the unknown keys under `runner` unwarned."""
     entries = _read_map(values, source, [entry.name for entry in fields(TrainConfig)])
     algo = entries.get("algo")
     algo_class = next((kind for name, kind in _TELLTALES.items() if isinstance(algo, Mapping) and name in algo), None)

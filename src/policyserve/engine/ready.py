@@ -1,4 +1,4 @@
-"""What stands in the place of a recipe: a policy that is there already, or a function that makes one per session."""
+"""Stand-ins for a recipe: a policy that is loaded already, or a function that makes one policy per session."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyserve.core.policy import PerSessionPolicy, Policy
-from policyserve.core.recipe import OnStage, Recipe
-
-__all__ = ["PolicyPerSession", "ReadyPolicy", "Recipe"]
+from policyserve.core.recipe import OnStage
 
 
 @dataclass(frozen=True)

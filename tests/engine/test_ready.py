@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policyserve.engine.recipe import ReadyPolicy
+from policyserve.engine.ready import ReadyPolicy
 from tests.engine.obedient import Obedient
 
 
