@@ -145,7 +145,7 @@ def test_what_the_engine_refuses_is_told_and_logged() -> None:
     bench = Bench(engine=Full())
     bench.conversation.serve(SPEC, {})
     bench.ask(1.0, 2.0)
-    assert bench.sink.closes == [(1013, "100 requests wait")]
+    assert bench.sink.closes == [(1013, "100 requests wait [overloaded]")]
     assert [fact[0] for fact in bench.facts.told] == ["request", "refusal"]
     assert bench.facts.told[1] == ("refusal", 3, 1, Overloaded)
     assert bench.lines == ["WARNING session 3: overloaded: 100 requests wait"]
