@@ -66,7 +66,7 @@ class PreparingPolicy(Policy, Protocol):
     """
 
     def prepare(self, batch: Sequence[PolicyInput]) -> Any:
-        """Do that part, and leave the observations as they are. The inputs have no state: it may not be known yet.
+        """Do the part that needs observations alone, and leave them unchanged. The inputs have no state yet.
 
         Called by one thread at a time, while another may be in infer_prepared() with the batch before. What it raises
         counts as raised by infer().

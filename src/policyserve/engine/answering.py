@@ -76,7 +76,7 @@ class Answering:
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]
 
     def answer_one(self, task: Task) -> Outcome:
-        """answer() for one task, with less ado: an inline policy's call costs little more than this."""
+        """Answer one task as answer() does, more cheaply: an inline policy's own call may cost no more than this."""
         inputs = (PolicyInput(task.observation, task.batch_size, self._states.get(task.session)),)
         started_at = time.monotonic()
         failed = self._begin(task.session)
@@ -162,7 +162,7 @@ def batch_buckets(policy: Policy) -> Sequence[int]:
 
 
 def _as_served(policy: Policy) -> Policy:
-    """The policy, one that prepares in a shell that lets two threads share it; an inline policy has one thread."""
+    """The policy; a preparing one is wrapped so that two threads may share it. An inline one has one thread only."""
     return PreparingInTurn(policy) if isinstance(policy, PreparingPolicy) and not policy.spec.inline else policy
 
 

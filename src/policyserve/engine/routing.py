@@ -27,7 +27,7 @@ class _Route:
 
 
 class Router:
-    """Several schedulers as one, in the event loop's thread."""
+    """Takes requests as a scheduler does and gives each to one of several, in the event loop's thread."""
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
         self._schedulers = schedulers
@@ -75,7 +75,7 @@ class Router:
         await asyncio.gather(*(scheduler.drained() for scheduler in self._schedulers))
 
     def move_from(self, lost: Scheduler) -> None:
-        """A scheduler is held, its runner gone: what waits there goes to others, if any has a runner."""
+        """Move what waits at a scheduler that has lost its runner to the others, if any of them has one."""
         for session, route in self._routes.items():
             if route.scheduler is lost:
                 route.has_state = False

@@ -14,7 +14,7 @@ from policyserve.server.config import ServerConfig
 
 
 class Beginning(Protocol):
-    """A session, as far as its beginning goes."""
+    """A session, as this module sees it."""
 
     @property
     def dialect(self) -> Dialect | None: ...
@@ -29,7 +29,7 @@ def dialect_of(path: str, config: ServerConfig) -> Dialect | None:
 
 
 def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> float | None:
-    """How long to wait for a session's first message; None where the server has the first word."""
+    """How long to wait for a session's first message; None where the server speaks first."""
     if session.has_begun:
         return None
     if session.dialect is not None:

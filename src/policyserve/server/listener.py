@@ -87,7 +87,7 @@ class Listener:
         self._file_number = file_number  # of a Unix socket's file: another server may have put its own there since
 
     def close(self) -> None:
-        """Take no more connections; those that exist stay."""
+        """Accept no more connections; open ones stay open."""
         for server in self._servers:
             server.close()
         if self._file_number is not None:

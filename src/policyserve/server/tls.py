@@ -25,7 +25,7 @@ _REASONS = {
 
 
 class TlsConnection(asyncio.Protocol):
-    """A connection that shakes hands by TLS, and is then `inside`'s.
+    """Shakes hands by TLS, and then hands the connection to `inside`.
 
     asyncio's own TLS servers neither tell why a handshake failed nor know of those that are under way, which must be
     bounded and end with the server. So a connection comes in plain, and its socket is taken over by another transport.

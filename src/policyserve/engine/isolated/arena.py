@@ -74,7 +74,7 @@ class Arena:
         return slot, np.frombuffer(self._mappings[slot.segment], np.uint8, rounded, slot.start)
 
     def give_back(self, numbers: Iterable[int]) -> None:
-        """The reader is done with these slots."""
+        """Note that the reader needs these slots no more."""
         for number in numbers:
             slot = self._slots.pop(number)
             if self._free_bytes + slot.size > _KEPT and _GIVE_BACK is not None:
