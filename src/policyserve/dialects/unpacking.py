@@ -67,7 +67,7 @@ def _with_path(error: WireError, message: bytes | bytearray | memoryview, texts:
 def unpack_views(
     message: memoryview, *, texts: bool = False, placed: list[Placed] | None = None, limits: WireLimits = DEFAULT_LIMITS
 ) -> Any:
-    """Decode a large message as unpack() does, raising the same; bins of 1 KiB and more are views of `message`."""
+    """Decode a large message; raises what unpack() raises. Bins of 1 KiB and more are views of `message`."""
     reader = ViewReader(message, texts, limits, placed)
     value = reader.read()
     if reader.position != len(message):
