@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,9 +69,20 @@ def find_jobs(names: list[str]) -> Iterator[Job]:
 
 def find_python(version: str) -> str | None:
     """An interpreter of this version that runs: on the path, or one of pyenv's."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [f"python{version}", *(str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python")))]
+    folders = (path for root in _pyenv_roots(version) for path in sorted(root.glob(f"versions/{version}.*/bin/python")))
+    candidates = [f"python{version}", *map(str, folders)]
     return next((candidate for candidate in candidates if _is_python(candidate, version)), None)
+
+
+def _pyenv_roots(version: str) -> Iterator[Path]:
+    """Where pyenv keeps its Pythons: the folder it was told, the usual one, or the one its shim on the path is in."""
+    if "PYENV_ROOT" in os.environ:
+        yield Path(os.environ["PYENV_ROOT"])
+    else:
+        yield Path.home() / ".pyenv"
+        shim = shutil.which(f"python{version}")
+        if shim and Path(shim).parent.name == "shims":
+            yield Path(shim).parents[1]
 
 
 def _is_python(command: str, version: str) -> bool:

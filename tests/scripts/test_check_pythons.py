@@ -42,6 +42,25 @@ def test_a_python_that_does_not_run_is_none(program: Any, tmp_path: Path, monkey
     assert program.find_python("3.99") is None
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["PYENV_ROOT", "shim"])
+def test_a_python_of_pyenv_is_found_though_its_shim_does_not_run(
+    told: bool, program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home folder is another's, so that only what is told leads to it."""
+    ours = tmp_path / "pyenv" / "versions" / f"{HERE}.99" / "bin" / "python"
+    shim = tmp_path / "pyenv" / "shims" / f"python{HERE}"
+    for path, line in ((ours, f'exec "{sys.executable}" "$@"'), (shim, "exit 127")):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shim.parent), prepend=":")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    if told:
+        monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    assert program.find_python(HERE) == str(ours)
+
+
 def test_a_python_that_is_not_here_is_named_and_left_out(
     program: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
