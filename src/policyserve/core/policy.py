@@ -46,15 +46,31 @@ class ActionChunk(NamedTuple):
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that answers a batch of inputs. Called by one thread at a time."""
+    """Anything that answers a batch of inputs.
+
+    All methods are called by one thread at a time, which also loaded the policy; an inline policy's infer() is called
+    in the event loop's thread. A policy may have `buckets`, the batch sizes to warm up; else these are the powers of
+    two up to its max_batch, and that.
+    """
 
     spec: PolicySpec
+    """What it takes and gives. Read once, after loading; it stays the same."""
 
     def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
-        """Answer every input, in order. An error in place of a chunk fails that input alone."""
+        """Answer every input, in order: as many answers as there are inputs.
+
+        batch: at least one input and at most spec.max_batch, of as many sessions. Their arrays have the spec's shapes
+        and dtypes, are writable and are the policy's own: it may keep and change them.
+        Each chunk's actions are spec.action's shape behind the horizon, if the spec has one; finite; whatever the
+        spec's dtype can be cast from. They are read after infer() returns, so the policy must not write into them
+        later. A PolicyserveError in place of a chunk fails that input alone.
+        Whatever it raises fails the batch; the inputs of a batch of several are then tried again one by one.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what it holds; called once, after the last infer(). What it raises is logged."""
+        ...
 
 
 @runtime_checkable
