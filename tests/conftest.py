@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job ignores it; tests interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for option in ("loop", "runner"):
         chosen = config.getoption(option)
         if chosen:
