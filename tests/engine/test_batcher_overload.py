@@ -263,3 +263,19 @@ def test_without_a_bound_a_session_may_pipeline_as_long_as_its_deadline_allows()
     for _ in range(1_000):
         batcher.add(Job("patient", 1.0, 121.0, None))
     assert batcher.queued == 1_000
+
+
+@pytest.mark.parametrize(("first_s", "is_refused"), [(60.0, False), (0.9, True)])
+def test_a_first_batch_of_a_minute_may_have_compiled_and_foretells_nothing(first_s: float, is_refused: bool) -> None:
+    batcher = served_by_default(1)
+    run_one(batcher, 0.0, first_s)
+    now = first_s + 1.0
+    batcher.add(Job("other", now, now + 120.0, None))
+    batcher.take(now)
+    batcher.add(Job("robot", now, now + 120.0, None))
+    if is_refused:
+        with pytest.raises(Overloaded, match="this request would wait"):
+            batcher.add(Job("robot", now, now + 120.0, None))
+    else:
+        batcher.add(Job("robot", now, now + 120.0, None))
+        batcher.add(Job("robot", now, now + 120.0, None))

@@ -25,6 +25,7 @@ from policyserve.engine.habits import Habits
 
 _COST_WEIGHT = 0.2  # how much the newest batch counts in the running mean
 _LONGEST_WAIT_S = 5e-3
+_LONGEST_FIRST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +208,8 @@ class Batcher:
         batches = self._batches_before(own)
         if self._cost_s is None or not batches:
             return
+        if self._took_s[0] == inf and self._cost_s > _LONGEST_FIRST_S:
+            return  # the only batch so far took very long, as one that compiles does: it foretells nothing
         wait_s = self._rest_s(job.arrived_at) + batches * self._cost_s
         bound_s = max(job.deadline - job.arrived_at - self._cost_s, 0.0)
         if own or job.session in self._served:
