@@ -21,9 +21,8 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(
-            _ARENA_MAX, 1
-        )  # an arena of a thread's own gives back what the thread has freed, whatever the threshold
+        # One arena: a thread's own gives back what the thread has freed, whatever the threshold.
+        mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:

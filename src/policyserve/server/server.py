@@ -143,7 +143,7 @@ class Server:
         self._entrance.close()
         self.reception.close()
         for _ in range(3):
-            # asyncio makes a connection's protocol one turn of the loop after accepting it, and calls it in the next.
+            # An accepted connection reaches connection_made() after up to three turns of asyncio's loop.
             await asyncio.sleep(0)
         for conversation in self.reception.conversations:
             conversation.drain()
