@@ -38,7 +38,12 @@ class Case:
     way: str = "raw"
 
     def __str__(self) -> str:
-        client = {"raw": "raw client", "ours": "`Client`", "ours, asleep": "`Client` that polls neither"}[self.way]
+        client = {
+            "raw": "raw client",
+            "stepping": "stepping client",
+            "ours": "`Client`",
+            "ours, asleep": "`Client` that polls neither",
+        }[self.way]
         return f"{_SHORT[self.payload]}, {self.kind}, {self.clients} {client}{'s' if self.clients > 1 else ''}"
 
 
@@ -60,14 +65,13 @@ CASES = (
     Case("busy polling", "inline", "cartpole", 8),
     Case("gathering by habit", "5ms", "cartpole", 8),
     Case("gathering by habit", "5ms", "cartpole", 32),
+    Case("gathering by habit", "5ms", "cartpole", 8, "stepping"),
+    Case("gathering by habit", "5ms", "cartpole", 32, "stepping"),
     Case("gathering by habit", "5ms", "libero", 8),
     Case("preparing ahead", "5ms", "libero", 64),
     Case("freed memory kept", "inline", "aloha"),
     Case("freed memory kept", "thread", "libero", 64),
     Case("freed memory kept", "thread", "aloha", 16),
-    Case("landing", "inline", "libero"),
-    Case("landing", "inline", "aloha"),
-    Case("landing", "thread", "libero", 32),
     Case("own framing", "inline", "cartpole"),
     Case("own framing", "inline", "libero"),
     Case("own framing", "inline", "aloha"),
@@ -79,6 +83,7 @@ CASES = (
     ),
     Case("uvloop", "inline", "aloha"),
     Case("uvloop", "thread", "aloha"),
+    *(Case("uvloop", "5ms", payload, clients) for payload in ("cartpole", "libero") for clients in (1, 8, 32)),
 )
 
 

@@ -54,17 +54,6 @@ def prepare_in_turn() -> None:
     replace(Answering, "prepares", property(lambda _self: False))
 
 
-def land_in_scratch() -> None:
-    """A large message's first bytes are read into the common scratch, and copied into the message from there."""
-    own = server_frames.FrameReader.get_buffer
-
-    def get_buffer(self: Any) -> memoryview:
-        self._likely_size = 0
-        return own(self)
-
-    replace(server_frames.FrameReader, "get_buffer", get_buffer)
-
-
 def read_by_websockets() -> None:
     replace(server_frames, "FrameReader", ProtocolReader)
 
@@ -100,7 +89,6 @@ PIECES: Mapping[str, Callable[[], None]] = {
     "reply templates": pack_every_reply,
     "shared turns": answer_each_request_alone,
     "preparing ahead": prepare_in_turn,
-    "landing": land_in_scratch,
     "own framing": read_by_websockets,
     "freed memory kept": give_back_what_is_freed,
     "uvloop": run_on_asyncio,

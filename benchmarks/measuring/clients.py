@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import random
+import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from policyserve.dialects import by_name
 from .turns import Asker
 
 REPLY_BYTES = 1050  # of (32, 7) float32 with its timing, in a frame
+_STEP_S = 3e-4, 1.5e-3  # of a simulator, from an answer to its next request
 _SIZES = (40, 150_000, 301_000, 600_000, 1_100_000, 2_770_000, 3_500_000)  # bytes of a mixed fleet's observations
 
 
@@ -34,6 +38,8 @@ def open_fleet(asker: Asker, url: str) -> Fleet:
         return OpenpiFleet(place, observation_for(asker.payload))
     if asker.way == "mixed":
         return MixedFleet(place, asker.clients)
+    if asker.way == "stepping":
+        return SteppingFleet(place, asker.clients, observation_for(asker.payload))
     observation = observation_for(asker.payload, asker.dialect)
     if asker.way == "plain":
         return PlainFleet(place, observation)
@@ -142,6 +148,40 @@ class MixedFleet:
                 for peer in self._peers:
                     peer.receive()
                     tally.answered(sent, sent, time.perf_counter(), {})
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+
+class SteppingFleet:
+    """Raw clients that each step a simulator between an answer and the next request, for a time of no regularity."""
+
+    def __init__(self, url: str, clients: int, observation: Observation) -> None:
+        self._peers = [RawPeer(url, "openpi", 60.0) for _ in range(clients)]
+        self._frame = self._peers[0].frame(observation, "openpi")
+        self._random = random.Random(0)
+
+    def drive(self, tally: Tally, seconds: float) -> None:
+        with Watch(tally) as start, selectors.DefaultSelector() as selector:
+            for peer in self._peers:
+                selector.register(peer.socket, selectors.EVENT_READ, peer)
+            steps = [(start, number) for number in range(len(self._peers))]  # a heap: when a step ends, and whose
+            sent: dict[RawPeer, float] = {}
+            while steps or sent:
+                now = time.perf_counter()
+                while steps and steps[0][0] <= now:
+                    peer = self._peers[heapq.heappop(steps)[1]]
+                    sent[peer] = time.perf_counter()
+                    peer.send(self._frame)
+                for key, _ in selector.select(max(steps[0][0] - now, 0.0) if steps else None):
+                    peer = key.data
+                    peer.read()
+                    if peer.take():
+                        now = time.perf_counter()
+                        tally.answered(sent[peer], sent.pop(peer), now, {})
+                        if now < start + seconds:
+                            heapq.heappush(steps, (now + self._random.uniform(*_STEP_S), self._peers.index(peer)))
 
     def close(self) -> None:
         for peer in self._peers:

@@ -28,7 +28,8 @@ class Asker:
     """One side: which server is asked, by whom, for what.
 
     way: "raw" (prepared frames, nothing decoded), "ours" (`Client`), "openpi-client" (PyPI's), "plain" (`websockets`
-    on its defaults), "tcp" (bytes that nobody decodes) or "mixed" (raw, of many sizes). path: of the URL.
+    on its defaults), "tcp" (bytes that nobody decodes), "mixed" (raw, of many sizes) or "stepping" (raw, with a pause
+    between an answer and the next request). path: of the URL.
     """
 
     server: str

@@ -14,7 +14,6 @@ PIECES = (
     "shared turns",
     "preparing ahead",
     "freed memory kept",
-    "landing",
     "own framing",
     "uvloop",
     "asyncio",

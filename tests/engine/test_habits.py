@@ -70,3 +70,16 @@ def test_a_new_pace_is_learned_in_a_few_requests() -> None:
     habits = Habits()
     now = asks(habits, "robot", [0.02] * 10 + [0.1] * 30)
     assert habits.waits(now, bound_s=1.0) == pytest.approx([0.1], rel=0.05)
+
+
+def test_one_long_pause_among_many_usual_ones_changes_nothing() -> None:
+    """An episode is reset: without this, the session would be expected no more for some twenty requests."""
+    habits = Habits()
+    now = asks(habits, "simulator", [0.02] * 10 + [3.0])
+    assert habits.waits(now, bound_s=1.0) == pytest.approx([0.02])
+
+
+def test_two_long_pauses_are_a_new_pace() -> None:
+    habits = Habits()
+    now = asks(habits, "simulator", [0.02] * 10 + [3.0, 3.0])
+    assert habits.waits(now, bound_s=0.5) == []

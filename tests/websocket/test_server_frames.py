@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 
 from policyserve.websocket import server_frames
 from policyserve.websocket.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
-from policyserve.websocket.server_frames import FrameReader, Scratch, make_scratch, unmask
+from policyserve.websocket.server_frames import FrameReader, make_scratch, unmask
 from tests.websocket import written_frames
 from tests.websocket.written_frames import MASK, pattern, plain, write
 
@@ -67,9 +67,9 @@ def test_a_header_is_what_websockets_writes(size: int) -> None:
 
 def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
     """Many peers of one scratch, each sending a large message in pieces, in turns."""
-    scratch = Scratch(1 << 12)
+    scratch = bytearray(1 << 12)
     readers = [FrameReader(LIMIT, scratch) for _ in range(4)]
-    for _ in range(2):  # the second time over, bytes go straight to a message that is likely to come
+    for _ in range(2):
         sent = [pattern(90_000, seed) for seed in range(4)]
         left = [frame(2, payload) for payload in sent]
         read: dict[int, bytes] = {}

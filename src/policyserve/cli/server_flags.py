@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import field, fields, make_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from policyserve.core.limits import WireLimits
+from policyserve.core import limits
+from policyserve.server import config
 from policyserve.server.config import (
     Access,
     Batching,
@@ -43,10 +45,11 @@ def registry() -> ConstructorRegistry:
     return made
 
 
+@cache
 def help_lines() -> Mapping[str, str]:
     """What --help says of each field: the comment behind it; nothing where only compiled files are installed."""
     with suppress(OSError):
-        sources = [inspect.getsource(one) for one in (WireLimits, *GROUPS.values())]
+        sources = [inspect.getsource(module) for module in (limits, config)]
         return {name: comment for source in sources for name, comment in _COMMENT.findall(source)}
     return {}
 
@@ -78,6 +81,7 @@ def _server_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(instantiate=_config_of, fields=tuple(made))
 
 
+@cache  # tyro asks several times
 def _panel(name: str, names: tuple[str, ...]) -> type[Any]:
     """A dataclass of these fields."""
     from tyro.conf import arg

@@ -219,7 +219,7 @@ class Session:
     def _receive(self, message: Message | Overloaded, now: float) -> list[Effect]:
         if self.closed:
             return []
-        if self.pending >= self._max_pending and not isinstance(message, Overloaded):
+        if len(self._pending) + len(self._early) >= self._max_pending and not isinstance(message, Overloaded):
             message = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._reader is None:
             return self._keep(message, now)
@@ -334,12 +334,9 @@ class Session:
         outcome = done.outcome
         if not isinstance(outcome, Answered):
             return self._tell(outcome or NotReady("no outcome"), done.ticket)
-        timing = Timing(
-            queue_ms=(outcome.started_at - done.arrived_at) * 1e3,
-            infer_ms=(outcome.ended_at - outcome.started_at) * 1e3,
-            total_ms=(now - done.arrived_at) * 1e3,
-            prev_total_ms=self._prev_total_ms,
-        )
+        queue_ms = (outcome.started_at - done.arrived_at) * 1e3
+        infer_ms = (outcome.ended_at - outcome.started_at) * 1e3
+        timing = Timing(queue_ms, infer_ms, (now - done.arrived_at) * 1e3, self._prev_total_ms)
         try:
             message = self._known.write_reply(outcome.chunk, timing)
         except PolicyFailed as error:

@@ -116,10 +116,10 @@ class PolicySpec:
         Expected shape: (batch_size, horizon, *action.shape), without the axes that are None.
         """
         array: Array = np.array(actions)
-        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-            raise BadAction(f"{self.name} answered {name_of(actions)}, expected numbers")
-        if array.shape == self._action_shape and array.dtype == self._action_dtype and batch_size is None:
+        if array.dtype == self._action_dtype and array.shape == self._action_shape and batch_size is None:
             pass  # most answers need no cast, and this test is quick
+        elif array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise BadAction(f"{self.name} answered {name_of(actions)}, expected numbers")
         elif self.action is not None:
             shape = tuple(size for size in (batch_size, self.horizon) if size is not None) + self.action.shape
             if not sizes_match(array.shape, shape):

@@ -79,7 +79,7 @@ class Answering:
         """Answer one task as answer() does, more cheaply: an inline policy's own call may cost no more than this."""
         inputs = (PolicyInput(task.observation, task.batch_size, self._states.get(task.session)),)
         started_at = time.monotonic()
-        failed = self._begin(task.session)
+        failed = None if self._resets is None else self._resets.begin(task.session)
         (chunk,) = run_batch(self.policy, inputs) if failed is None else (failed,)
         return self._note(task, chunk, started_at, time.monotonic())
 

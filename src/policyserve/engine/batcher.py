@@ -41,9 +41,9 @@ class Job:
 class Batcher:
     """A queue per session, and a line of the sessions whose next job may start.
 
-    max_wait_s: the longest that a free runner is kept waiting for a fuller batch; 0: it never is; None: half of what
-    a batch has been taking, at most 5 ms. max_queue_s: the longest that a job may wait whose session has others here;
-    None: as long as its deadline lets it.
+    max_wait_s: the longest that a free runner is kept waiting for a fuller batch; 0: it never is; None: as long
+    as a batch has been taking, at most 5 ms. max_queue_s: the longest that a job may wait whose session has others
+    here; None: as long as its deadline lets it.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class Batcher:
     def _bound_s(self) -> float:
         if self._max_wait_s is not None:
             return self._max_wait_s
-        return min((self._cost_s or 0.0) / 2, _LONGEST_WAIT_S)
+        return min(self._cost_s or 0.0, _LONGEST_WAIT_S)
 
     def _leave_line(self, session: Hashable) -> None:
         self._line.remove(session)

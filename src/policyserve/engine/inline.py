@@ -45,28 +45,34 @@ class InlinePolicy:
         self._on_broken = on_broken
         self._slowness = 0  # up with each slow call, down with each quick one
 
+    def answer_one(self, task: Task) -> Outcome:
+        """The task's outcome; never raises."""
+        outcome = self._answering.answer_one(task)
+        self._note(outcome, 1)
+        return outcome
+
     def answer(self, batch: Sequence[Task]) -> Sequence[Outcome]:
         """One outcome per task, in order; never raises."""
-        answering = self._answering
-        outcomes = (answering.answer_one(batch[0]),) if len(batch) == 1 else answering.answer(batch)
-        if answering.broken:
-            self._on_broken(answering.broken)
-        elif isinstance(first := outcomes[0], Answered):
-            self._note_speed((first.ended_at - first.started_at) * 1e3 / len(batch))
+        outcomes = self._answering.answer(batch)
+        self._note(outcomes[0], len(batch))
         return outcomes
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""
         self._answering.forget(session)
 
-    def _note_speed(self, took_ms: float) -> None:
+    def _note(self, first: Outcome, count: int) -> None:
         # One slow call tells nothing: a machine that takes the core away makes any call slow.
-        if took_ms > _LIMIT_MS:
-            self._slowness += _SLOW_CALL
-            if self._slowness > _TOO_SLOW:
-                self._on_slow(took_ms)
-        elif self._slowness:
-            self._slowness -= 1
+        if self._answering.broken:
+            self._on_broken(self._answering.broken)
+        elif isinstance(first, Answered):
+            took_ms = (first.ended_at - first.started_at) * 1e3 / count
+            if took_ms > _LIMIT_MS:
+                self._slowness += _SLOW_CALL
+                if self._slowness > _TOO_SLOW:
+                    self._on_slow(took_ms)
+            elif self._slowness:
+                self._slowness -= 1
 
 
 class HasInline(Protocol):
@@ -108,7 +114,8 @@ class InlineRequests:
         if self._turns.waits(task.session):
             self._wait((task, arrived_at, on_outcome))
         else:
-            on_outcome(self._answer(policy, (task,))[0])
+            is_watched = self._observers.batch_started or self._observers.batch_ended
+            on_outcome(self._answer(policy, (task,))[0] if is_watched else policy.answer_one(task))
         return True
 
     def end_turn(self) -> None:
@@ -139,14 +146,11 @@ class InlineRequests:
             self._loop.call_soon(self._end_soon)
 
     def _answer(self, policy: InlinePolicy, batch: Sequence[Task]) -> Sequence[Outcome]:
-        watched = self._observers
-        if not (watched.batch_started or watched.batch_ended):
-            return policy.answer(batch)
         started_at = time.monotonic()
-        for tell in watched.batch_started:
+        for tell in self._observers.batch_started:
             tell([task.session for task in batch], started_at)
         outcomes = policy.answer(batch)
-        for tell in watched.batch_ended:
+        for tell in self._observers.batch_ended:
             tell(len(batch), time.monotonic() - started_at)
         return outcomes
 

@@ -134,7 +134,7 @@ class Placement(_Group):
 class Batching(_Group):
     """How requests wait for the policy."""
 
-    max_wait_ms: float | None = None  # an idle policy's wait for a fuller batch; None: half of its time, at most 5 ms
+    max_wait_ms: float | None = None  # a wait for a fuller batch; None: as long as a call takes, at most 5 ms
     max_queue: int = 4096  # the most requests that wait for the policy
     max_queue_ms: float = 250.0  # a request behind another one of its session is refused after waiting so long
 

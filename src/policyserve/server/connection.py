@@ -145,8 +145,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, event: server_frames.PeerEvent) -> None:
         if isinstance(event, (memoryview, str)):
-            self._heard_message = True
-            self._receive(event)
+            self._take_message(event)
         elif isinstance(event, frames.Ping):
             self._pipe.write_frame(frames.PONG, event.payload)
         else:
@@ -155,10 +154,10 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
-    def _receive(self, message: Message) -> None:
+    def _take_message(self, message: Message) -> None:
         conversation = self._conversation
-        if conversation is None:
-            return
+        assert conversation is not None, "frames are read behind the handshake, which brought it"
+        self._heard_message = True
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None

@@ -31,54 +31,33 @@ from policyserve.websocket.frames import (
 
 _SCRATCH_BYTES = 1 << 16
 _WHOLE_BINARY = 0x80 | BINARY  # a frame's first byte
-_LONG = MASKED | 127  # its second, if 64 bits of size follow
-_LONGEST_HEADER = 14
-_LANDED = 16  # where the payload stands in a buffer that takes its header, too: aligned for any dtype
 _MOST_AT_ONCE = 1 << 19  # bytes of one read: a peer with much to send shall not hold up the others
-_LARGE = 1 << 16  # bytes, from which a frame has the longest header
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 
 # A whole message is the str of a text one, else a writable view of a buffer of its own.
 PeerEvent: TypeAlias = memoryview | str | Ping | PeerClose | Violation
 
 
-class Scratch(bytearray):
-    """Where bytes land that belong to no message yet, for all readers of one event loop.
-
-    landing: memory for the large message that is likely to come next, by the last get_buffer(). It stands here so that
-    a peer that then sends nothing holds none.
-    """
-
-    landing: bytearray = bytearray()
-
-
 class FrameReader:
-    """Reads one peer's frames.
+    """Reads one peer's frames. scratch: where bytes land that belong to no message yet.
 
     Readers may share a scratch if each advance() comes before another's get_buffer(), as in an event loop.
     """
 
-    def __init__(self, max_message_bytes: int, scratch: Scratch) -> None:
+    def __init__(self, max_message_bytes: int, scratch: bytearray) -> None:
         self._max_bytes = max_message_bytes
         self._assembler = Assembler(max_message_bytes, is_masked=True)
         self._scratch = scratch
         self._rest = b""  # the beginning of a frame whose header, or short payload, is not whole yet
         self._filling: Filling | None = None
-        self._likely_size = 0  # of the next message, if the last one was large
-        self._is_landing = False  # that one's first bytes are about to go into scratch.landing
         self.on_growth: Callable[[int], object] = int  # told of bytes that are kept for a message to be whole
 
     def get_buffer(self) -> memoryview:
-        """Where the next bytes go: into the message that is being filled, or that is likely to come, or the scratch."""
-        if self._filling is not None:
-            filled = self._filling.filled
-            return self._filling.payload[filled : filled + _MOST_AT_ONCE]
-        self._is_landing = self._likely_size > 0 and not self._rest
-        if not self._is_landing:
+        """Where the next bytes go: into the message that is being filled, or into the scratch."""
+        if self._filling is None:
             return memoryview(self._scratch)
-        begin = _LANDED - _LONGEST_HEADER
-        self._scratch.landing = allocate(_LANDED + self._likely_size)
-        return memoryview(self._scratch.landing)[begin : begin + _MOST_AT_ONCE]
+        filled = self._filling.filled
+        return self._filling.payload[filled : filled + _MOST_AT_ONCE]
 
     def advance(self, count: int) -> Sequence[PeerEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
@@ -86,9 +65,6 @@ class FrameReader:
             return ()
         if self._filling is not None:
             return self._fill(self._filling, count)
-        if self._is_landing:
-            landing, self._scratch.landing = self._scratch.landing, bytearray()
-            return self._land(memoryview(landing), count)
         message = self._whole_message(count)
         return self.feed(memoryview(self._scratch)[:count]) if message is None else (message,)
 
@@ -101,20 +77,6 @@ class FrameReader:
         unmask(filling.payload, filling.key)
         event = self._assembler.end_data(filling.opcode, filling.is_final, filling.payload)
         return () if event is None else (event,)
-
-    def _land(self, landing: memoryview, count: int) -> Sequence[PeerEvent]:
-        """Have the next bytes land in a large message's own memory: after one large message another is likely."""
-        self._is_landing = False
-        came = landing[_LANDED - _LONGEST_HEADER :][:count]
-        is_likely = count >= _LONGEST_HEADER and came[0] == _WHOLE_BINARY and came[1] == _LONG
-        if is_likely and self._assembler.opcode == CONTINUATION:
-            (size,) = struct.unpack_from(">Q", came, 2)
-            if count - _LONGEST_HEADER <= size <= min(len(landing) - _LANDED, self._max_bytes):
-                payload = landing[_LANDED : _LANDED + size]
-                filling = self._filling = Filling(BINARY, True, payload, bytes(came[10:_LONGEST_HEADER]))
-                return self._fill(filling, count - _LONGEST_HEADER)
-        self._likely_size = 0
-        return self.feed(came)
 
     @property
     def is_mid_message(self) -> bool:
@@ -201,7 +163,6 @@ class FrameReader:
         payload = memoryview(allocate(size))
         filling = self._filling = Filling(opcode, bool(first & 0x80), payload, key)
         filling.begin(data[begin:])
-        self._likely_size = size if size >= _LARGE else 0
         self.on_growth(available - header)
         return available
 
@@ -222,6 +183,6 @@ def unmask(payload: memoryview, mask: bytes) -> None:
         tail[:] = bytes(byte ^ mask[index & 3] for index, byte in enumerate(tail))
 
 
-def make_scratch() -> Scratch:
+def make_scratch() -> bytearray:
     """A scratch for FrameReader."""
-    return Scratch(_SCRATCH_BYTES)
+    return bytearray(_SCRATCH_BYTES)
