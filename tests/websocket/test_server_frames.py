@@ -84,8 +84,8 @@ def test_messages_that_arrive_at_the_same_time_never_share_a_buffer() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_large_messages_land_where_they_stay(data: st.DataObject) -> None:
-    """After a large message the next one's bytes go straight to its buffer, unless something else comes."""
+def test_messages_of_all_sizes_stay_as_they_came(data: st.DataObject) -> None:
+    """Whatever comes behind a large message, and however the bytes are cut."""
     sizes = st.one_of(st.sampled_from([0, 5, 126, 70_000, 70_001, 90_000, 65_536, 65_535]), st.integers(0, 100_000))
     drawn = data.draw(st.lists(st.tuples(sizes, st.sampled_from([2, 2, 2, 1, 9])), min_size=2, max_size=6))
     to = FrameReader(LIMIT, make_scratch())
@@ -98,15 +98,6 @@ def test_large_messages_land_where_they_stay(data: st.DataObject) -> None:
     cuts = iter(data.draw(st.lists(st.integers(1, 80_000), max_size=40)))
     events = write(to, sent, cuts)  # all held until the end: a buffer used twice would show
     assert [plain(event) for event in events] == expected
-
-
-def test_a_second_camera_frame_is_not_copied() -> None:
-    to = FrameReader(LIMIT, make_scratch())
-    for seed in range(2):
-        (event,) = write(to, frame(2, pattern(90_000, seed)))
-        assert event == pattern(90_000, seed)
-        del event
-    assert len(to.get_buffer()) > 90_000  # where the third may come whole
 
 
 def test_a_peer_that_sends_nothing_after_a_large_message_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +117,7 @@ def test_a_peer_that_sends_nothing_after_a_large_message_holds_no_memory(monkeyp
     for to in readers:
         assert write(to, frame(2, pattern(90_000))) == [pattern(90_000)]
         to.get_buffer()
-    assert held() == 1  # the last one's
-    for seed, to in enumerate(readers):  # and what it got is nobody else's by then
-        assert write(to, frame(2, pattern(90_000, seed))) == [pattern(90_000, seed)]
+    assert len(taken) == len(readers)
     assert held() == 0
 
 
@@ -139,7 +128,7 @@ class Memory(bytearray):
 def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
     to = FrameReader(1 << 24, make_scratch())
     whole = frame(2, bytes(3 << 20))
-    for _ in range(2):  # the second message's first bytes go straight to its buffer
+    for _ in range(2):
         sizes: list[int] = []
         events: list[FrameEvent] = []
         left = memoryview(whole)
