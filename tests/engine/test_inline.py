@@ -38,6 +38,9 @@ class InlineRunner:
     def inline(self) -> Any:
         return self if self.is_inline else None
 
+    def answer_one(self, task: Task) -> Outcome:
+        return self.answer((task,))[0]
+
     def answer(self, batch: Sequence[Task]) -> Sequence[Outcome]:
         assert self._on_done is None, "the policy runs in one place at a time"
         self.calls.append("".join(task.observation for task in batch))
