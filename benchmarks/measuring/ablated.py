@@ -103,7 +103,8 @@ class ProtocolReader:
         self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message_bytes)
         self._fragments: list[bytes] = []
         self.on_growth: Callable[[int], object] = int
-        self.is_mid_message = False
+        self.is_mid_message = self.has_more = False
+        self.idle_frames = 0
 
     def get_buffer(self) -> memoryview:
         return memoryview(_SCRATCH)

@@ -72,6 +72,8 @@ def _write(reader: server_side.FrameReader, piece: bytes) -> list[object]:
         space[:count] = piece[:count]
         del space
         events += reader.advance(count)
+        while reader.has_more:
+            events += reader.go_on()
         piece = piece[count:]
     return events
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserve.server.config import ServerConfig
-from policyserve.server.guards import Budget, Facts, Holding, Throttle, Watch, suppressed_note
+from policyserve.server.guards import Budget, Facts, Holding, Pace, Throttle, Verdict, Watch, suppressed_note
 from tests.server.live import frame, masked, open_raw, serving
 
 CONFIG = ServerConfig(
@@ -187,3 +187,50 @@ def test_a_client_that_errs_all_day_does_not_fill_the_log(caplog: pytest.LogCapt
             good.send(frame([1.0]))
             good.recv()
     assert len(caplog.records) < 300 < 300 * 12  # opened, speaks, closed and ten refusals of each session
+
+
+def test_a_few_hundred_frames_at_once_are_read_without_a_pause() -> None:
+    pace = Pace()
+    assert pace.count(0.0, 8) is None
+    assert pace.count(0.1, 500) is None
+    assert pace.wait_s == 0.0
+
+
+def test_a_flood_is_read_at_a_hundred_frames_a_second() -> None:
+    pace = Pace()
+    now, read = 0.0, 0
+    while now < 30.0:
+        read += 8
+        assert pace.count(now, read) is None
+        now += max(pace.wait_s, 1e-4)
+    assert read == pytest.approx(500 + 30 * 100, rel=0.02)
+
+
+def test_a_flood_of_a_minute_is_cut_and_two_short_ones_are_not() -> None:
+    pace = Pace()
+    now, read = 0.0, 0
+
+    def flood(seconds: float) -> Verdict | None:
+        nonlocal now, read
+        end = now + seconds
+        while now < end:
+            read += 8
+            if verdict := pace.count(now, read):
+                return verdict
+            now += max(pace.wait_s, 1e-4)
+        return None
+
+    assert flood(50.0) is None
+    now += 10.0
+    assert flood(50.0) is None
+    verdict = flood(20.0)
+    assert verdict is not None
+    assert verdict.code == 1008
+    assert "100 frames a second" in verdict.reason
+
+
+def test_frames_that_ask_for_something_cost_nothing() -> None:
+    pace = Pace()
+    for turn in range(10_000):
+        assert pace.count(turn * 1e-4, 0) is None
+    assert pace.wait_s == 0.0

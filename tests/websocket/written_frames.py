@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from policyserve.websocket.frames import FrameEvent
+from policyserve.websocket.server_frames import FrameReader
 
 MASK = b"\x01\x02\x03\x04"
 
@@ -31,7 +32,16 @@ def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[Fr
         space[:count] = data[:count]
         del space
         events += to.advance(count)
+        events += read_on(to)
         data = data[count:]
+    return events
+
+
+def read_on(to: Reader) -> list[FrameEvent]:
+    """What the turns to come bring, of what a server's reader has left for them."""
+    events: list[FrameEvent] = []
+    while isinstance(to, FrameReader) and to.has_more:
+        events += to.go_on()
     return events
 
 

@@ -126,6 +126,7 @@ class Session:
         self._early: list[tuple[Message | Overloaded, float]] = []
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
+        self.refused = 0  # requests that were refused unread, or could not be read
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
         self._draining = False
         self._told_unknown = False
@@ -309,6 +310,7 @@ class Session:
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
         ticket = self._queue(now)
+        self.refused += 1
         self._refusing = self._closes(error)
         return self.answer(ticket, error, now)
 

@@ -18,7 +18,7 @@ from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
-from policyserve.server.guards import Facts, Holding, Verdict, Watch
+from policyserve.server.guards import Facts, Holding, Pace, Verdict, Watch
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
@@ -42,6 +42,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reception = reception
         self._config = config
         self._busy_poll = busy_poll
+        self._came_at = time.monotonic()  # TLS counts
         self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
         self._handshake: Handshake | None = Handshake(config.max_head_bytes)  # until it is through
@@ -51,13 +52,16 @@ class Connection(asyncio.BufferedProtocol):
         self._heard_at = 0.0  # when its last bytes came
         self._heard_message = False
         self._watch: Watch | None = None
+        self._pace = Pace()
+        self._next_turn: asyncio.TimerHandle | None = None  # of frames that came and are not read yet
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
 
     # Life cycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._pipe.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        self._call_later(self._config.handshake_timeout_s, self._time_out_handshake)
+        rest_s = self._came_at + self._config.handshake_timeout_s - time.monotonic()
+        self._call_later(max(rest_s, 0.0), self._time_out_handshake)
         self.address, self.peer = peer_of(transport)
         if self.address:
             end_if_silent(transport, self._config.ping_timeout_s)
@@ -65,8 +69,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._call_later(None, self.abort)
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._next_turn):
+            if timer is not None:
+                timer.cancel()
         if self._pipe.transport is not None:
             self._pipe.transport.abort()  # it is over; Python 3.10's TLS transport does not know that by itself
         self._pipe.transport = None
@@ -95,6 +100,8 @@ class Connection(asyncio.BufferedProtocol):
             self._busy_poll.on_bytes(now)
             for event in self._frames.advance(nbytes):
                 self._take(event)
+            if self._frames.has_more:
+                self._slow_down()
         elif self._handshake is not None:
             self._begin(bytes(_SCRATCH[:nbytes]))
         # else the rest of a refused request: read and dropped, see _half_close
@@ -126,6 +133,31 @@ class Connection(asyncio.BufferedProtocol):
         if asked.behind:
             for event in reader.feed(asked.behind):
                 self._take(event)
+            if reader.has_more:
+                self._slow_down()
+
+    def _slow_down(self) -> None:
+        """More frames have come than one turn takes: read nothing more, and those in turns to come."""
+        if self._conversation is None or self._frames is None:
+            return
+        verdict = self._pace.count(time.monotonic(), self._frames.idle_frames + self._conversation.refused)
+        if verdict is None:
+            self._set_reading()
+        else:
+            self._end(verdict)
+
+    def _go_on(self) -> None:
+        """Read the next few of them."""
+        self._next_turn = None
+        if self._frames is None or not self._pipe.is_open:
+            return
+        self._heard_at = time.monotonic()
+        for event in self._frames.go_on():
+            self._take(event)
+        if self._frames.has_more:
+            self._slow_down()
+        else:
+            self._set_reading()
 
     def _respond(self, response: routes.Response) -> None:
         """Send an HTTP answer and end; what the peer still sends is read and dropped, so that it sees the answer."""
@@ -217,7 +249,11 @@ class Connection(asyncio.BufferedProtocol):
     def _set_reading(self) -> None:
         """Read no more while a session has over twice as many requests without an answer as it may have."""
         is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
-        self._pipe.set_reading(not (self._pipe.is_slow or is_swamped))
+        is_held = self._pipe.is_slow or is_swamped
+        has_more = self._frames is not None and self._frames.has_more
+        if has_more and not is_held and self._next_turn is None:
+            self._next_turn = asyncio.get_running_loop().call_later(self._pace.wait_s, self._go_on)
+        self._pipe.set_reading(not (is_held or has_more))
 
     # Time
 

@@ -76,6 +76,11 @@ class Conversation:
         """Of them those that have their answer; they are the oldest."""
         return self._session.answered
 
+    @property
+    def refused(self) -> int:
+        """Of them those that were refused unread, or could not be read."""
+        return self._session.refused
+
     def receive(self, message: Message, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
         session = self._session

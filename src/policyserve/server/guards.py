@@ -1,4 +1,4 @@
-"""Limits on what one peer may cost the server: time (Watch), memory (Budget), lines in the log (Throttle).
+"""Limits on what one peer may cost the server: time (Watch, Pace), memory (Budget), lines in the log (Throttle).
 
 Pure: time is an argument.
 
@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 from policyserve.server.config import Timeouts
 
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
+_BURST, _PER_S = 500, 100  # frames that ask for nothing
+_LONGEST_FLOOD_S = 60.0
 _MAX_KEYS = 1024  # so that a peer with many addresses does not fill the memory with keys
 
 
@@ -84,6 +86,38 @@ class Watch:
         if taken is None or taken != self._taken:
             self._unread_since, self._taken = now, -1 if taken is None else taken
         return now - self._unread_since
+
+
+class Pace:
+    """How soon the next frames of a peer are read that sends more of them at once than one turn takes.
+
+    Frames that ask for nothing count: pings, pongs, small fragments, requests that are refused unread. A robot has few,
+    and waits for their answers. `_BURST` of them are free, then `_PER_S` a second are read.
+    """
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0  # before the next are read
+        self._spent = 0
+        self._tokens = float(_BURST)
+        self._filled_at: float | None = None
+        self._flooding_since: float | None = None
+
+    def count(self, now: float, spent: int) -> Verdict | None:
+        """So many of these frames were read since the peer came; whether it has to end."""
+        if self._filled_at is not None:
+            self._tokens = min(self._tokens + (now - self._filled_at) * _PER_S, _BURST)
+        if self._tokens > _BURST / 2:
+            self._flooding_since = None
+        self._filled_at = now
+        self._tokens -= spent - self._spent
+        self._spent = spent
+        self.wait_s = max(-self._tokens / _PER_S, 0.0)
+        if self._tokens < 0 and self._flooding_since is None:
+            self._flooding_since = now
+        if self._flooding_since is None or now - self._flooding_since <= _LONGEST_FLOOD_S:
+            return None
+        told = f"for {_LONGEST_FLOOD_S:g} s more than {_PER_S} frames a second waited that ask for nothing"
+        return Verdict(_TOO_SLOW, told)
 
 
 class Holder(Protocol):

@@ -32,6 +32,8 @@ from policyserve.websocket.frames import (
 _SCRATCH_BYTES = 1 << 16
 _WHOLE_BINARY = 0x80 | BINARY  # a frame's first byte
 _MOST_AT_ONCE = 1 << 19  # bytes of one read: a peer with much to send shall not hold up the others
+_MOST_FRAMES = 8  # of one turn, for the same reason: a read may hold ten thousand
+_SMALL = 64  # bytes; a fragment with fewer is none of a sensible client
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 
 # A whole message is the str of a text one, else a writable view of a buffer of its own.
@@ -48,7 +50,10 @@ class FrameReader:
         self._max_bytes = max_message_bytes
         self._assembler = Assembler(max_message_bytes, is_masked=True)
         self._scratch = scratch
-        self._rest = b""  # the beginning of a frame whose header, or short payload, is not whole yet
+        self._rest = b""  # what came and is not read yet: frames for turns to come, or the beginning of one
+        self._rest_at = 0  # where in it the next frame begins
+        self.has_more = False  # whole frames may be among the rest: call go_on() in a later turn
+        self.idle_frames = 0  # so far, those that bring no message: controls, and fragments too small to be sensible
         self._filling: Filling | None = None
         self.on_growth: Callable[[int], object] = int  # told of bytes that are kept for a message to be whole
 
@@ -60,7 +65,7 @@ class FrameReader:
         return self._filling.payload[filled : filled + _MOST_AT_ONCE]
 
     def advance(self, count: int) -> Sequence[PeerEvent]:
-        """`count` bytes were written into get_buffer()'s view: what they bring about."""
+        """`count` bytes were written into get_buffer()'s view: what they bring about, of a few frames at most."""
         if self._assembler.is_over:
             return ()
         if self._filling is not None:
@@ -86,7 +91,7 @@ class FrameReader:
     def abandon(self) -> None:
         """Read nothing more, and free what has arrived of an unfinished message."""
         self._filling = self._assembler.fragments = None
-        self._rest = b""
+        self._rest, self._rest_at, self.has_more = b"", 0, False
         self._assembler.is_over = True
 
     def _whole_message(self, count: int) -> memoryview | None:
@@ -108,17 +113,32 @@ class FrameReader:
         return payload
 
     def feed(self, data: memoryview | bytes) -> list[PeerEvent]:
-        """Read bytes that came some other way; `data` is not kept."""
+        """Read bytes that came some other way, as advance() does; `data` is not kept."""
         if self._rest:
-            data, self._rest = self._rest + bytes(data), b""
+            data = self._rest[self._rest_at :] + bytes(data)
+            self._rest, self._rest_at = b"", 0
+        return self._read_frames(data, 0)
+
+    def go_on(self) -> list[PeerEvent]:
+        """Read the next few frames of those that came before, while it `has_more`."""
+        return self._read_frames(self._rest, self._rest_at)
+
+    def _read_frames(self, data: memoryview | bytes, position: int) -> list[PeerEvent]:
+        """Read a few frames from `position` on, and keep the rest."""
         events: list[PeerEvent] = []
-        position = 0
-        while not self._assembler.is_over and self._filling is None:
+        self.has_more = True
+        for _ in range(_MOST_FRAMES):
             used = self._read_frame(data, position, events)
-            if used == 0:
-                self._rest = bytes(data[position:])
-                break
             position += used
+            self.has_more = used > 0 and position < len(data) and not self._assembler.is_over
+            if not self.has_more:
+                break
+        if self._assembler.is_over or position == len(data):
+            self._rest, self._rest_at = b"", 0
+        elif data is self._rest:
+            self._rest_at = position
+        else:
+            self._rest, self._rest_at = bytes(data[position:]), 0
         return events
 
     def _read_frame(self, data: memoryview | bytes, start: int, events: list[PeerEvent]) -> int:
@@ -143,6 +163,8 @@ class FrameReader:
             self._assembler.is_over = True
             events.append(problem)
             return available
+        if opcode >= CLOSE or (not first & 0x80 and size < _SMALL):
+            self.idle_frames += 1
         key = bytes(data[start + header - 4 : start + header])
         begin = start + header
         if available >= header + size:
