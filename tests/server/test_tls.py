@@ -22,7 +22,7 @@ from policyserve.server import tls
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import PolicyServer, Server
 from tests.server.certificates import make_certificate, trusting
-from tests.server.live import DEADLINE_S, Live, always, ask, making, serving
+from tests.server.live import DEADLINE_S, Live, always, ask, making, serving, until_eof
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,21 @@ def test_a_tls_handshake_that_never_ends_is_cut(pair: tuple[str, str]) -> None:
 
 
 # Files
+
+
+def test_a_late_tls_handshake_leaves_the_rest_of_the_time(pair: tuple[str, str]) -> None:
+    """The time that TLS took is over when HTTP begins: a stranger has one clock."""
+    with serving(tls_cert=pair[0], tls_key=pair[1], handshake_timeout_s=1_000.0) as live:
+        connected = live.tcp()
+        live.until(lambda server: server.reception.waiting == 1)
+
+        def age() -> None:
+            (waiting,) = live.server.reception._waiting.values()
+            waiting._inside._came_at -= 1_000.0  # type: ignore[attr-defined]
+
+        live.call(age)
+        with trusting(pair[0]).wrap_socket(connected, server_hostname="localhost") as peer:
+            assert b" 408 " in until_eof(peer)
 
 
 def test_files_that_are_no_pair_are_one_line_each(pair: tuple[str, str], tmp_path: Path) -> None:
