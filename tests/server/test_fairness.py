@@ -1,4 +1,4 @@
-"""One peer that sends without waiting holds nobody up: its frames are read a few at a time, and in the end it is cut."""
+"""A peer that sends without waiting holds nobody up: its frames are read a few at a time, and in the end it is cut."""
 
 from __future__ import annotations
 
