@@ -72,6 +72,8 @@ CASES = (
     Case("freed memory kept", "inline", "aloha"),
     Case("freed memory kept", "thread", "libero", 64),
     Case("freed memory kept", "thread", "aloha", 16),
+    Case("few frames a turn", "inline", "cartpole"),
+    Case("few frames a turn", "inline", "cartpole", 32),
     Case("own framing", "inline", "cartpole"),
     Case("own framing", "inline", "libero"),
     Case("own framing", "inline", "aloha"),

@@ -31,8 +31,8 @@ _SPEED_S = 0.005  # a robot at 200 Hz, or as fast as it is answered
 
 
 def _frame(first: int, payload: bytes = b"") -> bytes:
-    """A client's frame of under 64 KiB, masked with zeros."""
-    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+    """A client's frame, masked with zeros."""
+    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xff" + len(payload).to_bytes(8, "big")
     return bytes([first]) + size + bytes(4) + payload
 
 
@@ -46,7 +46,8 @@ FLOODS = {
     "fragments of 100 bytes": (_frame(0x02, bytes(100)), _frame(0x00, bytes(100))),
     "pings": (b"", _frame(0x89)),
     "pongs": (b"", _frame(0x8A)),
-    "messages of 60 kB": (b"", _frame(0x82, b"\xc6\0\0\xea\x5b" + bytes(59_995))),
+    "messages of 60 kB": (b"", _frame(0x82, bytes(60_000))),
+    "messages of 8 MB": (b"", _frame(0x82, bytes(8_000_000))),
 }
 
 

@@ -54,6 +54,10 @@ def prepare_in_turn() -> None:
     replace(Answering, "prepares", property(lambda _self: False))
 
 
+def read_every_frame_at_once() -> None:
+    replace(server_frames, "_MOST_FRAMES", 1 << 30)
+
+
 def read_by_websockets() -> None:
     replace(server_frames, "FrameReader", ProtocolReader)
 
@@ -89,6 +93,7 @@ PIECES: Mapping[str, Callable[[], None]] = {
     "reply templates": pack_every_reply,
     "shared turns": answer_each_request_alone,
     "preparing ahead": prepare_in_turn,
+    "few frames a turn": read_every_frame_at_once,
     "own framing": read_by_websockets,
     "freed memory kept": give_back_what_is_freed,
     "uvloop": run_on_asyncio,

@@ -14,6 +14,7 @@ PIECES = (
     "shared turns",
     "preparing ahead",
     "freed memory kept",
+    "few frames a turn",
     "own framing",
     "uvloop",
     "asyncio",
