@@ -144,11 +144,11 @@ def test_a_fragmented_message_is_one_request() -> None:
         peer.close()
 
 
-def test_hundreds_of_empty_fragments_are_one_message() -> None:
+def test_a_hundred_empty_fragments_are_one_message() -> None:
     with serving() as live:
         peer, _ = open_raw(live)
         peer.sendall(masked(BINARY, b"", fin=False))
-        peer.sendall(masked(CONT, b"", fin=False) * 400)
+        peer.sendall(masked(CONT, b"", fin=False) * 100)
         peer.sendall(masked(PING, b"there?"))
         assert read_frame(peer) == (PONG, b"there?")
         sent = frame([3.0])

@@ -23,6 +23,7 @@ from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
+from policyserve.server.turns import LoopTurns, Share
 from policyserve.websocket import frames, server_frames
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ _SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no la
 class Connection(asyncio.BufferedProtocol):
     """One peer. `number` names its session in the log and to the engine."""
 
-    def __init__(self, number: int, reception: Reception, config: ServerConfig, busy_poll: BusyPoll) -> None:
+    def __init__(
+        self, number: int, reception: Reception, config: ServerConfig, busy_poll: BusyPoll, turns: LoopTurns
+    ) -> None:
         self.number = number
         self.address = ""  # the peer's IP address; empty on a Unix socket
         self.peer = "local"  # the same with its port, for the log
@@ -52,8 +55,10 @@ class Connection(asyncio.BufferedProtocol):
         self._heard_at = 0.0  # when its last bytes came
         self._heard_message = False
         self._watch: Watch | None = None
+        self._share = Share(turns)
         self._pace = Pace()
-        self._next_turn: asyncio.TimerHandle | None = None  # of frames that came and are not read yet
+        self._is_paced = False  # what came, or comes, is read in a later turn
+        self._next_turn: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None  # for the client's first frame
 
     # Life cycle
@@ -100,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
             self._busy_poll.on_bytes(now)
             for event in self._frames.advance(nbytes):
                 self._take(event)
-            if self._frames.has_more:
+            if self._frames.has_more or self._share.is_spent(nbytes):
                 self._slow_down()
         elif self._handshake is not None:
             self._begin(bytes(_SCRATCH[:nbytes]))
@@ -137,18 +142,19 @@ class Connection(asyncio.BufferedProtocol):
                 self._slow_down()
 
     def _slow_down(self) -> None:
-        """More frames have come than one turn takes: read nothing more, and those in turns to come."""
-        if self._conversation is None or self._frames is None:
-            return
-        verdict = self._pace.count(time.monotonic(), self._frames.idle_frames + self._conversation.refused)
+        """More has come, or is coming, than one turn takes: read it in turns to come."""
+        assert self._frames is not None
+        refused = self._conversation.refused if self._conversation is not None else 0
+        verdict = self._pace.count(time.monotonic(), self._frames.idle_frames + refused)
         if verdict is None:
+            self._is_paced = True
             self._set_reading()
         else:
             self._end(verdict)
 
     def _go_on(self) -> None:
-        """Read the next few of them."""
-        self._next_turn = None
+        """Its next turn has come."""
+        self._next_turn, self._is_paced = None, False
         if self._frames is None or not self._pipe.is_open:
             return
         self._heard_at = time.monotonic()
@@ -250,10 +256,9 @@ class Connection(asyncio.BufferedProtocol):
         """Read no more while a session has over twice as many requests without an answer as it may have."""
         is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
         is_held = self._pipe.is_slow or is_swamped
-        has_more = self._frames is not None and self._frames.has_more
-        if has_more and not is_held and self._next_turn is None:
+        if self._is_paced and not is_held and self._next_turn is None:
             self._next_turn = asyncio.get_running_loop().call_later(self._pace.wait_s, self._go_on)
-        self._pipe.set_reading(not (is_held or has_more))
+        self._pipe.set_reading(not (is_held or self._is_paced))
 
     # Time
 

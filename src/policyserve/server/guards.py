@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from policyserve.server.config import Timeouts
 
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
-_BURST, _PER_S = 500, 100  # frames that ask for nothing
+_BURST, _PER_S = 100, 100  # frames that ask for nothing
 _LONGEST_FLOOD_S = 60.0
 _MAX_KEYS = 1024  # so that a peer with many addresses does not fill the memory with keys
 

@@ -35,6 +35,7 @@ from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
+from policyserve.server.turns import LoopTurns
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Server:
         self.observers.add(self.counters)
         self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
+        self._turns = LoopTurns()
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
@@ -160,7 +162,7 @@ class Server:
 
     def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
-        connection = Connection(self._numbers, self.reception, self.config, self.busy_poll)
+        connection = Connection(self._numbers, self.reception, self.config, self.busy_poll, self._turns)
         return self._entrance.protocol_for(connection, self.reception)
 
     def _hangup(self) -> dict[signal.Signals, Callable[[], None]]:
