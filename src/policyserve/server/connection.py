@@ -25,8 +25,6 @@ from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
 from policyserve.websocket import frames, server_frames
 
-log = logging.getLogger(__name__)
-
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
 _SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no large message; used within one call only
@@ -170,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, message: Message) -> None:
         """Send a whole message; a str is sent as a text frame."""
         if isinstance(message, str):
-            self._pipe.write_frame(frames.TEXT, message.encode())
+            self._pipe.write_frame(frames.TEXT, message.encode("utf-8", "replace"))
         else:
             self._pipe.write_frame(frames.BINARY, message)
         if self._heard_message:
