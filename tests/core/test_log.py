@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import policyserve
-from policyserve.core.log import LineFormatter, Log
+from policyserve.core.log import LineFormatter, Log, log_unraisable
 from tests.core.test_printable import is_harmless
 from tests.engine.awkward import Raising
 from tests.strange import FORGED, STRANGE, strange
@@ -78,6 +78,24 @@ def test_on_a_terminal_another_librarys_lines_are_harmless_too() -> None:
 
 def test_a_line_that_cannot_be_formatted_is_told_as_that() -> None:
     assert LineFormatter().format(record("%s", Raising("an exit"))) == "ERROR library: unprintable"
+
+
+def test_what_nobody_can_catch_is_logged_and_throttled(caplog: pytest.LogCaptureFixture) -> None:
+    class State:
+        def __del__(self) -> None:
+            strange("forging")
+
+    hook, sys.unraisablehook = sys.unraisablehook, log_unraisable
+    try:
+        for _ in range(200):
+            State()
+    finally:
+        sys.unraisablehook = hook
+    assert 40 < len(caplog.records) < 60
+    first, *lines = caplog.records[0].getMessage().split("\n")
+    assert first.startswith("ValueError: unknown task x\\n2001-01-01")
+    assert is_harmless(first)
+    assert all(is_harmless(line) and line.startswith(" ") for line in lines)
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[int, str, list[str]]]:

@@ -6,8 +6,12 @@ What a line is about comes from strangers, too: peers, policies, files. It stand
 from __future__ import annotations
 
 import logging
+import sys
+import time
+from typing import Any
 
-from policyserve.core.printable import UNPRINTABLE, indented, log_record, text_of, traceback_lines
+from policyserve.core.printable import UNPRINTABLE, error_text, indented, log_record, text_of, traceback_lines
+from policyserve.core.throttle import Throttle, suppressed_note
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _CALLER = 3  # frames up, for a handler that tells where a line was logged
@@ -55,6 +59,20 @@ class Log:
         return len(text) + sum(len(one) for one in made if isinstance(one, str))
 
 
+_log, _throttle = Log(__name__), Throttle()
+
+
+def log_unraisable(unraisable: Any) -> None:
+    """Log an error that Python cannot raise; for sys.unraisablehook."""
+    suppressed = _throttle.passes("unraisable", time.monotonic())
+    if suppressed is not None:
+        error = unraisable.exc_value
+        told = "an error" if error is None else error_text(error)
+        text = "%s, in %s, where nobody can catch it%s"
+        size = _log.log(logging.ERROR, text, told, unraisable.object, suppressed_note(suppressed), cause=error)
+        _throttle.spend("unraisable", size)
+
+
 class LineFormatter(logging.Formatter):
     """Formats a record of any library so that it is one line, or one and lines below that are indented."""
 
@@ -69,7 +87,11 @@ class LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: int) -> None:
-    """Configure logging for this process: info and above, ours from `level` on. Nothing where it is configured."""
+    """Configure logging for this process: info and above, ours from `level` on. Nothing where it is configured.
+
+    What nobody can catch (an error in a policy's `__del__`) becomes lines of the log, too.
+    """
+    sys.unraisablehook = log_unraisable
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)

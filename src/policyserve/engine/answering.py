@@ -67,7 +67,7 @@ class Answering:
     def prepare(self, batch: Sequence[Task]) -> Prepared:
         """Prepare a batch that answer() will be given, in any thread; only where it `prepares`. Never raises."""
         assert isinstance(self._served, PreparingInTurn)
-        return Prepared(self._served, [PolicyInput(task.observation, task.batch_size) for task in batch])
+        return Prepared(self._served, tuple(PolicyInput(task.observation, task.batch_size) for task in batch))
 
     def answer(
         self, batch: Sequence[Task], prepared: Prepared | None = None, started_at: float | None = None
@@ -76,7 +76,7 @@ class Answering:
 
         prepared: what prepare() made of the batch, if it was asked. started_at: when the batch's turn came; None: now.
         """
-        inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
+        inputs = tuple(PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch)
         started_at = time.monotonic() if started_at is None else started_at
         failed = [self._begin(task.session) for task in batch]
         chunks = run_batch(self._served, inputs, prepared, self.spec)
@@ -131,27 +131,25 @@ def run_batch(
 
     Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone. prepared: what the
     policy, a preparing one, has made of the inputs already. spec: the policy's, where it has been read.
+    inputs: a tuple, where the policy is a stranger's, who might empty a list.
     """
     spec = policy.spec if spec is None else spec
     try:
         answers = policy.infer(inputs) if prepared is None else prepared.infer(inputs)
-        if type(answers) is not list or len(answers) != len(inputs):
-            answers = _listed(answers, len(inputs), spec)
+        answers = [*answers] if type(answers) is list else _listed(answers, len(inputs))
+        if len(answers) != len(inputs):
+            raise PolicyFailed(f"{spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
     except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
         failure = of_policy(error, f"{spec.name} raised")
         if len(inputs) > 1 and not is_fatal(failure):
-            return [answer for one in inputs for answer in run_batch(policy, [one], None, spec)]
+            return [answer for one in inputs for answer in run_batch(policy, (one,), None, spec)]
         return [failure] * len(inputs)
     return [_checked(spec, one, answer) for one, answer in zip(inputs, answers, strict=True)]
 
 
-def _listed(answers: Any, count: int, spec: PolicySpec) -> list[Any]:
-    """A policy's answers as a list of `count`; raises PolicyFailed where they are more or fewer."""
-    found = list(islice(answers, count + 1))  # one that is endless, too
-    if len(found) != count:
-        told = len(answers) if isinstance(answers, (list, tuple)) else f"{'over ' * (len(found) > count)}{len(found)}"
-        raise PolicyFailed(f"{spec.name} answered {told} chunks for {count} inputs")
-    return found
+def _listed(answers: Any, count: int) -> list[Any]:
+    """A policy's answers, that are no list, as one; no more than one too many, since they may be without end."""
+    return [*answers] if type(answers) is tuple else list(islice(answers, count + 1))
 
 
 def is_fatal(error: PolicyserveError) -> bool:
@@ -169,7 +167,7 @@ def warm_up(policy: Policy, on_stage: OnStage) -> None:
     served = _as_served(policy)
     for size in batch_buckets(policy):
         on_stage(f"warming up, batch {size}")
-        for answer in run_batch(served, [PolicyInput(policy.spec.example())] * size):
+        for answer in run_batch(served, (PolicyInput(policy.spec.example()),) * size):
             if isinstance(answer, PolicyserveError):
                 raise PolicyFailed(f"warm-up with zeros failed: {answer}") from answer
 
