@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from policyserve.core.dialect import ErrorReply
 from policyserve.core.observer import Observer
 from policyserve.core.printable import error_text
 from policyserve.core.recipe import Recipe
@@ -118,6 +119,18 @@ def test_any_error_anywhere_fails_its_request_alone(served: Served, place: str, 
             assert len(text) < 2_100
         assert other.where() == served.runner
     assert served.replaced.reasons == []
+
+
+def test_what_another_packages_dialect_writes_reaches_the_wire_as_utf_8(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_error(*_: Any) -> ErrorReply:
+        return ErrorReply("caf\udce9", 1011, "caf\udce9\n")
+
+    monkeypatch.setattr(type(by_name("openpi")), "write_error", write_error)
+    with closing(Peer(served.live, "openpi")) as peer:
+        assert peer.ask("infer", "ordinary") == (TEXT, b"caf?")
+        assert read_frame(peer.socket) == (CLOSE, b"\x03\xf3caf\\udce9\\n")
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

@@ -76,10 +76,10 @@ class Answering:
 
         prepared: what prepare() made of the batch, if it was asked. started_at: when the batch's turn came; None: now.
         """
-        inputs = tuple(PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch)
+        inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
         started_at = time.monotonic() if started_at is None else started_at
         failed = [self._begin(task.session) for task in batch]
-        chunks = run_batch(self._served, inputs, prepared, self.spec)
+        chunks = run_batch(self._served, tuple(inputs), prepared, self.spec)
         ended_at = time.monotonic()
         chunks = [error or chunk for error, chunk in zip(failed, chunks, strict=True)]
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from policyserve.core.messages import Message
+from policyserve.core.printable import one_line
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -179,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait for the peer's."""
         if not self._pipe.is_closing:
-            self._pipe.write_close(code, reason)
+            self._pipe.write_close(code, one_line(reason))  # another package's dialect may have written it
             self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def expect_first_message(self, patience_s: float | None) -> None:
