@@ -274,7 +274,11 @@ def test_a_clients_text_in_a_policys_error_forges_no_line_of_the_log(isolate: st
     """As many policies say what they do not know; one prints it, logs it and raises it."""
     (tmp_path / "my_policy.py").write_text(
         "import logging\n\n\n"
+        "class Odd:\n"
+        "    def __del__(self):\n"
+        "        raise KeyError('odd')\n\n\n"
         "def policy(observation):\n"
+        "    Odd()\n"
         "    logging.warning('got %s', observation['prompt'])\n"
         "    raise ValueError(f\"unknown task {observation['prompt']}\")\n"
     )
@@ -292,5 +296,6 @@ def test_a_clients_text_in_a_policys_error_forges_no_line_of_the_log(isolate: st
         code, log = server.stop()
     assert code == 0
     assert "ValueError: unknown task x\\n2001-01-01" in log
+    assert "ERROR   policyserve.core.log: KeyError: 'odd', in <function Odd.__del__" in log
     assert [line for line in log.split("\n") if not line.isprintable() or line.startswith("2001-01-01")] == []
     assert len(log) < 40_000

@@ -11,7 +11,6 @@ from collections import Counter
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from policyserve.core.printable import one_line
 from policyserve.server import routes
 from policyserve.server.config import Access
 from policyserve.server.handshake import Credentials
@@ -37,8 +36,8 @@ class Admission:
     def refusal(self, credentials: Credentials, address: str) -> routes.Response | None:
         """What to answer to a handshake that may not pass. address: the peer's IP address, empty on a Unix socket."""
         if credentials.origin and not self._is_origin_fine(credentials):
-            shown = one_line(credentials.origin, 100)
-            return routes.text(403, f"pages of '{shown}' may not connect; --allowed-origins {shown} lets them")
+            shown = credentials.origin[:100]
+            return routes.text(403, f"pages of {shown!r} may not connect; --allowed-origins {shown} lets them")
         if self.key_name(credentials) is None:
             what = "an API key that is not known here" if credentials.authorization else "an API key is needed"
             return routes.text(401, f"{what}: send `Authorization: Bearer KEY`", _CHALLENGE)

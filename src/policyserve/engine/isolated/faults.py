@@ -10,6 +10,8 @@ from policyserve.core import errors
 from policyserve.core.errors import PolicyFailed, PolicyserveError
 from policyserve.core.printable import text_of, traceback_lines, type_name
 
+_MOST_CAUSES = 100  # of one error: it may be its own cause
+
 
 class ChildTraceback(Exception):
     """The cause of an error that another process raised: its traceback, for the log."""
@@ -67,9 +69,9 @@ def _plain_fields(error: BaseException) -> dict[str, Any]:
 
 
 def _drop_tracebacks(error: BaseException | None) -> None:
-    seen: set[int] = set()  # an error may be its own cause
     with suppress(BaseException):  # a stranger's attributes
-        while error is not None and id(error) not in seen:
-            seen.add(id(error))
+        for _ in range(_MOST_CAUSES):
+            if error is None:
+                return
             error.__traceback__ = None
             error = error.__context__ if error.__cause__ is None else error.__cause__
