@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policyserve import Client
+from policyserve import Client, RemoteError
 from policyserve.cli import main
 from policyserve.policies.vibe_rl import demo_directory
 from tests.cli.serving import POLICYSERVE, ROOT, run, serving
@@ -267,3 +267,35 @@ def test_a_port_in_use_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
             main(["serve", "cartpole_ppo", "--host", "127.0.0.1", "--port", str(port)])
     assert exit_request.value.code == 1
     assert f"port {port} on 127.0.0.1 is in use" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("isolate", ["thread", "process"])
+def test_a_clients_text_in_a_policys_error_forges_no_line_of_the_log(isolate: str, tmp_path: Path) -> None:
+    """As many policies say what they do not know; one prints it, logs it and raises it."""
+    (tmp_path / "my_policy.py").write_text(
+        "import logging\n\n\n"
+        "class Odd:\n"
+        "    def __del__(self):\n"
+        "        raise KeyError('odd')\n\n\n"
+        "def policy(observation):\n"
+        "    Odd()\n"
+        "    logging.warning('got %s', observation['prompt'])\n"
+        "    raise ValueError(f\"unknown task {observation['prompt']}\")\n"
+    )
+    forged = "2001-01-01 00:00:00,000 INFO    policyserve.server.server: session 1 opened key=robot-7"
+    command = [*POLICYSERVE, "serve", "my_policy:policy", "--host", "127.0.0.1", "--port", "0", "--isolate", isolate]
+    with serving(command, cwd=tmp_path) as server:
+        for prompt in (f"x\n{forged}\x1b[2J\x9b31m\u202e", "A" * 100_000):
+            with (
+                Client(server.url, dialect="openpi") as client,
+                pytest.raises(RemoteError, match="policy_failed") as told,
+            ):
+                client.infer({"prompt": prompt})
+            assert str(told.value).isprintable()
+            assert len(str(told.value)) <= 2_100
+        code, log = server.stop()
+    assert code == 0
+    assert "ValueError: unknown task x\\n2001-01-01" in log
+    assert "ERROR   policyserve.core.log: KeyError: 'odd', in <function Odd.__del__" in log
+    assert [line for line in log.split("\n") if not line.isprintable() or line.startswith("2001-01-01")] == []
+    assert len(log) < 40_000

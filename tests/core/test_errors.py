@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 
 import pytest
 
@@ -23,7 +24,9 @@ from policyserve.core.errors import (
     PolicyserveError,
     RemoteError,
     WireError,
+    of_policy,
 )
+from tests.strange import STRANGE, strange
 
 ALL = [
     error
@@ -150,3 +153,44 @@ def test_an_error_of_a_worker_process_arrives_as_it_was(error: PolicyserveError)
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_whatever_a_policy_raises_becomes_an_error_that_can_be_read(name: str) -> None:
+    try:
+        strange(name)
+    except BaseException as raised:
+        error = of_policy(raised, "mine raised")
+    assert type(error) in ALL or type(error) is PolicyserveError
+    assert str(error).isprintable()
+    assert len(str(error)) <= 2_000
+    assert re.fullmatch(r"[a-z_]+", error.code)
+    assert error.blame in ("client", "server")
+    assert close_reason(error).isprintable()
+
+
+def test_an_error_of_ours_stays_the_one_that_a_policy_raised() -> None:
+    error = BadObservation("task", "a known one", "'fly'", "try lift")
+    assert of_policy(error, "mine raised") is error
+
+
+def test_a_policys_own_class_keeps_its_code_and_blame() -> None:
+    class UnknownTask(BadObservation):
+        code = "unknown_task"
+        retryable = True
+
+        def __str__(self) -> str:
+            return f"{self.path}, which is none\n"
+
+    error = of_policy(UnknownTask("task", "a known one", "'fly'"), "mine raised")
+    assert type(error) is BadObservation
+    assert (error.code, error.blame, error.retryable) == ("unknown_task", "client", True)
+    assert str(error) == "task, which is none\\n"
+    assert error.path == "task"
+
+
+def test_any_error_of_ours_is_one_line_and_a_remote_one_may_have_several() -> None:
+    assert str(ConfigError("port\n\x1b[2J")) == "port\\n\\x1b[2J"
+    assert str(RemoteError("Traceback:\n  line\x1b[2J")) == "Traceback:\n  line\\x1b[2J"
+    assert len(str(ConfigError("x" * 100_000))) == 2_000
+    assert len(str(RemoteError("x" * 100_000))) == 4_000

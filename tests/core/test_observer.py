@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
+import pytest
 
 from policyserve.core.errors import Overloaded
 from policyserve.core.messages import Timing
@@ -66,10 +67,11 @@ def test_several_observers_are_told_in_the_order_of_their_coming() -> None:
     assert (first.seen, second.seen) == ([], [FACTS])
 
 
-def test_an_observer_that_raises_is_dropped_and_the_others_hear_on() -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(kind: type[BaseException]) -> None:
     class Broken(Observer):
         def on_session_opened(self, session: SessionFacts) -> None:
-            raise RuntimeError("disk full")
+            raise kind("disk full")
 
         def on_answer(self, *_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             raise AssertionError("it is told nothing more")

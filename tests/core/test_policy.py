@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from policyserve.core.policy import (
     split_rows,
 )
 from policyserve.core.spec import ArraySpec, PolicySpec
+from tests.strange import STRANGE, strange
 
 SPEC = PolicySpec("twice", {"x": ArraySpec((2,))}, ArraySpec((2,)), max_client_batch=8)
 
@@ -217,3 +219,40 @@ def test_a_factory_gives_one_policy_for_all_or_one_for_each_session_where_it_has
 def test_a_factory_for_no_session_is_refused(bound: int) -> None:
     with pytest.raises(ConfigError, match="max_sessions: expected 1 or more"):
         PerSessionPolicy(Remembering, max_sessions=bound)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_any_error_of_a_function_fails_its_own_input_alone_and_calls_the_others_once(name: str) -> None:
+    calls: list[int] = []
+
+    def act(observation: Any) -> Any:
+        calls.append(observation)
+        return strange(name) if observation == 2 else np.zeros(1)
+
+    policy = FunctionPolicy(act)
+    first, bad, last = policy.infer([PolicyInput(number) for number in (1, 2, 3)])
+    assert isinstance(first, ActionChunk)
+    assert isinstance(last, ActionChunk)
+    assert isinstance(bad, PolicyserveError)
+    assert str(bad).isprintable()
+    assert calls == [1, 2, 3]
+
+
+def test_a_sessions_object_that_fails_to_close_keeps_no_other_open() -> None:
+    closed: list[str] = []
+
+    class Own:
+        spec = PolicySpec("own", None, None)
+
+        def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
+            return [ActionChunk(np.zeros(1))]
+
+        def close(self) -> None:
+            closed.append("one")
+            sys.exit("bad luck")
+
+    policy = PerSessionPolicy(Own)
+    chunks = [policy.infer([PolicyInput(1)])[0] for _ in range(3)]  # as long as they are there, the objects are
+    with pytest.raises(SystemExit, match="bad luck"):
+        policy.close()
+    assert len(closed) == len(chunks) == 3

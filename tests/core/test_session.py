@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
+from policyserve.core.dialect import Dialect, ErrorReply, close_code_of, close_reason
 from policyserve.core.errors import (
     DeadlineExceeded,
     NotReady,
@@ -38,6 +38,8 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto
 from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.vibe_rl import VibeRL
+from tests.engine.awkward import RaisingMap
+from tests.strange import STRANGE, strange
 
 OPEN = PolicySpec("echo", None, None)
 
@@ -390,6 +392,22 @@ def test_an_answer_that_cannot_be_written_is_the_policys_failure() -> None:
     assert told(effects) == ["error policy_failed"]
 
 
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("dialect", [OpenPI(), Letters()], ids=["openpi", "letters"])
+def test_whatever_extras_raise_while_they_are_written_is_the_policys_failure(dialect: Dialect, name: str) -> None:
+    session = Session(dialect, max_pending=8)
+    session.serve(OPEN, {})
+    message = "a" if isinstance(dialect, Letters) else dialect.write_request({"obs": np.zeros(1)})
+    (effect,) = submits(session.receive(message, 0.0))
+    effects = session.answer(effect.ticket, answered(np.zeros(1), extras=RaisingMap(name)), 0.0)
+    failure, *_ = effects
+    assert isinstance(failure, Failed)
+    assert failure.ticket == effect.ticket
+    assert failure.error.code == "policy_failed"
+    assert str(failure.error).isprintable()
+    assert any(isinstance(one, (Send, Close)) for one in effects)
+
+
 def test_dropped_keys_are_told_once() -> None:
     spec = PolicySpec("p", {"obs": ArraySpec((1,))}, ArraySpec((1,)))
     session = Session(VibeRL(), max_pending=8)
@@ -487,3 +505,24 @@ def test_metadata_that_cannot_be_written_is_told_and_ends_the_session() -> None:
     session = Session(Speechless(greets=True), max_pending=2)
     effects = session.serve(OPEN, {"robot": object()})
     assert told(effects) == ["error policy_failed", 1011]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_whatever_metadata_raises_while_it_is_written_ends_the_session(name: str) -> None:
+    session = Session(OpenPI(), max_pending=2)
+    effects = session.serve(OPEN, RaisingMap(name))
+    assert isinstance(effects[0], Failed)
+    assert isinstance(effects[-1], Close)
+    assert session.closed
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_whatever_a_specs_own_leaf_raises_while_it_reads_fails_that_request(name: str) -> None:
+    class Odd(ArraySpec):
+        def read(self, value: Any, path: str) -> Any:
+            strange(name)
+
+    session = Session(Letters(), max_pending=2)
+    session.serve(PolicySpec("odd", {"obs": Odd((1,))}, None), {})
+    effects = session.receive("a", 0.0)
+    assert [type(effect) for effect in effects] == [Failed, Send]

@@ -15,7 +15,7 @@ from policyserve.core.errors import BadAction, BadObservation, PolicyFailed, Pol
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, open_spec
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
-from policyserve.engine.answering import batch_buckets, run_batch
+from policyserve.engine.answering import Answering, batch_buckets, run_batch
 from policyserve.engine.runner import Task, ThreadRunner
 
 SPEC = PolicySpec("policy", {"x": ArraySpec((1,))}, ArraySpec((1,)), max_batch=8)
@@ -362,6 +362,24 @@ def test_a_failed_call_keeps_the_state_before_it() -> None:
         return [*seen, value((await infer(runner, task(1)))[0])]
 
     assert with_runner(policy, talk) == [1, 2]
+
+
+def test_a_thread_outlives_a_lack_of_memory_in_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Answering.answer
+
+    def answer_or_fail(self: Answering, batch: Sequence[Task], *rest: Any) -> Any:
+        if len(batch) > 1:
+            raise MemoryError
+        return answer(self, batch, *rest)
+
+    monkeypatch.setattr(Answering, "answer", answer_or_fail)
+
+    async def talk(runner: ThreadRunner) -> float:
+        failures = await infer(runner, Task(1, np.array([2.0])), Task(2, np.array([2.0])))
+        assert [str(one) for one in failures] == ["twice: MemoryError"] * 2
+        return value((await infer(runner, Task(1, np.array([2.0]))))[0])
+
+    assert with_runner(FunctionPolicy(lambda x: x * 2, open_spec("twice")), talk) == 4
 
 
 def test_a_function_policy_runs_too() -> None:

@@ -447,3 +447,13 @@ def test_close_gives_up_on_a_policy_that_hangs(kind: Kind, tmp_path: Path) -> No
         (tmp_path / "go").touch()
 
     asyncio.run(run())
+
+
+def test_a_policy_that_takes_its_answers_from_a_generator_or_tries_to_empty_its_batch_harms_nobody(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        assert [value(one) for one in await infer(runner, task(1, 1), task(2, 2))] == [1, 2]
+        first, second = await infer(runner, task(1, 1, "empty"), task(2, 2))
+        assert isinstance(first, PolicyFailed)
+        assert value(second) == 2
+
+    with_runner(kind.of(recipe("Generating")), talk)

@@ -19,7 +19,7 @@ from policyserve.core.policy import Policy, as_policy
 from policyserve.server.admission import Admission, is_local
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials
-from tests.server.live import DEADLINE_S, Live, ask, serving
+from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, serving, until_eof
 
 KEY, SECOND = "0f4be1d2a9c34c1e8f7a", "6f2c9e0b7d1a4c5e9b3d"
 
@@ -180,6 +180,19 @@ def test_a_strangers_page_is_403_over_a_socket_and_others_go_on(caplog: Any) -> 
         with live.websocket(origin=f"http://127.0.0.1:{live.port}") as peer:
             assert ask(peer, 1.0) == 1.0
     assert "403" in caplog.text
+
+
+def test_an_origin_writes_no_control_character_to_the_log_or_the_answer(caplog: Any) -> None:
+    with serving() as live:
+        peer = live.tcp()
+        peer.sendall(HANDSHAKE + b"Origin: http://a\x9b31m\x85forged" + b"z" * 5_000 + b"\r\n\r\n")
+        answer = until_eof(peer).decode()
+        peer.close()
+    assert "403" in answer
+    for text in (answer.rpartition("\r\n\r\n")[2].rstrip("\n"), *(one.getMessage() for one in caplog.records)):
+        assert text.isprintable()
+        assert "http://a\\x9b31m\\x85forged" in text
+        assert len(text) < 500
 
 
 @pytest.mark.parametrize("origin", ["lab.example", "https://lab.example/", "ws://lab.example", ""])

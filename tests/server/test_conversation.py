@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from policyserve.client.sync import Client
-from policyserve.core.errors import NotReady, Overloaded
+from policyserve.core.errors import NotReady, Overloaded, PolicyserveError
 from policyserve.core.messages import Message
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
@@ -103,6 +103,7 @@ class Bench:
     def __init__(self, dialect: str | None = "vibe_rl", engine: HandEngine | None = None) -> None:
         self.engine, self.sink, self.facts = engine or HandEngine(), Kept(), Facts()
         self.lines: list[str] = []
+        self.kinds: list[str] = []
         observers = Observers(lambda _observer, error: pytest.fail(str(error)))
         observers.add(self.facts)
         session = Session(by_name(dialect) if dialect else None, choice=Auto(), max_pending=4)
@@ -110,6 +111,7 @@ class Bench:
 
     def _note(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None:
         self.lines.append(f"{logging.getLevelName(level)} {text % args}")
+        self.kinds.append(kind)
 
     def ask(self, *numbers: float, now: float = 0.5) -> None:
         message = VIBE_RL.write_request({"obs": np.array(numbers, np.float32)})
@@ -214,3 +216,33 @@ def test_it_needs_no_event_loop() -> None:
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
     test_a_request_goes_to_the_engine_and_its_answer_to_the_sink_and_observers_are_told()
+
+
+def test_a_client_whose_answer_cannot_be_sent_is_told_so_and_not_left_waiting() -> None:
+    class Refusing(Kept):
+        def send(self, message: Message) -> None:
+            raise UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed")
+
+    bench = Bench()
+    bench.sink = Refusing()
+    bench.conversation._sink = bench.sink  # pyright: ignore[reportPrivateUsage]
+    bench.conversation.serve(SPEC, {})
+    bench.ask(1.0, 2.0)
+    bench.engine.answer([7.0])
+    assert bench.sink.closes == [(1011, "an answer could not be delivered")]
+    assert bench.lines == ["ERROR session 3: an outcome was not delivered"]
+    bench.ask(1.0, 2.0)
+    assert bench.engine.tasks == []
+
+
+def test_errors_of_a_policys_own_class_share_their_lines_whatever_their_codes() -> None:
+    for code in ("one", "another"):
+        bench = Bench()
+        bench.conversation.serve(SPEC, {})
+        error = PolicyserveError("no")
+        error.code = code
+        bench.ask(1.0, 2.0)
+        _, on_outcome = bench.engine.tasks.pop()
+        on_outcome(error)
+        assert bench.kinds == ["other"]
+        assert bench.lines == [f"ERROR session 3: {code}: no"]

@@ -1,4 +1,4 @@
-"""What bounds peers: their time, their memory, their lines in the log."""
+"""What bounds peers: their time and their memory; and a client that errs all day, whose lines core/throttle bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserve.server.config import ServerConfig
-from policyserve.server.guards import Budget, Facts, Holding, Pace, Throttle, Verdict, Watch, suppressed_note
+from policyserve.server.guards import Budget, Facts, Holding, Pace, Verdict, Watch
 from tests.server.live import frame, masked, open_raw, serving
 
 CONFIG = ServerConfig(
@@ -139,39 +139,6 @@ def test_a_message_is_held_from_its_first_bytes_to_its_answer() -> None:
     holding.grow(4, 7)
     holding.clear()
     assert holding.held_bytes(3) == 0
-
-
-def test_a_burst_passes_and_then_one_for_each_interval() -> None:
-    throttle = Throttle(burst=3, interval_s=2.0)
-    passed = [throttle.passes("x", now=step * 0.1) for step in range(100)]
-    assert passed[:3] == [0, 0, 0]
-    assert passed[3] is None
-    assert sum(one is not None for one in passed) == 3 + 4
-
-
-def test_one_kind_holds_no_other_back() -> None:
-    throttle = Throttle(burst=1)
-    assert throttle.passes(("a", "10.0.0.7"), 0.0) == 0
-    assert throttle.passes(("a", "10.0.0.7"), 0.0) is None
-    assert throttle.passes(("b", "10.0.0.7"), 0.0) == 0
-    assert throttle.passes(("a", "10.0.0.8"), 0.0) == 0
-
-
-def test_what_was_suppressed_is_told_with_the_next_line() -> None:
-    throttle = Throttle(burst=1, interval_s=1.0)
-    throttle.passes("x", 0.0)
-    for _ in range(37):
-        assert throttle.passes("x", 0.5) is None
-    assert throttle.passes("x", 1.5) == 37
-    assert suppressed_note(37) == " (… and 37 more like it)"
-    assert suppressed_note(0) == ""
-
-
-def test_a_peer_with_a_million_addresses_fills_no_memory() -> None:
-    throttle = Throttle()
-    for number in range(5_000):
-        throttle.passes(number, 0.0)
-    assert len(throttle._buckets) <= 1_024  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_client_that_errs_all_day_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from policyserve.server.conversation import Conversation
 from policyserve.server.handshake import Credentials
 from policyserve.server.reception import Reception
 from policyserve.server.routes import Response
+from tests.engine.awkward import SecretMap
 from tests.server.test_conversation import SPEC, VIBE_RL, HandEngine
 
 NOBODY = Credentials()
@@ -154,3 +156,12 @@ def test_whoever_makes_the_server_hold_most_gives_up() -> None:
     hog.held, robot.held = 2 << 20, 1000
     bench.reception.grow((2 << 20) + 1000)
     assert (hog.has_given_up, robot.has_given_up) == (True, False)
+
+
+def test_a_policys_metadata_is_read_once_for_all_greetings() -> None:
+    bench = Bench()
+    bench.reception.say_ready(replace(SPEC, metadata=SecretMap("an exit", reads=1)))
+    for peer in (Peer(1), Peer(2)):
+        bench.enter(peer)
+        (greeting,) = peer.messages
+        assert by_name("openpi").read_greeting(greeting)["robot"] == "arm"

@@ -14,6 +14,7 @@ from typing import Any
 
 from policyserve.bench.measures import Quantiles, quantiles
 from policyserve.core.errors import PolicyserveError
+from policyserve.core.printable import one_line
 
 _KIND = re.compile(r"([a-z][a-z_]*): ")  # how a server of ours begins a text frame
 _LONGEST_TEXT = 300
@@ -81,7 +82,7 @@ def kind_of(error: PolicyserveError) -> str:
 def first_line(text: str) -> str:
     """A server's complaint in one line: its first, or its last where it sent a traceback."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no text"]
-    return lines[-1 if lines[0].startswith("Traceback") else 0][:_LONGEST_TEXT]
+    return one_line(lines[-1 if lines[0].startswith("Traceback") else 0][:_LONGEST_TEXT])
 
 
 def split(tally: Tally, client: Quantiles | None, is_paced: bool = False) -> dict[str, Quantiles]:

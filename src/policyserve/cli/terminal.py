@@ -15,8 +15,11 @@ from contextlib import redirect_stderr
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from policyserve.core import log as core_log
 from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.output import make_output_lossy
+from policyserve.core.printable import one_line
 from policyserve.server.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from policyserve.server.listener import Address
     from policyserve.server.server import Server
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 ARGUMENT_ERROR = 2
 FAILURE = 1
@@ -33,6 +36,7 @@ _BAR = 30  # columns
 # one health probe. Python's own 5 ms add up.
 _SWITCH_S = 1e-3
 _STAGE_COLUMNS = 38
+_LONGEST_LINE = 10_000  # a command to paste names every key of an observation
 
 T = TypeVar("T")
 
@@ -71,7 +75,7 @@ def parse(
 
 def complain(message: str, exit_code: int) -> NoReturn:
     """Print one line to stderr and exit, by raising SystemExit."""
-    print(message, file=sys.stderr)
+    print(one_line(message, _LONGEST_LINE), file=sys.stderr)
     raise SystemExit(exit_code)
 
 
@@ -94,8 +98,7 @@ def keep_output_harmless() -> None:
 
 def log_to_stderr(debug: bool) -> None:
     """Configure logging for the process: info and above, or everything of ours with `debug`."""
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
-    logging.getLogger("policyserve").setLevel(logging.DEBUG if debug else logging.INFO)
+    core_log.log_to_stderr(logging.DEBUG if debug else logging.INFO)
 
 
 def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
@@ -104,7 +107,7 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
     log_to_stderr(debug)
     sys.setswitchinterval(_SWITCH_S)
     started_at = time.monotonic()
-    print(f"policyserve serves {title}\n  from    {origin}", flush=True)
+    print(f"policyserve serves {one_line(title)}\n  from    {one_line(origin)}", flush=True)
     if sys.stdout.isatty():
         server.on_stage = show_stage
 
@@ -112,14 +115,14 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
         if server.on_stage is not None:
             print("\r\033[K", end="")
         for line in describe(spec, server.address, needs_key=server.needs_key):
-            print(f"  {line}")
+            print(f"  {one_line(line, _LONGEST_LINE)}")
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
         print(f"ready after {time.monotonic() - started_at:.1f} s; Ctrl-C stops it", flush=True)
 
     try:
         _run_in_loop(server.run(on_ready))
     except PolicyserveError as error:
-        log.debug("the traceback", exc_info=error)
+        log.debug("the traceback", cause=error)
         complain(f"policyserve: {_naming_flag(error, {one.name for one in fields(ServerConfig)})}", FAILURE)
 
 
@@ -139,7 +142,7 @@ def show_stage(stage: str) -> None:
     done = int(found.group(1)) * _BAR // 100 if found else 0
     bar = f"[{'#' * done}{'.' * (_BAR - done)}] " if found else ""
     end = "\n" if done == _BAR else ""  # what is logged next has a line of its own
-    print(f"\r\033[K  {bar}{stage[:_STAGE_COLUMNS]}", end=end, flush=True)
+    print(f"\r\033[K  {bar}{one_line(stage)[:_STAGE_COLUMNS]}", end=end, flush=True)
 
 
 def _naming_flag(error: PolicyserveError, names: Container[str] | None = None) -> str:

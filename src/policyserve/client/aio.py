@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import time
@@ -15,12 +14,13 @@ from policyserve.client.options import ClientOptions
 from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
 from policyserve.core.errors import ClientInUse, ConfigError, WrongDialect
+from policyserve.core.log import Log
 from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
     import ssl
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_is_in_use", "_process"}
 

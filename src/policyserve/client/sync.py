@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import threading
@@ -15,12 +14,13 @@ from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
 from policyserve.client.sync_link import Link, open_link
 from policyserve.core.errors import ClientInUse, WrongDialect
+from policyserve.core.log import Log
 from policyserve.core.messages import Observation, Reply
 
 if TYPE_CHECKING:
     import ssl
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_lock", "_process"}
 

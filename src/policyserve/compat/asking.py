@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ from contextlib import contextmanager
 from policyserve.client.retries import may_heal
 from policyserve.client.sync import Client
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, RemoteError
+from policyserve.core.log import Log
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 # The originals wait for ever; no socket can be told to, and an answer that takes a day is none.
 DAY_S = 86_400.0

@@ -22,7 +22,7 @@ _KINDS = (
     *(errors.WireError, errors.WrongDialect, errors.BadObservation, errors.PolicyFailed, errors.BadAction),
     *(errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.NotReady, errors.PolicyLost),
 )
-_TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KINDS}  # what a server tells its clients
+TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KINDS}  # what a server tells its clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def code_in_text(text: str) -> str | None:
     Only for texts of a server that is known to be ours: a text of another server may begin with the same word.
     """
     code, colon, _ = text.partition(": ")
-    return code if colon and code in _TOLD else None
+    return code if colon and code in TOLD else None
 
 
 def close_reason(error: PolicyserveError) -> str:
@@ -214,7 +214,7 @@ def read_close_reason(close_code: int, reason: str) -> tuple[str, str | None]:
     the one that this server gives to such an error, too.
     """
     text, _, mark = reason.rpartition("[")
-    kind = _TOLD.get(mark.removesuffix("]")) if mark.endswith("]") else None
+    kind = TOLD.get(mark.removesuffix("]")) if mark.endswith("]") else None
     if kind is None or close_code_of(kind) != close_code:
         return reason, None
     return text.rstrip(), kind.code

@@ -24,8 +24,11 @@ carries the code that the server told, so that `error.code` and `error.retryable
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
+
+from policyserve.core.printable import UNPRINTABLE, error_text, one_line, some_lines, text_of
 
 Blame = Literal["client", "server"]
 _TRY_AGAIN_LATER = 1013  # a close code
@@ -33,16 +36,28 @@ _TRY_AGAIN_LATER = 1013  # a close code
 # Characters of a path in an error: a client's key may be as long as its message, and a close reason has 123 bytes.
 _MAX_PATH = 60
 
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)  # an own class of a policy's may bring its own
+
 
 class PolicyserveError(Exception):
     """Base of all errors here.
 
     code: its stable name on wires, in logs and in counters. retryable: whether the same request may succeed later.
+    Its text is one line that can be printed, whatever it was made of: a peer's texts, a policy's, a file's.
     """
 
     code: str = "internal"
     blame: ClassVar[Blame] = "server"
     retryable: bool = False
+
+    def __str__(self) -> str:
+        try:
+            return self._printable(super().__str__())
+        except BaseException:  # it was made of a stranger's object
+            return UNPRINTABLE
+
+    def _printable(self, text: str) -> str:
+        return one_line(text)
 
     def __reduce__(self) -> Any:
         """Pickle it as it is: a worker's error reaches the process that started it, attributes included."""
@@ -68,12 +83,7 @@ class Refusal(PolicyserveError):
     def __init__(self, path: str, expected: str, got: str, hint: str = "") -> None:
         self.path, self.expected, self.got, self.hint = path, expected, got, hint
         where = f"{path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + '…'}: " if path else ""
-        super().__init__(_one_line(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else "")))
-
-
-def _one_line(text: str) -> str:
-    """Without control characters: a client's key must not forge lines of a log."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+        super().__init__(one_line(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else "")))
 
 
 class WireError(Refusal):
@@ -170,6 +180,7 @@ class RemoteError(PolicyserveError):
     code: what the server called it, one of the codes above such as `overloaded` or `bad_observation`; "remote" where it
     told none. retryable: whether the same request may succeed later, by that code or the close code.
     close_code: of the WebSocket, set if the server also closed the connection.
+    Its text may have several lines, as some servers send tracebacks.
     """
 
     code = "remote"
@@ -180,6 +191,9 @@ class RemoteError(PolicyserveError):
         self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER or self.code in _RETRYABLE_CODES
         super().__init__(message)
 
+    def _printable(self, text: str) -> str:
+        return some_lines(text)
+
 
 class ConnectionLost(RemoteError):
     """The connection ended, or never opened, and the request has no answer."""
@@ -189,3 +203,52 @@ class ConnectionLost(RemoteError):
 
 
 _RETRYABLE_CODES = {kind.code for kind in (Unavailable, Overloaded, DeadlineExceeded, NotReady, PolicyLost)}
+
+
+def of_policy(error: BaseException, where: str) -> PolicyserveError:
+    """What a policy raised, or gave in place of an answer, as an error that can be read without its help.
+
+    One of the classes here stays as it is. One of a policy's own subclass becomes one of the class that it comes from,
+    with its text, code and blame. Anything else is the cause of a PolicyFailed that begins with `where`.
+    """
+    try:
+        own = _own(error)
+    except BaseException:  # a stranger's class and properties
+        own = None
+    return failed(where, error) if own is None else own
+
+
+def failed(where: str, error: BaseException) -> PolicyFailed:
+    """A PolicyFailed that says where which error was raised: `where ValueError: negative`."""
+    made = PolicyFailed(f"{where} {error_text(error)}")
+    made.__cause__ = error
+    return made
+
+
+def _own(error: BaseException) -> PolicyserveError | None:
+    """The error as one of the classes here; None if it comes from none, or its code or blame is none of theirs."""
+    kind = type(error)
+    own: type[PolicyserveError] | None = next((one for one in type.mro(kind) if one in _KINDS), None)
+    if own is None or not isinstance(error, PolicyserveError):
+        return None
+    facts = {"code": error.code, "blame": error.blame, "retryable": error.retryable}
+    if not _are_fine(facts):
+        return None
+    if own is kind:
+        return error
+    made = own.__new__(own)
+    made.args = (text_of(error),)
+    told = {name: value for name, value in vars(error).items() if type(value) in _PLAIN_TYPES}
+    made.__dict__.update({**told, **facts})
+    made.__cause__ = error.__cause__
+    return made
+
+
+def _are_fine(facts: Mapping[str, Any]) -> bool:
+    code, blame, retryable = facts["code"], facts["blame"], facts["retryable"]
+    is_code = type(code) is str and _CODE.fullmatch(code) is not None
+    return is_code and type(blame) is str and blame in ("client", "server") and type(retryable) is bool
+
+
+_PLAIN_TYPES = (str, int, float, bool, type(None))
+_KINDS = {one for one in globals().values() if isinstance(one, type) and issubclass(one, PolicyserveError)}

@@ -71,7 +71,7 @@ class Observers:
     on_failure: told of an observer that raised, which is dropped then.
     """
 
-    def __init__(self, on_failure: Callable[[Observer, Exception], None]) -> None:
+    def __init__(self, on_failure: Callable[[Observer, BaseException], None]) -> None:
         self._on_failure = on_failure
         self._observers: list[Observer] = []
         self._sort()
@@ -107,7 +107,7 @@ class Observers:
         def tell(*facts: Any) -> None:
             try:
                 method(*facts)
-            except Exception as error:  # a stranger's observer must not disturb what it observes
+            except BaseException as error:  # a stranger's observer must not disturb what it observes
                 self.remove(observer)
                 self._on_failure(observer, error)
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadAction, ConfigError, Overloaded, PolicyFailed, PolicyserveError
+from policyserve.core.errors import BadAction, ConfigError, Overloaded, PolicyserveError, of_policy
 from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
 
@@ -29,7 +29,7 @@ class PolicyInput(NamedTuple):
     state: Any = None
 
 
-_NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
+NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
 
 
 class ActionChunk(NamedTuple):
@@ -41,7 +41,7 @@ class ActionChunk(NamedTuple):
 
     actions: Array
     state: Any = None
-    extras: Mapping[str, Any] = _NO_EXTRAS
+    extras: Mapping[str, Any] = NO_EXTRAS
 
 
 @runtime_checkable
@@ -136,12 +136,8 @@ class FunctionPolicy:
                 return read_answer(self._function(one.observation))
             chunks = [read_answer(self._function(row)) for row in split_rows(one.observation, one.batch_size)]
             return ActionChunk(np.stack([chunk.actions for chunk in chunks]) if chunks else self._no_actions())
-        except PolicyserveError as error:
-            return error
-        except Exception as error:  # a stranger's function may raise anything
-            failed = PolicyFailed(f"{self.spec.name} raised {type(error).__name__}: {error}")
-            failed.__cause__ = error
-            return failed
+        except BaseException as error:  # a stranger's function may raise anything, and fails this input alone
+            return of_policy(error, f"{self.spec.name} raised")
 
     def _no_actions(self) -> Array:
         action = self.spec.action
@@ -184,9 +180,15 @@ class PerSessionPolicy:
         return [self._answer(one) for one in batch]
 
     def close(self) -> None:
-        """Close the objects that are there."""
+        """Close the objects that are there; raises what the first raised that failed to, once all are closed."""
+        failures: list[BaseException] = []
         for own in [*self._objects, *([self._first] if self._first is not None else [])]:
-            own.policy.close()
+            try:
+                own.policy.close()
+            except BaseException as error:  # a stranger's close: the others hold something, too
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _answer(self, one: PolicyInput) -> ActionChunk | PolicyserveError:
         own: _OwnObject = one.state if one.state is not None else self._make()

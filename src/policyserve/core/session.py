@@ -10,18 +10,26 @@ Rule 3: messages that come before the policy is ready are kept, up to the bound,
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
-from policyserve.core.errors import NotReady, Overloaded, PolicyFailed, PolicyserveError, WrongDialect
+from policyserve.core.errors import (
+    NotReady,
+    Overloaded,
+    PolicyFailed,
+    PolicyserveError,
+    WrongDialect,
+    failed,
+    of_policy,
+)
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Timing
 from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
+from policyserve.core.printable import traceback_lines, type_name
 from policyserve.core.reading import RequestReader
 from policyserve.core.spec import PolicySpec
 
@@ -208,10 +216,8 @@ class Session:
             greeting = greeter.greeting(self._metadata) if greeter and greeter.greets and not self._greeted else None
         except PolicyFailed as error:
             return self.fail(error)
-        except Exception as error:  # metadata is a stranger's: what cannot be written is the policy's fault
-            failed = PolicyFailed(f"the metadata cannot be written: {type(error).__name__}: {error}")
-            failed.__cause__ = error
-            return self.fail(failed)
+        except BaseException as error:  # metadata is a stranger's: what cannot be written is the policy's fault
+            return self.fail(failed("the metadata cannot be written:", error))
         if greeting is None:
             return []
         self._greeted = True
@@ -228,10 +234,10 @@ class Session:
             return self._submit(self._reader, message, now)
         except PolicyserveError as error:
             return self._refuse(error, now)
-        except Exception as error:  # a stranger's bytes: a bug of ours in reading them must cost this request only
-            failed = PolicyFailed(f"reading the request failed: {type(error).__name__}")
-            failed.__cause__ = error
-            return self._refuse(failed, now)
+        except BaseException as error:  # a stranger's bytes and spec: a bug in reading must cost this request only
+            refused = PolicyFailed(f"reading the request failed: {type_name(error)}")
+            refused.__cause__ = error
+            return self._refuse(refused, now)
 
     def _keep(self, message: Message | Overloaded, now: float) -> list[Effect]:
         """Keep a message that came before the policy is ready."""
@@ -309,6 +315,7 @@ class Session:
         return self._tickets
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
+        error = of_policy(error, "reading the request raised")  # a spec's leaves may be a stranger's
         ticket = self._queue(now)
         self.refused += 1
         self._refusing = self._closes(error)
@@ -342,17 +349,16 @@ class Session:
         try:
             message = self._known.write_reply(outcome.chunk, timing)
         except PolicyFailed as error:
-            return self._tell(error)
-        except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
-            failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
-            failed.__cause__ = error
-            return self._tell(failed, done.ticket)
+            return self._tell(error, done.ticket)
+        except BaseException as error:  # extras are a stranger's: what cannot be written is the policy's fault
+            return self._tell(failed("the answer cannot be written:", error), done.ticket)
         self._prev_total_ms = timing.total_ms
         return [Send(message, done.ticket, outcome.chunk, timing)]
 
     def _tell(self, error: PolicyserveError, ticket: int | None = None) -> list[Effect]:
+        error = of_policy(error, "the policy raised")  # an engine or a dialect may be another package's
         effects: list[Effect] = [Failed(error, ticket)]
-        detail = "".join(traceback.format_exception(error)) if self._debug_wire else ""
+        detail = "\n".join(traceback_lines(error)) if self._debug_wire else ""
         told = self._error_reply(error, detail)
         if told.message is not None:
             effects.append(Send(told.message))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError
+from policyserve.core.printable import error_text
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -105,7 +106,7 @@ class _Offer:
             found = self.find()
             dialect = found() if isinstance(found, type) else found
         except (Exception, SystemExit) as error:  # a stranger's module
-            raise ConfigError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{self} cannot be loaded: {error_text(error)}") from error
         missing = [member for member in _MEMBERS if not hasattr(dialect, member)]
         if missing:
             raise ConfigError(f"{self} cannot be used: a {type(dialect).__name__} has no {', '.join(missing)}")

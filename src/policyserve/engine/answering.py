@@ -10,12 +10,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
-from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError
-from policyserve.core.policy import ActionChunk, Policy, PolicyInput, PreparingPolicy, ResettablePolicy
+from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError, of_policy
+from policyserve.core.plain import plain_map
+from policyserve.core.policy import NO_EXTRAS, ActionChunk, Policy, PolicyInput, PreparingPolicy, ResettablePolicy
+from policyserve.core.printable import text_of, type_name
 from policyserve.core.recipe import OnStage
 from policyserve.core.session import Answered, Outcome
+from policyserve.core.spec import PolicySpec
 from policyserve.engine.preparing import Prepared, PreparingInTurn
 from policyserve.engine.resets import Resets
 
@@ -41,14 +46,18 @@ class Task(NamedTuple):
 
 
 class Answering:
-    """A policy and what it keeps for each session. broken: why it can answer nothing more, once that is known."""
+    """A policy and what it keeps for each session. broken: why it can answer nothing more, once that is known.
+
+    spec: the policy's, read once. Raises PolicyFailed where it has none, and what reading it raises.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.spec = _spec_of(policy)
         self.broken = ""
         self._states: dict[Hashable, Any] = {}
         self._served = _as_served(policy)
-        self._resets = Resets(policy) if isinstance(policy, ResettablePolicy) else None
+        self._resets = Resets(policy, self.spec.name) if isinstance(policy, ResettablePolicy) else None
 
     @property
     def prepares(self) -> bool:
@@ -58,7 +67,7 @@ class Answering:
     def prepare(self, batch: Sequence[Task]) -> Prepared:
         """Prepare a batch that answer() will be given, in any thread; only where it `prepares`. Never raises."""
         assert isinstance(self._served, PreparingInTurn)
-        return Prepared(self._served, [PolicyInput(task.observation, task.batch_size) for task in batch])
+        return Prepared(self._served, tuple(PolicyInput(task.observation, task.batch_size) for task in batch))
 
     def answer(
         self, batch: Sequence[Task], prepared: Prepared | None = None, started_at: float | None = None
@@ -70,7 +79,7 @@ class Answering:
         inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
         started_at = time.monotonic() if started_at is None else started_at
         failed = [self._begin(task.session) for task in batch]
-        chunks = run_batch(self._served, inputs, prepared)
+        chunks = run_batch(self._served, tuple(inputs), prepared, self.spec)
         ended_at = time.monotonic()
         chunks = [error or chunk for error, chunk in zip(failed, chunks, strict=True)]
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]
@@ -80,7 +89,7 @@ class Answering:
         inputs = (PolicyInput(task.observation, task.batch_size, self._states.get(task.session)),)
         started_at = time.monotonic()
         failed = None if self._resets is None else self._resets.begin(task.session)
-        (chunk,) = run_batch(self.policy, inputs) if failed is None else (failed,)
+        (chunk,) = run_batch(self.policy, inputs, None, self.spec) if failed is None else (failed,)
         return self._note(task, chunk, started_at, time.monotonic())
 
     def forget(self, session: Hashable) -> None:
@@ -113,23 +122,34 @@ class Answering:
 
 
 def run_batch(
-    policy: Policy, inputs: Sequence[PolicyInput], prepared: Prepared | None = None
+    policy: Policy,
+    inputs: Sequence[PolicyInput],
+    prepared: Prepared | None = None,
+    spec: PolicySpec | None = None,
 ) -> list[ActionChunk | PolicyserveError]:
     """Call the policy and check what it answers; never raises, one outcome per input.
 
     Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone. prepared: what the
-    policy, a preparing one, has made of the inputs already.
+    policy, a preparing one, has made of the inputs already. spec: the policy's, where it has been read.
+    inputs: a tuple, where the policy is a stranger's, who might empty a list.
     """
+    spec = policy.spec if spec is None else spec
     try:
         answers = policy.infer(inputs) if prepared is None else prepared.infer(inputs)
+        answers = [*answers] if type(answers) is list else _listed(answers, len(inputs))
         if len(answers) != len(inputs):
-            raise PolicyFailed(f"{policy.spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
+            raise PolicyFailed(f"{spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
     except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
-        failure = _failure(policy, error)
+        failure = of_policy(error, f"{spec.name} raised")
         if len(inputs) > 1 and not is_fatal(failure):
-            return [answer for one in inputs for answer in run_batch(policy, [one])]
+            return [answer for one in inputs for answer in run_batch(policy, (one,), None, spec)]
         return [failure] * len(inputs)
-    return [_checked(policy, one, answer) for one, answer in zip(inputs, answers, strict=True)]
+    return [_checked(spec, one, answer) for one, answer in zip(inputs, answers, strict=True)]
+
+
+def _listed(answers: Any, count: int) -> list[Any]:
+    """A policy's answers, that are no list, as one; no more than one too many, since they may be without end."""
+    return [*answers] if type(answers) is tuple else list(islice(answers, count + 1))
 
 
 def is_fatal(error: PolicyserveError) -> bool:
@@ -147,7 +167,7 @@ def warm_up(policy: Policy, on_stage: OnStage) -> None:
     served = _as_served(policy)
     for size in batch_buckets(policy):
         on_stage(f"warming up, batch {size}")
-        for answer in run_batch(served, [PolicyInput(policy.spec.example())] * size):
+        for answer in run_batch(served, (PolicyInput(policy.spec.example()),) * size):
             if isinstance(answer, PolicyserveError):
                 raise PolicyFailed(f"warm-up with zeros failed: {answer}") from answer
 
@@ -166,19 +186,24 @@ def _as_served(policy: Policy) -> Policy:
     return PreparingInTurn(policy) if isinstance(policy, PreparingPolicy) and not policy.spec.inline else policy
 
 
-def _checked(policy: Policy, one: PolicyInput, answer: Any) -> ActionChunk | PolicyserveError:
-    if isinstance(answer, PolicyserveError):
-        return answer
+def _spec_of(policy: Policy) -> PolicySpec:
+    """The policy's spec, its name and metadata plain: other threads, every greeting and error read them."""
+    spec = policy.spec
+    if not isinstance(spec, PolicySpec):
+        raise PolicyFailed(f"{type_name(policy)}.spec: expected a PolicySpec, got {type_name(spec)}")
+    name, metadata = text_of(spec.name), plain_map(spec.metadata)
+    is_plain = type(spec.name) is str and name == spec.name and metadata is spec.metadata
+    return spec if is_plain else replace(spec, name=name, metadata=metadata)
+
+
+def _checked(spec: PolicySpec, one: PolicyInput, answer: Any) -> ActionChunk | PolicyserveError:
     try:
-        actions = policy.spec.check_actions(answer.actions, one.batch_size)
-        return ActionChunk(actions, answer.state, answer.extras)
-    except Exception as error:  # a stranger's answer: it may be anything
-        return _failure(policy, error)
-
-
-def _failure(policy: Policy, error: BaseException) -> PolicyserveError:
-    if isinstance(error, PolicyserveError):
-        return error
-    failed = PolicyFailed(f"{policy.spec.name} raised {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed
+        if isinstance(answer, PolicyserveError):
+            return of_policy(answer, f"{spec.name} answered")
+        actions = spec.check_actions(answer.actions, one.batch_size)
+        extras = answer.extras
+        if extras is not NO_EXTRAS:
+            extras = NO_EXTRAS if extras is None else plain_map(extras)
+        return ActionChunk(actions, answer.state, extras)
+    except BaseException as error:  # a stranger's answer: reading it may run and raise anything
+        return of_policy(error, f"{spec.name} raised")

@@ -6,16 +6,16 @@ object with these members, handed to `Server`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 # Called once with a request's outcome, in the event loop's thread.
 OnOutcome: TypeAlias = Callable[[Outcome], None]
@@ -27,8 +27,8 @@ def deliver(on_outcome: OnOutcome, outcome: Outcome, session: Hashable) -> None:
     """Tell a request's outcome; what that raises is logged, so that the others of its batch get their answers."""
     try:
         on_outcome(outcome)
-    except Exception:  # a connection's trouble
-        log.exception("session %s: an outcome was not delivered", session)
+    except Exception as error:  # a connection's trouble
+        log.error("session %s: an outcome was not delivered", session, cause=error)
 
 
 @runtime_checkable

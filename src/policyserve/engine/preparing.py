@@ -57,7 +57,7 @@ class PreparingInTurn:
 
     def infer(self, batch: Sequence[PolicyInput]) -> Sequence[ActionChunk | PolicyserveError]:
         # prepare() sees no state here either, since none is known when it runs ahead.
-        stateless = [PolicyInput(one.observation, one.batch_size) for one in batch]
+        stateless = tuple(PolicyInput(one.observation, one.batch_size) for one in batch)
         return self._policy.infer_prepared(batch, self.prepare(stateless))
 
     def close(self) -> None:

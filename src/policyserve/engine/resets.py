@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable
 
-from policyserve.core.errors import PolicyFailed
+from policyserve.core.errors import PolicyFailed, failed
+from policyserve.core.log import Log
 from policyserve.core.policy import ResettablePolicy
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class Resets:
@@ -17,8 +17,9 @@ class Resets:
     A session is open from its first request until forget(). One thread at a time.
     """
 
-    def __init__(self, policy: ResettablePolicy) -> None:
+    def __init__(self, policy: ResettablePolicy, name: str) -> None:
         self._policy = policy
+        self._name = name
         self._open: set[Hashable] = set()
         self._has_warned = False
 
@@ -30,13 +31,10 @@ class Resets:
             self._open.add(session)
             self._warn()
             return None
-        name = self._policy.spec.name
         try:
             self._policy.reset()
         except BaseException as error:  # a stranger's reset: even sys.exit() must not end the policy's thread
-            failed = PolicyFailed(f"{name}.reset() raised {type(error).__name__}: {error}")
-            failed.__cause__ = error
-            return failed
+            return failed(f"{self._name}.reset() raised", error)
         self._open.add(session)
         return None
 
@@ -52,6 +50,6 @@ class Resets:
             "%s has one memory, and %d sessions share it from now on: its reset() is not called while more than one is "
             "open. Serve a function that makes it (package.module:make_policy, PolicyServer(factory=make_policy)), so "
             "that each session has an object of its own, or return what it remembers as ActionChunk.state",
-            self._policy.spec.name,
+            self._name,
             len(self._open),
         )

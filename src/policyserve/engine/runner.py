@@ -7,22 +7,24 @@ of the next batch meanwhile is done in a second thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
+from policyserve.core.errors import failed
+from policyserve.core.log import Log
+from policyserve.core.printable import error_text
 from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, LoadPolicy, OnStage, Task, warm_up
 from policyserve.engine.inline import InlinePolicy
-from policyserve.engine.preparing import PreparingThread
+from policyserve.engine.preparing import Prepared, PreparingThread
 
 __all__ = ["LoadPolicy", "OnBroken", "OnDone", "OnStage", "Runner", "Task", "ThreadRunner"]
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 OnDone: TypeAlias = Callable[[Sequence[Outcome]], None]
 OnBroken: TypeAlias = Callable[[str], None]
@@ -89,7 +91,7 @@ class ThreadRunner:
             prepared = None if preparing is None else preparing.take(number, batch, ahead)
             if self._is_abandoned:
                 return  # meanwhile
-            outcomes = answering.answer(batch, prepared, started_at)
+            outcomes = self._answers(answering, batch, prepared, started_at)
             if answering.broken:
                 self._in_loop(self._tell_broken, answering.broken)
             self._in_loop(self._end, on_done, outcomes)
@@ -124,18 +126,19 @@ class ThreadRunner:
         try:
             policy = self._load(on_stage)
             warm_up(policy, on_stage)
+            answering = Answering(policy)
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to start()'s caller
-            self._in_loop(_settle, loaded, error)
+            self._in_loop(_settle, loaded, _as_loading_error(error))
             self._in_loop(_settle, self._ended, None)
             return
-        answering = Answering(policy)
-        self._name = policy.spec.name
-        if policy.spec.inline and self._may_inline:
+        spec = answering.spec
+        self._name = spec.name
+        if spec.inline and self._may_inline:
             self.inline = InlinePolicy(answering, self._withdraw_inline, self._tell_broken)
         if answering.prepares:
             self._preparing = PreparingThread(answering.prepare)
             self._preparing.start()
-        self._in_loop(_settle, loaded, policy.spec)
+        self._in_loop(_settle, loaded, spec)
         while (call := self._calls.get()) is not None and not self._is_abandoned:
             call(answering)
             call = None  # it holds its batch's observations, which would stay until the next call comes
@@ -144,12 +147,20 @@ class ThreadRunner:
         try:
             if not self._is_abandoned:
                 policy.close()
-        except Exception:  # a stranger's close: the server ends all the same
-            log.exception("policy %s failed to close", policy.spec.name)
+        except BaseException as error:  # a stranger's close: the server ends all the same
+            log.error("policy %s failed to close: %s", self._name, error_text(error), cause=error)
         # Here and not in a thread that the interpreter's end overtakes: some frameworks abort when freed that late.
         self._preparing = None
         del policy, answering, call
         self._in_loop(_settle, self._ended, None)
+
+    def _answers(
+        self, answering: Answering, batch: Sequence[Task], prepared: Prepared | None, started_at: float
+    ) -> Sequence[Outcome]:
+        try:
+            return answering.answer(batch, prepared, started_at)
+        except BaseException as error:  # no memory for our own part: the thread must go on, since others wait for it
+            return [failed(f"{self._name}:", error)] * len(batch)
 
     def _end(self, on_done: OnDone, outcomes: Sequence[Outcome]) -> None:
         self._unanswered -= 1
@@ -173,6 +184,13 @@ class ThreadRunner:
         except RuntimeError:
             # The loop is closed: the server ended while a policy still ran, and nobody waits for this answer.
             log.debug("an answer came after the server's end")
+
+
+def _as_loading_error(error: BaseException) -> Exception:
+    """What a loader raised, as a future and a task can hold it: neither may get StopIteration or an exit."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return failed("loading raised", error)
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:

@@ -7,12 +7,12 @@ here runs in the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.session import Outcome
 from policyserve.engine.answering import Task
@@ -21,7 +21,7 @@ from policyserve.engine.engine import OnOutcome, Waiting, deliver
 from policyserve.engine.inline import HasInline, InlineRequests
 from policyserve.engine.runner import OnDone
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class StartedRunner(HasInline, Protocol):

@@ -6,7 +6,6 @@ The policy state of the sessions is lost with the runner.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.errors import PolicyFailed
+from policyserve.core.log import Log
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.inline import InlinePolicy
 from policyserve.engine.runner import OnDone, Runner
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _FIRST_PAUSE_S = 0.1  # before the first replacement; each further one waits twice as long
 _LONGEST_PAUSE_S = 30.0

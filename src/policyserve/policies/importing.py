@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.printable import UNPRINTABLE, type_name
 
 _NO_PACKAGE = "attempted relative import with no known parent package"
 
@@ -77,9 +78,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         text = f"it ended the program with {error.code!r}"
     else:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = _said(error)
+        text = f"{type_name(error)}: {said}" if said else type_name(error)
     place = None if isinstance(error, SyntaxError) else _line_of(error)  # a SyntaxError's text has its line
     return " ".join(text.split()) + (f" ({place})" if place else "")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # a stranger's __str__
+        return UNPRINTABLE
 
 
 def _add_to_path(entry: str) -> None:
@@ -101,7 +110,7 @@ def _place_of(path: Path) -> tuple[Path, str]:
 
 def _advised(error: BaseException, path: Path) -> str:
     text = reason(error)
-    if not isinstance(error, ImportError) or _NO_PACKAGE not in str(error):
+    if not isinstance(error, ImportError) or _NO_PACKAGE not in _said(error):
         return text
     return f"{text}; write {path.parent.name}.{path.stem}:NAME, from the directory above, if it belongs to a package"
 

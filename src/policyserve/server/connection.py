@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from policyserve.core.messages import Message
+from policyserve.core.printable import one_line
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -25,8 +26,6 @@ from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns, Share
 from policyserve.websocket import frames, server_frames
-
-log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
@@ -208,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(self, message: Message) -> None:
         """Send a whole message; a str is sent as a text frame."""
         if isinstance(message, str):
-            self._pipe.write_frame(frames.TEXT, message.encode())
+            self._pipe.write_frame(frames.TEXT, message.encode("utf-8", "replace"))
         else:
             self._pipe.write_frame(frames.BINARY, message)
         if self._heard_message:
@@ -219,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait for the peer's."""
         if not self._pipe.is_closing:
-            self._pipe.write_close(code, reason)
+            self._pipe.write_close(code, one_line(reason))  # another package's dialect may have written it
             self._call_later(_CLOSE_TIMEOUT_S, self.abort)
 
     def expect_first_message(self, patience_s: float | None) -> None:

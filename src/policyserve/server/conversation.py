@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import TOLD, Dialect
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Message
 from policyserve.core.observer import Observers
@@ -18,6 +18,8 @@ from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Fai
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.engine import Engine
+
+_BUG = 1011  # a close code
 
 
 class Sink(Protocol):
@@ -119,7 +121,14 @@ class Conversation:
         self._session.leave(1006, "")
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
-        self._perform(self._session.answer(ticket, outcome, time.monotonic()))
+        try:
+            self._perform(self._session.answer(ticket, outcome, time.monotonic()))
+        except Exception as error:  # a bug, or a sink's trouble: a client that is not told would wait for ever
+            self._note(
+                logging.ERROR, "undelivered", "session %d: an outcome was not delivered", self.number, cause=error
+            )
+            self._session.leave(_BUG, "")
+            self._sink.close(_BUG, "an answer could not be delivered")
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -156,4 +165,6 @@ class Conversation:
     def _log_failure(self, error: PolicyserveError) -> None:
         is_ours = error.blame == "server" and not error.retryable
         level, cause = (logging.ERROR, error.__cause__) if is_ours else (logging.WARNING, None)
-        self._note(level, error.code, "session %d: %s: %s", self.number, error.code, error, cause=cause)
+        # A policy's own class of errors may have any code: those share their lines.
+        kind = error.code if error.code in TOLD else "other"
+        self._note(level, kind, "session %d: %s: %s", self.number, error.code, error, cause=cause)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from typing import TYPE_CHECKING
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.server import keys, tls
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from policyserve.server.keys import ApiKeys
     from policyserve.server.reception import Reception
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 class Entrance:
@@ -68,7 +68,7 @@ class Entrance:
         """Read the files again, for connections to come; what is wrong is logged, the old stays."""
         try:
             self._admission.keys = self._read_keys()
-            log.info("%r loaded", self._admission.keys)
+            log.info("%s loaded", self._admission.keys)
         except ConfigError as error:
             log.error("the API keys stay as they were: %s", error)
         if self._tls is None or self._config.tls_cert is None or self._config.tls_key is None:

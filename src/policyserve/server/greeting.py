@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError
+from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
@@ -48,16 +49,22 @@ def check_metadata(spec: PolicySpec) -> None:
 
     Every dialect that greets has to write it, and to read what it wrote. The greeting's own keys are not the policy's.
     """
+    try:
+        _check_metadata(spec)
+    except ConfigError:
+        raise
+    except BaseException as error:  # metadata is the policy's, and a dialect may be another package's
+        raise ConfigError(f"{spec.name}: metadata: {text_of(error)}") from error
+
+
+def _check_metadata(spec: PolicySpec) -> None:
     for key in _own(spec).keys() & spec.metadata.keys():
         raise ConfigError(f"{spec.name}: metadata/{key}: expected another key, got one that every greeting has itself")
     for name in dialects.names():
         dialect = dialects.by_name(name)
-        try:
-            written = dialect.greeting(metadata_of(spec)) if dialect.greets else None
-            if written is not None:
-                dialect.read_greeting(written)
-        except Exception as error:  # metadata is the policy's, and a dialect may be another package's
-            raise ConfigError(f"{spec.name}: metadata: {error}") from error
+        written = dialect.greeting(metadata_of(spec)) if dialect.greets else None
+        if written is not None:
+            dialect.read_greeting(written)
 
 
 def _own(spec: PolicySpec) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Limits on what one peer may cost the server: time (Watch, Pace), memory (Budget), lines in the log (Throttle).
+"""Limits on what one peer may cost the server: time (Watch, Pace), memory (Budget).
 
 Pure: time is an argument.
 
@@ -11,8 +11,7 @@ many of those there may be is bounded by the queue.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from policyserve.server.config import Timeouts
@@ -20,7 +19,6 @@ from policyserve.server.config import Timeouts
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
 _BURST, _PER_S = 100, 100  # frames that ask for nothing
 _LONGEST_FLOOD_S = 60.0
-_MAX_KEYS = 1024  # so that a peer with many addresses does not fill the memory with keys
 
 
 class Facts(NamedTuple):
@@ -179,39 +177,3 @@ class Holding:
     def clear(self) -> None:
         """Nothing is held any more."""
         self._arrived.clear()
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at: float
-    suppressed: int = 0
-
-
-class Throttle:
-    """Lets `burst` lines of one key through at once, and then one per `interval_s`."""
-
-    def __init__(self, burst: int = 50, interval_s: float = 1.0) -> None:
-        self._burst = burst
-        self._interval_s = interval_s
-        self._buckets: dict[Hashable, _Bucket] = {}
-
-    def passes(self, key: Hashable, now: float) -> int | None:
-        """How many lines were suppressed since the last that passed; None if this one is to be suppressed, too."""
-        bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now)
-        self._buckets[key] = bucket  # at the end: the key seen least lately is the first
-        if len(self._buckets) > _MAX_KEYS:
-            del self._buckets[next(iter(self._buckets))]
-        bucket.tokens = min(bucket.tokens + (now - bucket.filled_at) / self._interval_s, self._burst)
-        bucket.filled_at = now
-        if bucket.tokens < 1:
-            bucket.suppressed += 1
-            return None
-        bucket.tokens -= 1
-        suppressed, bucket.suppressed = bucket.suppressed, 0
-        return suppressed
-
-
-def suppressed_note(suppressed: int) -> str:
-    """The end of a line that passes, which tells how many like it were suppressed before."""
-    return f" (… and {suppressed} more like it)" if suppressed else ""

@@ -111,7 +111,9 @@ class Handshake:
             return routes.text(400, f"not a WebSocket handshake: {websocket.handshake_exc}")
         response = websocket.accept(requests[0])
         if response.status_code != 101:
-            return routes.text(response.status_code, (response.body or b"").decode().strip())
+            return routes.text(
+                response.status_code, " ".join((response.body or b"").decode("utf-8", "replace").split())
+            )
         websocket.send_response(response)
         return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind, credentials)
 

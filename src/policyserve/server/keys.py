@@ -8,7 +8,6 @@ A key is kept as its SHA-256 digest and compared with every key in constant time
 
 from __future__ import annotations
 
-import logging
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,9 @@ from hmac import compare_digest
 from pathlib import Path
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 VARIABLE = "POLICYSERVE_API_KEY"
 SHORTEST = 16  # characters: 64 bits, if it is random hex

@@ -9,25 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from policyserve import dialects
 from policyserve.core.errors import PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
+from policyserve.core.throttle import LogThrottle, suppressed_note
 from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
-from policyserve.server.guards import Budget, Holder, Throttle, suppressed_note
+from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _AUTO = dialects.Auto()
 
@@ -68,9 +70,10 @@ class Reception:
         self._counters = counters
         self._sessions: dict[int, tuple[SessionPeer, Conversation]] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
-        self._throttle = Throttle()
+        self._throttle = LogThrottle()
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers)
         self._spec: PolicySpec | None = None
+        self._metadata: Mapping[str, Any] = {}  # of its greetings
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
         self.large_bytes = 0  # of large messages and unread answers, since the start
@@ -142,7 +145,7 @@ class Reception:
         if self._failure is not None:
             conversation.fail(self._failure)
         elif self._spec is not None:
-            conversation.serve(self._spec, greeting.metadata_of(self._spec))
+            conversation.serve(self._spec, self._metadata)
             peer.expect_first_message(greeting.patience_s(conversation, self._spec, self._config))
 
     def close_session(self, peer: Peer) -> None:
@@ -160,7 +163,7 @@ class Reception:
     def say_ready(self, spec: PolicySpec) -> None:
         """The policy answers: serve the sessions that wait, and those to come."""
         self.stage = ""
-        self._spec = spec
+        self._spec, self._metadata = spec, greeting.metadata_of(spec)
         self._start_all()
 
     def say_failed(self, failure: PolicyserveError) -> None:
@@ -191,10 +194,14 @@ class Reception:
     def note(
         self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None
     ) -> None:
-        """Log a line; of many of one kind for one peer's address only some, which say how many were left out."""
-        suppressed = self._throttle.passes((kind, address), time.monotonic())
+        """Log a line; of many of one kind only some, which say how many were left out.
+
+        Lines are counted for each peer's address, and for all: those of a policy that fails whoever asks.
+        """
+        suppressed = self._throttle.passes(kind, address, time.monotonic())
         if suppressed is not None:
-            log.log(level, text + "%s", *args, suppressed_note(suppressed), exc_info=cause)
+            size = log.log(level, text + "%s", *args, suppressed_note(suppressed), cause=cause)
+            self._throttle.spend(kind, address, size)
 
     def _start_all(self) -> None:
         for peer in self.peers:

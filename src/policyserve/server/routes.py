@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from policyserve.core.printable import one_line
 from policyserve.observe.counters import Counters
 
 
@@ -50,7 +51,7 @@ def respond(method: str, path: str, health: Health) -> Response:
 
 def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """A one-line answer for people."""
-    return Response(status, f"{message}\n".encode(), "text/plain; charset=utf-8", headers)
+    return Response(status, f"{one_line(message)}\n".encode(), "text/plain; charset=utf-8", headers)
 
 
 def _healthz(health: Health) -> Response:

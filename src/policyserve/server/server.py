@@ -7,7 +7,6 @@ nobody, answers what is in flight, closes its sessions with 1001 and closes the 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +17,10 @@ from typing import Any, TypeVar
 from policyserve import dialects
 from policyserve.core import memory
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
+from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
@@ -37,7 +38,7 @@ from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 Self = TypeVar("Self", bound="Server")
 
@@ -183,6 +184,7 @@ class Server:
         return spec
 
     def _set_stage(self, stage: str) -> None:
+        stage = text_of(stage)  # a loader's
         if self.reception.stage:
             self.reception.stage = stage
             log.debug("%s", stage)
@@ -286,8 +288,8 @@ def _local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
     return LocalEngine(load, make_batcher, timeout_s, is_isolated=is_isolated, count=count, devices=devices)
 
 
-def _log_failed_observer(observer: Observer, error: Exception) -> None:
-    log.error("%s is told nothing more, since it raised", type(observer).__name__, exc_info=error)
+def _log_failed_observer(observer: Observer, error: BaseException) -> None:
+    log.error("%s is told nothing more, since it raised", type(observer).__name__, cause=error)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:

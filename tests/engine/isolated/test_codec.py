@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.printable import one_line
 from policyserve.core.recipe import Recipe
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 from policyserve.engine.isolated.codec import Packed, pack, unpack
+from policyserve.engine.isolated.faults import read_error, write_error
 from policyserve.policies.vibe_rl import TrainConfig
 from policyserve.policies.wall_x import ModelConfig, Options, wall_x_spec
+from tests.strange import STRANGE, strange
 
 
 def cross(value: Any, *, trusted: bool = False) -> Any:
@@ -100,3 +103,16 @@ def test_a_server_takes_specs_only() -> None:
     assert cross(Stranger(2), trusted=True) == Stranger(2)
     with pytest.raises(TypeError, match="Stranger cannot come from another process"):
         cross(Stranger(2))
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_any_error_crosses_as_one_that_a_future_holds(name: str) -> None:
+    try:
+        strange(name)
+    except BaseException as raised:
+        written = cross(write_error(raised))
+    error = read_error(written)
+    assert isinstance(error, Exception)
+    assert not isinstance(error, StopIteration)
+    assert one_line(str(error)) == str(error)
+    assert len(str(error.__cause__)) < 12_000

@@ -6,7 +6,6 @@ Control messages cross a socket pair as MessagePack, arrays cross in shared memo
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Hashable, Sequence
@@ -15,7 +14,9 @@ from typing import Any, cast
 import msgpack
 
 from policyserve.core.errors import ConfigError, PolicyFailed, PolicyLost, PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.policy import ActionChunk
+from policyserve.core.printable import text_of
 from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
@@ -26,7 +27,7 @@ from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import read_error
 from policyserve.engine.runner import OnBroken, OnDone
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _CUT_S = 0.2  # from the process's end to the last of its answers being read
 _KILLED_S = 5.0  # for a killed process to be gone
@@ -94,7 +95,7 @@ class ProcessRunner(asyncio.Protocol):
             if self._ahead_transport is None:
                 our_ahead.close()
             raise
-        self._send(["load", log.getEffectiveLevel(), pack(self._recipe)])
+        self._send(["load", log.level, pack(self._recipe)])
         return await self._loaded
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
@@ -196,7 +197,7 @@ class ProcessRunner(asyncio.Protocol):
         try:
             if times is None:
                 error = read_error(unpack(data))
-                return error if isinstance(error, PolicyserveError) else PolicyFailed(str(error))
+                return error if isinstance(error, PolicyserveError) else PolicyFailed(text_of(error))
             memory = None if slot is None else self._actions.view(Slot(*slot))
             actions, extras = unpack(data, memory)
         except Exception as error:  # extras are a stranger's

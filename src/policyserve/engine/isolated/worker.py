@@ -8,7 +8,6 @@ comes while another runs, the server sends the tasks over a channel that a secon
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import socket
@@ -22,10 +21,12 @@ from typing import Any
 
 import msgpack
 
-from policyserve.core.errors import PolicyFailed, PolicyserveError
+from policyserve.core.errors import PolicyFailed, PolicyserveError, failed
+from policyserve.core.log import Log, log_to_stderr
 from policyserve.core.memory import keep_freed
 from policyserve.core.output import make_output_lossy
 from policyserve.core.policy import ActionChunk
+from policyserve.core.printable import error_text, text_of
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, Task, warm_up
@@ -34,7 +35,7 @@ from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import write_error
 from policyserve.engine.preparing import Prepared, Progress
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _READ_SIZE = 1 << 16
@@ -84,24 +85,23 @@ class Worker:
             preparing.join()
         try:
             answering.policy.close()
-        except Exception:  # a stranger's close: the process ends all the same
-            log.exception("policy %s failed to close", answering.policy.spec.name)
+        except BaseException as error:  # a stranger's close: the process ends all the same
+            log.error("policy %s failed to close: %s", answering.spec.name, error_text(error), cause=error)
 
     def _load(self) -> Answering | None:
         message = self._inbox.receive()
         if message is None:
             return None
         _, log_level, recipe = message
-        logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO)
-        logging.getLogger("policyserve").setLevel(log_level)
+        log_to_stderr(log_level)
         try:
             policy = unpack(recipe, trusted=True)(self._tell_stage)
             warm_up(policy, self._tell_stage)
-            spec = _pack_spec(policy.spec)
+            answering = Answering(policy)
+            spec = _pack_spec(answering.spec)
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
             self._send(["failed", Packed(write_error(error)).data])
             return None
-        answering = Answering(policy)
         self._send(["ready", spec, answering.prepares])
         return answering
 
@@ -155,9 +155,8 @@ class Worker:
             return [None, Packed(write_error(outcome)).data, None]
         try:
             return self._write_answer(outcome)
-        except Exception as error:  # extras are a stranger's: what cannot be written is the policy's fault
-            failed = PolicyFailed(f"the answer cannot be written: {type(error).__name__}: {error}")
-            return [None, Packed(write_error(failed)).data, None]
+        except BaseException as error:  # extras are a stranger's: what cannot be written is the policy's fault
+            return [None, Packed(write_error(failed("the answer cannot be written:", error))).data, None]
 
     def _write_answer(self, outcome: Answered) -> list[Any]:
         chunk: ActionChunk = outcome.chunk
@@ -199,8 +198,8 @@ class _Inbox:
 def _pack_spec(spec: PolicySpec) -> bytes:
     try:
         return pack(spec)
-    except Exception as error:  # a stranger's metadata: it may hold anything
-        raise PolicyFailed(f"the policy's spec cannot leave its process: {error}") from error
+    except BaseException as error:  # a stranger's metadata: it may hold anything
+        raise PolicyFailed(f"the policy's spec cannot leave its process: {text_of(error)}") from error
 
 
 def _end_with(server: int) -> None:

@@ -7,7 +7,6 @@ that config.json and the command lines of the original are understood whole.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.policies.vibe_rl.checkpoint import follow_best
 from policyserve.policies.vibe_rl.config import load_json
 from policyserve.transforms import NormStats, read_norm_stats
 from policyserve.transforms.normalize import is_openpi
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _NAME = "norm_stats.json"
 _OPENPI_NAMES = ("state", "actions")  # of the observation and of the action

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 from policyserve.policies.vibe_rl.checkpoint import find_checkpoint, read_network
@@ -29,7 +29,7 @@ from policyserve.transforms import (
     identity,
 )
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 Backend = Literal["numpy", "jax"]
 

@@ -8,7 +8,6 @@ A header is read before its data, so that a file cannot make us allocate what no
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.log import Log
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _NAMED = 6  # arrays that an error names
 

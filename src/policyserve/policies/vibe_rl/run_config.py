@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.policies.vibe_rl.checkpoint import follow_best, is_step_name
 from policyserve.policies.vibe_rl.config import TrainConfig, load_json, parse_train_config, tell_unknown
 from policyserve.policies.vibe_rl.presets import PRESETS, algorithm_of, find_preset, name_of
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _NAME = "config.json"
 _SERVED = ("hidden_sizes", "action_low", "action_high")  # fields of an algorithm that change what is answered

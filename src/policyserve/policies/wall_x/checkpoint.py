@@ -6,7 +6,6 @@ process's memory for as long as the mapping lives, and the whole file would doub
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, prefixes, stays_float32
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 OnStage = Callable[[str], None]
 

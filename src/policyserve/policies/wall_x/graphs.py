@@ -6,7 +6,6 @@ few shapes occur, and each has one graph. The rows that nobody uses hold old num
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from policyserve.core.log import Log
+
+log = Log(__name__)
 
 Work = Callable[[], object]
 Capture = Callable[[Work], Work]

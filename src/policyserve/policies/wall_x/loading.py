@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.core.policy import Policy
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.wall_x.assembly import Plan, build_answering, build_processor, build_spec, make_plan
@@ -18,7 +18,7 @@ from policyserve.policies.wall_x.spec import wall_x_spec
 from policyserve.policies.wall_x.stand_in import NOTICE, stand_in
 from policyserve.policies.wall_x.tokens import special_ids
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 STAND_IN = "stand-in"  # a model path
 _STAND_IN_BATCH = 16

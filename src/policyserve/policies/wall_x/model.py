@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.flow import FlowSampler
@@ -19,7 +19,7 @@ from policyserve.policies.wall_x.graphs import capture_cuda
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network, load_network
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _GPU_SLOTS = 64  # of the cache, or a multiple: few shapes, few graphs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.log import Log
 from policyserve.policies.wall_x.normalizer import Normalizer, Scale
 from policyserve.policies.wall_x.train_config import Parts, TrainConfig
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 _STATE_KEYS, _ACTION_KEYS = ("state", "observation.state"), ("actions", "action")
 _FALLBACK_NAME = "default"  # of a data set that the train config does not name

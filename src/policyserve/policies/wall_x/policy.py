@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -12,14 +12,16 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, Overloaded, PolicyserveError
+from policyserve.core.log import Log
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.spec import PolicySpec
+from policyserve.core.throttle import Throttle, suppressed_note
 from policyserve.policies.wall_x.conventions import Attention
 from policyserve.policies.wall_x.fast import FastTokenizer
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.processor import Processor
 
-log = logging.getLogger(__name__)
+log = Log(__name__)
 
 Answer: TypeAlias = ActionChunk | PolicyserveError
 MAX_NEW_TOKENS = 100
@@ -98,6 +100,7 @@ class WallXModelPolicy:
         self._network, self._processor, self._answering = network, processor, answering
         self._on_undecodable = on_undecodable
         self._largest = spec.max_batch
+        self._throttle = Throttle()  # of lines that any answer may bring
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[Answer]:
         return self.infer_prepared(batch, self.prepare(batch))
@@ -164,13 +167,18 @@ class WallXModelPolicy:
     ) -> Answer:
         state = (one.state or 0) + 1
         if isinstance(answer, BadAction) and self._on_undecodable == "zeros":
-            log.warning("answered zeros: %s", answer)
+            self._note_zeros(answer)
             return ActionChunk(self._zeros(), state)
         if isinstance(answer, PolicyserveError) or isinstance(prepared, PolicyserveError):
             return answer if isinstance(answer, PolicyserveError) else ActionChunk(answer)
         scale = self._processor.normalizer.action[prepared.dataset]
         actions = scale.unnormalise(answer[:, : self._processor.action_dim])
         return ActionChunk(actions.astype(np.float32), state)
+
+    def _note_zeros(self, why: BadAction) -> None:
+        suppressed = self._throttle.passes("zeros", time.monotonic())
+        if suppressed is not None:
+            log.warning("answered zeros: %s%s", why, suppressed_note(suppressed))
 
     def _zeros(self) -> Array:
         return np.zeros((self._processor.horizon, self._processor.action_dim), np.float32)

@@ -1,0 +1,98 @@
+"""The log that every module here writes to, and how the program's own handler writes lines.
+
+What a line is about comes from strangers, too: peers, policies, files. It stands there as printable.py makes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from policyserve.core.printable import UNPRINTABLE, error_text, indented, log_record, text_of, traceback_lines
+from policyserve.core.throttle import Throttle, suppressed_note
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_CALLER = 3  # frames up, for a handler that tells where a line was logged
+
+
+class Log:
+    """Lines of one module. `text` is ours and has a %-mark for each value; values are made printable.
+
+    cause: an error whose traceback is to stand below the line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    @property
+    def level(self) -> int:
+        """From which level on lines are written."""
+        return self._logger.getEffectiveLevel()
+
+    def debug(self, text: str, *values: object, cause: BaseException | None = None) -> None:
+        self._write(logging.DEBUG, text, values, cause)
+
+    def info(self, text: str, *values: object, cause: BaseException | None = None) -> None:
+        self._write(logging.INFO, text, values, cause)
+
+    def warning(self, text: str, *values: object, cause: BaseException | None = None) -> None:
+        self._write(logging.WARNING, text, values, cause)
+
+    def error(self, text: str, *values: object, cause: BaseException | None = None) -> None:
+        self._write(logging.ERROR, text, values, cause)
+
+    def log(self, level: int, text: str, *values: object, cause: BaseException | None = None) -> int:
+        """Log at this level; returns how many characters the line has, 0 if it goes nowhere."""
+        return self._write(level, text, values, cause)
+
+    def _write(self, level: int, text: str, values: tuple[object, ...], cause: BaseException | None) -> int:
+        if not self._logger.isEnabledFor(level):
+            return 0
+        # Now and not when a handler comes to it: that may be another thread, and the objects are a stranger's.
+        made = [value if type(value) is int or type(value) is float else text_of(value) for value in values]
+        if cause is not None:
+            text += "%s"
+            made.append(indented("", traceback_lines(cause)))
+        self._logger.log(level, text, *made, stacklevel=_CALLER)
+        return len(text) + sum(len(one) for one in made if isinstance(one, str))
+
+
+_log, _throttle = Log(__name__), Throttle()
+
+
+def log_unraisable(unraisable: Any) -> None:
+    """Log an error that Python cannot raise; for sys.unraisablehook."""
+    suppressed = _throttle.passes("unraisable", time.monotonic())
+    if suppressed is not None:
+        error = unraisable.exc_value
+        told = "an error" if error is None else error_text(error)
+        text = "%s, in %s, where nobody can catch it%s"
+        size = _log.log(logging.ERROR, text, told, unraisable.object, suppressed_note(suppressed), cause=error)
+        _throttle.spend("unraisable", size)
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record of any library so that it is one line, or one and lines below that are indented."""
+
+    def __init__(self) -> None:
+        super().__init__(_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            return log_record(super().format(record))
+        except BaseException:  # a stranger's values
+            return f"{record.levelname} {text_of(record.name)}: {UNPRINTABLE}"
+
+
+def log_to_stderr(level: int) -> None:
+    """Configure logging for this process: info and above, ours from `level` on. Nothing where it is configured.
+
+    What nobody can catch (an error in a policy's `__del__`) becomes lines of the log, too.
+    """
+    sys.unraisablehook = log_unraisable
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.getLogger("policyserve").setLevel(level)
