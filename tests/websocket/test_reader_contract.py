@@ -139,12 +139,9 @@ def test_any_bytes_end_as_they_do_in_websockets(side: Side, data: st.DataObject)
         assert ended == []
 
 
-def messages(events: Sequence[FrameEvent]) -> list[bytes]:
-    return [
-        event.encode() if isinstance(event, str) else bytes(event)
-        for event in events
-        if isinstance(event, (str, memoryview))
-    ]
+def messages(events: Sequence[FrameEvent | str]) -> list[bytes]:
+    told = [plain(event) for event in events]
+    return [one.encode() if isinstance(one, str) else one for one in told if isinstance(one, (str, bytes))]
 
 
 def assembled(events: Sequence[object]) -> list[bytes]:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.frames import FrameEvent
 
 MASK = b"\x01\x02\x03\x04"
@@ -18,12 +19,12 @@ class Reader(Protocol):
     """Either half's FrameReader."""
 
     def get_buffer(self) -> memoryview: ...
-    def advance(self, count: int) -> Sequence[FrameEvent]: ...
+    def advance(self, count: int) -> Sequence[FrameEvent | str]: ...
 
 
-def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent]:
+def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent | str]:
     """Hand bytes over as a socket does: into get_buffer(), in pieces of the given sizes."""
-    events: list[FrameEvent] = []
+    events: list[FrameEvent | str] = []
     while data:
         space = to.get_buffer()
         assert len(space) > 0
@@ -53,6 +54,8 @@ def pattern(size: int, seed: int = 0) -> bytes:
     return bytes((index * 7 + seed) % 251 for index in range(size))
 
 
-def plain(event: FrameEvent) -> object:
+def plain(event: FrameEvent | str) -> object:
     """An event to compare: a message's own value, the rest as it is."""
+    if isinstance(event, EncodedText):
+        return event.text()
     return bytes(event) if isinstance(event, memoryview) else event

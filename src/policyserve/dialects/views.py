@@ -1,23 +1,29 @@
 """Decodes MessagePack without copying: a large bin becomes a view of the message's own buffer.
 
 The C decoder copies every bin into a block of its own, which for camera frames costs more than all else. This one reads
-the same language, a little slower per item; unpacking.unpack() uses it for large messages.
+the same language, a little slower per item, and leaves to that one the numbers of a long list. It makes nothing that
+the message's bytes do not fill: of a list that is announced and does not come the C decoder makes all places at once.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from itertools import islice
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
-from policyserve.core.limits import WireLimits
+from policyserve.core.limits import HEAVY, WireLimits
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that it does not keep a large buffer alive
-_MAX_STEP = 100  # characters of a key in a path: a client's key may be as long as its message
-_ENDED = "a frame that ends too early"
+_MAX_STEP = 100  # characters of a key in a path: the bound on keys may be much higher
+_LONG = 32  # items of a list, from which on its numbers are left to the C decoder
+_WIDEST = 9  # bytes of a number
+ENDED = "a frame that ends too early"
 
 
 class ViewReader:
@@ -32,6 +38,7 @@ class ViewReader:
         self._texts = texts
         self._max_depth = limits.max_depth
         self._max_items = self._items_left = limits.max_items
+        self._max_key = limits.max_key
         self._placed = placed
 
     def read(self, depth: int = 0) -> Any:
@@ -61,20 +68,21 @@ class ViewReader:
             return self._sized(kind, count, depth)
         raise WireError("", "maps, lists, texts, bins and numbers", f"MessagePack type {tag:#04x}")
 
-    def _sized(self, kind: str, count: int, depth: int) -> Any:
+    def _sized(self, kind: str, count: int, depth: int) -> Any:  # a count beyond the message's end fails in here
         if kind == "map":
             return self._map(count, depth)
         if kind == "list":
             return self._list(count, depth)
         if kind == "text":
             return self._text(count)
+        self._count(HEAVY)
         taken = self._take(count)
         if self._placed is not None:
             return Bin.at(taken, self.position - count, self._placed)
         return bytes(taken) if count < _COPIED else taken
 
     def _map(self, count: int, depth: int) -> dict[str, Any]:
-        self._enter(count, depth)
+        self._enter(count * HEAVY, depth)
         read: dict[str, Any] = {}
         for _ in range(count):
             key = self._key()
@@ -88,18 +96,32 @@ class ViewReader:
 
     def _list(self, count: int, depth: int) -> list[Any]:
         self._enter(count, depth)
-        read: list[Any] = []
-        for index in range(count):
+        read = self._numbers(count) if count >= _LONG and self._placed is None else []
+        for index in range(len(read), count):
             try:
                 read.append(self.read(depth + 1))
             except WireError as error:
                 raise below(f"[{index}]", error) from None
         return read
 
-    def _enter(self, count: int, depth: int) -> None:
+    def _numbers(self, count: int) -> list[Any]:
+        """As many of the next `count` values as are numbers, bools or nil, one behind the other."""
+        found = _NUMBERS_ALONE.match(self._data, self.position, self.position + count * _WIDEST)
+        if found is None or found.end() - self.position < _LONG:
+            return []
+        unpacker: Any = msgpack.Unpacker(max_buffer_size=found.end() - self.position)
+        unpacker.feed(self._data[self.position : found.end()])
+        read = list(islice(unpacker, count))
+        self.position += unpacker.tell()
+        return read
+
+    def _enter(self, items: int, depth: int) -> None:
         if depth > self._max_depth:
             raise too_deep(self._max_depth)
-        self._items_left -= count + 1
+        self._count(items + HEAVY)
+
+    def _count(self, items: int) -> None:
+        self._items_left -= items
         if self._items_left < 0:
             raise too_many_items(self._max_items)
 
@@ -113,11 +135,19 @@ class ViewReader:
             size = _SIZES[tag][1].unpack(self._take(_SIZES[tag][1].size))[0]
         else:
             raise WireError("", "texts as map keys", f"MessagePack type {tag:#04x}")
-        return self._decode(self._take(size))
-
-    def _text(self, size: int) -> str | bytes:
+        if size <= self._max_key:
+            return self._decode(self._take(size))
         taken = self._take(size)
-        return self._decode(taken) if self._texts else bytes(taken)
+        if size > self._max_key * _MOST_PER_LETTER or len(key := self._decode(taken)) > self._max_key:
+            raise long_key(self._max_key, size)
+        return key
+
+    def _text(self, size: int) -> str | bytes | memoryview:
+        self._count(HEAVY)
+        taken = self._take(size)
+        if self._texts:
+            return self._decode(taken)
+        return bytes(taken) if size < _COPIED else taken
 
     def _decode(self, taken: memoryview) -> str:
         try:
@@ -127,7 +157,7 @@ class ViewReader:
 
     def _byte(self) -> int:
         if self.position >= len(self._data):
-            raise WireError("", "a MessagePack map", _ENDED)
+            raise WireError("", "a MessagePack map", ENDED)
         byte = self._data[self.position]
         self.position += 1
         return byte
@@ -135,7 +165,7 @@ class ViewReader:
     def _take(self, count: int) -> memoryview:
         end = self.position + count
         if end > len(self._data):
-            raise WireError("", "a MessagePack map", _ENDED)
+            raise WireError("", "a MessagePack map", ENDED)
         taken = self._data[self.position : end]
         self.position = end
         return taken
@@ -156,7 +186,13 @@ def too_deep(max_depth: int) -> WireError:
 
 def too_many_items(max_items: int) -> WireError:
     """The refusal of a message that would become more of them."""
-    return WireError("", f"at most {max_items} map entries and list items", "more")
+    counted = f"list items, and map entries, texts, bins, maps and lists as {HEAVY} each"
+    return WireError("", f"at most {max_items} items (--max-items): {counted}", "more")
+
+
+def long_key(max_key: int, size: int) -> WireError:
+    """The refusal of a key of `size` bytes, which are more characters than a key may have."""
+    return WireError("", f"a key of at most {max_key} characters (--max-key)", f"{size} bytes")
 
 
 _FLOAT64, _DOUBLE = 0xCB, np.dtype(">f8")
@@ -173,6 +209,11 @@ _NUMBERS = {
     0xD2: struct.Struct(">i"),
     0xD3: struct.Struct(">q"),
 }
+_NUMBERS_ALONE = re.compile(
+    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8})*",
+    re.DOTALL,
+)
+_MOST_PER_LETTER = 4  # bytes of UTF-8
 _SHORT = (0xC4, 0xD9)  # a bin's or text's size is one byte
 _ONE, _TWO, _FOUR = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZES = {

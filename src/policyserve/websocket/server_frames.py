@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
     BINARY,
@@ -34,8 +35,8 @@ _WHOLE_BINARY = 0x80 | BINARY  # a frame's first byte
 _MOST_AT_ONCE = 1 << 19  # bytes of one read: a peer with much to send shall not hold up the others
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 
-# A whole message is the str of a text one, else a writable view of a buffer of its own.
-PeerEvent: TypeAlias = memoryview | str | Ping | PeerClose | Violation
+# A whole binary message is a writable view of a buffer of its own; of a text one the bytes are kept.
+PeerEvent: TypeAlias = memoryview | EncodedText | Ping | PeerClose | Violation
 
 
 class FrameReader:

@@ -1,0 +1,35 @@
+"""Tells how much memory a decoded value takes, so that what waits for the policy can be counted."""
+
+from __future__ import annotations
+
+from sys import getsizeof
+from typing import Any
+
+import numpy as np
+
+_NUMBER = 40  # bytes of one and of its place in a list, or more
+_ARRAY = 256  # bytes of an array without its data
+_COUNTED = frozenset((str, bytes, dict, list, np.ndarray))  # what may be larger than a number
+
+
+def footprint(value: Any) -> int:
+    """About how many bytes a decoded value takes, without the data of arrays that are views of their message."""
+    if isinstance(value, dict):
+        return getsizeof(value) + sum(map(getsizeof, value)) + _inside(value.values())
+    if isinstance(value, list):
+        return getsizeof(value) + _inside(value)
+    if isinstance(value, np.ndarray):
+        return _ARRAY + (value.nbytes if _owns_its_data(value) else 0)
+    return getsizeof(value) if isinstance(value, (str, bytes)) else _NUMBER
+
+
+def _inside(values: Any) -> int:
+    if _COUNTED.isdisjoint(map(type, values)):
+        return len(values) * _NUMBER
+    return sum(map(footprint, values))
+
+
+def _owns_its_data(array: np.ndarray[Any, Any]) -> bool:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.base is None
