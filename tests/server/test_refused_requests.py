@@ -119,7 +119,12 @@ def test_a_uint8_image_where_a_float_one_is_due_is_refused() -> None:
 
 TIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "depth": ({"max_depth": 3}, {"x": [[[[1]]]]}, "expected at most 3 levels of nesting, got more"),
-    "items": ({"max_items": 30}, {"x": [0] * 30}, "expected at most 30 map entries and list items, got more"),
+    "items": (
+        {"max_items": 90},
+        {"x": [0] * 90},
+        "at most 90 items (--max-items): list items, and map entries, texts, bins, maps and lists as 5 each, got more",
+    ),
+    "key": ({"max_key": 16}, {"x" * 17: 1}, "expected a key of at most 16 characters (--max-key), got 17 bytes"),
     "arrays": ({"max_arrays": 1}, {"x": np.zeros(1)}, "expected at most 1 arrays, got more"),
     "image's side": (
         {"max_image_side": 20},

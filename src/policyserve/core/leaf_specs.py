@@ -16,7 +16,8 @@ from policyserve.core.limits import WireLimits
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
 _ANY_SIDE_EXAMPLE = 64  # and for an image's side
 _NUMBERS = frozenset((float, bool, int))
-_WITH_TEXTS = frozenset((str, dict, list))
+_CONTAINERS = frozenset((dict, list))
+_WITH_TEXTS = _CONTAINERS | {str}
 _MOST_CAST = 1 << 20  # bytes, to which an array may grow as much as its dtype wants
 _MOST_GROWTH = 4  # times its bytes that a larger array may take as another dtype
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
@@ -213,7 +214,9 @@ def check_texts(value: Any, path: str, limits: WireLimits) -> None:
     if not isinstance(value, (dict, list)):
         return
     inside = value.values() if isinstance(value, dict) else value
-    if _WITH_TEXTS.isdisjoint(map(type, inside)):
+    kinds = set(map(type, inside))
+    is_flat = kinds.isdisjoint(_CONTAINERS)
+    if is_flat and (str not in kinds or max(len(text) for text in inside if type(text) is str) <= limits.max_text):
         return
     for place, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if type(inner) in _WITH_TEXTS:
@@ -240,7 +243,7 @@ def array_of_list(value: list[Any] | tuple[Any, ...], path: str, expected: str) 
 
 def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -> tuple[int, ...]:
     """The shape of a list; raises BadObservation for an item that is no number, or has another shape than the first."""
-    if _NUMBERS.issuperset(map(type, items)) and items and _LEAST_INT <= min(items) and max(items) <= _MOST_INT:
+    if _NUMBERS.issuperset(map(type, items)) and items and min(items) >= _LEAST_INT and max(items) <= _MOST_INT:
         return (len(items),)  # most lists; NaN, which is not comparable, is looked at below
     first: tuple[int, ...] = ()
     for index, item in enumerate(items):

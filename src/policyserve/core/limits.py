@@ -11,8 +11,11 @@ from dataclasses import dataclass, fields
 
 from policyserve.core.settings import Settings
 
-HEAVY = 5  # items that a map's entry, a text, a bin, a map and a list count as: each takes that much to read and to keep
+HEAVY = (
+    5  # items that a map's entry, a text, a bin, a map and a list count as: each takes that much to read and to keep
+)
 _SHALLOWEST = 3  # where a shape stands in vibe_rl's messages: with less there would be no arrays
+_SHORTEST_KEY = 16  # the keys that describe arrays have up to 13 letters
 _DEEPEST = 64  # readers call themselves at each level, up to four calls deep, and Python ends at a thousand
 
 
@@ -29,7 +32,7 @@ class WireLimits(Settings):
     max_depth: int = 8  # the most levels of maps and lists in one message
     max_items: int = 16_384  # the most list items in one message; map entries, texts, bins, maps, lists: 5 each
     max_arrays: int = 256  # the most arrays and NumPy scalars in one message
-    max_key: int = 256  # the most characters of a map's key
+    max_key: int = 128  # the most characters of a map's key
     max_image_side: int = 8192  # the most pixels of an image's height, and of its width
     max_image_mpixels: float = 32.0  # the most pixels of an image, in millions
     max_text: int = 100_000  # the most characters of a text
@@ -37,10 +40,10 @@ class WireLimits(Settings):
     def check(self) -> None:
         super().check()
         self.require("max_depth", _SHALLOWEST <= self.max_depth <= _DEEPEST, f"{_SHALLOWEST} … {_DEEPEST}")
-        for name in ("max_items", "max_arrays", "max_key", "max_image_side", "max_text"):
+        for name in ("max_items", "max_arrays", "max_image_side", "max_text"):
             self.require(name, getattr(self, name) >= 1, "1 or more")
+        self.require("max_key", self.max_key >= _SHORTEST_KEY, f"{_SHORTEST_KEY} or more")
         self.require("max_image_mpixels", self.max_image_mpixels > 0, "more than 0")
-
 
     def with_items(self, most: int) -> WireLimits:
         """The same limits for a message of at most so many items."""

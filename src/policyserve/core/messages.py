@@ -12,6 +12,8 @@ from policyserve.core.arrays import Array
 Observation: TypeAlias = Mapping[str, Any]
 # A whole WebSocket message, undecoded: a str is a text message.
 Message: TypeAlias = bytes | bytearray | memoryview | str
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedText:
     """A text message as it came, UTF-8 that was checked. A str of it may take four times as much."""

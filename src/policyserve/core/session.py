@@ -294,9 +294,7 @@ class Session:
         assert self._choice is not None
         return self._choice.greeter
 
-    def _submit(
-        self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float
-    ) -> list[Effect]:
+    def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if isinstance(message, Overloaded):
             raise message
         if isinstance(message, EncodedText):

@@ -22,7 +22,6 @@ from policyserve.core.limits import HEAVY, WireLimits
 _COPIED = 1024  # bytes; a smaller bin is copied, so that it does not keep a large buffer alive
 _MAX_STEP = 100  # characters of a key in a path: the bound on keys may be much higher
 _LONG = 32  # items of a list, from which on its numbers are left to the C decoder
-_WIDEST = 9  # bytes of a number
 ENDED = "a frame that ends too early"
 
 
@@ -35,10 +34,13 @@ class ViewReader:
     def __init__(self, data: memoryview, texts: bool, limits: WireLimits, placed: list[Placed] | None = None) -> None:
         self.position = 0
         self._data = data
+        self._size = len(data)
         self._texts = texts
         self._max_depth = limits.max_depth
         self._max_items = self._items_left = limits.max_items
         self._max_key = limits.max_key
+        self._max_text_bytes = max(limits.max_text * _MOST_PER_LETTER, _COPIED)  # a dtype's name is a text, too
+        self._max_text = limits.max_text
         self._placed = placed
 
     def read(self, depth: int = 0) -> Any:
@@ -96,7 +98,9 @@ class ViewReader:
 
     def _list(self, count: int, depth: int) -> list[Any]:
         self._enter(count, depth)
-        read = self._numbers(count) if count >= _LONG and self._placed is None else []
+        read: list[Any] = []
+        if count >= _LONG and self._placed is None:
+            self._read_numbers(count, read)
         for index in range(len(read), count):
             try:
                 read.append(self.read(depth + 1))
@@ -104,16 +108,16 @@ class ViewReader:
                 raise below(f"[{index}]", error) from None
         return read
 
-    def _numbers(self, count: int) -> list[Any]:
-        """As many of the next `count` values as are numbers, bools or nil, one behind the other."""
-        found = _NUMBERS_ALONE.match(self._data, self.position, self.position + count * _WIDEST)
-        if found is None or found.end() - self.position < _LONG:
-            return []
-        unpacker: Any = msgpack.Unpacker(max_buffer_size=found.end() - self.position)
-        unpacker.feed(self._data[self.position : found.end()])
-        read = list(islice(unpacker, count))
-        self.position += unpacker.tell()
-        return read
+    def _read_numbers(self, count: int, to: list[Any]) -> None:
+        """Read as many of the next `count` values as are numbers, bools or nil, one behind the other."""
+        while len(to) < count:
+            found = _NUMBERS_ALONE.match(self._data, self.position)
+            if found is None or found.end() - self.position < _LONG:
+                return
+            unpacker: Any = msgpack.Unpacker(max_buffer_size=found.end() - self.position)
+            unpacker.feed(self._data[self.position : found.end()])
+            to.extend(islice(unpacker, count - len(to)))
+            self.position += unpacker.tell()
 
     def _enter(self, items: int, depth: int) -> None:
         if depth > self._max_depth:
@@ -135,40 +139,42 @@ class ViewReader:
             size = _SIZES[tag][1].unpack(self._take(_SIZES[tag][1].size))[0]
         else:
             raise WireError("", "texts as map keys", f"MessagePack type {tag:#04x}")
-        if size <= self._max_key:
-            return self._decode(self._take(size))
         taken = self._take(size)
-        if size > self._max_key * _MOST_PER_LETTER or len(key := self._decode(taken)) > self._max_key:
+        if size > self._max_key * _MOST_PER_LETTER:
+            raise long_key(self._max_key, size)
+        try:
+            key = str(taken, "utf-8")
+        except UnicodeDecodeError:
+            raise _no_utf8(taken) from None
+        if len(key) > self._max_key:
             raise long_key(self._max_key, size)
         return key
 
     def _text(self, size: int) -> str | bytes | memoryview:
         self._count(HEAVY)
         taken = self._take(size)
-        if self._texts:
-            return self._decode(taken)
-        return bytes(taken) if size < _COPIED else taken
-
-    def _decode(self, taken: memoryview) -> str:
+        if not self._texts:
+            return bytes(taken) if size < _COPIED else taken
+        if size > self._max_text_bytes:
+            raise WireError("", f"a text of at most {self._max_text} characters (--max-text)", f"{size} bytes")
         try:
             return str(taken, "utf-8")
         except UnicodeDecodeError:
-            raise WireError("", "UTF-8 texts", f"{bytes(taken[:20])!r}") from None
+            raise _no_utf8(taken) from None
 
     def _byte(self) -> int:
-        if self.position >= len(self._data):
+        position = self.position
+        if position >= self._size:
             raise WireError("", "a MessagePack map", ENDED)
-        byte = self._data[self.position]
-        self.position += 1
-        return byte
+        self.position = position + 1
+        return self._data[position]
 
     def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self._data):
+        begin = self.position
+        end = self.position = begin + count
+        if end > self._size:
             raise WireError("", "a MessagePack map", ENDED)
-        taken = self._data[self.position : end]
-        self.position = end
-        return taken
+        return self._data[begin:end]
 
 
 def below(step: str, error: WireError) -> WireError:
@@ -177,6 +183,10 @@ def below(step: str, error: WireError) -> WireError:
     if len(step) > _MAX_STEP:
         step = f"{step[:_MAX_STEP]}…"
     return WireError(f"{step}{separator}{error.path}", error.expected, error.got, error.hint)
+
+
+def _no_utf8(taken: memoryview) -> WireError:
+    return WireError("", "UTF-8 texts", f"{bytes(taken[:20])!r}")
 
 
 def too_deep(max_depth: int) -> WireError:
@@ -210,7 +220,7 @@ _NUMBERS = {
     0xD3: struct.Struct(">q"),
 }
 _NUMBERS_ALONE = re.compile(
-    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8})*",
+    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8}){0,512}",  # no more at once: for each the engine keeps a place to go back to
     re.DOTALL,
 )
 _MOST_PER_LETTER = 4  # bytes of UTF-8
