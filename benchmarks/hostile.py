@@ -3,10 +3,11 @@
     python benchmarks/hostile.py --clients 200
     python benchmarks/hostile.py --attack wide-texts --max-buffered-mib 256
 
-Starts a server on its defaults in a process of its own. Each hostile client does what --attack says, as fast as a gigabit
-network carries it, and again when it is cut. Meanwhile a robot asks with camera images, where the policy answers. Prints
-the server's resident memory before, at its peak and after, and the robot's round trips. Exit code 1: the server grew by
-more than 1.5 times its bound, which is --max-buffered-mib and the 256 MiB of freed memory that it keeps.
+Starts a server on its defaults in a process of its own. Each hostile client does what --attack says, as fast as a
+gigabit network carries it, and again when it is cut. Meanwhile a robot asks with camera images, where the policy
+answers. Prints the server's resident memory before, at its peak and after, and the robot's round trips. Exit code 1:
+the server grew by more than 1.5 times its bound, which is --max-buffered-mib and the 256 MiB of freed memory that it
+keeps.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def message(**more: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Attack:
-    """What each client sends over and over. policy: answering, slow (60 s), loading. reads: whether it reads answers."""
+    """What each client sends over and over. policy: answering, slow (60 s) or loading. reads: the answers."""
 
     what: str
     bytes_of: Callable[[], bytes]
@@ -174,8 +175,7 @@ async def misbehave(port: int, what: Attack, sent: memoryview, ends_at: float, n
                         await network.carry(len(piece))
                     if time.monotonic() > ends_at or reading.done():
                         break
-                while time.monotonic() < ends_at and not reading.done():
-                    await asyncio.sleep(0.2)
+                await asyncio.wait_for(reading, max(ends_at - time.monotonic(), 0.01))
             except asyncio.TimeoutError:
                 pass
             finally:

@@ -84,7 +84,7 @@ def test_what_a_client_repeats_is_not_kept_for_ever() -> None:
     session.serve(OPEN, {})
     with counted_memory() as memory:
         for _ in range(3):
-            for one in submits(session.receive(binary(state=np.zeros(3), prompt="x" * 90_000), 0.0)):
-                session.answer(one.ticket, answered(np.zeros(1)), 0.0)
-        del one
+            effects = session.receive(binary(state=np.zeros(3), prompt="x" * 90_000), 0.0)
+            session.answer(submits(effects)[0].ticket, answered(np.zeros(1)), 0.0)
+            effects.clear()
     assert memory.left < 50_000

@@ -79,6 +79,15 @@ def test_a_keys_characters_are_bounded(decode: Decode, letter: str) -> None:
     assert told == f"a[0]: expected a key of at most 16 characters (--max-key), got {17 * len(letter.encode())} bytes"
 
 
+def test_a_text_that_is_far_too_long_is_refused_before_it_is_decoded() -> None:
+    """A str of it may take four times its bytes, and what it is made in one time more."""
+    frame = memoryview(bytearray(packed({"a": ["x" * 1_000_000 + "\U0001f600"]})))
+    with counted_memory() as memory:
+        told = refusal(lambda: unpack(frame, texts=True))
+    assert told == "a[0]: expected a text of at most 100000 characters (--max-text), got 1000004 bytes"
+    assert memory.peak < 100_000
+
+
 @DECODERS
 @pytest.mark.parametrize(
     "values", [[1, -7, 200, 1 << 40, 1.5, None, True] * 40, [*range(100), b"x", 2.5], [[0] * 90, 7]]

@@ -15,6 +15,7 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.client_frames import FrameReader as ClientReader
 from policyserve.websocket.frames import (
     BAD_TEXT,
@@ -139,7 +140,7 @@ def test_any_bytes_end_as_they_do_in_websockets(side: Side, data: st.DataObject)
         assert ended == []
 
 
-def messages(events: Sequence[FrameEvent | str]) -> list[bytes]:
+def messages(events: Sequence[FrameEvent | EncodedText]) -> list[bytes]:
     told = [plain(event) for event in events]
     return [one.encode() if isinstance(one, str) else one for one in told if isinstance(one, (str, bytes))]
 

@@ -19,12 +19,12 @@ class Reader(Protocol):
     """Either half's FrameReader."""
 
     def get_buffer(self) -> memoryview: ...
-    def advance(self, count: int) -> Sequence[FrameEvent | str]: ...
+    def advance(self, count: int) -> Sequence[FrameEvent | EncodedText]: ...
 
 
-def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent | str]:
+def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent | EncodedText]:
     """Hand bytes over as a socket does: into get_buffer(), in pieces of the given sizes."""
-    events: list[FrameEvent | str] = []
+    events: list[FrameEvent | EncodedText] = []
     while data:
         space = to.get_buffer()
         assert len(space) > 0
@@ -54,7 +54,7 @@ def pattern(size: int, seed: int = 0) -> bytes:
     return bytes((index * 7 + seed) % 251 for index in range(size))
 
 
-def plain(event: FrameEvent | str) -> object:
+def plain(event: FrameEvent | EncodedText) -> object:
     """An event to compare: a message's own value, the rest as it is."""
     if isinstance(event, EncodedText):
         return event.text()

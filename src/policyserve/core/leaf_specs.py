@@ -223,7 +223,7 @@ def check_texts(value: Any, path: str, limits: WireLimits) -> None:
             try:
                 check_texts(inner, "", limits)
             except BadObservation as error:
-                step = place if isinstance(value, dict) else f"[{place}]"
+                step = str(place) if isinstance(value, dict) else f"[{place}]"
                 raise BadObservation(joined(path, joined(step, error.path)), error.expected, error.got) from None
 
 

@@ -24,7 +24,7 @@ class WireLimits(Settings):
     """How much one message may hold. Raises ConfigError that names the field, its value and the bound.
 
     Each entry of a map, each text, bin, map and list counts as five items: a list of numbers is read much faster than
-    anything else. An array as openpi's clients write it counts as 50. Reading an array takes microseconds of everybody's
+    anything else. An array as openpi's clients write it counts as 50. Reading one takes microseconds of everybody's
     event loop, and robots send a dozen. 64 MiB hold a picture of 22 million pixels in colour, so that by default
     max_image_mpixels bounds gray pictures, and all where a server takes larger messages.
     """

@@ -220,7 +220,8 @@ _NUMBERS = {
     0xD3: struct.Struct(">q"),
 }
 _NUMBERS_ALONE = re.compile(
-    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8}){0,512}",  # no more at once: for each the engine keeps a place to go back to
+    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}"
+    rb"|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8}){0,512}",  # for each the engine keeps a place
     re.DOTALL,
 )
 _MOST_PER_LETTER = 4  # bytes of UTF-8

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 
@@ -22,10 +21,7 @@ from policyserve.websocket.frames import (
     MASKED,
     Assembler,
     Filling,
-    PeerClose,
-    Ping,
-    Pong,
-    Violation,
+    FrameEvent,
     frame_header,
     masked,
 )
@@ -37,8 +33,6 @@ _MASKED_AT_ONCE = 256  # bytes, up to which one big integer is quicker than NumP
 _KEYS = 256  # drawn at a time
 _NO_KEY = bytes(4)
 _JOINED = 4096  # bytes, up to which one copy is quicker than several pieces
-# A whole message is the str of a text one, else a writable view of a buffer of its own.
-ServerEvent: TypeAlias = memoryview | str | Ping | Pong | PeerClose | Violation
 _WHOLE_BINARY = 0x80 | BINARY  # the first byte of a message in one frame
 
 
@@ -57,14 +51,14 @@ class FrameReader:
         filling = self._filling
         return self._scratch[self._held :] if filling is None else filling.payload[filling.filled :]
 
-    def advance(self, count: int) -> list[ServerEvent]:
+    def advance(self, count: int) -> list[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
         filling = self._filling
         if filling is None and not self._held:
             message = self._message_alone(count)
             if message is not None:
                 return [message]
-        events: list[ServerEvent] = []
+        events: list[FrameEvent] = []
         if self._assembler.is_over:
             return events
         if filling is None:
@@ -76,9 +70,9 @@ class FrameReader:
             self._end_frame(filling.opcode, filling.is_final, filling.payload, events)
         return events
 
-    def feed(self, data: bytes) -> list[ServerEvent]:
+    def feed(self, data: bytes) -> list[FrameEvent]:
         """Read bytes that came some other way."""
-        events: list[ServerEvent] = []
+        events: list[FrameEvent] = []
         rest = memoryview(data)
         while rest:
             space = self.get_buffer()
@@ -103,7 +97,7 @@ class FrameReader:
             return None
         return memoryview(bytearray(data[header:count]))
 
-    def _read_scratch(self, end: int, events: list[ServerEvent]) -> None:
+    def _read_scratch(self, end: int, events: list[FrameEvent]) -> None:
         position = 0
         while self._filling is None and not self._assembler.is_over:
             used = self._read_frame(position, end, events)
@@ -114,7 +108,7 @@ class FrameReader:
         if self._held and position:
             self._scratch[: self._held] = bytes(self._scratch[position:end])
 
-    def _read_frame(self, start: int, end: int, events: list[ServerEvent]) -> int:
+    def _read_frame(self, start: int, end: int, events: list[FrameEvent]) -> int:
         """Read the scratch's frame at `start`; returns the bytes used, 0 if more are needed."""
         data, available = self._scratch, end - start
         if available < 2:
@@ -144,7 +138,7 @@ class FrameReader:
         filling.begin(data[begin:end])
         return available
 
-    def _end_frame(self, opcode: int, is_final: bool, payload: memoryview, events: list[ServerEvent]) -> None:
+    def _end_frame(self, opcode: int, is_final: bool, payload: memoryview, events: list[FrameEvent]) -> None:
         if opcode < CLOSE:
             event = self._assembler.end_data(opcode, is_final, payload)
         else:

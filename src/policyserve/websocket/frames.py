@@ -53,8 +53,8 @@ class Violation:
     reason: str
 
 
-# A whole binary message is a writable view of a buffer of its own; of a text one the bytes are kept.
-FrameEvent: TypeAlias = memoryview | EncodedText | Ping | Pong | PeerClose | Violation
+# What a client is told: a whole message is the str of a text one, else a writable view of a buffer of its own.
+FrameEvent: TypeAlias = memoryview | str | Ping | Pong | PeerClose | Violation
 
 
 class Assembler:
