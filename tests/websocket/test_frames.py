@@ -28,7 +28,9 @@ from policyserve.websocket.frames import (
 )
 
 
-def end(opcode: int, payload: bytes, is_final: bool = True, to: Assembler | None = None) -> FrameEvent | None:
+def end(
+    opcode: int, payload: bytes, is_final: bool = True, to: Assembler | None = None
+) -> FrameEvent | EncodedText | None:
     assembler = to or Assembler(100, is_masked=False)
     if opcode >= CLOSE:
         return assembler.end_control(opcode, payload)

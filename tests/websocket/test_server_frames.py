@@ -132,7 +132,7 @@ def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
     whole = frame(2, bytes(3 << 20))
     for _ in range(2):
         sizes: list[int] = []
-        events: list[FrameEvent] = []
+        events: list[FrameEvent | EncodedText] = []
         left = memoryview(whole)
         while left:
             space = to.get_buffer()

@@ -14,19 +14,20 @@ _COUNTED = frozenset((str, bytes, dict, list, np.ndarray))  # what may be larger
 
 def footprint(value: Any) -> int:
     """About how many bytes a decoded value takes, without the data of arrays that are views of their message."""
-    if isinstance(value, dict):
-        return getsizeof(value) + sum(map(getsizeof, value)) + _inside(value.values())
-    if isinstance(value, list):
-        return getsizeof(value) + _inside(value)
+    if isinstance(value, (dict, list)):
+        took = getsizeof(value)
+        if not value:
+            return took
+        inside: Any = value
+        if isinstance(value, dict):
+            took += sum(map(getsizeof, value))
+            inside = value.values()
+        if _COUNTED.isdisjoint(map(type, inside)):
+            return took + len(value) * _NUMBER
+        return took + sum(map(footprint, inside))
     if isinstance(value, np.ndarray):
         return _ARRAY + (value.nbytes if _owns_its_data(value) else 0)
     return getsizeof(value) if isinstance(value, (str, bytes)) else _NUMBER
-
-
-def _inside(values: Any) -> int:
-    if _COUNTED.isdisjoint(map(type, values)):
-        return len(values) * _NUMBER
-    return sum(map(footprint, values))
 
 
 def _owns_its_data(array: np.ndarray[Any, Any]) -> bool:

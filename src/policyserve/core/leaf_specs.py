@@ -211,7 +211,7 @@ def check_texts(value: Any, path: str, limits: WireLimits) -> None:
         if len(value) > limits.max_text:
             raise BadObservation(path, f"a text of at most {limits.max_text} characters", f"{len(value)}")
         return
-    if not isinstance(value, (dict, list)):
+    if not isinstance(value, (dict, list)) or not value:
         return
     inside = value.values() if isinstance(value, dict) else value
     kinds = set(map(type, inside))

@@ -49,7 +49,9 @@ class RequestReader:
                 self._worth.hits += 1
                 return valid
         valid = _read(self._dialect, self._spec, message, self._limits)
-        if self._learns is not None and isinstance(message, memoryview) and self._worth.is_another(len(message)):
+        if self._learns is None or not isinstance(message, memoryview) or valid.footprint > len(message) + _MAX_AROUND:
+            return valid  # of the last: texts and numbers that take more than their bytes, and would be made once more
+        if self._worth.is_another(len(message)):
             self._layout = learn_layout(self._learns, self._spec, message, self._limits, valid.footprint)
         return valid
 

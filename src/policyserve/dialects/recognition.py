@@ -15,7 +15,7 @@ from policyserve.dialects.unpacking import unpack
 
 META = "__meta__"  # in vibe_rl's messages it describes the arrays
 _CONTAINERS = frozenset((dict, list))
-_LOOKED_AT = 8192  # items of a first message; a robot sends some hundred
+_LOOKED_AT = 4096  # items of a first message; a robot sends some hundred
 _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
 
 
