@@ -188,7 +188,7 @@ def _flat_map(size: int, chance: random.Random) -> Any:
 
 def _long_keys(size: int, chance: random.Random) -> Any:
     letter = chance.choice(LETTERS[:4])
-    return {f"{index:x}{letter * 120}": 0 for index in range(min(_many(size, 130), 3_200))}
+    return {f"{index:x}{letter * 96}": 0 for index in range(min(_many(size, 100), 3_200))}
 
 
 def _maps(size: int, chance: random.Random) -> Any:
@@ -297,7 +297,7 @@ SHAPES: Mapping[str, Shape] = {
     "one text": _one_text,
     "texts of 90,000 letters": _long_texts,
     "a map of many entries": _flat_map,
-    "many keys of 120 letters": _long_keys,
+    "many keys of 96 letters": _long_keys,
     "many small maps and lists": _maps,
     "deep nesting": _deep,
     "lists inside long lists": _comb,

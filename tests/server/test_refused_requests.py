@@ -72,7 +72,7 @@ BAD_FRAMES: dict[str, tuple[Any, list[str]]] = {
     "shape beyond the bytes": (request(shape=[3]), ["obs: expected 12 bytes for float32 (3,)", "got 4 bytes"]),
     "shape below the bytes": (request(shape=[2], data=bytes(12)), ["obs: expected 8 bytes", "got 12 bytes"]),
     "33 dimensions": (request(shape=[1] * 33), ["obs: expected at most 32 dimensions", "got 33"]),
-    "a key of a megabyte": (packed({"k" * 10**6: 1, "__meta__": {}}), ["expected a key of at most 128 characters"]),
+    "a key of a megabyte": (packed({"k" * 10**6: 1, "__meta__": {}}), ["expected a key of at most 100 characters"]),
 }  # fmt: skip
 
 

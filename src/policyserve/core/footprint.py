@@ -24,7 +24,8 @@ def footprint(value: Any) -> int:
             inside = value.values()
         if _COUNTED.isdisjoint(map(type, inside)):
             return took + len(value) * _NUMBER
-        return took + sum(map(footprint, inside))
+        large = [one for one in inside if type(one) in _COUNTED]
+        return took + (len(value) - len(large)) * _NUMBER + sum(map(footprint, large))
     if isinstance(value, np.ndarray):
         return _ARRAY + (value.nbytes if _owns_its_data(value) else 0)
     return getsizeof(value) if isinstance(value, (str, bytes)) else _NUMBER

@@ -21,7 +21,7 @@ from policyserve.core.limits import HEAVY, WireLimits
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that it does not keep a large buffer alive
 _MAX_STEP = 100  # characters of a key in a path: the bound on keys may be much higher
-_LONG = 32  # items of a list, from which on its numbers are left to the C decoder
+_LONG = 16  # numbers of a list, from which on they are left to the C decoder
 ENDED = "a frame that ends too early"
 
 
@@ -45,7 +45,11 @@ class ViewReader:
 
     def read(self, depth: int = 0) -> Any:
         """The next value; raises WireError for anything that is no MessagePack, or beyond the limits."""
-        tag = self._byte()
+        position = self.position
+        if position >= self._size:
+            raise WireError("", "a MessagePack map", ENDED)
+        self.position = position + 1
+        tag = self._data[position]
         if tag <= 0x7F:
             return tag
         if tag >= 0xE0:
@@ -99,13 +103,17 @@ class ViewReader:
     def _list(self, count: int, depth: int) -> list[Any]:
         self._enter(count, depth)
         read: list[Any] = []
-        if count >= _LONG and self._placed is None:
-            self._read_numbers(count, read)
-        for index in range(len(read), count):
+        look_at = 0 if self._placed is None else count  # from which item on many numbers are looked for
+        while len(read) < count:
+            if look_at <= len(read) <= count - _LONG:
+                before = len(read)
+                self._read_numbers(count, read)
+                look_at = len(read) + (1 if len(read) > before else _LONG)
+                continue
             try:
                 read.append(self.read(depth + 1))
             except WireError as error:
-                raise below(f"[{index}]", error) from None
+                raise below(f"[{len(read)}]", error) from None
         return read
 
     def _read_numbers(self, count: int, to: list[Any]) -> None:
