@@ -18,6 +18,7 @@ from websockets.server import ServerProtocol
 
 from policyserve.cli import main as serve
 from policyserve.core import memory
+from policyserve.core.messages import EncodedText
 from policyserve.core.reading import _Worth  # pyright: ignore[reportPrivateUsage]
 from policyserve.dialects.metadata_first import MetadataFirst, server_timing
 from policyserve.engine.answering import Answering
@@ -137,7 +138,8 @@ class ProtocolReader:
             return None
         message = bytearray().join(self._fragments)  # the policy may write into its arrays
         self._fragments.clear()
-        return str(message, "utf-8") if frame.opcode is Opcode.TEXT else memoryview(message)
+        whole = memoryview(message)
+        return EncodedText(whole) if frame.opcode is Opcode.TEXT else whole
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def refusal(spec: PolicySpec, observation: dict[str, Any], limits: WireLimits) -
         ("max_depth", 65, "3 … 64"),
         ("max_items", 0, "1 or more"),
         ("max_arrays", 0, "1 or more"),
+        ("max_key", 15, "16 or more"),
         ("max_image_side", 0, "1 or more"),
         ("max_image_mpixels", 0.0, "more than 0"),
         ("max_image_mpixels", float("nan"), "a finite number"),

@@ -131,7 +131,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "a wrong camera key": ({"veiw": OBSERVATION["view"], "state": np.zeros(3), "prompt": "x"}, "did you mean 'view'"),
     "a missing state": ({"view": OBSERVATION["view"], "prompt": "x"}, "state: expected float32 (3,)"),
     "a prompt that is bytes": ({**OBSERVATION, "prompt": b"fold"}, "prompt: expected a text (str), got bytes"),
-    "a prompt of 1 MB": ({**OBSERVATION, "prompt": "x" * 1_000_000}, "at most 100000 characters"),
+    "a prompt of 200 kB": ({**OBSERVATION, "prompt": "x" * 200_000}, "at most 100000 characters"),
     "an image of 0 pixels": ({**OBSERVATION, "view": np.zeros((0, 6, 3), np.uint8)}, "an image of 0 pixels"),
     "an image that is CHW": ({**OBSERVATION, "view": np.zeros((3, 4, 6), np.uint8)}, "which looks like CHW"),
     "an RGBA image": ({**OBSERVATION, "view": np.zeros((4, 6, 4), np.uint8)}, "4 channels (RGBA)"),

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import WireError
-from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.limits import DEFAULT_LIMITS, HEAVY, WireLimits
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Failed, Session, Submit
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects import Auto, by_name, names
 from policyserve.dialects.unpacking import unpack, unpack_views
+from tests.counted_memory import counted_memory
 
 OPEN = PolicySpec("open", None, None)
 
@@ -57,15 +58,57 @@ def test_nesting_is_bounded(decode: Decode, opening: bytes, most: int) -> None:
 
 
 @DECODERS
-@pytest.mark.parametrize("most", [10, DEFAULT_LIMITS.max_items])
+@pytest.mark.parametrize("most", [40, DEFAULT_LIMITS.max_items])
 def test_entries_and_items_are_bounded_one_by_one_and_together(decode: Decode, most: int) -> None:
     limits = replace(DEFAULT_LIMITS, max_items=most)
-    for whole in ([0] * (most - 1), {str(number): 0 for number in range(most - 1)}, [[]] * (most // 2 - 1)):
+    room = most - HEAVY  # beside the outer map or list
+    numbers, entries, inner = [0] * room, room // HEAVY, room // (HEAVY + 1)
+    for whole in (numbers, {str(number): 0 for number in range(entries)}, [[]] * inner, [b"x"] * inner):
         assert decode(packed(whole), limits) == whole
-    beyond = ([0] * most, {str(number): 0 for number in range(most)}, [[]] * (most // 2), [0] * (3 * most))
-    for value in beyond:
-        expected = f"expected at most {most} map entries and list items, got more"
-        assert refusal(decode, packed(value), limits).endswith(expected)
+    many = {str(number): 0 for number in range(entries + 1)}
+    for value in ([*numbers, 0], many, [[]] * (inner + 1), [b"x"] * (inner + 1), [0] * (3 * most)):
+        assert f"expected at most {most} items (--max-items)" in refusal(decode, packed(value), limits)
+
+
+@DECODERS
+@pytest.mark.parametrize("letter", ["k", "é", "😀"])
+def test_a_keys_characters_are_bounded(decode: Decode, letter: str) -> None:
+    limits = replace(DEFAULT_LIMITS, max_key=16)
+    assert decode(packed({letter * 16: {letter: 0}}), limits) == {letter * 16: {letter: 0}}
+    told = refusal(decode, packed({"a": [{letter * 17: 0}]}), limits)
+    assert told == f"a[0]: expected a key of at most 16 characters (--max-key), got {17 * len(letter.encode())} bytes"
+
+
+def test_a_text_that_is_far_too_long_is_refused_before_it_is_decoded() -> None:
+    """A str of it may take four times its bytes, and what it is made in one time more."""
+    frame = memoryview(bytearray(packed({"a": ["x" * 1_000_000 + "\U0001f600"]})))
+    with counted_memory() as memory:
+        told = refusal(lambda: unpack(frame, texts=True))
+    assert told == "a[0]: expected a text of at most 100000 characters (--max-text), got 1000004 bytes"
+    assert memory.peak < 100_000
+
+
+@DECODERS
+@pytest.mark.parametrize(
+    "values", [[1, -7, 200, 1 << 40, 1.5, None, True] * 40, [*range(100), b"x", 2.5], [[0] * 90, 7]]
+)
+def test_a_long_list_of_numbers_is_read_to_the_value(decode: Decode, values: Any) -> None:
+    told = packed({"before": 1, "list": values, "behind": [3] * 50})
+    assert decode(told, DEFAULT_LIMITS) == {"before": 1, "list": values, "behind": [3] * 50}
+    for end in range(len(told) - 60, len(told)):
+        assert "too early" in refusal(decode, told[:end], DEFAULT_LIMITS) or "truncated" in refusal(
+            decode, told[:end], DEFAULT_LIMITS
+        )
+
+
+@DECODERS
+def test_lists_that_are_announced_and_never_come_take_no_memory(decode: Decode) -> None:
+    """Of each the C decoder makes all places at once, and goes a thousand lists deep."""
+    for size in (1_000, 100_000):
+        frame = (b"\xdd\x00\x00\x3f\x00" * size)[:size]
+        with counted_memory() as memory:
+            refusal(decode, frame, DEFAULT_LIMITS)
+        assert memory.peak < size + (1 << 18)
 
 
 WRONG_INSIDE = {
@@ -74,7 +117,7 @@ WRONG_INSIDE = {
     "the same key twice": (b"\x81\xa1a\x91\x82\xa1b\x01\xc4\x01b\x02", "a[0]: expected different keys"),
     "an extension": (b"\x81\xa1a\x81\xa1b\xd4\x05\x00", "a/b: expected"),
     "an end": (b"\x81\xa1a\x92\x01", "a[1]: expected a MessagePack map"),
-    "a key of a megabyte": (b"\x81\xdb\x00\x10\x00\x00" + b"k" * (1 << 20) + b"\xc1", "kkk"),
+    "a key of a megabyte": (b"\x81\xa1a\x81\xdb\x00\x10\x00\x00" + b"k" * (1 << 20) + b"\xc1", "a: expected a key of"),
 }
 
 
@@ -123,7 +166,7 @@ def test_a_client_reads_as_many_arrays_as_a_server_sends(name: str) -> None:
 
 TIGHT = {
     "depth": (replace(DEFAULT_LIMITS, max_depth=3), {"x": [[[[0]]]]}, "at most 3 levels of nesting"),
-    "items": (replace(DEFAULT_LIMITS, max_items=40), {"x": [0] * 40}, "at most 40 map entries and list items"),
+    "items": (replace(DEFAULT_LIMITS, max_items=70), {"x": [0] * 40}, "at most 70 items"),
     "arrays": (replace(DEFAULT_LIMITS, max_arrays=1), {"x": np.zeros(1), "y": np.zeros(1)}, "at most 1 arrays"),
     "text": (replace(DEFAULT_LIMITS, max_text=3), {"x": "long"}, "a text of at most 3 characters"),
 }
@@ -161,17 +204,21 @@ def test_a_vibe_rl_session_keeps_to_its_limits(name: str | None) -> None:
     arrays = wire.write_request({"x": np.zeros(1), "y": np.zeros(1)})
     deep = packed({"obs": b"", "__meta__": {"obs": {"dtype": "<f4", "shape": [0], "more": [[0]]}}})
     packed_meta = packed({"obs": b"", "__meta__": packed({"obs": {"dtype": "<f4", "shape": [0], "more": [[[0]]]}})})
-    items = packed({"obs": b"", "__meta__": {"obs": {"dtype": "<f4", "shape": [0], "more": [0] * 40}}})
-    limits = replace(DEFAULT_LIMITS, max_depth=3, max_items=30, max_arrays=1)
+    items = packed({"obs": b"", "__meta__": {"obs": {"dtype": "<f4", "shape": [0], "more": [0] * 150}}})
+    limits = replace(DEFAULT_LIMITS, max_depth=3, max_items=150, max_arrays=1)
     for frame, told in (
         (arrays, "expected at most 1 arrays, got 2"),
         (deep, "__meta__/obs/more[0]: expected at most 3 levels of nesting, got more"),
         (packed_meta, "__meta__/obs/more[0][0]: expected at most 3 levels of nesting, got more"),
-        (items, "__meta__/obs/more: expected at most 30 map entries and list items, got more"),
+        (
+            items,
+            "__meta__/obs/more: expected at most 150 items (--max-items): list items, and map entries, texts, bins, m",
+        ),
     ):
         session = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, limits=limits)
         session.serve(OPEN, {})
-        assert Close(1008, f"{told} [bad_frame]") in session.receive(frame, 0.0)
+        (closed,) = [effect for effect in session.receive(frame, 0.0) if isinstance(effect, Close)]
+        assert (closed.code, closed.reason[:90]) == (1008, f"{told} [bad_frame]"[:90])
         roomy = Session(by_name(name) if name else None, choice=Auto(), max_pending=8)
         roomy.serve(OPEN, {})
         assert [type(effect) for effect in roomy.receive(frame, 0.0)] == [Submit]

@@ -12,6 +12,7 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket import client_frames as client_side
 from policyserve.websocket import server_frames as server_side
 from policyserve.websocket.frames import PeerClose, Violation
@@ -143,6 +144,8 @@ def _told(events: Sequence[object], ends: tuple[type, type]) -> tuple[list[objec
 
 
 def _plain(message: object) -> object:
+    if isinstance(message, EncodedText):
+        return message.text()
     return bytes(message) if isinstance(message, memoryview) else message
 
 

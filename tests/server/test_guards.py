@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyserve.server.config import ServerConfig
-from policyserve.server.guards import Budget, Facts, Holding, Pace, Verdict, Watch
+from policyserve.server.guards import Budget, Facts, Pace, Verdict, Watch
 from tests.server.live import frame, masked, open_raw, serving
 
 CONFIG = ServerConfig(
@@ -129,16 +129,6 @@ def test_held_bytes_never_stay_beyond_the_bound() -> None:
             peer.held, peer.is_given_up = 0, False
         peer.take(budget, dice.randrange(200))
         assert sum(each.held for each in peers) <= 1_000
-
-
-def test_a_message_is_held_from_its_first_bytes_to_its_answer() -> None:
-    holding = Holding()
-    for number, count in ((1, 10), (1, 20), (3, 5)):  # the second was too small to count
-        holding.grow(number, count)
-    assert [holding.held_bytes(answered) for answered in (0, 1, 2, 3)] == [35, 5, 5, 0]
-    holding.grow(4, 7)
-    holding.clear()
-    assert holding.held_bytes(3) == 0
 
 
 def test_a_client_that_errs_all_day_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

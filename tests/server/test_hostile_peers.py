@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,27 @@ def test_messages_that_wait_for_the_policy_count_too() -> None:
             live.until(lambda server: server.counters.sessions_open == 1)
             release.set()
             assert answer(robot.recv(timeout=DEADLINE_S)) == 5.0
+        hog.close()
+
+
+def test_small_messages_that_wait_count_too() -> None:
+    """Each is read at once, and what is made of it takes more than itself."""
+    started, release = threading.Event(), threading.Event()
+
+    def slow(x: Any) -> Any:
+        started.set()
+        assert release.wait(DEADLINE_S)
+        return x[:1]
+
+    with serving(slow, max_frame_mib=1, max_buffered_mib=2, max_pending=5_000) as live, live.websocket() as robot:
+        robot.send(frame([5.0]))
+        assert started.wait(DEADLINE_S)
+        hog, _ = open_raw(live)
+        with suppress(OSError):
+            hog.sendall(masked(BINARY, frame(np.zeros(16))) * 4_000)
+        assert end_of(hog) == (1013, "the server holds 2 MiB of messages (--max-buffered-mib)")
+        release.set()
+        assert answer(robot.recv(timeout=DEADLINE_S)) == 5.0
         hog.close()
 
 

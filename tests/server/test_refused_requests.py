@@ -72,7 +72,7 @@ BAD_FRAMES: dict[str, tuple[Any, list[str]]] = {
     "shape beyond the bytes": (request(shape=[3]), ["obs: expected 12 bytes for float32 (3,)", "got 4 bytes"]),
     "shape below the bytes": (request(shape=[2], data=bytes(12)), ["obs: expected 8 bytes", "got 12 bytes"]),
     "33 dimensions": (request(shape=[1] * 33), ["obs: expected at most 32 dimensions", "got 33"]),
-    "a key of a megabyte": (packed({"k" * 10**6: 1, "__meta__": {}}), ["kkkk", "expected a map with dtype and shape"]),
+    "a key of a megabyte": (packed({"k" * 10**6: 1, "__meta__": {}}), ["expected a key of at most 100 characters"]),
 }  # fmt: skip
 
 
@@ -119,7 +119,12 @@ def test_a_uint8_image_where_a_float_one_is_due_is_refused() -> None:
 
 TIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "depth": ({"max_depth": 3}, {"x": [[[[1]]]]}, "expected at most 3 levels of nesting, got more"),
-    "items": ({"max_items": 30}, {"x": [0] * 30}, "expected at most 30 map entries and list items, got more"),
+    "items": (
+        {"max_items": 90},
+        {"x": [0] * 90},
+        "at most 90 items (--max-items): list items, and map entries, texts, bins, maps and lists as 5 each, got more",
+    ),
+    "key": ({"max_key": 16}, {"x" * 17: 1}, "expected a key of at most 16 characters (--max-key), got 17 bytes"),
     "arrays": ({"max_arrays": 1}, {"x": np.zeros(1)}, "expected at most 1 arrays, got more"),
     "image's side": (
         {"max_image_side": 20},

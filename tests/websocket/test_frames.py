@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.frames import (
     BAD_TEXT,
     BINARY,
@@ -27,7 +28,9 @@ from policyserve.websocket.frames import (
 )
 
 
-def end(opcode: int, payload: bytes, is_final: bool = True, to: Assembler | None = None) -> FrameEvent | None:
+def end(
+    opcode: int, payload: bytes, is_final: bool = True, to: Assembler | None = None
+) -> FrameEvent | EncodedText | None:
     assembler = to or Assembler(100, is_masked=False)
     if opcode >= CLOSE:
         return assembler.end_control(opcode, payload)
@@ -41,7 +44,7 @@ def test_fragments_become_one_message_with_controls_between() -> None:
     assert end(PING, b"?", to=assembler) == Ping(b"?")
     assert end(PONG, b"!", to=assembler) == Pong(b"!")
     assert assembler.check_header(0x80, 1) is None
-    assert end(CONTINUATION, b"\xbc\xc3\x9fe", True, assembler) == "Grüße"
+    assert end(CONTINUATION, b"\xbc\xc3\x9fe", True, assembler) == EncodedText(memoryview("Grüße".encode()))
     assert assembler.check_header(0x80, 1) == Violation(PROTOCOL_ERROR, "a continuation of nothing")
     assert not assembler.is_over
 

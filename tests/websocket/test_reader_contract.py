@@ -15,6 +15,7 @@ from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.client_frames import FrameReader as ClientReader
 from policyserve.websocket.frames import (
     BAD_TEXT,
@@ -139,12 +140,9 @@ def test_any_bytes_end_as_they_do_in_websockets(side: Side, data: st.DataObject)
         assert ended == []
 
 
-def messages(events: Sequence[FrameEvent]) -> list[bytes]:
-    return [
-        event.encode() if isinstance(event, str) else bytes(event)
-        for event in events
-        if isinstance(event, (str, memoryview))
-    ]
+def messages(events: Sequence[FrameEvent | EncodedText]) -> list[bytes]:
+    told = [plain(event) for event in events]
+    return [one.encode() if isinstance(one, str) else one for one in told if isinstance(one, (str, bytes))]
 
 
 def assembled(events: Sequence[object]) -> list[bytes]:

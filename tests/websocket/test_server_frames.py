@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket import server_frames
 from policyserve.websocket.frames import NO_CODE, FrameEvent, Ping, close_payload, frame_header
 from policyserve.websocket.server_frames import FrameReader, make_scratch, unmask
+from tests.counted_memory import counted_memory
 from tests.websocket import written_frames
 from tests.websocket.written_frames import MASK, pattern, plain, write
 
@@ -130,7 +132,7 @@ def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
     whole = frame(2, bytes(3 << 20))
     for _ in range(2):
         sizes: list[int] = []
-        events: list[FrameEvent] = []
+        events: list[FrameEvent | EncodedText] = []
         left = memoryview(whole)
         while left:
             space = to.get_buffer()
@@ -142,3 +144,18 @@ def test_no_read_takes_more_than_its_share_of_a_large_message() -> None:
             left = left[count:]
         assert len(events) == 1
         assert max(sizes) == 1 << 19
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_text_is_checked_without_being_decoded_as_a_whole(fragments: int) -> None:
+    """One letter beyond 16 bits makes a str take four bytes for each."""
+    text = b"a" * 999_999 + "\U0001f600é中".encode() * 100
+    cut = len(text) // fragments + 1
+    pieces = [text[start : start + cut] for start in range(0, len(text), cut)]
+    sent = [frame(1 if number == 0 else 0, piece, number == len(pieces) - 1) for number, piece in enumerate(pieces)]
+    to = FrameReader(LIMIT * 20, make_scratch())
+    with counted_memory() as memory:
+        (event,) = [event for one in sent for event in write(to, one)]
+    assert isinstance(event, EncodedText)
+    assert bytes(event.data) == text
+    assert memory.left < len(text) * 1.3

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.frames import FrameEvent
 from policyserve.websocket.server_frames import FrameReader
 
@@ -19,12 +20,12 @@ class Reader(Protocol):
     """Either half's FrameReader."""
 
     def get_buffer(self) -> memoryview: ...
-    def advance(self, count: int) -> Sequence[FrameEvent]: ...
+    def advance(self, count: int) -> Sequence[FrameEvent | EncodedText]: ...
 
 
-def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent]:
+def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[FrameEvent | EncodedText]:
     """Hand bytes over as a socket does: into get_buffer(), in pieces of the given sizes."""
-    events: list[FrameEvent] = []
+    events: list[FrameEvent | EncodedText] = []
     while data:
         space = to.get_buffer()
         assert len(space) > 0
@@ -37,9 +38,9 @@ def write(to: Reader, data: bytes, cuts: Iterator[int] | None = None) -> list[Fr
     return events
 
 
-def read_on(to: Reader) -> list[FrameEvent]:
+def read_on(to: Reader) -> list[FrameEvent | EncodedText]:
     """What the turns to come bring, of what a server's reader has left for them."""
-    events: list[FrameEvent] = []
+    events: list[FrameEvent | EncodedText] = []
     while isinstance(to, FrameReader) and to.has_more:
         events += to.go_on()
     return events
@@ -63,6 +64,8 @@ def pattern(size: int, seed: int = 0) -> bytes:
     return bytes((index * 7 + seed) % 251 for index in range(size))
 
 
-def plain(event: FrameEvent) -> object:
+def plain(event: FrameEvent | EncodedText) -> object:
     """An event to compare: a message's own value, the rest as it is."""
+    if isinstance(event, EncodedText):
+        return event.text()
     return bytes(event) if isinstance(event, memoryview) else event

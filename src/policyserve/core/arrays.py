@@ -80,7 +80,7 @@ def array_from_buffer(data: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]
 
 def read_dtype(name: object, path: str) -> np.dtype[Any]:
     """Look up a number dtype by the name that a client sent; raises WireError for every other kind."""
-    text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+    text = name[: _MAX_DTYPE_NAME + 1].decode("ascii", "replace") if isinstance(name, bytes) else name
     if not isinstance(text, str):
         raise WireError(path, "a dtype name such as '<f4'", type(name).__name__)
     if text == "bfloat16":

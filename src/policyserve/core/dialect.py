@@ -72,7 +72,8 @@ class Dialect(Protocol):
         Arrays have native byte order, are aligned and may be written to: the policy gets them as they are and may keep
         them. Where `message` is a writable memoryview, which is what a server passes, an array may be a view of it: its
         buffer is not used again while a view is there. Of any other message an array is a copy. limits: how deep, how
-        many items and how many arrays may be built; texts and pictures are bounded later, by the spec.
+        many items and how many arrays may be built, how long keys may be; texts and pictures are bounded by the spec
+        later. A text message is a str, of at most four bytes for each of limits.max_text letters.
 
         Raises WireError for every message that is no request, with the path of what is wrong, and WrongDialect where it
         can tell that another family sent it. Anything else that it raises is a bug: that request is told policy_failed.

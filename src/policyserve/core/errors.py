@@ -25,7 +25,7 @@ carries the code that the server told, so that `error.code` and `error.retryable
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from policyserve.core.printable import UNPRINTABLE, error_text, one_line, some_lines, text_of
@@ -84,6 +84,16 @@ class Refusal(PolicyserveError):
         self.path, self.expected, self.got, self.hint = path, expected, got, hint
         where = f"{path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + '…'}: " if path else ""
         super().__init__(one_line(f"{where}expected {expected}, got {got}" + (f"; {hint}" if hint else "")))
+
+
+def names_told(names: Iterable[str], most: int = 80) -> str:
+    """The first of some names, by commas, in so many characters: a peer may send thousands, and long ones."""
+    told = ""
+    for name in names:
+        told = f"{told}, {name[:most]}" if told else name[:most]
+        if len(told) >= most:
+            break
+    return told[:most] or "none"
 
 
 class WireError(Refusal):

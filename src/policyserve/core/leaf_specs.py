@@ -15,6 +15,11 @@ from policyserve.core.limits import WireLimits
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
 _ANY_SIDE_EXAMPLE = 64  # and for an image's side
+_NUMBERS = frozenset((float, bool, int))
+_CONTAINERS = frozenset((dict, list))
+_WITH_TEXTS = _CONTAINERS | {str}
+_MOST_CAST = 1 << 20  # bytes, to which an array may grow as much as its dtype wants
+_MOST_GROWTH = 4  # times its bytes that a larger array may take as another dtype
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 
@@ -50,13 +55,16 @@ class ArraySpec:
         wanted = np.dtype(self.dtype)
         if array.dtype == wanted:
             return array
+        if array.size * wanted.itemsize > max(_MOST_CAST, array.nbytes * _MOST_GROWTH):
+            hint = f"so many numbers have to be sent as {wanted}"
+            raise BadObservation(path, str(self), name_of(array), hint)
         if wanted.kind == "f" and array.dtype.kind in "biuf":
             # A float64 beyond float32 becomes inf, a signalling NaN a quiet one: the policy decides.
             with np.errstate(all="ignore"):
                 return array.astype(wanted)
         if wanted.kind in "iu" and array.dtype.kind in "biu":
             cast_array = array.astype(wanted)
-            if np.array_equal(cast_array, array):
+            if np.can_cast(array.dtype, wanted) or np.array_equal(cast_array, array):
                 return cast_array
         raise BadObservation(path, str(self), name_of(array))
 
@@ -202,13 +210,26 @@ def check_texts(value: Any, path: str, limits: WireLimits) -> None:
     if isinstance(value, str):
         if len(value) > limits.max_text:
             raise BadObservation(path, f"a text of at most {limits.max_text} characters", f"{len(value)}")
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            if isinstance(inner, (str, dict, list)):
-                check_texts(inner, f"{path}/{key}" if path else key, limits)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            check_texts(inner, f"{path}[{index}]", limits)
+        return
+    if not isinstance(value, (dict, list)) or not value:
+        return
+    inside = value.values() if isinstance(value, dict) else value
+    kinds = set(map(type, inside))
+    is_flat = kinds.isdisjoint(_CONTAINERS)
+    if is_flat and (str not in kinds or max(len(text) for text in inside if type(text) is str) <= limits.max_text):
+        return
+    for place, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if type(inner) in _WITH_TEXTS:
+            try:
+                check_texts(inner, "", limits)
+            except BadObservation as error:
+                step = str(place) if isinstance(value, dict) else f"[{place}]"
+                raise BadObservation(joined(path, joined(step, error.path)), error.expected, error.got) from None
+
+
+def joined(above: str, below: str) -> str:
+    """A path of two parts; an index, `[2]`, follows its list without a slash."""
+    return f"{above}/{below}" if above and below and not below.startswith("[") else above + below
 
 
 def array_of_list(value: list[Any] | tuple[Any, ...], path: str, expected: str) -> Array:
@@ -222,12 +243,17 @@ def array_of_list(value: list[Any] | tuple[Any, ...], path: str, expected: str) 
 
 def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -> tuple[int, ...]:
     """The shape of a list; raises BadObservation for an item that is no number, or has another shape than the first."""
+    if _NUMBERS.issuperset(map(type, items)) and items and min(items) >= _LEAST_INT and max(items) <= _MOST_INT:
+        return (len(items),)  # most lists; NaN, which is not comparable, is looked at below
     first: tuple[int, ...] = ()
     for index, item in enumerate(items):
         if type(item) is float or type(item) is bool or (type(item) is int and _LEAST_INT <= item <= _MOST_INT):
             shape: tuple[int, ...] = ()
         elif isinstance(item, (list, tuple)):
-            shape = _check_items(item, f"{path}[{index}]", expected)
+            try:
+                shape = _check_items(item, "", expected)
+            except BadObservation as error:
+                raise BadObservation(f"{path}[{index}]{error.path}", error.expected, error.got) from None
         elif isinstance(item, (np.ndarray, np.generic)) and item.dtype.kind in "biuf":
             shape = item.shape
         else:
@@ -235,7 +261,7 @@ def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -
         if index == 0:
             first = shape
         elif shape != first:
-            raise BadObservation(f"{path}[{index}]", f"shape {first}, as {path}[0] has", f"{shape}")
+            raise BadObservation(f"{path}[{index}]", f"shape {first}, as the first of its list has", f"{shape}")
     return (len(items), *first)
 
 
@@ -252,6 +278,8 @@ def name_of(value: Any) -> str:
     """A value as an error tells of it: an array's dtype and shape, the beginning of a text or number, else its type."""
     if isinstance(value, np.ndarray):
         return describe(value.dtype, value.shape)
+    if isinstance(value, str):
+        value = value[:40]  # of a long text, what repr() makes of it may be ten times as long
     return f"{type(value).__name__} {value!r:.40}" if isinstance(value, (str, int, float)) else type(value).__name__
 
 

@@ -12,6 +12,22 @@ from policyserve.core.arrays import Array
 Observation: TypeAlias = Mapping[str, Any]
 # A whole WebSocket message, undecoded: a str is a text message.
 Message: TypeAlias = bytes | bytearray | memoryview | str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """A text message as it came, UTF-8 that was checked. A str of it may take four times as much."""
+
+    data: memoryview
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def text(self, most: int | None = None) -> str:
+        """The text; most: only what its first so many bytes hold."""
+        return str(self.data[:most], "utf-8", "ignore")
+
+
 # A piece of a binary message; a view is of an array's own memory.
 Part: TypeAlias = bytes | memoryview
 

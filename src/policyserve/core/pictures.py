@@ -13,11 +13,14 @@ from policyserve.core.arrays import Array
 def binary_pictures(value: Any, path: str = "") -> Iterator[str]:
     """The paths of an observation's colour pictures, uint8 with an axis of 3, that hold a 1 and nothing larger.
 
+    Each is looked at when it is asked for.
+
     One that is black says nothing: a camera may be off. What has no axis of 3 may be a mask, which holds 0 and 1.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from binary_pictures(inner, f"{path}/{key}" if path else str(key))
+            if isinstance(inner, (np.ndarray, Mapping)):
+                yield from binary_pictures(inner, f"{path}/{key}" if path else str(key))
     elif isinstance(value, np.ndarray) and _is_picture(value) and value.max() == 1:
         yield path
 

@@ -13,6 +13,7 @@ import numpy as np
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import Dialect, ZeroCopyDialect
 from policyserve.core.errors import PolicyserveError
+from policyserve.core.footprint import footprint
 from policyserve.core.layouts import ArrayHole, Hole, Layout, hole_of, template_of
 from policyserve.core.leaf_specs import ArraySpec
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
@@ -21,6 +22,8 @@ from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
 _TRIES = 4  # layouts that are learned and never used before we stop
 _HITS_PER_TRY = 64  # so many messages read by a layout allow one attempt more
+_MAX_ITEMS = 2048  # of a message whose layout is learned: that takes three times as long as reading it
+_MAX_AROUND = 1 << 14  # bytes around the arrays, which a layout keeps as long as the session lasts
 
 
 class RequestReader:
@@ -46,8 +49,10 @@ class RequestReader:
                 self._worth.hits += 1
                 return valid
         valid = _read(self._dialect, self._spec, message, self._limits)
-        if self._learns is not None and isinstance(message, memoryview) and self._worth.is_another(len(message)):
-            self._layout = learn_layout(self._learns, self._spec, message, self._limits)
+        if self._learns is None or not isinstance(message, memoryview) or valid.footprint > len(message) + _MAX_AROUND:
+            return valid  # of the last: texts and numbers that take more than their bytes, and would be made once more
+        if self._worth.is_another(len(message)):
+            self._layout = learn_layout(self._learns, self._spec, message, self._limits, valid.footprint)
         return valid
 
 
@@ -103,22 +108,30 @@ class RequestLayout:
 
     def __init__(self, layout: Layout, valid: ValidObservation) -> None:
         self._layout = layout
-        self._batch_size = valid.batch_size
-        self._unknown = valid.unknown
+        self._batch_size, self._unknown, self._footprint = valid[1:]
 
     def read(self, message: memoryview) -> ValidObservation | None:
         """The observation of a message of this layout; None for any other. Raises BadObservation as validate() does."""
         observation = self._layout.read(message)
-        return None if observation is None else ValidObservation(observation, self._batch_size, self._unknown)
+        if observation is None:
+            return None
+        return ValidObservation(observation, self._batch_size, self._unknown, self._footprint)
 
 
 def learn_layout(
-    dialect: ZeroCopyDialect, spec: PolicySpec, message: memoryview, limits: WireLimits = DEFAULT_LIMITS
+    dialect: ZeroCopyDialect,
+    spec: PolicySpec,
+    message: memoryview,
+    limits: WireLimits = DEFAULT_LIMITS,
+    size: int = 0,
 ) -> RequestLayout | None:
-    """The layout of a good request; None if none of its arrays stands in it as raw bytes."""
+    """The layout of a good request, whose footprint is `size`; None if it is not worth it.
+
+    It must have an array that stands in it as raw bytes, few items, and little besides its arrays.
+    """
     placed: list[Placed] = []
     try:
-        request = dialect.read_request(message, limits, placed)
+        request = dialect.read_request(message, limits.with_items(_MAX_ITEMS), placed)
         valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
@@ -135,7 +148,9 @@ def learn_layout(
     # template nor in the request was made into something else (a scalar, say), so its bytes must stay the same.
     dropped: list[Hole] = []
     template_of(request.observation, holes, dropped)
-    return RequestLayout(Layout(message, template, {*used, *dropped}), valid) if used else None
+    if not used or not _is_mostly({*used, *dropped}, message):
+        return None
+    return RequestLayout(Layout(message, template, {*used, *dropped}), valid._replace(footprint=size))
 
 
 def learn_reply_layout(dialect: ZeroCopyDialect, message: memoryview) -> Layout | None:
@@ -147,16 +162,19 @@ def learn_reply_layout(dialect: ZeroCopyDialect, message: memoryview) -> Layout 
         return None
     used: list[Hole] = []
     template = template_of(fields, {id(one.value): hole_of(one) for one in placed}, used)
-    return Layout(message, template, set(used)) if used else None
+    return Layout(message, template, set(used)) if used and _is_mostly(set(used), message) else None
+
+
+def _is_mostly(holes: set[Hole], message: memoryview) -> bool:
+    """Whether a message has little besides these holes."""
+    return len(message) - sum(hole.stop - hole.start for hole in holes) <= _MAX_AROUND
 
 
 def _read(dialect: Dialect, spec: PolicySpec, message: Message, limits: WireLimits) -> ValidObservation:
     request = dialect.read_request(message, limits)
     valid = spec.validate(request.observation, limits)
     observation = _unwrapped(request, valid, spec)
-    if observation is valid.observation:
-        return valid
-    return ValidObservation(observation, valid.batch_size, valid.unknown)
+    return ValidObservation(observation, valid.batch_size, valid.unknown, footprint(observation))
 
 
 def _unwrapped(request: Request, valid: ValidObservation, spec: PolicySpec) -> Observation | Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
@@ -21,12 +22,13 @@ from policyserve.core.errors import (
     Overloaded,
     PolicyFailed,
     PolicyserveError,
+    WireError,
     WrongDialect,
     failed,
     of_policy,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Message, Observation, Timing
+from policyserve.core.messages import EncodedText, Message, Observation, Timing
 from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import traceback_lines, type_name
@@ -96,6 +98,9 @@ Outcome: TypeAlias = Answered | PolicyserveError
 
 
 _MAX_EARLY_BYTES = 1_000_000
+_OVERHEAD = 1024  # bytes of a message or an answer that waits, besides its own
+_GLANCE = 4096  # bytes of a text that tell whose it is
+_MOST_PER_LETTER = 4  # bytes of UTF-8
 _LOOKED_AT = 3  # of a session's first observations: looking at a picture takes microseconds
 
 
@@ -103,6 +108,7 @@ _LOOKED_AT = 3  # of a session's first observations: looking at a picture takes 
 class _Pending:
     ticket: int
     arrived_at: float
+    size: int  # bytes that are held for it
     outcome: Outcome | None = None
 
 
@@ -131,7 +137,8 @@ class Session:
         self._limits = limits
         self._reader: RequestReader | None = None  # once both dialect and spec are known
         self._early_bytes = 0  # kept besides the first message, which alone may be max_frame_mib long
-        self._early: list[tuple[Message | Overloaded, float]] = []
+        self._early: list[tuple[Message | EncodedText | Overloaded, float]] = []
+        self.received_bytes = 0  # of all its messages so far, and of what was made of them
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
         self.refused = 0  # requests that were refused unread, or could not be read
@@ -145,6 +152,12 @@ class Session:
     def pending(self) -> int:
         """Requests that have no answer yet."""
         return len(self._pending) + len(self._early)
+
+    @property
+    def held_bytes(self) -> int:
+        """What its messages that have no answer yet take, and answers that wait for an earlier one."""
+        early = sum(_OVERHEAD + _size_of(message) for message, _ in self._early)
+        return early + sum(pending.size + _size_of(pending.outcome) for pending in self._pending)
 
     @property
     def received(self) -> int:
@@ -174,7 +187,7 @@ class Session:
                 effects += self._receive(message, arrived_at)
         return effects
 
-    def receive(self, message: Message, now: float) -> list[Effect]:
+    def receive(self, message: Message | EncodedText, now: float) -> list[Effect]:
         """A whole message arrived at `now` (seconds, any monotonic clock)."""
         if self.closed or self._refusing or self._draining:
             return []
@@ -195,9 +208,11 @@ class Session:
         hint = f"a client of {self.dialect.name} speaks first{others}"
         return self._tell(WrongDialect("", "a first frame", "silence", hint))
 
-    def _settle(self, message: Message) -> list[Effect]:
+    def _settle(self, message: Message | EncodedText) -> list[Effect]:
         if self.dialect is not None or self._choice is None:
             return []
+        if isinstance(message, EncodedText):
+            message = message.text(_GLANCE)
         dialect = self.dialect = self._choice.settle(message, self._greeted, self._limits)
         self._make_reader()
         if self._greeted and not dialect.greets:
@@ -223,7 +238,7 @@ class Session:
         self._greeted = True
         return [Send(greeting)]
 
-    def _receive(self, message: Message | Overloaded, now: float) -> list[Effect]:
+    def _receive(self, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if self.closed:
             return []
         if len(self._pending) + len(self._early) >= self._max_pending and not isinstance(message, Overloaded):
@@ -239,8 +254,9 @@ class Session:
             refused.__cause__ = error
             return self._refuse(refused, now)
 
-    def _keep(self, message: Message | Overloaded, now: float) -> list[Effect]:
+    def _keep(self, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         """Keep a message that came before the policy is ready."""
+        self.received_bytes += _OVERHEAD + _size_of(message)
         if self._early and not isinstance(message, Overloaded):
             self._early_bytes += len(message)
             if self._early_bytes > _MAX_EARLY_BYTES:
@@ -286,14 +302,23 @@ class Session:
         assert self._choice is not None
         return self._choice.greeter
 
-    def _submit(self, reader: RequestReader, message: Message | Overloaded, now: float) -> list[Effect]:
+    def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if isinstance(message, Overloaded):
             raise message
-        observation, batch_size, unknown = reader.read(message)
-        submit = Submit(self._queue(now), observation, batch_size, now)
+        if isinstance(message, EncodedText):
+            message = self._decoded(message)
+        observation, batch_size, unknown, footprint = reader.read(message)
+        submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now)
         if self._looks_left or (unknown and not self._told_unknown):
             return [*self._remark(observation, unknown), submit]
         return [submit]
+
+    def _decoded(self, message: EncodedText) -> str:
+        most = self._limits.max_text
+        if len(message) > most * _MOST_PER_LETTER:
+            expected = f"a text message of at most {most} characters (--max-text)"
+            raise WireError("", expected, f"{len(message)} bytes")
+        return message.text()
 
     def _remark(self, observation: Any, unknown: tuple[str, ...]) -> list[Effect]:
         """What is to be said of an observation, each thing once per session."""
@@ -309,13 +334,16 @@ class Session:
                 remarks.append(BinaryPictures(found))
         return remarks
 
-    def _queue(self, now: float) -> int:
+    def _queue(self, now: float, size: int = 0) -> int:
         self._tickets += 1
-        self._pending.append(_Pending(self._tickets, now))
+        self.received_bytes += _OVERHEAD + size
+        self._pending.append(_Pending(self._tickets, now, _OVERHEAD + size))
         return self._tickets
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
         error = of_policy(error, "reading the request raised")  # a spec's leaves may be a stranger's
+        if not self._debug_wire and (error.blame == "client" or error.retryable):
+            error.__traceback__ = error.__context__ = error.__cause__ = None  # their frames hold the message
         ticket = self._queue(now)
         self.refused += 1
         self._refusing = self._closes(error)
@@ -376,3 +404,12 @@ class Session:
         self._pending.clear()
         self._early.clear()
         return Close(code, reason)
+
+
+def _size_of(held: object) -> int:
+    """Bytes of a message or an outcome that waits; what else an outcome holds is the policy's own."""
+    if isinstance(held, Answered):
+        return int(getattr(held.chunk.actions, "nbytes", 0))
+    if isinstance(held, str):
+        return getsizeof(held)
+    return len(held) if isinstance(held, (bytes, bytearray, memoryview, EncodedText)) else 0

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.errors import BadAction, BadObservation
+from policyserve.core.errors import BadAction, BadObservation, names_told
 from policyserve.core.leaf_specs import (
     ArraySpec,
     ImageSpec,
@@ -36,6 +36,7 @@ from policyserve.core.messages import Observation
 __all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "TextSpec", "ValidObservation"]
 
 _MAX_KEYS_TOLD = 64  # of an observation that lacks one; comparing thousands would hold the event loop up
+_MAX_UNKNOWN = 10  # keys that are told of those that were dropped
 
 
 # Values are LeafSpecs or, nested, maps of them.
@@ -47,7 +48,8 @@ class ValidObservation(NamedTuple):
 
     observation: Observation | Any
     batch_size: int | None = None
-    unknown: tuple[str, ...] = ()  # keys that were dropped
+    unknown: tuple[str, ...] = ()  # the first ten keys that were dropped
+    footprint: int = 0  # bytes that it takes besides its message
 
 
 @dataclass(frozen=True)
@@ -185,11 +187,11 @@ class PolicySpec:
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
         keys = tuple(islice(_paths(observation), _MAX_KEYS_TOLD))
         near = get_close_matches(path, [key for key in keys if key not in self.leaves], n=1, cutoff=0.5)
-        got = f"keys {', '.join(keys)}"[:300] if keys else "no keys"
+        got = f"keys {names_told(keys, 300)}" if keys else "no keys"
         return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near[0]!r}?" if near else "")
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
-        return tuple(path for path in _paths(observation) if path not in self.leaves)
+        return tuple(islice((path for path in _paths(observation) if path not in self.leaves), _MAX_UNKNOWN))
 
 
 def _flatten(spec: ObservationSpec, prefix: str = "") -> Iterable[tuple[str, LeafSpec]]:

@@ -8,7 +8,7 @@ Marker keys are written as bin, read as bin or str. A map that holds a marker ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -21,9 +21,10 @@ from policyserve.core.errors import WireError
 from policyserve.core.messages import Part
 from policyserve.dialects.packing import Parts, bin_header, map_header, packed, packed_key
 from policyserve.dialects.sendable import encoded_key, told
+from policyserve.dialects.views import below
 
 _NO_KIND = (None, b"", "")
-_CONTAINERS = (dict, list, memoryview, Bin)  # what unmark() changes, or looks into
+_CONTAINERS = frozenset((dict, list, memoryview, Bin))  # what unmark() changes, or looks into
 
 
 class ArraysLeft:
@@ -34,11 +35,11 @@ class ArraysLeft:
     def __init__(self, max_arrays: int) -> None:
         self._left = self._max_arrays = max_arrays
 
-    def take(self, path: str) -> None:
-        """Count one; raises WireError naming its path if it is one too many."""
+    def take(self) -> None:
+        """Count one; raises WireError if it is one too many."""
         self._left -= 1
         if self._left < 0:
-            raise WireError(path, f"at most {self._max_arrays} arrays", "more")
+            raise WireError("", f"at most {self._max_arrays} arrays", "more")
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,33 @@ class Spelling:
     mark: Callable[[str, tuple[int, ...], bytes], Any]
     mark_scalar: Callable[[Array], Any]
 
-    def unmark(self, value: Any, path: str = "", left: ArraysLeft | None = None) -> Any:
-        """Replace every marked map in a decoded message by its array; raises WireError naming the path.
+    def unmark(self, value: Any, left: ArraysLeft | None = None) -> Any:
+        """Replace every marked map in a decoded message, in place, by its array; raises WireError naming the path.
 
         left: counts them, None: any number.
         """
         if isinstance(value, dict):
-            found = self.read(value, path)
+            found = self.read(value, "")
             if found is not None:
                 if left is not None:
-                    left.take(path)
+                    left.take()
                 return found
-            prefix = f"{path}/" if path else ""
-            return {
-                key: self.unmark(inner, prefix + key, left) if isinstance(inner, _CONTAINERS) else inner
-                for key, inner in value.items()
-            }
-        if isinstance(value, (memoryview, Bin)):
+            if not _CONTAINERS.isdisjoint(map(type, value.values())):
+                self._unmark_inside(value, value.items(), left)
+        elif isinstance(value, (memoryview, Bin)):
             return bytes(value)  # a bin that is no array's: nobody expects a view
-        if isinstance(value, list):
-            return [self.unmark(inner, f"{path}[{index}]", left) for index, inner in enumerate(value)]
+        elif isinstance(value, list) and not _CONTAINERS.isdisjoint(map(type, value)):
+            self._unmark_inside(value, enumerate(value), left)
         return value
+
+    def _unmark_inside(self, value: Any, items: Iterable[tuple[Any, Any]], left: ArraysLeft | None) -> None:
+        for place, inner in items:
+            if type(inner) not in _CONTAINERS:
+                continue
+            try:
+                value[place] = self.unmark(inner, left)
+            except WireError as error:
+                raise below(place if isinstance(value, dict) else f"[{place}]", error) from None
 
     def pack(self, message: Mapping[str, Any]) -> bytes:
         """Encode a map of str keys; raises TypeError for a value that the wire cannot carry."""

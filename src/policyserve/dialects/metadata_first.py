@@ -16,8 +16,8 @@ import numpy as np
 
 from policyserve.core.arrays import Array, Placed
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
-from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect
-from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect, names_told
+from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
@@ -101,19 +101,19 @@ class MetadataFirst(InPieces):
             if actions is not None:
                 timing = fields.get("server_timing")
                 return Reply(actions, timing if isinstance(timing, dict) else {}, fields)
-        raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)}")
+        raise WireError(self.action_keys[0], "actions", f"keys {names_told(fields)}")
 
     def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
         if isinstance(message, str):
             raise RemoteError(message)
-        decoded = unpack(message, texts=True, placed=placed)
+        decoded = unpack(message, texts=True, placed=placed, limits=REPLY_LIMITS)
         if not isinstance(decoded, dict):
             raise WireError("", "a map", type(decoded).__name__)
         return self._unmarked(decoded)
 
     def _unmarked(self, message: Mapping[str, Any], left: ArraysLeft | None = None) -> dict[str, Any]:
         """The message with its arrays; raises WireError if all of it is one array."""
-        value = self.spelling.unmark(message, left=left)
+        value = self.spelling.unmark(message, left)
         if not isinstance(value, dict):
             raise WireError("", "a map", "an array or a number alone")
         return value

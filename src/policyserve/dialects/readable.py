@@ -18,6 +18,7 @@ from policyserve.dialects.marked_arrays import Spelling
 from policyserve.dialects.packing import packed
 from policyserve.dialects.sendable import EXPECTED, cure, encoded_key, told
 
+_MAX_ITEMS = 16_384  # map entries, list items, maps and lists: what older clients take, and REPLY_LIMITS take more
 _MAX_BYTES = 1 << 30  # of one message, as this package's clients take it
 _PLAIN = {bool, float, type(None), bytes}
 _ARRAY_ITEMS = 7  # map entries of a marked array at most, its map and its shape's list
@@ -36,7 +37,7 @@ class _Check:
 
     def __init__(self, spelling: Spelling) -> None:
         self._spelling = spelling
-        self._items = DEFAULT_LIMITS.max_items
+        self._items = _MAX_ITEMS
         self._bytes = _MAX_BYTES
 
     def value(self, value: Any, path: str, depth: int) -> None:
@@ -64,7 +65,7 @@ class _Check:
             raise WireError(path, f"at most {DEFAULT_LIMITS.max_depth} levels of nesting", "more")
         self._items -= count + 1
         if self._items < 0:
-            raise WireError(path, f"at most {DEFAULT_LIMITS.max_items} map entries and list items in all", "more")
+            raise WireError(path, f"at most {_MAX_ITEMS} map entries and list items in all", "more")
 
     def _check_no_array(self, value: Mapping[str, Any], path: str) -> None:
         try:

@@ -14,6 +14,8 @@ from policyserve.core.messages import Message
 from policyserve.dialects.unpacking import unpack
 
 META = "__meta__"  # in vibe_rl's messages it describes the arrays
+_CONTAINERS = frozenset((dict, list))
+_LOOKED_AT = 4096  # items of a first message; a robot sends some hundred
 _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
 
 
@@ -21,9 +23,10 @@ def family_of_first_message(message: Message, greeted: bool, limits: WireLimits 
     """The family that sent a connection's first message. greeted: it came after the greeting. Never raises.
 
     A message that carries no mark is vibe_rl's if it came unasked, since no other family speaks first; else openpi's.
+    So is one of thousands of items: it will be decoded again to be read, and both together must not take long.
     """
     try:
-        found = family_of(unpack(message, limits=limits))
+        found = family_of(unpack(message, limits=limits.with_items(_LOOKED_AT)))
     except WireError:
         found = None
     return found or (_IS_GREETED if greeted else _SPEAKS_UNASKED)
@@ -44,11 +47,10 @@ def family_of(message: Any) -> str | None:
 def check_spelling(message: Mapping[str, Any], spelling: str, name: str) -> None:
     """Raise WrongDialect if a message for the dialect `name` has arrays of another spelling, or is vibe_rl's."""
     found = spelling_of(message)
-    if found == spelling:
-        return
-    other = found or family_of(message)
-    if other is not None:
-        raise wrong_dialect(name, other)
+    if found is None and META in message:
+        found = "vibe_rl"
+    if found not in (None, spelling):
+        raise wrong_dialect(name, found)
 
 
 def wrong_dialect(name: str, other: str) -> WrongDialect:
@@ -68,8 +70,10 @@ def spelling_of(value: Any) -> str | None:
         inside = value
     else:
         return None
+    if _CONTAINERS.isdisjoint(map(type, inside)):
+        return None
     for inner in inside:
-        found = spelling_of(inner)
+        found = spelling_of(inner) if type(inner) in _CONTAINERS else None
         if found is not None:
             return found
     return None

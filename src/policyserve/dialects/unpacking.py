@@ -8,11 +8,14 @@ import msgpack
 
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import WireError
-from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.limits import DEFAULT_LIMITS, HEAVY, WireLimits
 from policyserve.core.messages import Message
-from policyserve.dialects.views import ViewReader, below, too_deep, too_many_items
+from policyserve.dialects.views import ENDED, ViewReader, below, long_key, too_deep
 
-_VIEWED = 4096  # bytes; from here on reading without a copy is quicker than the C decoder
+_VIEWED = 1024  # bytes; from here on our own reader, which copies nothing and has room for nothing that does not come
+_MOST_PER_BYTE = HEAVY + 1  # items that one byte counts as: an empty list in a list
+_HEADERS = bytes((0xDC, 0xDD, 0xDE, 0xDF))  # of maps and lists of any length
+_MOST_HEADERS = 32  # in a message that the C decoder gets: for each it may make as many places as the message has bytes
 
 
 def unpack(
@@ -20,25 +23,25 @@ def unpack(
 ) -> Any:
     """Decode one MessagePack value that is the whole message; map keys come as str, be they string or bin on the wire.
 
-    texts: strings come as str; else strings and bins both come as bytes. In a large memoryview bins are views of it.
+    texts: strings come as str; else strings and bins both come as bytes. In a large message they are views of it.
     placed: for a memoryview, bins come as Bin and note there which arrays are made of them, float64s note themselves.
     Raises WireError for a text message, an empty or truncated one, trailing bytes, duplicate keys, extension types,
-    and what is deeper or has more entries and items than `limits` say.
+    and what is deeper, has more items or longer keys than `limits` say.
     """
     if isinstance(message, str):
         raise WireError("", "a binary frame", "a text frame")
     if not message:
         raise WireError("", "a MessagePack map", "an empty frame")
-    if isinstance(message, memoryview) and (len(message) >= _VIEWED or placed is not None):
-        return unpack_views(message, texts=texts, placed=placed, limits=limits)
-    bounds = _Bounds(limits.max_items)
+    if placed is not None or not _is_small(message, limits):
+        return unpack_views(memoryview(message), texts=texts, placed=placed, limits=limits)
+    bounds = _Bounds(limits.max_key)
     try:
         value = msgpack.unpackb(
             message,
             raw=not texts,
             strict_map_key=False,
-            max_map_len=limits.max_items,
-            max_array_len=limits.max_items,
+            max_map_len=len(message),
+            max_array_len=len(message),
             max_ext_len=0,
             object_pairs_hook=bounds.read_map,
             list_hook=bounds.read_list,
@@ -53,6 +56,13 @@ def unpack(
     if bounds.containers > limits.max_depth:  # fewer containers cannot nest deeper than the limit
         check_depth(value, limits.max_depth)
     return value
+
+
+def _is_small(message: bytes | bytearray | memoryview, limits: WireLimits) -> bool:
+    """Whether the C decoder may read it: it cannot hold too many items, whatever it says, nor make room for as many."""
+    if len(message) >= _VIEWED or len(message) * _MOST_PER_BYTE > limits.max_items:
+        return False
+    return len(message) - len(bytes(message).translate(None, _HEADERS)) <= _MOST_HEADERS
 
 
 def _with_path(error: WireError, message: bytes | bytearray | memoryview, texts: bool, limits: WireLimits) -> WireError:
@@ -76,29 +86,25 @@ def unpack_views(
 
 
 class _Bounds:
-    """Hooks of one decoding; they count what it has built."""
+    """Hooks of one decoding; they count the maps and lists that it has built."""
 
-    def __init__(self, max_items: int) -> None:
-        self._max_items = max_items
-        self._items = 0
+    def __init__(self, max_key: int) -> None:
+        self._max_key = max_key
         self.containers = 0
 
     def read_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-        self._count(len(pairs))
+        self.containers += 1
         decoded = {key if type(key) is str else _MARKERS.get(key) or _read_key(key): value for key, value in pairs}
         if len(decoded) != len(pairs):
             raise WireError("", "different keys in a map", "the same key twice")
+        for key in decoded:
+            if len(key) > self._max_key:
+                raise long_key(self._max_key, len(key.encode()))
         return decoded
 
     def read_list(self, values: list[Any]) -> list[Any]:
-        self._count(len(values))
-        return values
-
-    def _count(self, items: int) -> None:
         self.containers += 1
-        self._items += items + 1
-        if self._items > self._max_items:
-            raise too_many_items(self._max_items)
+        return values
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:
@@ -147,8 +153,8 @@ def _check_below(step: str, value: Any, max_depth: int, depth: int) -> None:
 def _refusal(error: Exception, limits: WireLimits) -> WireError:
     if isinstance(error, msgpack.StackError):  # deeper than the decoder goes, and that is deeper than any limit
         return too_deep(limits.max_depth)
-    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # one map or list is too long
-        return too_many_items(limits.max_items)
+    if "exceeds max_map_len" in str(error) or "exceeds max_array_len" in str(error):  # longer than the message
+        return WireError("", "a MessagePack map", ENDED)
     return WireError("", "a MessagePack map", _reason(error))
 
 

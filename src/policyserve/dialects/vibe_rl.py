@@ -19,8 +19,8 @@ import numpy as np
 
 from policyserve.core.arrays import MAX_DIMENSIONS, Array, Placed, read_array, read_dtype
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason
-from policyserve.core.errors import PolicyserveError, WireError
-from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.errors import PolicyserveError, WireError, names_told
+from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.packing import Parts, bin_header, map_header, packed
@@ -84,7 +84,7 @@ class VibeRL(InPieces):
         raise WireError("", "no frame before the first request", "one")
 
     def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
-        data, meta = _read_fields(message, placed=placed)
+        data, meta = _read_fields(message, REPLY_LIMITS, placed)
         fields: dict[str, Any] = {key: _read_value(key, value, meta) for key, value in data.items()}
         latency_ms = meta.get("latency_ms")
         if isinstance(latency_ms, (int, float)):
@@ -94,12 +94,12 @@ class VibeRL(InPieces):
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         action, latency_ms = fields.get("action"), fields.get("latency_ms")
         if action is None:
-            raise WireError("action", "an action", f"keys {', '.join(fields)}")
+            raise WireError("action", "an action", f"keys {names_told(fields)}")
         return Reply(action, {"latency_ms": latency_ms} if isinstance(latency_ms, float) else {}, fields)
 
 
 def _read_fields(
-    message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
+    message: Message, limits: WireLimits, placed: list[Placed] | None = None
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Split a message into its data fields and `__meta__`, which may itself be a packed bin."""
     decoded = unpack(message, placed=placed, limits=limits)
@@ -108,7 +108,7 @@ def _read_fields(
     if _META not in decoded:
         if other := spelling_of(decoded):
             raise wrong_dialect("vibe_rl", other)
-        raise WireError(_META, "a map that names each array's dtype and shape", f"keys {_names(decoded)}")
+        raise WireError(_META, "a map that names each array's dtype and shape", f"keys {names_told(decoded)}")
     meta = decoded.pop(_META)
     if isinstance(meta, (bytes, memoryview)):
         try:
@@ -123,7 +123,7 @@ def _read_fields(
 def _read_value(key: str, data: Any, meta: Mapping[str, Any]) -> Array:
     entry = meta.get(key)
     if not isinstance(entry, dict):
-        got = f"entries {_names(meta)}" if entry is None else type(entry).__name__
+        got = f"entries {names_told(meta)}" if entry is None else type(entry).__name__
         raise WireError(f"{_META}/{key}", "a map with dtype and shape", got)
     for part in ("dtype", "shape"):
         if part not in entry:
@@ -187,7 +187,3 @@ def _around_action(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes,
 
 
 _LATENCY = struct.Struct(">d")
-
-
-def _names(keys: Mapping[str, Any]) -> str:
-    return ", ".join(keys)[:80] or "none"

@@ -1,23 +1,28 @@
 """Decodes MessagePack without copying: a large bin becomes a view of the message's own buffer.
 
 The C decoder copies every bin into a block of its own, which for camera frames costs more than all else. This one reads
-the same language, a little slower per item; unpacking.unpack() uses it for large messages.
+the same language, a little slower per item, and leaves to that one the numbers of a long list. It makes nothing that
+the message's bytes do not fill: of a list that is announced and does not come the C decoder makes all places at once.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from itertools import islice
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from policyserve.core.arrays import Bin, Placed
 from policyserve.core.errors import WireError
-from policyserve.core.limits import WireLimits
+from policyserve.core.limits import HEAVY, WireLimits
 
 _COPIED = 1024  # bytes; a smaller bin is copied, so that it does not keep a large buffer alive
-_MAX_STEP = 100  # characters of a key in a path: a client's key may be as long as its message
-_ENDED = "a frame that ends too early"
+_MAX_STEP = 100  # characters of a key in a path: the bound on keys may be much higher
+_LONG = 16  # numbers of a list, from which on they are left to the C decoder
+ENDED = "a frame that ends too early"
 
 
 class ViewReader:
@@ -29,14 +34,22 @@ class ViewReader:
     def __init__(self, data: memoryview, texts: bool, limits: WireLimits, placed: list[Placed] | None = None) -> None:
         self.position = 0
         self._data = data
+        self._size = len(data)
         self._texts = texts
         self._max_depth = limits.max_depth
         self._max_items = self._items_left = limits.max_items
+        self._max_key = limits.max_key
+        self._max_text_bytes = max(limits.max_text * _MOST_PER_LETTER, _COPIED)  # a dtype's name is a text, too
+        self._max_text = limits.max_text
         self._placed = placed
 
     def read(self, depth: int = 0) -> Any:
         """The next value; raises WireError for anything that is no MessagePack, or beyond the limits."""
-        tag = self._byte()
+        position = self.position
+        if position >= self._size:
+            raise WireError("", "a MessagePack map", ENDED)
+        self.position = position + 1
+        tag = self._data[position]
         if tag <= 0x7F:
             return tag
         if tag >= 0xE0:
@@ -61,20 +74,21 @@ class ViewReader:
             return self._sized(kind, count, depth)
         raise WireError("", "maps, lists, texts, bins and numbers", f"MessagePack type {tag:#04x}")
 
-    def _sized(self, kind: str, count: int, depth: int) -> Any:
+    def _sized(self, kind: str, count: int, depth: int) -> Any:  # a count beyond the message's end fails in here
         if kind == "map":
             return self._map(count, depth)
         if kind == "list":
             return self._list(count, depth)
         if kind == "text":
             return self._text(count)
+        self._count(HEAVY)
         taken = self._take(count)
         if self._placed is not None:
             return Bin.at(taken, self.position - count, self._placed)
         return bytes(taken) if count < _COPIED else taken
 
     def _map(self, count: int, depth: int) -> dict[str, Any]:
-        self._enter(count, depth)
+        self._enter(count * HEAVY, depth)
         read: dict[str, Any] = {}
         for _ in range(count):
             key = self._key()
@@ -89,17 +103,37 @@ class ViewReader:
     def _list(self, count: int, depth: int) -> list[Any]:
         self._enter(count, depth)
         read: list[Any] = []
-        for index in range(count):
+        look_at = 0 if self._placed is None else count  # from which item on many numbers are looked for
+        while len(read) < count:
+            if look_at <= len(read) <= count - _LONG:
+                before = len(read)
+                self._read_numbers(count, read)
+                look_at = len(read) + (1 if len(read) > before else _LONG)
+                continue
             try:
                 read.append(self.read(depth + 1))
             except WireError as error:
-                raise below(f"[{index}]", error) from None
+                raise below(f"[{len(read)}]", error) from None
         return read
 
-    def _enter(self, count: int, depth: int) -> None:
+    def _read_numbers(self, count: int, to: list[Any]) -> None:
+        """Read as many of the next `count` values as are numbers, bools or nil, one behind the other."""
+        while len(to) < count:
+            found = _NUMBERS_ALONE.match(self._data, self.position)
+            if found is None or found.end() - self.position < _LONG:
+                return
+            unpacker: Any = msgpack.Unpacker(max_buffer_size=found.end() - self.position)
+            unpacker.feed(self._data[self.position : found.end()])
+            to.extend(islice(unpacker, count - len(to)))
+            self.position += unpacker.tell()
+
+    def _enter(self, items: int, depth: int) -> None:
         if depth > self._max_depth:
             raise too_deep(self._max_depth)
-        self._items_left -= count + 1
+        self._count(items + HEAVY)
+
+    def _count(self, items: int) -> None:
+        self._items_left -= items
         if self._items_left < 0:
             raise too_many_items(self._max_items)
 
@@ -113,32 +147,42 @@ class ViewReader:
             size = _SIZES[tag][1].unpack(self._take(_SIZES[tag][1].size))[0]
         else:
             raise WireError("", "texts as map keys", f"MessagePack type {tag:#04x}")
-        return self._decode(self._take(size))
-
-    def _text(self, size: int) -> str | bytes:
         taken = self._take(size)
-        return self._decode(taken) if self._texts else bytes(taken)
+        if size > self._max_key * _MOST_PER_LETTER:
+            raise long_key(self._max_key, size)
+        try:
+            key = str(taken, "utf-8")
+        except UnicodeDecodeError:
+            raise _no_utf8(taken) from None
+        if len(key) > self._max_key:
+            raise long_key(self._max_key, size)
+        return key
 
-    def _decode(self, taken: memoryview) -> str:
+    def _text(self, size: int) -> str | bytes | memoryview:
+        self._count(HEAVY)
+        taken = self._take(size)
+        if not self._texts:
+            return bytes(taken) if size < _COPIED else taken
+        if size > self._max_text_bytes:
+            raise WireError("", f"a text of at most {self._max_text} characters (--max-text)", f"{size} bytes")
         try:
             return str(taken, "utf-8")
         except UnicodeDecodeError:
-            raise WireError("", "UTF-8 texts", f"{bytes(taken[:20])!r}") from None
+            raise _no_utf8(taken) from None
 
     def _byte(self) -> int:
-        if self.position >= len(self._data):
-            raise WireError("", "a MessagePack map", _ENDED)
-        byte = self._data[self.position]
-        self.position += 1
-        return byte
+        position = self.position
+        if position >= self._size:
+            raise WireError("", "a MessagePack map", ENDED)
+        self.position = position + 1
+        return self._data[position]
 
     def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self._data):
-            raise WireError("", "a MessagePack map", _ENDED)
-        taken = self._data[self.position : end]
-        self.position = end
-        return taken
+        begin = self.position
+        end = self.position = begin + count
+        if end > self._size:
+            raise WireError("", "a MessagePack map", ENDED)
+        return self._data[begin:end]
 
 
 def below(step: str, error: WireError) -> WireError:
@@ -149,6 +193,10 @@ def below(step: str, error: WireError) -> WireError:
     return WireError(f"{step}{separator}{error.path}", error.expected, error.got, error.hint)
 
 
+def _no_utf8(taken: memoryview) -> WireError:
+    return WireError("", "UTF-8 texts", f"{bytes(taken[:20])!r}")
+
+
 def too_deep(max_depth: int) -> WireError:
     """The refusal of maps and lists that nest deeper."""
     return WireError("", f"at most {max_depth} levels of nesting", "more")
@@ -156,7 +204,13 @@ def too_deep(max_depth: int) -> WireError:
 
 def too_many_items(max_items: int) -> WireError:
     """The refusal of a message that would become more of them."""
-    return WireError("", f"at most {max_items} map entries and list items", "more")
+    counted = f"list items, and map entries, texts, bins, maps and lists as {HEAVY} each"
+    return WireError("", f"at most {max_items} items (--max-items): {counted}", "more")
+
+
+def long_key(max_key: int, size: int) -> WireError:
+    """The refusal of a key of `size` bytes, which are more characters than a key may have."""
+    return WireError("", f"a key of at most {max_key} characters (--max-key)", f"{size} bytes")
 
 
 _FLOAT64, _DOUBLE = 0xCB, np.dtype(">f8")
@@ -173,6 +227,12 @@ _NUMBERS = {
     0xD2: struct.Struct(">i"),
     0xD3: struct.Struct(">q"),
 }
+_NUMBERS_ALONE = re.compile(
+    rb"(?:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|\xcb.{8}|\xca.{4}"
+    rb"|[\xcc\xd0].|[\xcd\xd1].{2}|[\xce\xd2].{4}|[\xcf\xd3].{8}){0,512}",  # for each the engine keeps a place
+    re.DOTALL,
+)
+_MOST_PER_LETTER = 4  # bytes of UTF-8
 _SHORT = (0xC4, 0xD9)  # a bin's or text's size is one byte
 _ONE, _TWO, _FOUR = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZES = {

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from policyserve.core.messages import Message
+from policyserve.core.messages import EncodedText, Message
 from policyserve.core.printable import one_line
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
-from policyserve.server.guards import Facts, Holding, Pace, Verdict, Watch
+from policyserve.server.guards import Facts, Pace, Verdict, Watch
 from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
 from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
@@ -29,6 +29,7 @@ from policyserve.websocket import frames, server_frames
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
+_UNCOUNTED = 1 << 16  # bytes of small messages, from which on they are counted
 _SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no large message; used within one call only
 
 
@@ -49,7 +50,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pipe = Pipe(self._note_unread)
         self._handshake: Handshake | None = Handshake(config.max_head_bytes)  # until it is through
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
-        self._holding = Holding()
+        self._unfinished_bytes = 0  # of a message that is not whole yet
+        self._counted_bytes = 0  # of all its messages so far, in the server's budget
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0  # when its last bytes came
         self._heard_message = False
@@ -181,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
         self._refuse(routes.text(408, f"no request within {self._config.handshake_timeout_s:g} s"))
 
     def _take(self, event: server_frames.PeerEvent) -> None:
-        if isinstance(event, (memoryview, str)):
+        if isinstance(event, (memoryview, EncodedText)):
             self._take_message(event)
         elif isinstance(event, frames.Ping):
             self._pipe.write_frame(frames.PONG, event.payload)
@@ -191,14 +193,17 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
-    def _take_message(self, message: Message) -> None:
+    def _take_message(self, message: Message | EncodedText) -> None:
         conversation = self._conversation
         assert conversation is not None, "frames are read behind the handshake, which brought it"
         self._heard_message = True
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        self._unfinished_bytes = 0
         conversation.receive(message, self._heard_at)
+        if conversation.received_bytes > self._counted_bytes + _UNCOUNTED:
+            self._count_small(conversation)
         if conversation.pending > self._config.max_pending:
             self._set_reading()
 
@@ -303,9 +308,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, count: int) -> None:
         """`count` bytes of a large message came in."""
-        number = self._conversation.received + 1 if self._conversation is not None else 0
-        self._holding.grow(number, count)
+        self._unfinished_bytes += count
+        self._counted_bytes += count
         self._reception.grow(count)
+
+    def _count_small(self, conversation: Conversation) -> None:
+        """Count small messages, and what was made of all, many at a time."""
+        count = conversation.received_bytes - self._counted_bytes
+        self._counted_bytes += count
+        self._reception.grow(count, are_large=False)
 
     def _note_unread(self, count: int) -> None:
         """`count` bytes more wait for a peer that reads slowly."""
@@ -315,16 +326,16 @@ class Connection(asyncio.BufferedProtocol):
             self._end(Verdict(None, f"left {config.max_unread_mib:g} MiB of its answers unread (--max-unread-mib)"))
 
     def held_bytes(self) -> int:
-        """Large messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
-        answered = self._conversation.answered if self._conversation is not None else 0
-        return self._holding.held_bytes(answered) + self._pipe.unsent
+        """Messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
+        waiting = self._conversation.held_bytes if self._conversation is not None else 0
+        return self._unfinished_bytes + waiting + self._pipe.unsent
 
     def give_up(self) -> None:
         """End the session, and forget its requests at once: the server has no room, and nobody holds more."""
         told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
         if self._frames is not None:
             self._frames.abandon()
-        self._holding.clear()
+        self._unfinished_bytes = 0
         is_deaf = self._pipe.unsent > JOINED  # a peer that reads nothing would not read a close frame
         code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from policyserve.core.dialect import TOLD, Dialect
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.messages import Message
+from policyserve.core.messages import EncodedText, Message
 from policyserve.core.observer import Observers
 from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import PolicySpec
@@ -83,7 +83,17 @@ class Conversation:
         """Of them those that were refused unread, or could not be read."""
         return self._session.refused
 
-    def receive(self, message: Message, now: float) -> None:
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of all its messages so far, and of what was made of them."""
+        return self._session.received_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that its messages without an answer take."""
+        return self._session.held_bytes
+
+    def receive(self, message: Message | EncodedText, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
         session = self._session
         if session.dialect is not None:

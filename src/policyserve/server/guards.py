@@ -4,13 +4,11 @@ Pure: time is an argument.
 
 Watch: it is asked every watch_interval_s and not for every request, so a time-out ends a session between its own time
 and one interval more.
-Budget: only messages beyond a read's size are counted, as they come in. A small request costs nothing here, and how
-many of those there may be is bounded by the queue.
+Budget: messages beyond a read's size are counted as they come in, small ones and what is made of them by the 64 KiB.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -155,25 +153,3 @@ class Budget:
             count, _, holder = held.pop()
             self._counted -= count
             holder.give_up()
-
-
-class Holding:
-    """The large messages that one peer makes the server hold: those that came in, whole or not, and have no answer."""
-
-    def __init__(self) -> None:
-        self._arrived: deque[tuple[int, int]] = deque()  # which message, counted from 1, and bytes
-
-    def grow(self, number: int, count: int) -> None:
-        """`count` bytes of the peer's message `number` came in."""
-        before = self._arrived.pop()[1] if self._arrived and self._arrived[-1][0] == number else 0
-        self._arrived.append((number, before + count))
-
-    def held_bytes(self, answered: int) -> int:
-        """What is held still, now that so many messages are answered."""
-        while self._arrived and self._arrived[0][0] <= answered:
-            self._arrived.popleft()
-        return sum(count for _, count in self._arrived)
-
-    def clear(self) -> None:
-        """Nothing is held any more."""
-        self._arrived.clear()

@@ -181,9 +181,10 @@ class Reception:
         for peer in [*self.peers, *self._waiting.values()]:
             peer.abort()
 
-    def grow(self, count: int) -> None:
+    def grow(self, count: int, are_large: bool = True) -> None:
         """`count` bytes more are held for some session; whoever holds most may lose its own to make room."""
-        self.large_bytes += count
+        if are_large:
+            self.large_bytes += count
         self._budget.grow(count)
 
     def health(self, credentials: Credentials) -> routes.Health:

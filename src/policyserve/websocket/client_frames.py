@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.messages import Part
+from policyserve.core.messages import EncodedText, Part
 from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
     BINARY,
@@ -144,7 +144,7 @@ class FrameReader:
         else:
             event = self._assembler.end_control(opcode, bytes(payload))
         if event is not None:
-            events.append(event)
+            events.append(event.text() if isinstance(event, EncodedText) else event)
 
 
 class FrameWriter:

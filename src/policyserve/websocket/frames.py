@@ -6,9 +6,12 @@ does not need to.
 
 from __future__ import annotations
 
+import codecs
 import struct
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from policyserve.core.messages import EncodedText
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 PROTOCOL_ERROR, BAD_TEXT, TOO_BIG, NO_CODE = 1002, 1007, 1009, 1005
@@ -16,6 +19,7 @@ MASKED = 0x80  # the bit in a frame's second byte
 _FINAL = 0x80  # the bit in its first
 _OPCODES = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
 _pack_medium, _pack_long = struct.Struct(">BBH").pack, struct.Struct(">BBQ").pack
+_CHECKED_AT_ONCE = 1 << 16  # bytes of a text: what is decoded to check it takes four times as much
 _CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015)}  # of those below 3000
 
 
@@ -49,7 +53,7 @@ class Violation:
     reason: str
 
 
-# A whole message is the str of a text one, else a writable view of a buffer of its own.
+# What a client is told: a whole message is the str of a text one, else a writable view of a buffer of its own.
 FrameEvent: TypeAlias = memoryview | str | Ping | Pong | PeerClose | Violation
 
 
@@ -90,7 +94,7 @@ class Assembler:
             return Violation(TOO_BIG, f"a message of more than {self._max_bytes} bytes")
         return None
 
-    def end_data(self, opcode: int, is_final: bool, payload: memoryview) -> memoryview | str | Violation | None:
+    def end_data(self, opcode: int, is_final: bool, payload: memoryview) -> memoryview | EncodedText | Violation | None:
         """A data frame whose header is fine is whole, its mask taken off; None: its message is not whole yet."""
         if opcode != CONTINUATION:
             self.opcode = opcode
@@ -103,11 +107,10 @@ class Assembler:
         opcode, self.opcode = self.opcode, CONTINUATION
         if opcode == BINARY:
             return payload
-        try:
-            return str(payload, "utf-8")
-        except UnicodeDecodeError:
-            self.is_over = True
-            return Violation(BAD_TEXT, "a text message that is not UTF-8")
+        if _is_utf8(payload):
+            return EncodedText(payload)
+        self.is_over = True
+        return Violation(BAD_TEXT, "a text message that is not UTF-8")
 
     def end_control(self, opcode: int, payload: bytes) -> Ping | Pong | PeerClose | Violation:
         """A control frame whose header is fine is whole, its mask taken off."""
@@ -143,6 +146,17 @@ class Filling:
         """Write the part of the payload that has come already."""
         self.filled = len(data)
         self.payload[: self.filled] = data
+
+
+def _is_utf8(data: memoryview) -> bool:
+    position, size = 0, len(data)
+    try:
+        while position < size:
+            end = position + _CHECKED_AT_ONCE
+            position += codecs.utf_8_decode(data[position:end], "strict", end >= size)[1]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def frame_header(opcode: int, size: int, mask_bit: int = 0) -> bytes:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from policyserve.core.messages import EncodedText
 from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
     BINARY,
@@ -36,8 +37,8 @@ _MOST_FRAMES = 8  # of one turn, for the same reason: a read may hold ten thousa
 _SMALL = 64  # bytes; a fragment with fewer is none of a sensible client
 _MASK_IN_PLACE = 128  # bytes, from which NumPy is quicker than one big integer
 
-# A whole message is the str of a text one, else a writable view of a buffer of its own.
-PeerEvent: TypeAlias = memoryview | str | Ping | PeerClose | Violation
+# A whole binary message is a writable view of a buffer of its own; of a text one the bytes are kept.
+PeerEvent: TypeAlias = memoryview | EncodedText | Ping | PeerClose | Violation
 
 
 class FrameReader:
