@@ -23,7 +23,7 @@ ELSEWHERE = {
     "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
-    "client/aio_link": "contract/test_clients",
+    "client/aio_connecting": "client/test_connecting",
     "client/sync_link": "contract/test_clients",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",

@@ -12,7 +12,7 @@ import socket
 
 from policyserve.client.address import Address
 from policyserve.client.retries import NotYet
-from policyserve.core.errors import ConnectionLost, RemoteError
+from policyserve.core.errors import ConnectionLost, RemoteError, told_by_server
 
 _KEY_REFUSED = (401, 403)
 _TRY_AGAIN = (429, 502, 503, 504)
@@ -88,12 +88,12 @@ class Handshake:
             return ConnectionLost(f"cannot connect to {url}: no WebSocket server answers there: {_whole_reason(error)}")
         status = error.response.status_code
         told = " ".join((error.response.body or b"").decode("utf-8", "replace").split())[:_MAX_REASON]
-        reason = f"HTTP {status} {error.response.reason_phrase}".strip() + (f": {told}" if told else "")
+        reason = f"HTTP {status} {error.response.reason_phrase[:_MAX_REASON]}".strip() + (f": {told}" if told else "")
         if status in _KEY_REFUSED:
             what = "refused the API key" if self._has_key else "wants an API key (api_key=…)"
             return RemoteError(f"{url} {what} ({reason})")
         if status in _TRY_AGAIN:
-            return NotYet(reason)
+            return NotYet(told_by_server(reason))
         return ConnectionLost(f"cannot connect to {url}: {reason}; is it a policy server that answers there?")
 
 
@@ -104,10 +104,8 @@ def _whole_reason(error: BaseException) -> str:
 def connect_error(address: Address, error: Exception) -> Exception:
     """What to raise for an error of the socket: NotYet if it may heal, else ConnectionLost."""
     number = getattr(error, "errno", None)
-    # asyncio joins the errors of a name's several addresses into one without a number.
-    is_joined = type(error) is OSError and number is None
     is_name_service_down = isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN
-    if isinstance(error, ConnectionError) or number in _HEALING or is_joined or is_name_service_down:
+    if isinstance(error, ConnectionError) or number in _HEALING or is_name_service_down:
         return NotYet(_spoken(error, number))
     hint = _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
     return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}{hint}")

@@ -29,7 +29,8 @@ class Stream:
     """A connected socket, with deadlines by time.monotonic(); one thread at a time.
 
     not_now: what it raises where it would have to wait. busy_poll_s: how long to poll for bytes before sleeping, while
-    they come that soon. Every call may raise TimeoutError or another OSError.
+    they come that soon. Every call may raise TimeoutError or another OSError. A deadline ends a call that has more to
+    do, however much of it is done; what is there already is received after it, too.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Stream:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
+            _check_time(deadline)
 
     def send_pieces(self, pieces: Sequence[Part], deadline: float) -> None:
         """Send all of them, without a copy of ours."""
@@ -70,6 +72,8 @@ class Stream:
                 self._await(error, self._is_writable, deadline)
                 continue
             left = behind(left, sent)
+            if left:
+                _check_time(deadline)
 
     def receive(self, buffer: memoryview, deadline: float) -> int:
         """Wait for bytes; returns how many were written into the buffer, 0: the peer has ended its side."""
@@ -115,6 +119,7 @@ class Stream:
 
     def _await(self, error: OSError, usual: Poll, deadline: float) -> None:
         poll = {_WANTS_READ: self.is_readable, _WANTS_WRITE: self._is_writable}.get(error.errno or 0, usual)
+        _check_time(deadline)  # a peer that gives or takes a byte at a time lets poll() never wait in vain
         if not poll(left_ms(deadline)):
             raise TimeoutError
 
@@ -146,6 +151,11 @@ def left_s(deadline: float) -> float:
 def left_ms(deadline: float) -> float:
     """left_s() in milliseconds."""
     return max((deadline - time.monotonic()) * 1e3, 1.0)
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def _poll(connected: Any, *, is_for_reading: bool) -> Poll:

@@ -122,16 +122,17 @@ class Client:
         One object that serves all sessions is told by its own reset(), as long as no other session is open; with
         several, they share one memory, and the server's log says so.
         """
-        self.close()
-        self.connect()
+        deadline = time.monotonic() + self._options.timeout_s
+        self._check_free()
+        with self._lock:
+            self._close()
+            self._connected(deadline)
 
     def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
         self._check_free()
         with self._lock:
-            link, self._link = self._link, None
-            if link is not None:
-                link.close()
+            self._close()
 
     def __enter__(self) -> Client:
         self.connect()
@@ -197,6 +198,11 @@ class Client:
                 session.on_greeting(link.receive(deadline))
         self._session = session
         return link
+
+    def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
         return open_session(self._options.spoken, self.url, self._options.check_actions)

@@ -32,6 +32,7 @@ _TRY_AGAIN_LATER = 1013  # a close code
 
 # Characters of a path in an error: a client's key may be as long as its message, and a close reason has 123 bytes.
 _MAX_PATH = 60
+_MAX_TOLD = 4096  # bytes of a server's text
 
 
 class PolicyserveError(Exception):
@@ -169,7 +170,8 @@ class RemoteError(PolicyserveError):
 
     code: what the server called it, one of the codes above such as `overloaded` or `bad_observation`; "remote" where it
     told none. retryable: whether the same request may succeed later, by that code or the close code.
-    close_code: of the WebSocket, set if the server also closed the connection.
+    close_code: of the WebSocket, set if the server also closed the connection. The text, which the server may have
+    written, is cut to 4 KiB, and what is not printable is escaped.
     """
 
     code = "remote"
@@ -178,7 +180,7 @@ class RemoteError(PolicyserveError):
         self.close_code = close_code
         self.code = code or self.code
         self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER or self.code in _RETRYABLE_CODES
-        super().__init__(message)
+        super().__init__(told_by_server(message))
 
 
 class ConnectionLost(RemoteError):
@@ -186,6 +188,21 @@ class ConnectionLost(RemoteError):
 
     code = "connection_lost"
     retryable = True
+
+
+def told_by_server(text: str) -> str:
+    """A server's text as it may stand in a robot's terminal and log; what is too long loses its middle.
+
+    It begins with what it is about, and a traceback ends with what went wrong.
+    """
+    if len(text) > _MAX_TOLD:
+        text = text[:_MAX_TOLD] + text[-_MAX_TOLD:]  # no more of it is looked at
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    told = text.encode()
+    if len(told) <= _MAX_TOLD:
+        return text
+    return (told[: _MAX_TOLD // 4] + " … ".encode() + told[5 - _MAX_TOLD * 3 // 4 :]).decode("utf-8", "ignore")
 
 
 _RETRYABLE_CODES = {kind.code for kind in (Unavailable, Overloaded, DeadlineExceeded, NotReady, PolicyLost)}

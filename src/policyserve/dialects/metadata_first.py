@@ -101,7 +101,7 @@ class MetadataFirst(InPieces):
             if actions is not None:
                 timing = fields.get("server_timing")
                 return Reply(actions, timing if isinstance(timing, dict) else {}, fields)
-        raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)}")
+        raise WireError(self.action_keys[0], "actions", f"keys {', '.join(fields)[:80] or 'none'}")
 
     def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
         if isinstance(message, str):

@@ -94,7 +94,7 @@ class VibeRL(InPieces):
     def reply_of(self, fields: dict[str, Any]) -> Reply:
         action, latency_ms = fields.get("action"), fields.get("latency_ms")
         if action is None:
-            raise WireError("action", "an action", f"keys {', '.join(fields)}")
+            raise WireError("action", "an action", f"keys {_names(fields)}")
         return Reply(action, {"latency_ms": latency_ms} if isinstance(latency_ms, float) else {}, fields)
 
 
