@@ -242,7 +242,9 @@ def reset_in_time(client: Any) -> None:
 
 
 @any_dialect
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "])
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: ", b"HTTP/1.1 503 Service Unavailable\r\n\r\n"]
+)
 def test_no_answer_to_the_handshake_stretches_a_call(make: Make, head: bytes, dialect: Dialect) -> None:
     reached = threading.Event()
 

@@ -157,9 +157,9 @@ class Link(asyncio.BufferedProtocol):
             self._wire.advance(nbytes)
             if self._wire.unsent:
                 self._flush()
-        if self._wire.has_unasked:
+        is_waited_for = self._wake()
+        if (self._is_sending or not is_waited_for) and self._wire.has_unasked:
             self._pace()
-        self._wake()
 
     def eof_received(self) -> bool:
         if self._handshake is not None:
@@ -218,11 +218,11 @@ class Link(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         """Send a pong, unless the server has not taken what was sent before: a newer one may then take its place."""
-        if self._is_sending or self._transport is None or self._transport.get_write_buffer_size():
+        wire, transport = self._wire, self._transport
+        if not wire.unsent or self._is_sending or transport is None or transport.get_write_buffer_size():
             return
-        unsent, self._wire.unsent = self._wire.unsent, b""
-        if unsent:
-            self._write(unsent)
+        unsent, wire.unsent = wire.unsent, b""
+        self._write(unsent)
 
     def _pace(self) -> None:
         """Read nothing more while more came than anybody asked for, so that a server cannot fill the memory."""
@@ -256,9 +256,12 @@ class Link(asyncio.BufferedProtocol):
         finally:
             self._waiter = None
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _wake(self) -> bool:
+        """End the wait; False: nobody waits, or what came before has ended it."""
+        if self._waiter is None or self._waiter.done():
+            return False
+        self._waiter.set_result(None)
+        return True
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -291,7 +294,8 @@ async def open_link(options: ClientOptions, deadline: float) -> Link:
             await link.shake_hands(deadline)
     except BaseException as error:
         link.cut()
-        if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
+        # With a number it is the system's own. The clock does not tell: uvloop's timers may be a little early.
+        if isinstance(error, asyncio.TimeoutError) and getattr(error, "errno", None) is None:
             raise DeadlineExceeded(f"no handshake with {address.url} within {options.timeout_s:g} s") from error
         if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
             raise connect_error(address, error) from error

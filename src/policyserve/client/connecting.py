@@ -11,13 +11,12 @@ import os
 import selectors
 import socket
 import threading
-import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
-from policyserve.client.sockets import left_s
+from policyserve.client.sockets import check_time, left_s
 
 HEAD_START_S = 0.25
 Place: TypeAlias = tuple[int, int, int, str, Any]  # as socket.getaddrinfo() gives it
@@ -82,8 +81,7 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
                         return ended
                     ended.close()
                     failure = OSError(number, os.strerror(number))
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"no address of {host} answered in time")
+                check_time(deadline)
         finally:
             for key in under_way.get_map().values():
                 cast(socket.socket, key.fileobj).close()

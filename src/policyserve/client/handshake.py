@@ -46,7 +46,7 @@ class Handshake:
             request.headers["Authorization"] = f"Api-Key {api_key}"
         self._protocol.send_request(request)
         self.request = b"".join(self._protocol.data_to_send())
-        self._head = b""
+        self._head = bytearray()
         self._is_head_read = False
 
     def feed(self, data: bytes) -> bytes | None:
@@ -71,7 +71,7 @@ class Handshake:
         """The part of `data` that belongs to the answer's head, and the rest."""
         seen = len(self._head)
         self._head += data
-        end = self._head.find(b"\r\n\r\n")
+        end = self._head.find(b"\r\n\r\n", max(seen - 3, 0))
         if end < 0:
             return data, b""
         self._is_head_read = True

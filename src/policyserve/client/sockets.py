@@ -60,7 +60,7 @@ class Stream:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
-            _check_time(deadline)
+            check_time(deadline)
 
     def send_pieces(self, pieces: Sequence[Part], deadline: float) -> None:
         """Send all of them, without a copy of ours."""
@@ -73,7 +73,7 @@ class Stream:
                 continue
             left = behind(left, sent)
             if left:
-                _check_time(deadline)
+                check_time(deadline)
 
     def receive(self, buffer: memoryview, deadline: float) -> int:
         """Wait for bytes; returns how many were written into the buffer, 0: the peer has ended its side."""
@@ -119,7 +119,7 @@ class Stream:
 
     def _await(self, error: OSError, usual: Poll, deadline: float) -> None:
         poll = {_WANTS_READ: self.is_readable, _WANTS_WRITE: self._is_writable}.get(error.errno or 0, usual)
-        _check_time(deadline)  # a peer that gives or takes a byte at a time lets poll() never wait in vain
+        check_time(deadline)  # a peer that gives or takes a byte at a time lets poll() never wait in vain
         if not poll(left_ms(deadline)):
             raise TimeoutError
 
@@ -153,11 +153,6 @@ def left_ms(deadline: float) -> float:
     return max((deadline - time.monotonic()) * 1e3, 1.0)
 
 
-def _check_time(deadline: float) -> None:
-    if time.monotonic() >= deadline:
-        raise TimeoutError
-
-
 def _poll(connected: Any, *, is_for_reading: bool) -> Poll:
     if hasattr(select, "poll"):
         poller = select.poll()
@@ -165,6 +160,12 @@ def _poll(connected: Any, *, is_for_reading: bool) -> Poll:
         return poller.poll
     wanted = ([connected], []) if is_for_reading else ([], [connected])
     return lambda wait_ms: any(select.select(*wanted, [], wait_ms / 1e3))
+
+
+def check_time(deadline: float) -> None:
+    """Raise TimeoutError if the deadline has passed: to be asked after each step of what has many."""
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def behind(pieces: Sequence[Part], sent: int) -> list[Part]:

@@ -13,7 +13,7 @@ from policyserve.client.connecting import connect
 from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
-from policyserve.client.sockets import Stream, left_s, widen
+from policyserve.client.sockets import Stream, check_time, left_s, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Message, Part
 
@@ -54,12 +54,17 @@ class Link:
 
     def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
-        self._wire.is_awaited = True
-        while (message := self._wire.take()) is None:
-            try:
+        wire = self._wire
+        wire.is_awaited = True
+        message = wire.take()
+        try:
+            while message is None:
                 self._read(deadline)
-            except TimeoutError as error:
-                raise self._no_answer(doubt) from error
+                message = wire.take()
+                if message is None:  # much may have come all the same: pings, or parts of a message
+                    check_time(deadline)
+        except TimeoutError as error:
+            raise self._no_answer(doubt) from error
         return message
 
     def is_usable(self, may_close: bool, deadline: float) -> bool:
@@ -89,6 +94,7 @@ class Link:
                     self._stream.end_writing()
                 while self._wire.end is None:
                     self._read(deadline)
+                    check_time(deadline)
         finally:
             self._stream.close()
 
@@ -110,8 +116,6 @@ class Link:
             wire.on_lost(str(error))
         if wire.unsent:
             self._flush(deadline)
-        if wire.is_silent and wire.end is None and time.monotonic() >= deadline:
-            raise TimeoutError  # much may have come, pings for example, but not what is waited for
 
     def _read_waiting(self, deadline: float) -> None:
         """Read what is there, without waiting for more; raises TimeoutError if there always is more."""
@@ -122,8 +126,7 @@ class Link:
                 if count is None:
                     break
                 wire.advance(count)
-                if time.monotonic() >= deadline:
-                    raise TimeoutError
+                check_time(deadline)
         except TimeoutError:
             raise
         except OSError as error:
@@ -143,6 +146,7 @@ class Link:
             self._stream.send(wire.ping(), deadline)
             while wire.pongs == before and wire.end is None and wire.is_quiet:
                 self._read(deadline)
+                check_time(deadline)
         except TimeoutError:
             pass  # a server that answers no pings, or is busy: it has not closed
         except OSError as error:
@@ -212,8 +216,7 @@ def _shake_hands(connected: socket.socket, handshake: Handshake, deadline: float
         behind = handshake.feed(received)
         if behind is not None:
             return behind
-        if time.monotonic() >= deadline:
-            raise TimeoutError
+        check_time(deadline)
 
 
 def _stream(connected: socket.socket, address: Address, busy_poll_s: float) -> Stream:
