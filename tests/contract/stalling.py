@@ -143,6 +143,7 @@ class Stalling:
     def _serve(self, peer: socket.socket) -> None:
         with peer, suppress(OSError):
             peer.settimeout(DEADLINE_S)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is there at once
             if self._tls is None:
                 self._script(Peer(peer, self._over))
                 return

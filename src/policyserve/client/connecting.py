@@ -32,7 +32,7 @@ def look_up(host: str, port: int) -> Future[list[Place]]:
 
     def ask() -> None:
         try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            found.set_result([*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
         except Exception as error:  # a name that is none is a UnicodeError
             found.set_exception(error)
 
