@@ -24,7 +24,6 @@ ELSEWHERE = {
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
     "client/aio_connecting": "client/test_connecting",
-    "client/sync_link": "contract/test_clients",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",
     "compat/openpi/image_tools": "compat/test_image_tools",

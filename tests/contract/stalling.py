@@ -91,7 +91,7 @@ class Peer:
             socket.socket.send(self.socket, byte)
 
     def wait(self) -> None:
-        self._over.wait(DEADLINE_S)
+        self._over.wait()
 
     def _next(self) -> Any:
         while not self._events:

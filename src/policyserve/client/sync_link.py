@@ -171,7 +171,7 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
         if address.is_secure:
             connected = _encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
-        wire.feed(_shake_hands(connected, Handshake(address, options.api_key), deadline))
+        wire.feed(shake_hands(connected, Handshake(address, options.api_key), deadline))
         return Link(_stream(connected, address, options.busy_poll_us / 1e6), wire, address, options.timeout_s)
     except BaseException as error:
         if connected is not None:
@@ -203,8 +203,8 @@ def _encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str, 
     return (tls or ssl.create_default_context()).wrap_socket(connected, server_hostname=host)
 
 
-def _shake_hands(connected: socket.socket, handshake: Handshake, deadline: float) -> bytes:
-    """Returns what came behind the handshake."""
+def shake_hands(connected: socket.socket, handshake: Handshake, deadline: float) -> bytes:
+    """Become a WebSocket; returns what came behind the handshake. Raises what Handshake raises, or an OSError."""
     connected.settimeout(left_s(deadline))
     connected.sendall(handshake.request)
     while True:
