@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -110,6 +110,20 @@ def test_the_first_address_is_taken_where_several_answer(
         second.setblocking(False)
         with pytest.raises(BlockingIOError):
             second.accept()
+
+
+def test_in_a_loop_what_lost_the_race_has_ended_with_it(
+    names: dict[str, list[Place]], silent: Place, answering: socket.socket
+) -> None:
+    async def tasks_left(deadline_s: float) -> int:
+        with suppress(asyncio.TimeoutError):
+            (await asyncio.wait_for(aio_connecting.connect(NAME, 1), deadline_s)).close()
+        return len(asyncio.all_tasks()) - 1
+
+    names[NAME] = [silent, place_of(answering), silent]
+    assert asyncio.run(tasks_left(DEADLINE_S)) == 0
+    names[NAME] = [silent, silent]
+    assert asyncio.run(tasks_left(0.3)) == 0
 
 
 def test_when_all_addresses_refuse_the_error_is_the_last_ones(

@@ -91,6 +91,14 @@ def test_a_busy_server_is_worth_a_retry(status: int) -> None:
     assert "256 sessions are open" in str(error)
 
 
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_strangers_page_drives_no_terminal(status: int) -> None:
+    told = str(refusal(page(status, "\x1b[2J" * 1_000)))
+    assert told.isprintable()
+    assert r"\x1b[2J" in told
+    assert len(told) < 5_000
+
+
 @pytest.mark.parametrize(
     "answer",
     [
