@@ -25,6 +25,12 @@ class Pair:
         """The server's words reach the wire."""
         self.wire.feed(b"".join(self.server.data_to_send()))
 
+    def taken(self) -> bytes | None:
+        """The next message, which is no text."""
+        message = self.wire.take()
+        assert not isinstance(message, str)
+        return None if message is None else bytes(message)
+
     def heard(self) -> list[tuple[Opcode, bytes]]:
         """What the wire answered by itself."""
         self.server.receive_data(self.wire.unsent)
@@ -40,6 +46,16 @@ def test_a_ping_is_answered_and_no_message() -> None:
     pair.speak()
     assert pair.heard() == [(Opcode.PONG, b"are you there?")]
     assert pair.wire.take() is None
+
+
+def test_of_pings_that_came_together_the_newest_is_answered() -> None:
+    pair = Pair()
+    for number in range(5_000):
+        pair.server.send_ping(b"%d" % number)
+        if number % 1_000 == 998:
+            pair.speak()
+    pair.speak()
+    assert pair.heard() == [(Opcode.PONG, b"4999")], "nobody has sent the others: a newer one took their place"
 
 
 def test_our_ping_is_answered_behind_what_the_server_said_before() -> None:
@@ -107,6 +123,71 @@ def test_behind_our_close_nothing_is_sent() -> None:
     pair.speak()
     assert pair.wire.unsent == b""
     assert pair.wire.end is not None
+
+
+def test_messages_that_come_behind_our_close_are_dropped_and_are_an_end_when_they_are_many() -> None:
+    pair = Pair()
+    pair.server.send_binary(b"before")
+    pair.speak()
+    pair.wire.feed(b"\x89\x00")
+    pair.wire.close()
+    assert pair.wire.unsent == b""
+    assert pair.wire.is_silent
+    read = 0
+    while pair.wire.end is None:
+        pair.server.send_binary(bytes(1000))
+        data = b"".join(pair.server.data_to_send())
+        pair.wire.get_buffer()[: len(data)] = data
+        pair.wire.advance(len(data))
+        read += len(data)
+        assert pair.wire.is_silent
+        assert not pair.wire.has_unasked, "the server's close frame may come behind it"
+    assert read < 1 << 21
+
+
+def test_one_message_more_than_is_awaited_is_kept_to_tell_of_it_and_no_others() -> None:
+    pair = Pair()
+    pair.wire.request([b"?"])
+    for number in range(1_000):
+        pair.server.send_binary(b"%d" % number)
+        pair.speak()
+        assert pair.wire.has_unasked == (number > 0)
+    assert [pair.taken() for _ in range(3)] == [b"0", b"1", None]
+
+
+@pytest.mark.parametrize("sent", [1, 2, 5, 20])
+def test_a_message_that_begins_unasked_is_noticed_from_its_first_byte(sent: int) -> None:
+    pair = Pair()
+    pair.server.send_binary(bytes(100))
+    pair.wire.feed(b"".join(pair.server.data_to_send())[:sent])
+    assert pair.wire.is_silent
+    assert not pair.wire.is_quiet
+    assert pair.wire.has_unasked
+
+
+def test_a_message_that_the_connection_ended_in_is_no_message() -> None:
+    pair = Pair()
+    pair.wire.feed(b"\x82\x02a")
+    pair.wire.advance(0)
+    assert pair.wire.is_quiet
+
+
+def test_half_a_ping_is_no_message() -> None:
+    pair = Pair()
+    pair.wire.feed(b"\x89\x04ab")
+    assert pair.wire.is_quiet
+    assert not pair.wire.has_unasked
+
+
+def test_an_answer_that_begins_is_awaited_until_it_is_taken() -> None:
+    pair = Pair()
+    pair.wire.request([b"?"])
+    pair.wire.feed(b"\x82\x02a")
+    assert not pair.wire.has_unasked
+    pair.wire.feed(b"b\x82")
+    assert pair.wire.has_unasked, "another one begins"
+    assert pair.taken() == b"ab"
+    assert not pair.wire.is_quiet
 
 
 def test_a_request_is_one_binary_message() -> None:

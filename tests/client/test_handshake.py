@@ -91,6 +91,14 @@ def test_a_busy_server_is_worth_a_retry(status: int) -> None:
     assert "256 sessions are open" in str(error)
 
 
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_strangers_page_drives_no_terminal(status: int) -> None:
+    told = str(refusal(page(status, "\x1b[2J" * 1_000)))
+    assert told.isprintable()
+    assert r"\x1b[2J" in told
+    assert len(told) < 5_000
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -143,7 +151,6 @@ def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str) -> None:
         ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"),
         FileNotFoundError(errno.ENOENT, "No such file or directory"),
         OSError(errno.EHOSTUNREACH, "No route to host"),
-        OSError("Multiple exceptions: [Errno 111] …, [Errno 111] …"),
         socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
     ],
 )

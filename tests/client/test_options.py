@@ -155,3 +155,8 @@ def test_a_client_with_a_certificate_is_copied_but_not_pickled(make: Any) -> Non
     assert copy.deepcopy(client).url == client.url
     with pytest.raises(TypeError, match="a client with an ssl_context cannot be pickled: make one in each process"):
         pickle.dumps(client)
+
+
+@pytest.mark.parametrize(("timeout_s", "expected"), [(30, 1), (2, 1), (0.5, 0.25)])
+def test_a_close_waits_a_second_and_for_half_of_the_time_out_at_most(timeout_s: float, expected: float) -> None:
+    assert ClientOptions("ws://robot:8000", timeout_s=timeout_s).close_s == expected

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -102,6 +104,44 @@ def test_nothing_that_waits_is_not_the_end(pair: Pair) -> None:
     assert stream.is_readable(0)
     assert stream.receive_waiting(buffer) == 0
     assert stream.receive(buffer, soon()) == 0
+
+
+class Sipping(socket.socket):
+    """Takes a byte at a time, and has half a TLS record to read: select says that both may go on."""
+
+    calls = 0
+
+    def send(self, *_: Any) -> int:
+        self.calls += 1
+        return 1
+
+    def sendmsg(self, *_: Any) -> int:
+        self.calls += 1
+        return 1
+
+    def recv_into(self, *_: Any, **__: Any) -> int:
+        self.calls += 1
+        raise ssl.SSLWantReadError(2, "The operation did not complete")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda stream, past: stream.send(bytes(100), past),
+        lambda stream, past: stream.send_pieces([bytes(50)] * 2, past),
+        lambda stream, past: stream.receive(memoryview(bytearray(100)), past),
+    ],
+    ids=["send", "send_pieces", "receive"],
+)
+def test_a_peer_with_which_all_goes_on_a_byte_at_a_time_gets_one_step_after_the_deadline(
+    step: Callable[[Stream, float], object],
+) -> None:
+    ours, theirs = socket.socketpair()
+    with Sipping(fileno=ours.detach()) as sipping, theirs:
+        theirs.sendall(b"x")
+        with pytest.raises(TimeoutError):
+            step(Stream(sipping, (ssl.SSLWantReadError,)), time.monotonic() - 1)
+        assert sipping.calls == 1
 
 
 def test_what_is_left_of_pieces_is_what_was_not_sent() -> None:

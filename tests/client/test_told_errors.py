@@ -44,11 +44,16 @@ def greeted(name: str, metadata: dict[str, Any]) -> ClientSession:
     return session
 
 
-def told(session: ClientSession, text: str) -> RemoteError:
+def told_of(session: ClientSession, text: str) -> RemoteError:
     with pytest.raises(RemoteError) as caught:
         session.reply(text)
-    assert str(caught.value) == text
     return caught.value
+
+
+def told(session: ClientSession, text: str) -> RemoteError:
+    seen = told_of(session, text)
+    assert str(seen) == text
+    return seen
 
 
 @pytest.mark.parametrize("error", TOLD, ids=lambda error: error.code)
@@ -103,3 +108,40 @@ def test_a_close_reason_that_is_cut_still_ends_with_its_code() -> None:
     reason = close_reason(PolicyFailed("é" * 200))
     assert len(reason.encode()) <= 123
     assert reason.endswith("… [policy_failed]")
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_a_text_of_any_length_is_cut_in_its_middle(name: str) -> None:
+    """A traceback ends with what went wrong, and our server's text begins with its code."""
+    text = "overloaded: " + "é" * 10_000_000 + " the arm fell off"
+    seen = told_of(greeted(name, {"policyserve": "1.0"}), text)
+    assert len(str(seen)) <= 4_000
+    assert str(seen).startswith("overloaded: éé")
+    assert str(seen).endswith("éé the arm fell off")
+    assert " … " in str(seen)
+    assert seen.code == "overloaded"
+    assert seen.__context__ is None or len(str(seen.__context__)) <= 4096
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_a_text_drives_no_terminal_and_forges_no_line_of_a_log(name: str) -> None:
+    text = "\x1b[2Jgone\nERROR forged\r\x9b31m\u202etxt\u2028\ud800\x00"
+    seen = str(told_of(greeted(name, {}), text))
+    assert seen == "\\x1b[2Jgone\n    ERROR forged" r"\r\x9b31m\u202etxt\u2028\ud800\x00"
+
+
+def test_a_text_in_place_of_a_greeting_and_a_close_reason_are_cleaned_too() -> None:
+    with pytest.raises(RemoteError, match=r"^no\\x1b room$"):
+        open_session("openpi", "ws://robot:8000").on_greeting("no\x1b room")
+    assert str(ended(1011, "no\x1b room")).startswith("no\\x1b room")
+    assert str(ended(1001, "no\nroom")).endswith("(1001 no\n    room)")
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x", "vibe_rl"])
+def test_a_reply_of_long_keys_is_an_error_of_one_line(name: str) -> None:
+    key, inner = b"k" * 1_000_000, b"\xda\x00\x01x"
+    meta = b"\xc4\x08__meta__\x80" if name == "vibe_rl" else b"\xa1m\x80"
+    message = b"\x82\xdb" + len(key).to_bytes(4, "big") + key + inner + meta
+    with pytest.raises(WireError) as caught:
+        open_session(name, "ws://robot:8000").reply(memoryview(bytearray(message)))
+    assert len(str(caught.value)) < 500

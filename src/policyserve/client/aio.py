@@ -107,16 +107,19 @@ class AsyncClient:
 
     async def reset(self) -> None:
         """Start a new session, as `Client.reset` does."""
-        await self.close()
-        await self.connect()
+        deadline = time.monotonic() + self._options.timeout_s
+        self._begin()
+        try:
+            await self._close()
+            await self._connected(deadline)
+        finally:
+            self._is_in_use = False
 
     async def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
         self._begin()
         try:
-            link, self._link = self._link, None
-            if link is not None and self._is_ours(link):
-                await link.close()
+            await self._close()
         finally:
             self._is_in_use = False
 
@@ -181,6 +184,11 @@ class AsyncClient:
                 session.on_greeting(await link.receive(deadline))
         self._session = session
         return link
+
+    async def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None and self._is_ours(link):
+            await link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
         return open_session(self._options.spoken, self.url, self._options.check_actions)

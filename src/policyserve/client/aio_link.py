@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from policyserve.client.address import Address
+from policyserve.client.aio_connecting import connect
 from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
@@ -25,7 +26,6 @@ else:
 if TYPE_CHECKING:
     import ssl
 
-_CLOSE_S = 1.0  # for the server to end its side
 _PONG_S = 1.0
 _WAITED_BYTES = 1 << 16
 _SCRATCH_BYTES = 1 << 14  # of a handshake
@@ -47,6 +47,7 @@ class Link(asyncio.BufferedProtocol):
         self._is_readable: Poll = lambda wait_ms: False
         self._fileno = -1  # of a Unix socket
         self._is_sending = False  # a frame is half sent: no other may come between
+        self._is_paused = False  # nothing is read, since more came than anybody asked for
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0  # of the wait
         self._timer: asyncio.TimerHandle | None = None
@@ -71,6 +72,8 @@ class Link(asyncio.BufferedProtocol):
         self._is_sending = True
         try:
             pieces = self._wire.request(parts)
+            if self._is_paused:
+                self._pace()
             if isinstance(pieces, list):
                 await self._send_pieces(pieces, deadline)
             else:
@@ -85,6 +88,9 @@ class Link(asyncio.BufferedProtocol):
 
     async def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
+        self._wire.is_awaited = True
+        if self._is_paused:
+            self._pace()
         while (message := self._wire.take()) is None:
             try:
                 await self._wait(deadline)
@@ -96,26 +102,26 @@ class Link(asyncio.BufferedProtocol):
     async def is_usable(self, may_close: bool, deadline: float) -> bool:
         """Whether the connection is still open, once all that came since the last answer has been read.
 
-        Raises WireError if a message came that nothing had asked for.
+        Raises WireError if a message came, or began to come, that nothing had asked for.
         """
         if may_close:
             await self._await_pong(min(deadline, time.monotonic() + _PONG_S))
         if self._is_readable(0):  # bytes came while this program kept the loop from reading
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-        if not self._wire.is_silent:
+        if not self._wire.is_quiet:
             raise WireError("", "one answer to each request", "another message")
         return self._wire.end is None
 
-    async def close(self) -> None:
-        """Send a close frame, and wait a moment for the server's."""
-        deadline = time.monotonic() + _CLOSE_S
+    async def close(self, deadline: float) -> None:
+        """Send a close frame, and wait for the server's."""
         try:
             self._write(self._wire.close())
+            self._pace()  # what comes is dropped from now on
             if self._transport is not None and self._transport.can_write_eof():
                 with suppress(OSError):  # the server has ended it already
                     self._transport.write_eof()
-            while self._transport is not None:
+            while self._wire.end is None:
                 await self._wait(deadline)
         except asyncio.TimeoutError:
             pass
@@ -149,9 +155,11 @@ class Link(asyncio.BufferedProtocol):
             self._shake(bytes(self._scratch[:nbytes]))
         else:
             self._wire.advance(nbytes)
-            if self._wire.unsent and not self._is_sending:
+            if self._wire.unsent:
                 self._flush()
-        self._wake()
+        is_waited_for = self._wake()
+        if (self._is_sending or not is_waited_for) and self._wire.has_unasked:
+            self._pace()
 
     def eof_received(self) -> bool:
         if self._handshake is not None:
@@ -171,6 +179,7 @@ class Link(asyncio.BufferedProtocol):
         self._wake()
 
     def resume_writing(self) -> None:
+        self._flush()
         self._wake()
 
     # Below
@@ -208,20 +217,36 @@ class Link(asyncio.BufferedProtocol):
             await self._wait(deadline)
 
     def _flush(self) -> None:
-        unsent, self._wire.unsent = self._wire.unsent, b""
-        if unsent:
-            self._write(unsent)
+        """Send a pong, unless the server has not taken what was sent before: a newer one may then take its place."""
+        wire, transport = self._wire, self._transport
+        if not wire.unsent or self._is_sending or transport is None or transport.get_write_buffer_size():
+            return
+        unsent, wire.unsent = wire.unsent, b""
+        self._write(unsent)
+
+    def _pace(self) -> None:
+        """Read nothing more while more came than anybody asked for, so that a server cannot fill the memory."""
+        is_paused = self._wire.has_unasked
+        if self._transport is None or self._transport.is_closing() or is_paused == self._is_paused:
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     async def _await_pong(self, deadline: float) -> None:
         wire = self._wire
         before = wire.pongs
         self._write(wire.ping())
         with suppress(asyncio.TimeoutError):  # a server that answers no pings, or is busy: it has not closed
-            while wire.pongs == before and wire.end is None and wire.is_silent:
+            while wire.pongs == before and wire.end is None and wire.is_quiet:
                 await self._wait(deadline)
 
     async def _wait(self, deadline: float) -> None:
-        """Wait until anything happens; raises asyncio.TimeoutError."""
+        """Wait until anything happens; raises asyncio.TimeoutError, after the deadline at once."""
+        if time.monotonic() >= deadline:  # no timer rings for a waiter that something wakes in each turn
+            raise asyncio.TimeoutError
         self._deadline = deadline
         if self._timer is None or deadline < self._timer_at:
             self._set_timer()
@@ -231,9 +256,12 @@ class Link(asyncio.BufferedProtocol):
         finally:
             self._waiter = None
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _wake(self) -> bool:
+        """End the wait; False: nobody waits, or what came before has ended it."""
+        if self._waiter is None or self._waiter.done():
+            return False
+        self._waiter.set_result(None)
+        return True
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -266,7 +294,8 @@ async def open_link(options: ClientOptions, deadline: float) -> Link:
             await link.shake_hands(deadline)
     except BaseException as error:
         link.cut()
-        if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
+        # With a number it is the system's own. The clock does not tell: uvloop's timers may be a little early.
+        if isinstance(error, asyncio.TimeoutError) and getattr(error, "errno", None) is None:
             raise DeadlineExceeded(f"no handshake with {address.url} within {options.timeout_s:g} s") from error
         if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
             raise connect_error(address, error) from error
@@ -283,4 +312,6 @@ async def _connect(link: Link, address: Address, tls: ssl.SSLContext | None) -> 
         import ssl
 
         context = tls or ssl.create_default_context()
-    await link.loop.create_connection(lambda: link, address.host, address.port, ssl=context)
+    connected = await connect(address.host, address.port)
+    host = address.host if context is not None else None
+    await link.loop.create_connection(lambda: link, sock=connected, ssl=context, server_hostname=host)

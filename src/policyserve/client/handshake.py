@@ -13,6 +13,7 @@ import socket
 from policyserve.client.address import Address
 from policyserve.client.retries import NotYet
 from policyserve.core.errors import ConnectionLost, RemoteError
+from policyserve.core.printable import one_line
 
 _KEY_REFUSED = (401, 403)
 _TRY_AGAIN = (429, 502, 503, 504)
@@ -46,7 +47,7 @@ class Handshake:
             request.headers["Authorization"] = f"Api-Key {api_key}"
         self._protocol.send_request(request)
         self.request = b"".join(self._protocol.data_to_send())
-        self._head = b""
+        self._head = bytearray()
         self._is_head_read = False
 
     def feed(self, data: bytes) -> bytes | None:
@@ -71,7 +72,7 @@ class Handshake:
         """The part of `data` that belongs to the answer's head, and the rest."""
         seen = len(self._head)
         self._head += data
-        end = self._head.find(b"\r\n\r\n")
+        end = self._head.find(b"\r\n\r\n", max(seen - 3, 0))
         if end < 0:
             return data, b""
         self._is_head_read = True
@@ -88,12 +89,12 @@ class Handshake:
             return ConnectionLost(f"cannot connect to {url}: no WebSocket server answers there: {_whole_reason(error)}")
         status = error.response.status_code
         told = " ".join((error.response.body or b"").decode("utf-8", "replace").split())[:_MAX_REASON]
-        reason = f"HTTP {status} {error.response.reason_phrase}".strip() + (f": {told}" if told else "")
+        reason = f"HTTP {status} {error.response.reason_phrase[:_MAX_REASON]}".strip() + (f": {told}" if told else "")
         if status in _KEY_REFUSED:
             what = "refused the API key" if self._has_key else "wants an API key (api_key=…)"
             return RemoteError(f"{url} {what} ({reason})")
         if status in _TRY_AGAIN:
-            return NotYet(reason)
+            return NotYet(one_line(reason))
         return ConnectionLost(f"cannot connect to {url}: {reason}; is it a policy server that answers there?")
 
 
@@ -104,10 +105,8 @@ def _whole_reason(error: BaseException) -> str:
 def connect_error(address: Address, error: Exception) -> Exception:
     """What to raise for an error of the socket: NotYet if it may heal, else ConnectionLost."""
     number = getattr(error, "errno", None)
-    # asyncio joins the errors of a name's several addresses into one without a number.
-    is_joined = type(error) is OSError and number is None
     is_name_service_down = isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN
-    if isinstance(error, ConnectionError) or number in _HEALING or is_joined or is_name_service_down:
+    if isinstance(error, ConnectionError) or number in _HEALING or is_name_service_down:
         return NotYet(_spoken(error, number))
     hint = _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
     return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}{hint}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DEFAULT_DIALECT = "openpi"
 _LONGEST_S = 1e6  # the system's own waits end at 24 days
 _LONGEST_POLL_US = 10_000
+_CLOSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class ClientOptions:
     def address(self) -> Address:
         """Where the server is."""
         return read_address(self.url, self.dialect or _DEFAULT_DIALECT)
+
+    @property
+    def close_s(self) -> float:
+        """How long to wait for a server's close frame; a reset has the other half of its time for connecting."""
+        return min(_CLOSE_S, self.timeout_s / 2)
 
     @cached_property
     def spoken(self) -> str:

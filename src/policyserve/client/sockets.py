@@ -29,7 +29,8 @@ class Stream:
     """A connected socket, with deadlines by time.monotonic(); one thread at a time.
 
     not_now: what it raises where it would have to wait. busy_poll_s: how long to poll for bytes before sleeping, while
-    they come that soon. Every call may raise TimeoutError or another OSError.
+    they come that soon. Every call may raise TimeoutError or another OSError. A deadline ends a call that has more to
+    do, however much of it is done; what is there already is received after it, too.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Stream:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
+            check_time(deadline)
 
     def send_pieces(self, pieces: Sequence[Part], deadline: float) -> None:
         """Send all of them, without a copy of ours."""
@@ -70,6 +72,8 @@ class Stream:
                 self._await(error, self._is_writable, deadline)
                 continue
             left = behind(left, sent)
+            if left:
+                check_time(deadline)
 
     def receive(self, buffer: memoryview, deadline: float) -> int:
         """Wait for bytes; returns how many were written into the buffer, 0: the peer has ended its side."""
@@ -115,6 +119,7 @@ class Stream:
 
     def _await(self, error: OSError, usual: Poll, deadline: float) -> None:
         poll = {_WANTS_READ: self.is_readable, _WANTS_WRITE: self._is_writable}.get(error.errno or 0, usual)
+        check_time(deadline)  # a peer that gives or takes a byte at a time lets poll() never wait in vain
         if not poll(left_ms(deadline)):
             raise TimeoutError
 
@@ -155,6 +160,12 @@ def _poll(connected: Any, *, is_for_reading: bool) -> Poll:
         return poller.poll
     wanted = ([connected], []) if is_for_reading else ([], [connected])
     return lambda wait_ms: any(select.select(*wanted, [], wait_ms / 1e3))
+
+
+def check_time(deadline: float) -> None:
+    """Raise TimeoutError if the deadline has passed: to be asked after each step of what has many."""
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def behind(pieces: Sequence[Part], sent: int) -> list[Part]:

@@ -31,16 +31,17 @@ class Client:
     url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format to
     speak: openpi, wall_x or vibe_rl; None: the one that the URL's path names, else openpi, which every policyserve
     server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the system's
-    certificates are not the right ones. timeout_s: for each call, connecting and greeting included. retry_for_s: how
-    much of it is spent on trying again where nobody answers, because the server restarts for example; 0: one attempt.
-    busy_poll_us: where answers come within this time it is spent polling, since a core that sleeps takes tens of
-    microseconds to wake up; 0: never. check_actions: refuse actions with NaN or Inf, which only a server that is not
-    policyserve sends, as BadAction. Raises ConfigError that names a wrong argument.
+    certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included, whatever
+    the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers, because the
+    server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is spent polling,
+    since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse actions with NaN or
+    Inf, which only a server that is not policyserve sends, as BadAction. Raises ConfigError for a wrong argument.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
     RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
     connection breaks is ConnectionLost, and whether to ask again is the caller's to decide. A second call at the same
-    time is ClientInUse; an observation that cannot be sent is WireError, which names the value.
+    time is ClientInUse; an observation that cannot be sent is WireError, which names the value. A message that
+    nobody asked for is WireError for the next call, which would take it for its answer.
 
     A connection is a session, and what a policy remembers ends with it; `sessions_opened` counts them. There is no
     thread behind a client: between two calls nobody answers the server's pings. A policyserve server cuts a session
@@ -122,16 +123,17 @@ class Client:
         One object that serves all sessions is told by its own reset(), as long as no other session is open; with
         several, they share one memory, and the server's log says so.
         """
-        self.close()
-        self.connect()
+        deadline = time.monotonic() + self._options.timeout_s
+        self._check_free()
+        with self._lock:
+            self._close()
+            self._connected(deadline)
 
     def close(self) -> None:
         """Close the connection; the client may be used again and then opens a new one."""
         self._check_free()
         with self._lock:
-            link, self._link = self._link, None
-            if link is not None:
-                link.close()
+            self._close()
 
     def __enter__(self) -> Client:
         self.connect()
@@ -197,6 +199,11 @@ class Client:
                 session.on_greeting(link.receive(deadline))
         self._session = session
         return link
+
+    def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
         return open_session(self._options.spoken, self.url, self._options.check_actions)

@@ -9,17 +9,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from policyserve.client.address import Address
+from policyserve.client.connecting import connect
 from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
-from policyserve.client.sockets import Stream, left_s, widen
+from policyserve.client.sockets import Stream, check_time, left_s, widen
 from policyserve.core.errors import DeadlineExceeded, WireError
 from policyserve.core.messages import Message, Part
 
 if TYPE_CHECKING:
     import ssl
 
-_CLOSE_S = 1.0  # for the server to end its side
 _PONG_S = 1.0
 _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 
@@ -49,37 +49,44 @@ class Link:
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
-            self._read_waiting()  # the server may have said why
-            wire.on_lost(str(error))
+            self._lose(error, deadline)
         return self.receive(deadline, doubt)
 
     def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
-        while (message := self._wire.take()) is None:
-            try:
+        wire = self._wire
+        wire.is_awaited = True
+        message = wire.take()
+        try:
+            while message is None:
                 self._read(deadline)
-            except TimeoutError as error:
-                what = f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}"
-                raise DeadlineExceeded(what) from error
+                message = wire.take()
+                if message is None:  # much may have come all the same: pings, or parts of a message
+                    check_time(deadline)
+        except TimeoutError as error:
+            raise self._no_answer(doubt) from error
         return message
 
     def is_usable(self, may_close: bool, deadline: float) -> bool:
         """Whether the connection is still open, once all that came since the last answer has been read.
 
         may_close: the server's last answer was an error, behind which it may close: ask it. Raises WireError if the
-        server said something that nobody asked for: the next answer would be taken for another's.
+        server said, or began to say, something that nobody asked for: it would be taken for the next answer. Raises
+        DeadlineExceeded if what it sends has no end.
         """
         if may_close:
             self._await_pong(min(deadline, time.monotonic() + _PONG_S))
         if self._stream.is_readable(0):
-            self._read_waiting()
-        if not self._wire.is_silent:
+            try:
+                self._read_waiting(deadline)
+            except TimeoutError as error:
+                raise self._no_answer() from error
+        if not self._wire.is_quiet:
             raise WireError("", "one answer to each request", "another message")
         return self._wire.end is None
 
-    def close(self) -> None:
-        """Send a close frame, and wait a moment for the server's."""
-        deadline = time.monotonic() + _CLOSE_S
+    def close(self, deadline: float) -> None:
+        """Send a close frame, and wait for the server's."""
         try:
             with suppress(OSError):
                 self._stream.send(self._wire.close(), deadline)
@@ -87,6 +94,7 @@ class Link:
                     self._stream.end_writing()
                 while self._wire.end is None:
                     self._read(deadline)
+                    check_time(deadline)
         finally:
             self._stream.close()
 
@@ -109,19 +117,22 @@ class Link:
         if wire.unsent:
             self._flush(deadline)
 
-    def _read_waiting(self) -> None:
-        """Read what is there, without waiting for more."""
+    def _read_waiting(self, deadline: float) -> None:
+        """Read what is there, without waiting for more; raises TimeoutError if there always is more."""
         wire = self._wire
         try:
-            while wire.end is None and wire.is_silent:
+            while wire.end is None and wire.is_silent and not wire.has_unasked:
                 count = self._stream.receive_waiting(wire.get_buffer())
                 if count is None:
                     break
                 wire.advance(count)
+                check_time(deadline)
+        except TimeoutError:
+            raise
         except OSError as error:
             wire.on_lost(str(error))
         if wire.unsent:
-            self._flush(time.monotonic() + self._timeout_s)
+            self._flush(deadline)
 
     def _flush(self, deadline: float) -> None:
         unsent, self._wire.unsent = self._wire.unsent, b""
@@ -133,13 +144,22 @@ class Link:
         before = wire.pongs
         try:
             self._stream.send(wire.ping(), deadline)
-            while wire.pongs == before and wire.end is None and wire.is_silent:
+            while wire.pongs == before and wire.end is None and wire.is_quiet:
                 self._read(deadline)
+                check_time(deadline)
         except TimeoutError:
             pass  # a server that answers no pings, or is busy: it has not closed
         except OSError as error:
-            self._read_waiting()
-            wire.on_lost(str(error))
+            self._lose(error, deadline)
+
+    def _lose(self, error: OSError, deadline: float) -> None:
+        """Note that nothing can be sent any more; the server may have said why."""
+        with suppress(TimeoutError):
+            self._read_waiting(deadline)
+        self._wire.on_lost(str(error))
+
+    def _no_answer(self, doubt: str = "") -> DeadlineExceeded:
+        return DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}")
 
 
 def open_link(options: ClientOptions, deadline: float) -> Link:
@@ -149,14 +169,14 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
     try:
         connected = _connect(address, deadline)
         if address.is_secure:
-            connected = _encrypted(connected, options.ssl_context, address.host)
+            connected = _encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
-        wire.feed(_shake_hands(connected, Handshake(address, options.api_key), deadline))
+        wire.feed(shake_hands(connected, Handshake(address, options.api_key), deadline))
         return Link(_stream(connected, address, options.busy_poll_us / 1e6), wire, address, options.timeout_s)
     except BaseException as error:
         if connected is not None:
             connected.close()
-        if isinstance(error, TimeoutError) and time.monotonic() >= deadline:
+        if isinstance(error, TimeoutError) and error.errno is None:  # else it is the system's own time-out
             raise DeadlineExceeded(f"no handshake with {address.url} within {options.timeout_s:g} s") from error
         if isinstance(error, (OSError, UnicodeError)):  # UnicodeError: a host's name that is none
             raise connect_error(address, error) from error
@@ -165,9 +185,7 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
 
 def _connect(address: Address, deadline: float) -> socket.socket:
     if address.unix_path is None:
-        connected = socket.create_connection((address.host, address.port), left_s(deadline))
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connected
+        return connect(address.host, address.port, deadline)
     connected = socket.socket(socket.AF_UNIX)
     try:
         connected.settimeout(left_s(deadline))
@@ -178,24 +196,27 @@ def _connect(address: Address, deadline: float) -> socket.socket:
     return connected
 
 
-def _encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str) -> socket.socket:
+def _encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str, deadline: float) -> socket.socket:
     import ssl
 
+    connected.settimeout(left_s(deadline))  # wrap_socket() counts it from its beginning, whatever arrives
     return (tls or ssl.create_default_context()).wrap_socket(connected, server_hostname=host)
 
 
-def _shake_hands(connected: socket.socket, handshake: Handshake, deadline: float) -> bytes:
-    """Returns what came behind the handshake."""
+def shake_hands(connected: socket.socket, handshake: Handshake, deadline: float) -> bytes:
+    """Become a WebSocket; returns what came behind the handshake. Raises what Handshake raises, or an OSError."""
+    connected.settimeout(left_s(deadline))
     connected.sendall(handshake.request)
-    behind = None
-    while behind is None:
+    while True:
         connected.settimeout(left_s(deadline))
         try:
             received = connected.recv(_RECEIVED_BYTES)
         except ConnectionError:
             received = b""
         behind = handshake.feed(received)
-    return behind
+        if behind is not None:
+            return behind
+        check_time(deadline)
 
 
 def _stream(connected: socket.socket, address: Address, busy_poll_s: float) -> Stream:

@@ -190,7 +190,7 @@ class RemoteError(PolicyserveError):
     code: what the server called it, one of the codes above such as `overloaded` or `bad_observation`; "remote" where it
     told none. retryable: whether the same request may succeed later, by that code or the close code.
     close_code: of the WebSocket, set if the server also closed the connection.
-    Its text may have several lines, as some servers send tracebacks.
+    Its text is cut to 4,000 characters. It may have several lines, as some servers send tracebacks.
     """
 
     code = "remote"
@@ -199,7 +199,7 @@ class RemoteError(PolicyserveError):
         self.close_code = close_code
         self.code = code or self.code
         self.retryable = self.retryable or close_code == _TRY_AGAIN_LATER or self.code in _RETRYABLE_CODES
-        super().__init__(message)
+        super().__init__(some_lines(message))
 
     def _printable(self, text: str) -> str:
         return some_lines(text)

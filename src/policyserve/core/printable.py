@@ -31,9 +31,12 @@ def one_line(text: str, most: int = MOST) -> str:
 
 
 def some_lines(text: str, most: int = 2 * MOST) -> str:
-    """The text with its lines, each as one_line() has it: for a traceback that a server sent, say."""
-    lines = _shortened(str.__str__(text), most).split("\n")
-    return _shortened("\n".join(one_line(line, most) for line in lines), most)
+    """The text with its lines, each as one_line() has it: for a traceback that a server sent, say.
+
+    Those below the first are indented, so that nobody takes them for lines of their own.
+    """
+    first, *rest = (one_line(line, most) for line in _shortened(str.__str__(text), most).split("\n"))
+    return _shortened("\n".join([first, *(line if line.startswith(" ") else _INDENT + line for line in rest)]), most)
 
 
 def text_of(value: object, most: int = MOST) -> str:
@@ -76,8 +79,7 @@ def indented(first: str, lines: list[str]) -> str:
 
 def log_record(text: str) -> str:
     """What a log record was formatted to, whoever made it, with its lines below the first indented."""
-    first, *lines = some_lines(text, _MOST_OF_RECORD).split("\n")
-    return "\n".join([first, *(line if line.startswith(" ") else _INDENT + line for line in lines)])
+    return some_lines(text, _MOST_OF_RECORD)
 
 
 def _shortened(text: str, most: int) -> str:

@@ -51,6 +51,13 @@ class FrameReader:
         filling = self._filling
         return self._scratch[self._held :] if filling is None else filling.payload[filling.filled :]
 
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a part of a message has come, be it a part of its header, and not all of it."""
+        if self._filling is not None or self._assembler.opcode != CONTINUATION:
+            return True
+        return self._held > 0 and self._scratch[0] & 0x0F < CLOSE
+
     def advance(self, count: int) -> list[FrameEvent]:
         """`count` bytes were written into get_buffer()'s view: what they bring about."""
         filling = self._filling

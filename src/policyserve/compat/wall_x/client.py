@@ -13,7 +13,7 @@ from policyserve.compat.asking import DAY_S, runtime_errors
 class WallXClient:
     """Asks a Wall-X server for actions: connect_sync, predict_sync, close_sync, or connect, predict and close.
 
-    The two sets have a connection each. predict connects if nobody has. timeout_s: for each answer.
+    The two sets have a connection each. predict connects if nobody has. timeout_s: for each call.
     Actions are handed on as the server sent them, NaN among them too.
     Raises RuntimeError for the server's refusal, ConnectionLost if the connection ends or cannot be made.
     """
@@ -39,9 +39,11 @@ class WallXClient:
 
     def predict_sync(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         """Send an observation; returns all that the server answers, `action` and `server_timing` among it."""
-        self.connect_sync()
-        with runtime_errors():
-            return dict(self._client.infer(obs))
+        try:
+            with runtime_errors():
+                return dict(self._client.infer(obs))
+        finally:
+            self._metadata = self._client.metadata
 
     def close_sync(self) -> None:
         """Close the connection that connect_sync made."""
@@ -55,9 +57,11 @@ class WallXClient:
 
     async def predict(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         """Send an observation; returns all that the server answers, `action` and `server_timing` among it."""
-        await self.connect()
-        with runtime_errors():
-            return dict(await self._async_client.infer(obs))
+        try:
+            with runtime_errors():
+                return dict(await self._async_client.infer(obs))
+        finally:
+            self._metadata = self._async_client.metadata
 
     async def close(self) -> None:
         """Close the connection that connect made."""
