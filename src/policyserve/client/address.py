@@ -114,7 +114,9 @@ def _read_unix(parts: SplitResult, dialect: str, wrong: ConfigError) -> Address:
     if parts.netloc or not path.strip("/") or "\0" in path or " " in rest:
         raise wrong
     if len(path.encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
-        raise ConfigError(f"url: expected a socket's path of at most {_LONGEST_PATH} bytes, got {without_key(f'ws+unix://{path}')!r}")
+        raise ConfigError(
+            f"url: expected a socket's path of at most {_LONGEST_PATH} bytes, got {without_key(f'ws+unix://{path}')!r}"
+        )
     if not http_path.strip("/"):
         http_path = f"/{dialect}"
     query = f"?{parts.query}" if parts.query else ""

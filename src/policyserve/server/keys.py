@@ -83,7 +83,7 @@ def load(path: str | None, variable: str | None) -> ApiKeys:
 
 
 def _shown(path: str) -> str:
-    """A path that cannot be read, for an error's text; `…` where it may be a key that was given in place of its file."""
+    """A path that cannot be read, for an error's text; its name is left out if it may be a key, given for its file."""
     place = Path(path)
     may_be_key = not place.exists() and len(place.name) >= SHORTEST and _RANDOM.search(place.name) is not None
     return str(place.with_name("…")) if may_be_key else path

@@ -1,8 +1,8 @@
 """The process between a server and its policy's: it ends all that the policy has started, whoever of the two ends.
 
 On Linux it is the parent of every process below it that has lost its own (PR_SET_CHILD_SUBREAPER), so that one in a
-session of its own, or one that was forked twice to get away, is found too. The policy's process is forked from it before
-anything else is imported: this module imports nothing that starts a thread or takes time.
+session of its own, or one that was forked twice to get away, is found too. The policy's process is forked from it
+before anything else is imported: this module imports nothing that starts a thread or takes time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _LOOK_MS = 20.0
 def keep(server: int, lifeline: int, *others: int) -> int:
     """Fork, and return in the policy's process alone: the number of the process that it has to end with.
 
-    server: its process id. lifeline: a socket whose end tells to kill everything; it gets the policy's process id. others:
-    descriptors that are the policy's. On systems other than Linux nothing is forked, and nothing is killed from here.
+    server: its process id. lifeline: a socket whose end tells to kill everything; it gets the policy's process id.
+    others: descriptors that are the policy's. On other systems than Linux nothing is forked or killed from here.
     """
     if sys.platform != "linux":
         os.close(lifeline)
