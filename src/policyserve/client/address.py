@@ -18,7 +18,7 @@ _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
 _SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")
 _AT_SIGNS = re.compile("[@\ufe6b\uff20]")  # with the two that Unicode takes for the same sign
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]*(?:%\w+)?\]?|[^:/?#]*)(:\d{0,5}(?![^/?#]))?")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]*(?:%\w+)?\]?(?![^:/?#])|[^:/?#]*)(:\d{0,5}(?![^/?#]))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Address:
     host: str
     port: int
     is_secure: bool = False
-    unix_path: str | None = None
+    unix_path: str | None = field(default=None, repr=False)  # url has it
 
 
 def read_address(url: str, dialect: str) -> Address:
