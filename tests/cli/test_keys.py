@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,8 @@ def test_bench_against_another_lets_each_url_have_its_own_key(
 @pytest.mark.parametrize("flags", [(), ("--raw",), ("--dialect", "wall_x"), ("--payload", "cartpole")])
 def test_benchs_errors_show_no_key(guarded: Live, flags: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     for wrong in (url(guarded, "a-wrong-key-entirely"), f"ws://robot-7:{KEY}@127.0.0.1:1", url(guarded, path="/%zz")):
-        with pytest.raises(SystemExit):
+        with suppress(SystemExit):  # a path may be as good as another
             main(["bench", wrong, *flags, "--duration-s", "0.05", "--warmup-s", "0", "--timeout-s", "5"])
-            raise SystemExit  # a path may be as good as another
     said = told(capfd)
     assert "a-wrong-key" not in said
     assert KEY not in said

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,13 @@ needs_hangup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGH
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a file of one key and a certificate."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(keys.VARIABLE, raising=False)
     write_keys(tmp_path, f"robot-7: {FIRST}\n")
     make_certificate(tmp_path, "server")
-    yield tmp_path
+    return tmp_path
 
 
 def write_keys(folder: Path, text: str) -> None:
@@ -45,7 +45,7 @@ def write_keys(folder: Path, text: str) -> None:
     (folder / "keys").chmod(0o600)
 
 
-PAIR = {"tls_cert": "server.pem", "tls_key": "server.key"}
+PAIR: dict[str, Any] = {"tls_cert": "server.pem", "tls_key": "server.key"}
 SOURCES: dict[str, tuple[dict[str, Any], str | None, list[str]]] = {
     "nothing": ({}, None, ["nothing to read again: there are no API keys, and there is no certificate"]),
     "the environment": (
@@ -86,7 +86,7 @@ def test_a_hang_up_is_answered_by_what_was_read_again(
 
     async def main() -> None:
         running = asyncio.ensure_future(server.run(on_ready=lambda _: os.kill(os.getpid(), signal.SIGHUP)))
-        while len(said()) < len(expected) and not running.done():  # a log line tells nobody
+        while len(said()) < len(expected) and not running.done():  # noqa: ASYNC110 - a log line tells nobody
             await asyncio.sleep(0.01)
         server.stop()
         await asyncio.wait_for(running, DEADLINE_S)

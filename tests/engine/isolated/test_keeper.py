@@ -117,6 +117,25 @@ def test_a_keeper_that_does_not_answer_is_killed(tmp_path: Path, monkeypatch: py
     with_runner(parental(tmp_path), talk)
 
 
+def parent_of(number: int) -> tuple[int, str]:
+    """The process id and the name of its parent."""
+    parent = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+    return parent, Path(f"/proc/{parent}/comm").read_text().strip()
+
+
+def test_a_keeper_that_is_killed_takes_the_policys_process_with_it() -> None:
+    async def talk(runner: ProcessRunner) -> None:
+        number = (await extras(runner, "process"))["process"]
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        keeper, name = parent_of(number)
+        assert name == "policy-keeper"
+        os.kill(keeper, signal.SIGKILL)
+        await until(lambda: reasons and not is_alive(number))
+
+    with_runner(parental(), talk)
+
+
 def test_signals_to_the_policys_group_end_nothing() -> None:
     async def talk(runner: ProcessRunner) -> None:
         assert value(await ask(runner, 3.0, "signal_all")) == 3.0
