@@ -49,8 +49,8 @@ def random_observation(obs_shape: list[int], image: bool) -> dict[str, np.ndarra
 
 
 def without_password(url: str) -> str:
-    """ws://robot-7:KEY@host is ws://host to whoever reads over one's shoulder."""
-    return url[: url.find("//") + 2] + url.rpartition("@")[2] if "@" in url else url
+    """What of ws://robot-7:KEY@host may be shown."""
+    return f"ws://…@{url.rpartition('@')[2]}" if "@" in url else url
 
 
 async def run(url: str, obs_shape: list[int], image: bool, n_steps: int) -> None:
@@ -78,6 +78,8 @@ def main() -> None:
     flags = parser.parse_args()
     try:
         asyncio.run(run(flags.url, flags.obs_shape, flags.image, flags.n_steps))
+    except (websockets.InvalidURI, ValueError):
+        raise SystemExit("--url: expected ws://host:port") from None  # what else it is may be a key
     except OSError as error:
         raise SystemExit(f"cannot connect to {without_password(flags.url)}: {error}") from None
     except websockets.ConnectionClosed as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from policyserve.cli.bench import BenchFlags
 from policyserve.cli.eval import EvalServer, Target
 from policyserve.cli.keys import key_from_environment, without_keys
 from policyserve.policies.fakes import demo_image
+from tests.cli.serving import ROOT, run
 from tests.server.live import Live, serving
 
 KEY, OTHER = "zq7-not-a-real-key-51", "zq8-not-a-real-key-52"
@@ -158,6 +160,20 @@ def test_eval_is_let_in_by_the_environments_key_or_by_its_urls(
         assert KEY not in told(capfd)
     main(["eval", "cartpole_ppo", "--episodes", "1"])  # whose server takes the same key
     assert KEY not in told(capfd)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (f"ws://robot-7:{KEY}@127.0.0.1:1", "cannot connect to ws://…@127.0.0.1:1"),
+        (f"robot-7:{KEY}@127.0.0.1:1", "--url: expected ws://host:port"),
+        (f"ws://robot-7:{KEY}", "--url: expected ws://host:port"),
+    ],
+)
+def test_the_example_client_shows_no_key(place: str, said: str) -> None:
+    done = run(sys.executable, "examples/simple_client.py", "--url", place, cwd=ROOT)
+    assert said in done.stderr
+    assert KEY not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

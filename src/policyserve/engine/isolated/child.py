@@ -10,16 +10,18 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from policyserve.core.errors import ConfigError
 
 # The path first: what the worker imports must be what the server imports, wherever both stand.
 _START = (
     "import os, sys; sys.path[:] = os.environ.pop('_POLICYSERVE_PATH').split(os.pathsep); "
-    "from policyserve.engine.isolated.keeper import keep; server, lifeline, *others = map(int, sys.argv[1:]); "
-    "server = keep(server, lifeline, *others); "
-    "from policyserve.engine.isolated.worker import main; main(server, *others)"
+    "from policyserve.engine.isolated.worker import main; main(*map(int, sys.argv[1:]))"
 )
+# By its directory, since the package around it takes long to import.
+_KEEP = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.main(sys.argv[2], *map(int, sys.argv[3:]))"
+_KEEPER_DIRECTORY = str(Path(__file__).parent)
 _NOT_FOR_POLICIES = ("POLICYSERVE_API_KEY",)  # variables
 _LAST_RESORT_S = 4.0  # from the order to end to killing the process that should have carried it out
 
@@ -36,11 +38,10 @@ class Child:
         self._last_resort: threading.Timer | None = None
         self._lifeline, theirs = socket.socketpair()
         with theirs:
-            passed = (theirs.fileno(), *descriptors)
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _START, *map(str, (os.getpid(), *passed))],
-                    pass_fds=passed,
+                    _command(theirs.fileno(), descriptors),
+                    pass_fds=(theirs.fileno(), *descriptors),
                     stdin=subprocess.DEVNULL,
                     stdout=_log_descriptor(),  # the server's own stdout is for those who wait for its lines
                     stderr=_log_descriptor(),
@@ -94,6 +95,14 @@ class Child:
     def _signal_group(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _command(lifeline: int, descriptors: Sequence[int]) -> Sequence[str]:
+    """The policy's program, run by a keeper where there can be one."""
+    server, others = str(os.getpid()), map(str, descriptors)
+    if sys.platform != "linux":
+        return [sys.executable, "-c", _START, server, *others]
+    return [sys.executable, "-S", "-c", _KEEP, _KEEPER_DIRECTORY, _START, server, str(lifeline), *others]
 
 
 def describe_exit(code: int) -> str:
