@@ -48,10 +48,15 @@ def random_observation(obs_shape: list[int], image: bool) -> dict[str, np.ndarra
     return {"state": state, "image": random.integers(0, 255, (64, 64, 3), dtype=np.uint8)}
 
 
+def without_password(url: str) -> str:
+    """What of ws://robot-7:KEY@host may be shown."""
+    return f"ws://…@{url.rpartition('@')[2]}" if "@" in url else url
+
+
 async def run(url: str, obs_shape: list[int], image: bool, n_steps: int) -> None:
     """Ask for an action n_steps times."""
     async with websockets.connect(url) as socket:
-        print(f"Connected to {url}")
+        print(f"Connected to {without_password(url)}")
         for step in range(n_steps):
             sent_at = time.perf_counter()
             await socket.send(encode_observation(random_observation(obs_shape, image)))
@@ -73,8 +78,10 @@ def main() -> None:
     flags = parser.parse_args()
     try:
         asyncio.run(run(flags.url, flags.obs_shape, flags.image, flags.n_steps))
+    except (websockets.InvalidURI, ValueError):
+        raise SystemExit("--url: expected ws://host:port") from None  # what else it is may be a key
     except OSError as error:
-        raise SystemExit(f"cannot connect to {flags.url}: {error}") from None
+        raise SystemExit(f"cannot connect to {without_password(flags.url)}: {error}") from None
     except websockets.ConnectionClosed as error:
         raise SystemExit(f"the server closed the connection: {error}") from None
 

@@ -101,7 +101,7 @@ class Rig:
     def kill_child(self) -> bool:
         """Kill the policy's process; False if there is none."""
         children = _children(self._running.pid)
-        for child in children[:1]:
+        for child in children[-1:]:  # the last of a keeper and the policy's own
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         return bool(children)
@@ -144,8 +144,10 @@ def _status(process: Path, name: str) -> int:
 
 
 def _children(number: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{number}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            found += map(int, (task / "children").read_text().split())
-    return found
+    """Those that it has started, each followed by those that they have started."""
+    direct: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{number}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                direct += map(int, (task / "children").read_text().split())
+    return [one for child in direct for one in (child, *_children(child))]

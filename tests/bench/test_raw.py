@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,6 +70,20 @@ def test_a_server_of_ours_answers_raw_clients_one_and_many() -> None:
                 fleet.close()
                 assert tally.answers >= clients
                 assert not tally.errors
+
+
+def test_a_raw_client_sends_a_urls_password_as_every_client_does() -> None:
+    heads: list[tuple[str, str | None]] = []
+
+    def handle(peer: ServerConnection) -> None:
+        assert peer.request is not None
+        heads.append((peer.request.headers["Host"], peer.request.headers.get("Authorization")))
+
+    with plain_server(handle) as port:
+        RawPeer(f"ws://robot-7:not%20a%20key@127.0.0.1:{port}", "vibe_rl", 5.0).close()
+        RawPeer(f"ws://127.0.0.1:{port}", "vibe_rl", 5.0, "not-a-key").close()
+    pair = b64encode(b"robot-7:not a key").decode()
+    assert heads == [(f"127.0.0.1:{port}", f"Basic {pair}"), (f"127.0.0.1:{port}", "Api-Key not-a-key")]
 
 
 def test_a_refusal_puts_its_client_out_and_ends_the_slice() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyserve.client.address import Address, read_address
+from policyserve.client.address import Address, has_key, read_address, without_key
 from policyserve.core.errors import ConfigError
 
 
@@ -116,6 +116,67 @@ def test_what_stands_before_the_at_sign_is_never_told(url: str) -> None:
     assert "SEC" not in told
     assert "RET" not in told
     assert "\u2026@" in str(caught.value)
+
+
+HIDDEN = {
+    "ws://robot-7:SECRET@policy.lab:8000/x?a=b": "ws://…@policy.lab:8000/x?…",
+    "robot-7:SECRET@policy.lab:8000": "…@policy.lab:8000",
+    "ws://robot-7:1/SECRET@policy.lab:8000": "ws://…@policy.lab:8000",
+    "ws://robot-7:SEC?RET@policy.lab:8000": "ws://…@policy.lab:8000",
+    "ws://robot-7:SEC#RET@policy.lab:8000": "ws://…@policy.lab:8000",
+    "ws://robot-7:SEC@RET@policy.lab:8000": "ws://…@policy.lab:8000",
+    "ws://robot-7:SECRET\uff20policy.lab": "ws://…@policy.lab",  # an @ as wide as a letter of Chinese
+    "ws://robot-7:SECRET\ufe6bpolicy.lab": "ws://…@policy.lab",
+    "ws://policy.lab/robot-7:SECRET@here": "ws://…@here",
+    "ws://robot-7:SECRET": "ws://robot-7:…",  # the @ was forgotten
+    "robot-7:SECRET": "robot-7:…",
+    "ws://robot-7:SECRET:policy.lab:8000": "ws://robot-7:…",
+    "wss://robot-7:SECRET#policy.lab:8000": "wss://robot-7:…",
+    "ws://[robot-7:SECRET": "ws://[robot-7:…",
+    "ws:/robot-7:SECRET@policy.lab": "…@policy.lab",
+    "ws:robot-7:SECRET": "ws:…",
+    "ws://policy.lab/openpi?api_key=SECRET": "ws://policy.lab/openpi?…",
+    "ws+unix://robot-7:SECRET@run/p.sock": "ws+unix://…@run/p.sock",
+    "ws+unix:///robot-7:SECRET@run/p.sock": "ws+unix://…@run/p.sock",
+    "ws+unix:///run/p.sock:/openpi?key=SECRET": "ws+unix:///run/p.sock:/openpi?…",
+}
+
+
+@pytest.mark.parametrize("url", HIDDEN)
+def test_what_may_be_a_key_is_left_out_wherever_a_url_is_shown(url: str) -> None:
+    assert without_key(url) == HIDDEN[url]
+    try:
+        shown = read_address(url, "openpi")
+    except ConfigError as error:
+        told = "".join(traceback.format_exception(error)) + repr(error.__context__)
+    else:
+        told = f"{shown} {shown.url}"
+    assert "SEC" not in told
+    assert "RET" not in told
+
+
+SHOWN = ["ws://robot:8000", "127.0.0.1:8000", "http://[::1]:8000/x", "ws://[::1", "ws://host:99999/x:1", ""]
+SHOWN += ["ws+unix:///run/policy@1.sock", "ws+unix:///run/p.sock:/openpi", "wss://[fe80::1%eth0]:1/a/b"]
+
+
+@pytest.mark.parametrize("url", SHOWN)
+def test_what_can_be_no_key_is_shown_as_it_is(url: str) -> None:
+    assert without_key(url) == url
+
+
+def test_any_text_with_an_at_sign_hides_what_stands_before_it() -> None:
+    for scheme in ("", "ws://", "wss://", "http://", "ws:", "//", "ws+unix://", "ws+unix:///"):
+        for key in ("SECRET", "1/SECRET", "SEC:RET", "SEC/RET", "SEC?RET", "SEC#RET", "SEC@RET", "SEC RET", "[SECRET"):
+            told = without_key(f"{scheme}robot-7:{key}@policy.lab:8000")
+            assert "SEC" not in told
+            assert "RET" not in told
+            assert told.endswith("…@policy.lab:8000")
+
+
+def test_a_url_has_a_key_if_it_has_a_password() -> None:
+    assert has_key(" ws://robot-7:SECRET@policy.lab:8000\n")
+    for url in ("ws://policy.lab:8000", "ws://robot-7@policy.lab", "ws://robot-7:@policy.lab", "ws://[::1", "cartpole"):
+        assert not has_key(url)
 
 
 def test_an_address_shows_no_password() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import pickle
@@ -15,7 +16,7 @@ import pytest
 
 from policyserve import AsyncClient, Client
 from policyserve.client.options import ClientOptions
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, ConnectionLost
 
 URL = "ws://robot:8000"
 NO_NUMBERS = [None, "5", b"5", True, float("nan"), float("inf"), -float("inf"), -1, 1e9, 10**400, [5], 5j, np.zeros(2)]
@@ -101,6 +102,35 @@ def test_a_key_that_no_header_carries_is_refused_and_never_shown(make: Any, key:
     ) as caught:
         make(URL, api_key=key)
     assert "not-a-" not in "".join(traceback.format_exception(caught.value))
+
+
+@both
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://robot-7:SECRET@policy.lab:99999",
+        "http://robot-7:SECRET@policy.lab",
+        "robot-7:SECRET@policy.lab:8000",
+        "ws://robot-7:SECRET:policy.lab",
+        "ws://robot-7:SECRET\uff20policy.lab",
+        b"ws://robot-7:SECRET@policy.lab",
+    ],
+)
+def test_a_url_with_a_slip_in_it_is_refused_and_its_key_is_never_shown(make: Any, url: Any) -> None:
+    with pytest.raises(ConfigError, match="url: expected ") as caught:
+        make(url)
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+
+
+@both
+def test_a_url_that_cannot_be_reached_is_told_without_its_key(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    client = make("ws://robot-7:SECRET@127.0.0.1:1/x?token=SECRET", timeout_s=5, retry_for_s=0.3)
+    assert client.url == "ws://127.0.0.1:1/x?…"
+    with pytest.raises(ConnectionLost, match=r"cannot connect to ws://127\.0\.0\.1:1/x\?…") as caught:
+        asyncio.run(client.connect()) if make is AsyncClient else client.connect()
+    assert "does not answer" in caplog.text
+    for told in (caplog.text, "".join(traceback.format_exception(caught.value)), repr(client), repr(client._options)):
+        assert "SECRET" not in told
 
 
 def test_a_key_stands_in_no_repr() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policyserve.bench.measures import Pace
@@ -15,14 +15,14 @@ from policyserve.core.messages import Observation
 class Load:
     """Who asks what, and how often. rate_hz: requests per second of each client; None: a closed loop."""
 
-    url: str
+    url: str = field(repr=False)
     dialect: str
     observation: Observation
     clients: int = 1
     rate_hz: float | None = None
     timeout_s: float = 30.0
     is_raw: bool = False
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     offers_deflate: bool = False  # raw clients only: as a client on `websockets`' defaults does
 
     @property

@@ -68,10 +68,17 @@ def payload_for(name: str, metadata: Mapping[str, Any], dialect: str) -> Payload
     elif name in KNOWN:
         observation = read_spec(KNOWN[name], name)
     elif name.endswith(".json"):
-        observation = read_spec(_load(Path(name)), name)
+        observation = _read_file(name)
     else:
         raise unknown_payload(name)
     return Payload(Path(name).name, _flat(observation) if dialect == "vibe_rl" else observation)
+
+
+def _read_file(name: str) -> Observation:
+    try:
+        return read_spec(_load(Path(name)), name)
+    except (RecursionError, MemoryError) as error:
+        raise ConfigError(f"--payload: {name} is nested too deep, or more than memory holds") from error
 
 
 def unknown_payload(name: str) -> ConfigError:
@@ -108,11 +115,11 @@ def _read_leaf(leaf: Any, path: str, random: np.random.Generator) -> Any:
 
 def _read_array(leaf: Mapping[str, Any], path: str, random: np.random.Generator) -> Array:
     shape, dtype = leaf["shape"], leaf.get("dtype", "float32")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= _MOST_BYTES for size in shape):
         raise ConfigError(f"{path}: expected a list of sizes as shape, got {shape!r:.60}")
     try:
         wanted = np.dtype(dtype)
-    except TypeError as error:
+    except Exception as error:  # NumPy's parser raises more than TypeError for texts that are no dtype
         raise ConfigError(f"{path}: expected a dtype such as float32 or uint8, got {dtype!r:.60}") from error
     if wanted.kind not in "biuf":
         raise ConfigError(f"{path}: expected a dtype of numbers, got {dtype!r:.60}")
@@ -158,7 +165,7 @@ def _load(path: Path) -> Any:
         raise ConfigError(f"--payload: there is no file {path}") from None
     except OSError as error:
         raise ConfigError(f"--payload: {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"--payload: {path} is not JSON: {error}") from error
 
 

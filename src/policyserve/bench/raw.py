@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from policyserve.client.address import Address, read_address
 from policyserve.core.errors import ConfigError, ConnectionLost, DeadlineExceeded, RemoteError
@@ -175,7 +175,7 @@ def _handshake(place: Address, api_key: str | None, offers_deflate: bool) -> byt
     asked = urlsplit(place.http_url)
     lines = [
         f"GET {asked.path} HTTP/1.1",
-        f"Host: {asked.netloc}",
+        f"Host: {asked.netloc.rpartition('@')[2]}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
@@ -183,6 +183,9 @@ def _handshake(place: Address, api_key: str | None, offers_deflate: bool) -> byt
     ]
     if api_key is not None:
         lines.append(f"Authorization: Api-Key {api_key}")
+    elif asked.password:
+        pair = f"{unquote(asked.username or '')}:{unquote(asked.password)}"
+        lines.append(f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
     if offers_deflate:
         lines.append("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
     return "\r\n".join([*lines, "", ""]).encode()

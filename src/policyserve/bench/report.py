@@ -8,6 +8,7 @@ from typing import Any
 
 from policyserve.bench.measures import Spread
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step
+from policyserve.client.address import without_key
 from policyserve.core.version import VERSION
 
 _BUSY = 0.9  # of a core: from here on the client may be what is measured
@@ -91,7 +92,7 @@ def _result_json(result: Result) -> dict[str, Any]:
     tally, server = result.tally, result.server
     return {
         "name": server.name,
-        "url": server.load.url,
+        "url": without_key(server.load.url),
         "dialect": server.load.dialect,
         "payload": server.payload.name,
         "payload_bytes": server.payload.size,

@@ -13,6 +13,7 @@ from policyserve.bench.measures import Quantiles, Search, Spread, in_turns, quan
 from policyserve.bench.payloads import Payload, payload_for
 from policyserve.bench.tally import Tally, split
 from policyserve.bench.target import Peek
+from policyserve.client.address import has_key
 from policyserve.core.errors import PolicyserveError, RemoteError
 from policyserve.core.messages import Reply, Timing
 from policyserve.core.policy import ActionChunk
@@ -36,7 +37,7 @@ class Settings:
     timeout_s: float = 30.0
     slices: int = 20
     is_raw: bool = False
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class Step:
 
 def prepare(name: str, url: str, settings: Settings) -> Server:
     """Look at a server and ask it once; raises what is wrong with it or the payload, in one line."""
-    peek = Peek(url, settings.timeout_s, settings.api_key)
+    api_key = None if has_key(url) else settings.api_key
+    peek = Peek(url, settings.timeout_s, api_key)
     seen = peek.look(settings.dialect, needs_greeting=settings.payload == "auto")
     payload = payload_for(settings.payload, seen.metadata, seen.dialect)
     reply = peek.ask(seen.dialect, payload.observation)
@@ -124,7 +126,7 @@ def prepare(name: str, url: str, settings: Settings) -> Server:
         settings.rate_hz,
         settings.timeout_s,
         settings.is_raw,
-        settings.api_key,
+        api_key,
     )
     horizon = reply.actions.shape[0] if reply.actions.ndim > 1 else 1
     return Server(name, load, payload, horizon, *_own_cost(load, reply))

@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from policyserve import dialects
 from policyserve.bench.tally import first_line
+from policyserve.client.address import without_key
 from policyserve.client.sync import Client
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, NotReady, RemoteError, WireError
 from policyserve.core.messages import Observation, Reply
@@ -66,9 +67,9 @@ def running(name: str, serve_flags: Sequence[str] = ()) -> Iterator[str]:
 class Peek:
     """Looks at a server before it is driven. Both methods raise errors of one line."""
 
-    url: str
+    url: str = field(repr=False)
     timeout_s: float
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
     def look(self, dialect: str, needs_greeting: bool) -> Seen:
         """Find out what the server speaks; dialect "auto": by its greeting, where the URL's path does not name one.
@@ -90,7 +91,7 @@ class Peek:
                 raise
             return Seen("vibe_rl", {})
         except WireError as error:
-            raise RemoteError(f"{self.url} greets as no policy server does: {error}") from error
+            raise RemoteError(f"{without_key(self.url)} greets as no policy server does: {error}") from error
         if wanted != "auto":
             return Seen(wanted, metadata)
         return Seen(family_of_greeting(metadata), metadata)
@@ -101,11 +102,11 @@ class Peek:
             with self._client(self.url, dialect, self.timeout_s) as client:
                 return client.infer(observation)
         except WireError as error:
-            raise RemoteError(f"{self.url} and {dialect}: {error}") from error
+            raise RemoteError(f"{without_key(self.url)} and {dialect}: {error}") from error
         except RemoteError as error:
             if isinstance(error, ConnectionLost):
                 raise
-            raise RemoteError(f"{self.url} refuses the payload: {first_line(str(error))}") from error
+            raise RemoteError(f"{without_key(self.url)} refuses the payload: {first_line(str(error))}") from error
 
     def _client(self, url: str, dialect: str, timeout_s: float) -> Client:
         return Client(url, dialect=dialect, timeout_s=timeout_s, api_key=self.api_key, retry_for_s=0.0)

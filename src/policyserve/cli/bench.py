@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,9 @@ from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
+from policyserve.cli.keys import key_from_environment, warn_of_keys
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.client.address import without_key
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.policies import registry
 from policyserve.policies.registry import check_given
@@ -37,10 +38,10 @@ class BenchFlags:
     taken from the environment, POLICYSERVE_API_KEY.
     """
 
-    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    target: Annotated[Positional[str], arg(metavar="TARGET")] = field(repr=False)
     """ws://host:port of a server of ours, openpi's, Wall-X's or vibe_rl's; or a policy (a preset, package.module:name),
     for which a server is started."""
-    against: str | None = None
+    against: str | None = field(default=None, repr=False)
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
     """openpi, wall_x, vibe_rl; auto finds it out."""
@@ -114,7 +115,7 @@ class BenchFlags:
             timeout_s=self.timeout_s,
             slices=self.slices,
             is_raw=self.raw,
-            api_key=_api_key(),
+            api_key=key_from_environment(),
         )
 
 
@@ -127,6 +128,7 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(BenchFlags, PROG, own)
     try:
         _check_targets(flags)
+        warn_of_keys(PROG, flags.target, flags.against)
         if flags.plot is not None:
             plot.check_plot(flags.plot)
         _bench(flags, serve_flags)
@@ -138,16 +140,13 @@ def main(argv: Sequence[str]) -> None:
         complain(f"{PROG}: interrupted before there was anything to show", 130)
 
 
-def _api_key() -> str | None:
-    """The first of the keys that a server would read there: `name:key,name2:key2`, or one key."""
-    keys = os.environ.get("POLICYSERVE_API_KEY")
-    return keys.partition(",")[0].rpartition(":")[2].strip() if keys else None
-
-
 def _check_targets(flags: BenchFlags) -> None:
     for name in (flags.target, flags.against):
         if name is None or is_url(name):
             continue
+        shown = without_key(name)
+        if "@" in shown:  # no policy has such a name, and a server's process would show it to everybody
+            raise ConfigError(f"expected ws://host:port or a policy, got {shown!r} (did you mean ws://{shown}?)")
         if _HOST_AND_PORT.fullmatch(name):
             raise ConfigError(f"expected ws://host:port or a policy, got {name!r} (did you mean ws://{name}?)")
         try:
@@ -166,7 +165,8 @@ def _bench(flags: BenchFlags, serve_flags: Sequence[str]) -> None:
     with ExitStack() as stack:
         names = [flags.target] if flags.against is None else [flags.target, flags.against]
         urls = [stack.enter_context(running(name, serve_flags)) for name in names]
-        servers = [prepare(name, url, settings) for name, url in zip(names, urls, strict=True)]
+        shown = [without_key(name) if is_url(name) else name for name in names]
+        servers = [prepare(name, url, settings) for name, url in zip(shown, urls, strict=True)]
         if flags.sweep:
             _sweep(servers[0], flags, settings)
         elif len(servers) == 2:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import numpy as np
 from tyro.conf import arg
 
+from policyserve.cli.keys import key_from_environment, warn_of_keys
 from policyserve.cli.policies import find_adapter, find_source, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.client.address import has_key, without_key
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
@@ -56,17 +58,19 @@ class EvalFlags:
 
 @dataclass(frozen=True)
 class EvalServer:
-    """Evaluate whatever a running server serves."""
+    """Evaluate whatever a running server serves.
 
-    url: str
+    A key that the server asks for is taken from the environment, POLICYSERVE_API_KEY.
+    """
+
+    url: str = field(repr=False)
     """ws://host:port of the server."""
     dialect: str = "vibe_rl"
     """What the server speaks."""
-    api_key: str | None = None
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
 
     def __post_init__(self) -> None:
-        check_given(url=self.url, dialect=self.dialect, api_key=self.api_key)
+        check_given(url=self.url, dialect=self.dialect)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,14 @@ class EvalPolicy(Generic[PolicyFlagsT]):
 
 @dataclass(frozen=True)
 class Target:
-    """A server to ask."""
+    """A server to ask. Its key is the URL's, else the environment's."""
 
-    url: str
+    url: str = field(repr=False)
     dialect: str
-    api_key: str | None = None
+
+    @property
+    def api_key(self) -> str | None:
+        return None if has_key(self.url) else key_from_environment()
 
 
 @dataclass
@@ -105,7 +112,8 @@ def main(argv: Sequence[str]) -> None:
         elif target.startswith("-"):
             flags = parse(EvalServer, PROG, argv)
             env_id = _environment(flags.run.env, PROG)
-            asyncio.run(_evaluate(Target(flags.url, flags.dialect, flags.api_key), env_id, flags.run))
+            warn_of_keys(PROG, flags.url)
+            asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
         elif target:
             _evaluate_policy(find_adapter(target, PROG), argv[1:], f"{PROG} {target}")
         else:
@@ -165,7 +173,7 @@ async def _evaluate(target: Target, env_id: str, flags: EvalFlags) -> None:
         for player in players:
             player.cancel()
         progress.close()
-    print(table(env_id, target.url, scores, time.monotonic() - started_at))
+    print(table(env_id, without_key(target.url), scores, time.monotonic() - started_at))
 
 
 async def _play(client: AsyncClient, environment: Any, seed: int, obs_key: str, scores: Scores) -> None:

@@ -15,6 +15,7 @@ from contextlib import redirect_stderr
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from policyserve.cli.keys import complaint_about_a_key, without_keys
 from policyserve.core import log as core_log
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.log import Log
@@ -68,14 +69,15 @@ def parse(
     except SystemExit as exit_request:
         if not exit_request.code:
             raise
-        complain(f"{prog}: {_first_sentence(said.getvalue())}; --help lists all flags", ARGUMENT_ERROR)
+        told = complaint_about_a_key(argv) or f"{_first_sentence(said.getvalue())}; --help lists all flags"
+        complain(f"{prog}: {told}", ARGUMENT_ERROR)
     except ConfigError as error:
         complain(f"{prog}: {_naming_flag(error)}", ARGUMENT_ERROR)
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
-    """Print one line to stderr and exit, by raising SystemExit."""
-    print(one_line(message, _LONGEST_LINE), file=sys.stderr)
+    """Print one line to stderr, without the passwords of URLs, and exit, by raising SystemExit."""
+    print(one_line(without_keys(message), _LONGEST_LINE), file=sys.stderr)
     raise SystemExit(exit_code)
 
 

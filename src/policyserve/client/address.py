@@ -8,6 +8,7 @@ A Unix socket's URL has the path of its dialect behind a colon, as the clients o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -15,18 +16,21 @@ from policyserve.core.errors import ConfigError
 
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
+_SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")
+_AT_SIGNS = re.compile("[@\ufe6b\uff20]")  # with the two that Unicode takes for the same sign
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]*(?:%\w+)?\]?(?![^:/?#])|[^:/?#]*)(:\d{0,5}(?![^/?#]))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is. url: for messages to people, without a password."""
+    """Where a server is. url: for messages to people, without a password and the values of a query."""
 
     url: str
     http_url: str = field(repr=False)  # what the handshake asks for, password included; of a Unix socket, localhost's
     host: str
     port: int
     is_secure: bool = False
-    unix_path: str | None = None
+    unix_path: str | None = field(default=None, repr=False)  # url has it
 
 
 def read_address(url: str, dialect: str) -> Address:
@@ -37,29 +41,63 @@ def read_address(url: str, dialect: str) -> Address:
     if not isinstance(url, str):
         raise ConfigError(f"url: expected {_FORMS}, got {type(url).__name__}")
     text = url.strip()
-    wrong = ConfigError(f"url: expected {_FORMS}, got {_without_password(text)!r}")
-    if not text.isprintable():  # a line break within it, say, which urlsplit() would leave out without a word
+    wrong = ConfigError(f"url: expected {_FORMS}, got {without_key(text)!r}")
+    parts = _split(text)
+    if parts is None:
         raise wrong
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # a port that is no number, or beyond 65535; half an IPv6 address
-        raise wrong from None  # the cause quotes the port, which may be a part of a password
     if parts.scheme == "ws+unix":
         return _read_unix(parts, dialect, wrong)
     host = parts.hostname
-    if parts.scheme not in ("ws", "wss") or not host or port == 0 or " " in text:
+    if parts.scheme not in ("ws", "wss") or not host or parts.port == 0 or " " in text:
         raise wrong
     if not _is_name(host):
         raise wrong
     if parts.username is not None and not parts.password:
-        raise ConfigError(f"url: expected ws://name:KEY@{host}, got {_without_password(text)!r}, which has no colon")
+        raise ConfigError(f"url: expected ws://name:KEY@host, got {without_key(text)!r}, which has no colon")
     if not parts.path.strip("/"):
         parts = parts._replace(path=f"/{dialect}")
     parts = parts._replace(fragment="")
     is_secure = parts.scheme == "wss"
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return Address(shown, parts.geturl(), host, port or (443 if is_secure else 80), is_secure)
+    shown = without_key(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    return Address(shown, parts.geturl(), host, parts.port or (443 if is_secure else 80), is_secure)
+
+
+def has_key(url: str) -> bool:
+    """Whether a URL brings a password of its own."""
+    parts = _split(url.strip())
+    return parts is not None and bool(parts.password)
+
+
+def without_key(text: str) -> str:
+    """A URL, or what was meant for one, as errors, logs and tables may show it: what may be a key is left out.
+
+    Left out is what stands before the last @, since a key may hold any character; what follows a host's colon and is no
+    port, since the @ may have been forgotten; and what a query says. A Unix socket's path is shown if it has no colon
+    before its @, as a name of a file may have one.
+    """
+    found = _SCHEME.match(text)
+    scheme = found.group() if found else ""
+    is_unix = scheme.startswith("ws+unix:")
+    *before, behind = _AT_SIGNS.split(text[len(scheme) :])
+    if is_unix and not any(":" in part for part in before):
+        before, behind = [], text[len(scheme) :]
+    host = None if before or is_unix else _HOST_AND_PORT.match(behind)
+    if host is not None and behind[host.end() :].startswith(":"):
+        behind = f"{host.group(1)}:…"
+    shown, question_mark, _ = behind.partition("?")
+    return f"{scheme}{'…@' if before else ''}{shown}{'?…' if question_mark else ''}"
+
+
+def _split(text: str) -> SplitResult | None:
+    """The URL's parts; None for what is no URL. What Python's error says of it is dropped: it quotes a password."""
+    if not text.isprintable():  # a line break within it, say, which urlsplit() would leave out without a word
+        return None
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:  # a port that is no number, or beyond 65535; half an IPv6 address
+        return None
+    return parts
 
 
 def _is_name(host: str) -> bool:
@@ -76,15 +114,11 @@ def _read_unix(parts: SplitResult, dialect: str, wrong: ConfigError) -> Address:
     if parts.netloc or not path.strip("/") or "\0" in path or " " in rest:
         raise wrong
     if len(path.encode("utf-8", "surrogateescape")) > _LONGEST_PATH:
-        raise ConfigError(f"url: expected a socket's path of at most {_LONGEST_PATH} bytes, got {path!r}")
+        raise ConfigError(
+            f"url: expected a socket's path of at most {_LONGEST_PATH} bytes, got {without_key(f'ws+unix://{path}')!r}"
+        )
     if not http_path.strip("/"):
         http_path = f"/{dialect}"
     query = f"?{parts.query}" if parts.query else ""
-    return Address(f"ws+unix://{path}:{http_path}", f"ws://localhost{http_path}{query}", "localhost", 80, False, path)
-
-
-def _without_password(url: str) -> str:
-    """A URL that may be no URL, for an error's text: what stands before the last @ may be a key."""
-    before, at, behind = url.rpartition("@")
-    scheme, colon, _ = before.partition("://")
-    return f"{scheme + colon if colon else ''}…@{behind}" if at else url
+    shown = without_key(f"ws+unix://{path}:{http_path}{query}")
+    return Address(shown, f"ws://localhost{http_path}{query}", "localhost", 80, False, path)

@@ -29,6 +29,11 @@ class Entrance:
 
     def __init__(self, config: ServerConfig, admission: Admission) -> None:
         self._config = config
+        # From now on, since a policy may change the working directory before the files are read again.
+        self._key_file, self._cert_file, self._cert_key_file = (
+            None if path is None else os.path.abspath(path)
+            for path in (config.api_key_file, config.tls_cert, config.tls_key)
+        )
         self._admission = admission
         self._listener: Listener | None = None
         self._tls: ssl.SSLContext | None = None
@@ -40,16 +45,11 @@ class Entrance:
             raise ConfigError("the server does not listen: start it first")
         return self._listener.address
 
-    @property
-    def has_files(self) -> bool:
-        """Whether there is something to read again."""
-        return self._config.api_key_file is not None or self._config.tls_cert is not None
-
     async def open(self, make_connection: Callable[[], asyncio.BaseProtocol]) -> None:
         """Read keys and certificate, and listen; raises ConfigError."""
         self._admission.keys = self._read_keys()
-        if self._config.tls_cert is not None and self._config.tls_key is not None:
-            self._tls = tls.load(self._config.tls_cert, self._config.tls_key)
+        if self._cert_file is not None and self._cert_key_file is not None:
+            self._tls = tls.load(self._cert_file, self._cert_key_file)
         self._listener = await listen(self._config, make_connection)
         self._warn_of_exposure(self._listener)
 
@@ -66,21 +66,30 @@ class Entrance:
 
     def reload(self) -> None:
         """Read the files again, for connections to come; what is wrong is logged, the old stays."""
+        if self._key_file is not None:
+            self._reload_keys(self._key_file)
+        if self._tls is not None and self._cert_file is not None and self._cert_key_file is not None:
+            self._reload_certificate(self._tls, self._cert_file, self._cert_key_file)
+        if self._key_file is None and self._tls is None:
+            known = f"the keys come from {keys.VARIABLE}" if self._admission.keys else "there are no API keys"
+            log.info("nothing to read again: %s, and there is no certificate", known)
+
+    def _reload_keys(self, path: str) -> None:
         try:
             self._admission.keys = self._read_keys()
-            log.info("%s loaded", self._admission.keys)
+            log.info("%s loaded from %s", self._admission.keys, path)
         except ConfigError as error:
             log.error("the API keys stay as they were: %s", error)
-        if self._tls is None or self._config.tls_cert is None or self._config.tls_key is None:
-            return
+
+    def _reload_certificate(self, context: ssl.SSLContext, cert: str, key: str) -> None:
         try:
-            tls.reload(self._tls, self._config.tls_cert, self._config.tls_key)
-            log.info("certificate %s loaded", self._config.tls_cert)
+            tls.reload(context, cert, key)
+            log.info("certificate %s loaded", cert)
         except ConfigError as error:
             log.error("the certificate stays as it was: %s", error)
 
     def _read_keys(self) -> ApiKeys:
-        return keys.load(self._config.api_key_file, os.environ.get(keys.VARIABLE))
+        return keys.load(self._key_file, os.environ.get(keys.VARIABLE))
 
     def _warn_of_exposure(self, listener: Listener) -> None:
         if not listener.is_exposed():

@@ -23,6 +23,7 @@ log = Log(__name__)
 VARIABLE = "POLICYSERVE_API_KEY"
 SHORTEST = 16  # characters: 64 bits, if it is random hex
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_RANDOM = re.compile(r"^(?=.*\d)[A-Za-z0-9_+=-]+$")  # what random keys look like, and few names of files
 _KEY = re.compile(r"[!-+\--9;-~]+")  # printable ASCII; no space, comma or colon: they separate
 
 
@@ -73,12 +74,19 @@ def load(path: str | None, variable: str | None) -> ApiKeys:
         text = Path(path).read_text(encoding="utf-8")
         mode = Path(path).stat().st_mode
     except OSError as error:
-        raise ConfigError(f"api_key_file: {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"api_key_file: {_shown(path)} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise ConfigError(f"api_key_file: expected a text file, got {path}") from None  # its text may hold a key
     if mode & 0o077:
         log.warning("%s can be read by others on this machine: chmod 600 %s", path, path)
     return keys.plus(read_file(text, path))
+
+
+def _shown(path: str) -> str:
+    """A path that cannot be read, for an error's text; its name is left out if it may be a key, given for its file."""
+    place = Path(path)
+    may_be_key = not place.exists() and len(place.name) >= SHORTEST and _RANDOM.search(place.name) is not None
+    return str(place.with_name("…")) if may_be_key else path
 
 
 def read_file(text: str, path: str) -> ApiKeys:

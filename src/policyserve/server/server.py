@@ -92,12 +92,15 @@ class Server:
         return await asyncio.shield(self._loading)
 
     async def run(self, on_ready: Callable[[PolicySpec], None] | None = None) -> None:
-        """Serve until SIGINT, SIGTERM or stop(); SIGHUP calls reload().
+        """Serve until SIGINT, SIGTERM or stop(); SIGHUP calls reload(), whether there is anything to read again or not.
 
         Raises ConfigError if it cannot listen, and what loading raised. The C library keeps freed memory from then on.
         """
         memory.keep_freed()
-        with _signals_call({signal.SIGINT: self.stop, signal.SIGTERM: self.stop, **self._hangup()}):
+        handlers = {signal.SIGINT: self.stop, signal.SIGTERM: self.stop}
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            handlers[signal.SIGHUP] = self.reload
+        with _signals_call(handlers):
             async with self:
                 assert self._loading is not None
                 stopped = asyncio.ensure_future(self._stop.wait())
@@ -165,10 +168,6 @@ class Server:
         self._numbers += 1
         connection = Connection(self._numbers, self.reception, self.config, self.busy_poll, self._turns)
         return self._entrance.protocol_for(connection, self.reception)
-
-    def _hangup(self) -> dict[signal.Signals, Callable[[], None]]:
-        """SIGHUP's handler, where there is something to read again; else it ends the program, as it does for all."""
-        return {signal.SIGHUP: self.reload} if self._entrance.has_files and hasattr(signal, "SIGHUP") else {}
 
     async def _load(self) -> PolicySpec:
         loop = asyncio.get_running_loop()

@@ -100,8 +100,8 @@ def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
             raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from error
     try:
         context.load_cert_chain(cert, key, password=_refuse_passphrase)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"tls_key: {key} is not the key of the certificate in {cert}") from error
         raise ConfigError(f"tls_cert, tls_key: {cert} and {key} are no certificate and key: {error}") from error
 

@@ -68,17 +68,17 @@ def _read_entry(entry: object, where: str) -> NormStats:
 
 
 def _read_numbers(value: object, where: str) -> Array:
-    numbers = value if isinstance(value, list) else [value]
+    numbers: list[Any] = value if isinstance(value, list) else [value]
     if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
         raise ConfigError(f"{where}: expected a number or a flat list of numbers, got {value!r:.60}")
-    try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(value, np.float32)
-    except OverflowError:  # an int of hundreds of digits is valid JSON
-        array = np.asarray(np.inf, np.float32)
-    if not np.isfinite(array).all():
-        raise ConfigError(f"{where}: expected finite float32 numbers, got {value!r:.60}")
-    return array
+    with np.errstate(over="ignore"):
+        # An int of hundreds of digits is valid JSON, and no float holds it.
+        array = np.asarray([number if abs(number) < 1e300 else np.inf for number in numbers], np.float32)
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if wrong.size:
+        got = f"{numbers[wrong[0]]!r:.60}" + (f" at {wrong[0]}" if isinstance(value, list) else "")
+        raise ConfigError(f"{where}: expected finite float32 numbers, got {got}")
+    return array if isinstance(value, list) else array.reshape(())
 
 
 @dataclass(frozen=True, eq=False)

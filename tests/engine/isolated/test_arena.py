@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -104,3 +105,58 @@ def test_it_works_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reader.view(slot).min() == 5
     writer.close()
     reader.close()
+
+
+needs_seals = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seals")
+
+
+@needs_seals
+def test_memory_grows_and_never_shrinks() -> None:
+    descriptor = shared_memory()
+    writer = Arena(descriptor)
+    _, memory = writer.take(100_000)
+    memory[:] = 7
+    for size in (0, 4096, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(descriptor, size)
+    assert memory.min() == memory.max() == 7
+    writer.take(70 << 20)
+    writer.close()
+
+
+@needs_seals
+@pytest.mark.parametrize("seal", ["F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL"])
+def test_nobody_adds_a_seal(seal: str) -> None:
+    import fcntl
+
+    descriptor = shared_memory()
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, getattr(fcntl, seal))
+    os.close(descriptor)
+
+
+@needs_seals
+def test_memory_without_seals_is_memory_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(*_arguments: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    writer = Arena(shared_memory())
+    writer.take(10_000)[1][:] = 5
+    writer.close()
+
+
+def test_a_slot_beyond_the_memory_is_an_error(ends: tuple[Arena, ArenaReader]) -> None:
+    writer, reader = ends
+    slot, _ = writer.take(10_000)
+    for wrong in (
+        slot._replace(segment=1 << 40),
+        slot._replace(segment_size=1 << 40),
+        slot._replace(start=slot.segment_size),
+        slot._replace(size=slot.segment_size + 1),
+        slot._replace(start=-1),
+    ):
+        with pytest.raises(ValueError, match=r"mmap|buffer|offset"):
+            ArenaReader(os.dup(reader._descriptor)).view(wrong)  # pyright: ignore[reportPrivateUsage]

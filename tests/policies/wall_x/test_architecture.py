@@ -100,6 +100,11 @@ def test_special_tokens_are_found_in_tokenizer_json_too(tmp_path: Path) -> None:
         ({"use_adarms": True}, "use_adarms: expected false, got true"),
         ({"mlp_moe": False}, "mlp_moe: expected true, got false"),
         ({"rms_norm_eps": 0}, "rms_norm_eps: expected a positive number, got 0"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps: expected a positive number, got NaN"),
+        ({"rope_theta": float("inf")}, "rope_theta: expected at most 2147483648, got Infinity"),
+        ({"rope_theta": 10**400}, "rope_theta: expected at most 2147483648, got 1000"),
+        ({"hidden_size": 10**30}, "hidden_size: expected at most 2147483648, got 1000"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers: expected at most 10000, got 1000000"),
         (
             {"vision_config": {**CONFIG["vision_config"], "out_hidden_size": 32}},
             "vision_config: out_hidden_size: expected the decoder's hidden_size = 64, got 32",

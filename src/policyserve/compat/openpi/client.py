@@ -62,7 +62,8 @@ class WebsocketClientPolicy(BasePolicy):
 
 def _url_of(host: Any, port: Any) -> str:
     if not isinstance(host, str) or not host.strip():
-        raise ConfigError(f"host: expected a name, an address or a ws:// URL, got {host!r:.80}")
+        got = repr(host) if isinstance(host, str) else type(host).__name__
+        raise ConfigError(f"host: expected a name, an address or a ws:// URL, got {got}")
     url = host if "://" in host else f"ws://{host}"
     if port is None:
         return url

@@ -3,6 +3,8 @@
 Rule 1: a slot is written once, before its number is sent, and again only after the reader has sent the number back.
 Rule 2: the reader sends it back when nobody holds a view of the slot any more, so whoever gets an array may keep it.
 Rule 3: the memory has no name in any file system, so that it goes when both processes are gone, however they ended.
+Rule 4: it only grows. Whoever reads mapped memory that was cut off is killed by SIGBUS, and a policy must not be able
+to do that to its server: on Linux the kernel refuses to shrink it (a seal). Elsewhere nothing does.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,11 +38,22 @@ class Slot(NamedTuple):
 
 
 def shared_memory() -> int:
-    """A file descriptor of memory that has no name."""
+    """A file descriptor of memory that has no name and, where Linux has seals, never shrinks."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("policyserve")
+        with suppress(OSError):  # a sandbox without it
+            descriptor = os.memfd_create("policyserve", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            _seal(descriptor)
+            return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def _seal(descriptor: int) -> None:
+    """Forbid to shrink it, and to add seals: one against writing, or against growing, would stop its server."""
+    import fcntl
+
+    with suppress(OSError):  # a sandbox without it
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
 
 class Arena:

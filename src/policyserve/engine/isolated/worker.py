@@ -42,8 +42,11 @@ _READ_SIZE = 1 << 16
 
 
 def main(server: int, channel: int, ahead: int, observations: int, actions: int) -> None:
-    """Work until the server closes the channel. server: its process id; the others: file descriptors."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Work until the server closes the channel.
+
+    server: the process to end with, the server or the keeper between. The others: file descriptors.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with(server)
     make_output_lossy()  # a policy that prints must not fail where nobody can read it
@@ -203,7 +206,7 @@ def _pack_spec(spec: PolicySpec) -> bytes:
 
 
 def _end_with(server: int) -> None:
-    """Have this process end when the server does, even in a policy that never returns."""
+    """Have this process end when that one does, even in a policy that never returns."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:

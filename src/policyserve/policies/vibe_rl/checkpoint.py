@@ -20,6 +20,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError
+from policyserve.policies.files import reading
 from policyserve.policies.vibe_rl.records import Header, Records, open_records, read_as, tell_casts
 
 _FLOAT32 = np.dtype(np.float32)
@@ -71,7 +72,8 @@ def follow_best(path: Path) -> Path:
     """The directory that a small file names, if it lies beside that file; any other path as it is."""
     if not path.is_file() or path.stat().st_size > _MAX_BEST_NAME:
         return path
-    name = path.read_bytes().decode("utf-8", "replace").strip()
+    with reading(path, "a file with the name of a step's directory"):
+        name = path.read_bytes().decode("utf-8", "replace").strip()
     is_plain = name not in ("", ".", "..") and not set(name) & set("/\\\0")
     return path.with_name(name) if is_plain and path.with_name(name).is_dir() else path
 
@@ -165,7 +167,8 @@ def _is_count(records: Records, index: int) -> bool:
 
 def _steps(folder: Path, prefix: str) -> list[tuple[int, Path]]:
     """The directories in `folder` that are named `prefix` and a number."""
-    named = [(_step_in(path.name, prefix), path) for path in folder.iterdir() if path.is_dir()]
+    with reading(folder, "a checkpoint directory"):
+        named = [(_step_in(path.name, prefix), path) for path in folder.iterdir() if path.is_dir()]
     return sorted((number, path) for number, path in named if number is not None)
 
 

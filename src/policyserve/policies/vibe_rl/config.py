@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.policies.files import reading
 
 log = Log(__name__)
 
@@ -129,11 +130,11 @@ def load_train_config(path: str | Path) -> TrainConfig:
 def load_json(path: str | Path) -> Any:
     """Parse a JSON file; raises ConfigError if it cannot be read or is not JSON."""
     try:
-        return json.loads(Path(path).read_bytes())
+        text = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected JSON, got a file that is not: {error}") from error
+    with reading(path, "JSON"):
+        return json.loads(text)
 
 
 def read_train_config(values: object, source: str) -> TrainConfig:

@@ -21,6 +21,7 @@ import numpy as np
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.log import Log
+from policyserve.policies.files import reading
 
 log = Log(__name__)
 
@@ -141,7 +142,8 @@ class EqxRecords:
         if end > self._size:
             raise ConfigError(f"{self.path}: record {index}: expected {end} bytes up to its end, got {self._size}")
         self._file.seek(start)
-        return np.load(self._file, allow_pickle=False)
+        with reading(f"{self.path}: record {index}", "an array"):
+            return np.load(self._file, allow_pickle=False)
 
     def _scan(self, start: int) -> tuple[Header, int, int]:
         self._file.seek(start)

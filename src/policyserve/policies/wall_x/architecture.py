@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.policies.files import read_json, reading
 
 TEXT, ACTION = 0, 1  # token types: what an expert is chosen by
+
+_LARGEST, _MOST_LAYERS = 1 << 31, 10_000  # beyond, a number is a mistake, and a network of it is never built
 
 # The train config may say otherwise than config.json, and it wins.
 _OVERRIDES = ("dof_config", "agent_pos_config", "causal_action_attention_mask")
@@ -108,7 +112,7 @@ def read_architecture(
     ids = token_ids or _read_token_ids(Path(directory))
     return Architecture(
         hidden=hidden,
-        layers=config.count("num_hidden_layers"),
+        layers=config.count("num_hidden_layers", most=_MOST_LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         norm_epsilon=config.number("rms_norm_eps", 1e-6),
@@ -147,10 +151,12 @@ class _Fields:
             raise ConfigError(f"{self._where}: {name} is missing")
         return self._values[name]
 
-    def count(self, name: str, default: int | None = None) -> int:
+    def count(self, name: str, default: int | None = None, most: int = _LARGEST) -> int:
         value = self._values.get(name, default) if default is not None else self.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.fail(name, "a positive integer")
+        if value > most:
+            raise self.fail(name, f"at most {most}")
         return value
 
     def width(self, name: str, hidden: int) -> int:
@@ -163,6 +169,8 @@ class _Fields:
         value = self._values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
             raise self.fail(name, "a positive number")
+        if value > _LARGEST:
+            raise self.fail(name, f"at most {_LARGEST}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -224,7 +232,7 @@ def _read_vision(config: _Fields, hidden: int) -> VisionArchitecture:
         raise config.fail("out_hidden_size", f"the decoder's hidden_size = {hidden}")
     config.check_divides("patch_size", patch * merge, "window_size", window)
     return VisionArchitecture(
-        depth=config.count("depth"),
+        depth=config.count("depth", most=_MOST_LAYERS),
         width=width,
         inner=config.count("intermediate_size"),
         heads=heads,
@@ -245,8 +253,9 @@ def _read_token_ids(directory: Path) -> dict[str, int]:
             continue
         values = _read_json(directory / name)
         added = values.get("added_tokens", []) if name == "tokenizer.json" else None
-        entries = values.items() if added is None else ((entry["content"], entry["id"]) for entry in added)
-        found.update({text: index for text, index in entries if text not in found})
+        with reading(directory / name, "tokens with their ids"):
+            entries = values.items() if added is None else [(entry["content"], entry["id"]) for entry in added]
+            found.update({text: index for text, index in entries if text not in found and _is_id(index)})
         if {"<|propri|>", "<|action|>"} <= found.keys():
             return found
     raise ConfigError(
@@ -254,17 +263,21 @@ def _read_token_ids(directory: Path) -> dict[str, int]:
     )
 
 
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; model_path must be a checkpoint directory") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected a JSON file, got {error}") from error
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; model_path must be a checkpoint directory")
+    values = read_json(path, "a JSON file")
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values
 
 
 def _json(value: Any) -> str:
+    """The value as it stands in the file, cut short; not all of it is written out first, as YAML can repeat a part."""
+    if isinstance(value, (Mapping, list)):
+        return reprlib.repr(value)[:80]
     return json.dumps(value, default=str)[:80]

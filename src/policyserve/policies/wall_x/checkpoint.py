@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.policies.files import reading
 from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, prefixes, stays_float32
 
 log = Log(__name__)
@@ -196,12 +197,14 @@ def _read(stored: Mapping[str, StoredTensor], places: Mapping[str, Place]) -> It
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt", device="cpu") as tensors:
-            yield tensors
-    except (SafetensorError, OSError) as error:
-        size = file.stat().st_size if file.exists() else 0
-        raise ConfigError(f"{file}: not a whole safetensors file ({size} bytes: {error}); fetch it again") from error
+    with reading(file, "a safetensors file"):
+        try:
+            with safe_open(file, framework="pt", device="cpu") as tensors:
+                yield tensors
+        except (SafetensorError, OSError) as error:
+            size = file.stat().st_size if file.exists() else 0
+            told = f"not a whole safetensors file ({size} bytes: {error}); fetch it again"
+            raise ConfigError(f"{file}: {told}") from error
 
 
 def _allocate(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> nn.Parameter:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, ConfigError
+from policyserve.policies.files import read_json, reading
+
+_LARGEST = 1 << 31  # beyond, a number is a mistake
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,20 @@ def load_fast_tokenizer(directory: Path) -> FastTokenizer:
     if not isinstance(vocabulary, dict):
         raise ConfigError(f"{directory / 'tokenizer.json'}: expected a BPE tokenizer with model and vocab")
     scale, min_token = config.get("scale"), config.get("min_token")
-    if not isinstance(scale, (int, float)) or scale == 0 or not isinstance(min_token, int):
-        raise ConfigError(f"{directory / 'processor_config.json'}: expected the numbers scale and min_token")
-    return FastTokenizer({int(id_): token for token, id_ in vocabulary.items()}, float(scale), min_token)
+    if not (_is_number(scale) and scale != 0 and _is_number(min_token) and isinstance(min_token, int)):
+        got = f"{scale!r:.40} and {min_token!r:.40}"
+        raise ConfigError(f"{directory / 'processor_config.json'}: expected the numbers scale and min_token, got {got}")
+    with reading(directory / "tokenizer.json", "a vocabulary of tokens with their ids"):
+        return FastTokenizer({int(id_): token for token, id_ in vocabulary.items()}, float(scale), min_token)
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a finite number of a size that makes sense."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"action_tokenizer_path: {path}: expected a FAST tokenizer's JSON, got {error}") from error
+    content = read_json(path, "a FAST tokenizer's JSON")
     if not isinstance(content, dict):
         raise ConfigError(f"action_tokenizer_path: {path}: expected a JSON object, got {type(content).__name__}")
     return content

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from policyserve.core.errors import ConfigError
+from policyserve.policies.files import reading
 from policyserve.policies.wall_x.action_head import ActionHead
 from policyserve.policies.wall_x.architecture import Architecture, read_architecture
 from policyserve.policies.wall_x.checkpoint import OnStage, fill, read_headers
@@ -50,9 +51,11 @@ def load_network(
     on_stage("reading config.json")
     architecture = read_architecture(directory, train_config, token_ids=token_ids)
     stored = read_headers(directory)
-    shape = stored[EMBEDDING].shape if EMBEDDING in stored else (1, architecture.hidden)
+    there = stored[EMBEDDING].shape if EMBEDDING in stored else ()
+    shape = there or (1, architecture.hidden)
     has_own_head = HEAD in stored
-    network = Network(architecture, shape[0], has_own_head=has_own_head)
+    with reading(Path(directory) / "config.json", "sizes of a network that can be built"):
+        network = Network(architecture, shape[0], has_own_head=has_own_head)
     wanted = places(architecture, has_own_head=has_own_head)
     fill(network, wanted, stored, device=device, dtype=dtype, on_stage=on_stage)
     special = {"<|propri|>": architecture.state_id, "<|action|>": architecture.action_id}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.log import Log
+from policyserve.policies.files import read_json, reading
 from policyserve.policies.wall_x.normalizer import Normalizer, Scale
 from policyserve.policies.wall_x.train_config import Parts, TrainConfig
 
@@ -41,10 +42,7 @@ def load_normalizer(model_path: Path, train_config: TrainConfig, *, mean_std: bo
 
 def read_stats_json(path: Path, train_config: TrainConfig, *, mean_std: bool = False) -> Normalizer:
     """Read either form of JSON statistics; raises ConfigError naming file and key."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected statistics as JSON, got {error}") from error
+    content = read_json(path, "statistics as JSON")
     if not isinstance(content, Mapping) or not all(isinstance(part, Mapping) for part in content.values()):
         raise ConfigError(f"{path}: expected statistics as a map of maps")
     if "norm_stats" in content:
@@ -61,7 +59,10 @@ def _read_pth(path: Path) -> dict[str, Scale]:
     """`min.<data set>` and `delta.<data set>`, each (D,)."""
     tensors = _load_tensors(path)
     # Copies: an array that is a view keeps its tensor, and one freed while the interpreter ends aborts the process.
-    values = {str(key): np.array(tensor.float().numpy()) for key, tensor in tensors.items()}
+    with reading(path, "tensors of numbers"):
+        values = {str(key): np.array(tensor.detach().float().numpy()) for key, tensor in tensors.items()}
+    for key, numbers in values.items():
+        _check_finite(numbers, f"{path}: {key}")
     low, width = "min.", "delta."
     names = [key.removeprefix(low) for key in values if key.startswith(low)]
     missing = [name for name in names if width + name not in values]
@@ -75,13 +76,8 @@ def _load_tensors(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise MissingDependency("torch", "wall-x") from error
-    try:
-        # weights_only: a pickle that could run code is refused
+    with reading(path, "torch tensors"):  # weights_only: a pickle that could run code is refused
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling a stranger's file may raise anything
-        raise ConfigError(
-            f"{path}: expected torch tensors, got {type(error).__name__}: {str(error)[:200]!r}"
-        ) from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise ConfigError(f"{path}: expected a map of torch tensors")
     return tensors
@@ -141,16 +137,25 @@ def _vector(stats: Any, key: str, where: str) -> Array:
     if key not in there:
         raise ConfigError(f"{where}: {key} is missing, got {', '.join(map(str, there))[:200] or 'nothing'}")
     try:
-        return np.array(stats[key], np.float32).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {key}: expected numbers, got {stats[key]!r:.60}") from error
+        with np.errstate(over="ignore"):
+            numbers = np.array(stats[key], np.float32).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}: {key}: expected numbers, got {reprlib.repr(stats[key])[:60]}") from error
+    _check_finite(numbers, f"{where}: {key}")
+    return numbers
+
+
+def _check_finite(numbers: Array, where: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        first = int(wrong[0])
+        raise ConfigError(f"{where}: expected finite float32 numbers, got {numbers.flat[first]} at {first}")
 
 
 def _scale(low: Array, width: Array, where: str, *, is_mean_std: bool = False) -> Scale:
     if low.ndim != 1 or low.shape != width.shape:
         raise ConfigError(f"{where}: expected two lists of the same length, got {low.shape} and {width.shape}")
-    if not (np.isfinite(low).all() and np.isfinite(width).all()):
-        raise ConfigError(f"{where}: expected finite numbers, got NaN or Inf")
+    _check_finite(width, f"{where}: upper bound less the lower")
     if (width < 0).any():
         name = "standard deviations" if is_mean_std else "widths, the upper bound less the lower,"
         raise ConfigError(f"{where}: expected {name} of 0 or more, got {width.min():g} at {int(width.argmin())}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.policies.files import read_json, reading
 from policyserve.policies.wall_x.checks import check_length, check_unicode, special_token
 from policyserve.policies.wall_x.prompt import ACTION, IMAGE, PROPRIOCEPTION, TURN_END, prompt_text
 
@@ -106,14 +106,12 @@ def load_tokenizer(model_path: Path, processor_path: Path | None = None, *, acti
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise ConfigError(f"no tokenizer: {' and '.join(map(str, places))} do not exist")
-    try:
+    with reading(path, "a tokenizer"):
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception for a broken file
-        raise ConfigError(f"{path}: expected a tokenizer, got {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    names = [PROPRIOCEPTION, ACTION, *(f"<|action_token_{index}|>" for index in range(action_tokens))]
-    tokenizer.add_tokens([name for name in names if tokenizer.token_to_id(name) is None])
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        names = [PROPRIOCEPTION, ACTION, *(f"<|action_token_{index}|>" for index in range(action_tokens))]
+        tokenizer.add_tokens([name for name in names if tokenizer.token_to_id(name) is None])
     return tokenizer
 
 
@@ -128,13 +126,10 @@ def read_action_tokens(model_path: Path, tokenizer: Any) -> tuple[int, int]:
     tokenizer_config.json says so, and the tokenizer has to agree; without that file the tokenizer alone decides.
     """
     path = model_path / "tokenizer_config.json"
-    config: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path}: expected JSON, got {error}") from error
-    first, count = config.get("action_token_start_index"), config.get("action_token_vocab_size")
+    config = read_json(path) if path.is_file() else {}
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: expected a JSON object, got {type(config).__name__}")
+    first, count = (_read_count(config, name, path) for name in ("action_token_start_index", "action_token_vocab_size"))
     found = tokenizer.token_to_id("<|action_token_0|>")
     if first is None:
         first = found
@@ -146,4 +141,11 @@ def read_action_tokens(model_path: Path, tokenizer: Any) -> tuple[int, int]:
         count = 0
         while tokenizer.token_to_id(f"<|action_token_{count}|>") is not None:
             count += 1
-    return int(first), int(count)
+    return first, count
+
+
+def _read_count(config: Mapping[str, Any], name: str, path: Path) -> int | None:
+    value = config.get(name)
+    if value is not None and (type(value) is not int or value < 0):
+        raise ConfigError(f"{path}: {name}: expected an integer of 0 or more, got {value!r:.60}")
+    return value

@@ -6,12 +6,14 @@ robot (customized_robot_config) or LeRobot data set, whose vectors fill the firs
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.policies.files import reading
 
 Parts = tuple[tuple[str, int], ...]  # names of a vector's parts and how many numbers each has
 
@@ -77,7 +79,7 @@ class _Fields:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{self.file}: {name}: expected a section, got {value!r:.60}")
+            raise ConfigError(f"{self.file}: {name}: expected a section, got {_short(value)}")
         return value
 
     def parts(self, name: str, section: Mapping[str, Any]) -> Parts:
@@ -85,7 +87,7 @@ class _Fields:
         if value is None:
             return ()
         if not isinstance(value, Mapping) or not all(type(size) is int and size > 0 for size in value.values()):
-            raise ConfigError(f"{self.file}: {name}: expected names with their numbers of values, got {value!r:.60}")
+            raise ConfigError(f"{self.file}: {name}: expected names with their numbers of values, got {_short(value)}")
         return tuple((str(part), size) for part, size in value.items())
 
     def path(self, name: str) -> Path | None:
@@ -99,14 +101,16 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         import yaml
     except ImportError as error:
         raise MissingDependency("PyYAML", "wall-x") from error
-    try:
+    with reading(path, "a training run's YAML file"):  # PyYAML raises ValueError and more for dates that are none
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: expected a training run's YAML file, got {told[:300]}") from error
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{path}: expected a training run's YAML file, got {type(fields).__name__}")
     return fields
+
+
+def _short(value: Any) -> str:
+    """Its beginning; the whole is never written out, since YAML can repeat a part beyond all memory."""
+    return reprlib.repr(value)[:60]
 
 
 def _text(value: Any) -> str | None:
