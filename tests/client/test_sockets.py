@@ -119,7 +119,7 @@ class Sipping(socket.socket):
         self.calls += 1
         return 1
 
-    def recv_into(self, *_: Any, **__: Any) -> int:
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         self.calls += 1
         raise ssl.SSLWantReadError(2, "The operation did not complete")
 
