@@ -31,9 +31,21 @@ class Fault(IntEnum):
     HANG = 7
     POISON = 8  # an error after which a GPU takes no more calls
     DIE = 9  # end the process
+    UNPRINTABLE = 10  # raise an error whose text cannot be made
+    SURROGATES = 11  # raise an error that names a file whose name is no UTF-8
+    CONTROLS = 12  # raise an error whose text forges a line of the log and drives a terminal
+    LONG_TEXT = 13  # raise an error whose text is a megabyte
+    UNREADABLE = 14  # answer with actions that raise such an error when they are looked at
+    EXTRAS = 15  # answer with extras that do
 
 
-HARMLESS = (Fault.RAISE, Fault.NAN, Fault.SHAPE, Fault.COUNT, Fault.MEMORY)  # for everybody but who asked
+# What the policy says then cannot be told as it is.
+MISWORDED = (
+    Fault.UNPRINTABLE, Fault.SURROGATES, Fault.CONTROLS, Fault.LONG_TEXT, Fault.UNREADABLE, Fault.EXTRAS,
+)  # fmt: skip
+# For everybody but who asked.
+HARMLESS = (Fault.RAISE, Fault.NAN, Fault.SHAPE, Fault.COUNT, Fault.MEMORY, *MISWORDED)
+FORGED = "2026-01-01 00:00:00,000 WARNING policyserve.server"  # how a line begins that no log of the soak may have
 
 
 @dataclass(frozen=True, slots=True)
