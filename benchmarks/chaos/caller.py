@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import resource
 import sys
 import time
@@ -58,6 +59,7 @@ def end_of(kind: str, url: str, timeout_s: float) -> dict[str, Any]:
 
 def main() -> None:
     """Call as told until stdin ends."""
+    logging.getLogger("policyserve").setLevel(logging.ERROR)  # a client's lines about servers that are gone
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     for line in sys.stdin:
         print(json.dumps(end_of(sys.argv[1], **json.loads(line))), flush=True)

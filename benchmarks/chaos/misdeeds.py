@@ -252,6 +252,18 @@ async def a_wrong_key(visit: Visit) -> str:
     return "" if head.startswith(b"HTTP/1.1 401") else f"{wrong!r}: {head[:80]!r}"
 
 
+async def an_origin_that_drives_a_terminal(visit: Visit) -> str:
+    """A page's name with control characters: it is refused, and neither the answer nor the log shows them."""
+    peer = visit.peer = await connect_raw(visit.place)
+    origin = b"\r\nOrigin: http://a\x9b31m\x85forged\xc2\x9b\r\n\r\n"
+    await peer.send(handshake("/openpi").replace(b"\r\n\r\n", origin))
+    head = await peer.read_head()
+    said = (await peer.rest()).strip()
+    if not head.startswith(b"HTTP/1.1 403"):
+        return f"{head[:80]!r}"
+    return "" if _is_printable(said) else f"the answer shows them: {said!r}"
+
+
 async def no_http(visit: Visit) -> str:
     """Bytes of all kinds in the place of a request: an HTTP answer that says what is wrong, and an end."""
     peer = visit.peer = await connect_raw(visit.place)
@@ -436,7 +448,7 @@ async def _closes_with(peer: RawPeer, code: int) -> str:
 
 SWIFT: tuple[Misdeed, ...] = (
     reset_in_a_frame, end_in_a_frame, vanish_with_requests, a_giant, fragments_without_end, a_large_good_one, forged,
-    forged, forged, another_dialect, a_wrong_key, no_http, healthz, a_broken_frame, a_flood_of_pings,
+    forged, forged, another_dialect, a_wrong_key, an_origin_that_drives_a_terminal, no_http, healthz, a_broken_frame, a_flood_of_pings,
     a_close_among_requests, some_tiny_frames, a_flood_of_tiny_frames, long_keys, words_that_cannot_be_told,
 )  # fmt: skip
 SLOW: tuple[Misdeed, ...] = (black_hole, read_nothing, half_a_handshake, a_slow_handshake, a_slow_message)
