@@ -448,8 +448,9 @@ async def _closes_with(peer: RawPeer, code: int) -> str:
 
 SWIFT: tuple[Misdeed, ...] = (
     reset_in_a_frame, end_in_a_frame, vanish_with_requests, a_giant, fragments_without_end, a_large_good_one, forged,
-    forged, forged, another_dialect, a_wrong_key, an_origin_that_drives_a_terminal, no_http, healthz, a_broken_frame, a_flood_of_pings,
-    a_close_among_requests, some_tiny_frames, a_flood_of_tiny_frames, long_keys, words_that_cannot_be_told,
+    forged, forged, another_dialect, a_wrong_key, an_origin_that_drives_a_terminal, no_http, healthz, a_broken_frame,
+    a_flood_of_pings, a_close_among_requests, some_tiny_frames, a_flood_of_tiny_frames, long_keys,
+    words_that_cannot_be_told,
 )  # fmt: skip
 SLOW: tuple[Misdeed, ...] = (black_hole, read_nothing, half_a_handshake, a_slow_handshake, a_slow_message)
 
