@@ -75,6 +75,7 @@ class Outcome:
     drained: Drained | None = None
     revived: Revived | None = None
     hung_up: HungUp | None = None
+    cut_short: str = ""  # why, if it did not come to its end
     log_faults: list[str] = field(default_factory=list)
     tls: Tally | None = None  # None: no openssl command here
 
@@ -82,6 +83,7 @@ class Outcome:
     def complaints(self) -> list[str]:
         """What went wrong, in words; empty if nothing did."""
         found = [] if self.ledger.is_balanced else ["the ledger does not balance"]
+        found += [self.cut_short] if self.cut_short else []
         found += [*self.watch.complaints(), *self.log_faults]
         if self.replaced > self.broken:
             found.append(f"the policy was replaced {self.replaced} times and broken {self.broken} times")
@@ -115,23 +117,39 @@ async def soak(flags: argparse.Namespace, folder: Path) -> Outcome:
     most_kb = int(_MOST * (_SETTINGS["max_buffered_mib"] + _KEPT_MIB) * 1024)
     outcome = Outcome(Ledger(), Watch(_SPARE_FDS * flags.replicas if flags.runner == "process" else 0, most_kb))
     try:
-        await write_while_it_loads(rig, outcome.ledger, gate.unlink, random.Random(f"{flags.seed} loading"))
-        await _chaos(flags, rig, outcome)
-        outcome.drained = await terminate_under_load(rig, outcome.ledger, flags.clients)
-        rigs += [Rig({**settings, "port": rig.place.port}, log, one) for one in (keys, None)]
-        await rigs[1].start()
-        outcome.revived = await kill_under_load(rigs[1], rigs[2], outcome.ledger, flags.clients)
-        outcome.hung_up = await hang_up(rigs[2], outcome.ledger)
-        if outcome.hung_up.is_fine:
-            rigs[2].send(signal.SIGTERM)
-            await rigs[2].end()
-        if has_openssl():
-            outcome.tls = await asyncio.to_thread(open_many, _TLS_CONNECTIONS, None, _TLS_S)
+        await _acts(flags, rigs, (log, keys), gate.unlink, outcome)
+    except (asyncio.TimeoutError, OSError, RuntimeError) as error:  # the ledger says more than a traceback
+        outcome.cut_short = f"cut short: {type(error).__name__}: {error}"
     finally:
         for each in rigs:
             await each.kill()
     outcome.log_faults = logs.faults(log)
     return outcome
+
+
+async def _acts(
+    flags: argparse.Namespace,
+    rigs: list[Rig],
+    files: tuple[Path, Path],
+    load: Callable[[], object],
+    outcome: Outcome,
+) -> None:
+    """From the first server's start to the end of its successors, which are added to `rigs`."""
+    (rig,), ledger = rigs, outcome.ledger
+    await write_while_it_loads(rig, ledger, load, random.Random(f"{flags.seed} loading"))
+    await _chaos(flags, rig, outcome)
+    outcome.drained = await terminate_under_load(rig, ledger, flags.clients)
+    log, keys = files
+    settings = {**rig.settings, "gate": None, "port": rig.place.port}
+    rigs += [Rig(settings, log, one) for one in (keys, None)]
+    await rigs[1].start()
+    outcome.revived = await kill_under_load(rigs[1], rigs[2], ledger, flags.clients)
+    outcome.hung_up = await hang_up(rigs[2], ledger)
+    if outcome.hung_up.is_fine:
+        rigs[2].send(signal.SIGTERM)
+        await rigs[2].end()
+    if has_openssl():
+        outcome.tls = await asyncio.to_thread(open_many, _TLS_CONNECTIONS, None, _TLS_S)
 
 
 async def _chaos(flags: argparse.Namespace, rig: Rig, outcome: Outcome) -> None:

@@ -102,7 +102,7 @@ class _Caller:
 def _wrong(misdeed: str, told: dict[str, Any]) -> str:
     if told["ended"] not in _ENDS.get(misdeed, _LATE_ENDS):
         return f"ended with {told['ended']}: {told['text'][:120]!r}"
-    if len(told["text"]) > _LONGEST_TEXT or not told["text"].isprintable():
+    if len(told["text"]) > _LONGEST_TEXT or not told["text"].replace("\n", "").isprintable():
         return f"an error of {len(told['text'])} characters: {told['text'][:120]!r}"
     if told["grown_kb"] > _MOST_KB:
         return f"took {told['grown_kb']} kB"
