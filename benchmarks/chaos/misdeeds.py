@@ -24,6 +24,7 @@ from .rig import Place
 
 _BINARY, _TEXT, _CLOSE, _PING, _PONG = 2, 1, 8, 9, 10
 _MIB = 1 << 20
+_TINY, _FLOOD = 40, 30_000  # frames: as a sensible client may send them, and as none does
 _LONGEST_TOLD = 8192  # bytes of an error: who reads it is a person, or a program that keeps it
 
 
@@ -320,12 +321,12 @@ async def a_flood_of_pings(visit: Visit) -> str:
 
 
 async def some_tiny_frames(visit: Visit) -> str:
-    """A few hundred of the smallest frames that there are, and a request among them: answered all the same."""
+    """Dozens of the smallest frames that there are, and a request among them: answered all the same."""
     peer = await visit.enter()
     ask = visit.ask()
     visit.books.sent()
     payload = visit.payload_of(ask)
-    pieces = [payload[:-100], *(payload[-100 + place : -99 + place or None] for place in range(100))]
+    pieces = [payload[:-_TINY], *(payload[place : place + 1] for place in range(len(payload) - _TINY, len(payload)))]
     idle = [frame(_PONG, b""), frame(_PONG, b"x"), frame(0, b"", fin=False)]
     sent = [frame(_BINARY, b"", fin=False)]
     for piece in pieces:
@@ -346,7 +347,7 @@ async def a_flood_of_tiny_frames(visit: Visit) -> str:
         )
     )  # fmt: skip
     peer = await visit.open()
-    tasks = [asyncio.create_task(flooding.send(begin + tiny * 30_000)), asyncio.create_task(flooding.rest())]
+    tasks = [asyncio.create_task(flooding.send(begin + tiny * _FLOOD)), asyncio.create_task(flooding.rest())]
     try:
         for _ in range(3):
             ask = visit.ask()

@@ -6,6 +6,7 @@ sizes, pings, reserved bits, opcodes, fragments, UTF-8, closing, limits.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,6 +65,16 @@ def endings(frames: Frames) -> tuple[Frames, int]:
     """What came before the close frame, and its code; 1005: it had none."""
     *before, (_, last) = frames
     return before, int.from_bytes(last[:2], "big") if last else 1005
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("wstest") is None, reason="no wstest here: programs/echo_server.py says how to get it")
+def test_autobahns_fuzzing_client_fails_none_of_its_cases(tmp_path: Path) -> None:
+    command = [sys.executable, str(PROGRAM), "--wstest", "wstest", "--report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "301 cases: 294 OK, 4 NON-STRICT, 3 INFORMATIONAL" in done.stdout
 
 
 # Echoes
