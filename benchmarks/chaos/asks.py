@@ -65,6 +65,11 @@ class Ask:
         """Whether the policy has no reason to refuse it."""
         return self.fault in (Fault.NONE, Fault.SLOW)
 
+    @property
+    def may_be_answered(self) -> bool:
+        """Whether an answer is right: not every dialect carries extras."""
+        return self.is_good or self.fault is Fault.EXTRAS
+
     def observation(self) -> dict[str, Array]:
         """What is sent."""
         return {
@@ -75,7 +80,7 @@ class Ask:
 
     def complaint(self, actions: Any) -> str:
         """Why these are not the answer; empty if they are."""
-        if not self.is_good:
+        if not self.may_be_answered:
             return f"{self.fault.name} was answered"
         if not isinstance(actions, np.ndarray) or actions.shape != (HEAD + self.padding,):
             return f"an answer of shape {getattr(actions, 'shape', None)}"

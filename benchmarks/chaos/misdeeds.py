@@ -404,9 +404,12 @@ async def words_that_cannot_be_told(visit: Visit) -> str:
     ask = visit.ask(fault=visit.dice.choice(MISWORDED))
     await peer.send(visit.frame_of(ask))
     got = await peer.read_frame()
-    if got is None or got[0] == _BINARY:
+    if got is None:
         visit.books.closed()
-        return f"{ask.fault.name}: {'an answer' if got else 'the connection ended without a word'}"
+        return f"{ask.fault.name}: the connection ended without a word"
+    if got[0] == _BINARY:
+        visit.book(ask, got)
+        return ""
     told = got[1] if got[0] == _TEXT else got[1][2:]
     code = f"{int.from_bytes(got[1][:2], 'big')}: " if got[0] == _CLOSE else ""
     visit.books.refused(ask, code + told.decode("utf-8", "replace"))
