@@ -18,9 +18,8 @@ from .rig import Rig
 NAME = "a large text while the policy loads"
 _SESSIONS = 60  # texts of 3.9 MiB: just what the server may hold by their bytes, four times that as Python's texts
 _AT_ONCE = 10
-_BYTES = 3_900_000
 # One letter beyond 16 bits makes Python keep four bytes for each.
-_TEXTS = (("x" * (_BYTES - 4) + "\U0001f916").encode(), ("\U0001f916" * (_BYTES // 4)).encode())
+_TEXT = ("x" * 3_900_000 + "\U0001f916").encode()
 
 
 async def write_while_it_loads(rig: Rig, ledger: Ledger, load: Callable[[], object], dice: random.Random) -> None:
@@ -44,7 +43,7 @@ async def _write(visit: Visit) -> None:
     visit.peer = peer = await open_raw(visit.place, f"/{visit.dialect}")
     visit.books.account["sessions"] += 1
     visit.books.sent()
-    await asyncio.wait_for(peer.send(frame(TEXT, visit.dice.choice(_TEXTS))), PATIENCE_S)
+    await asyncio.wait_for(peer.send(frame(TEXT, _TEXT)), PATIENCE_S)
 
 
 async def _ending(visit: Visit) -> str:
