@@ -16,10 +16,10 @@ from .raw import RawPeer, frame, open_raw
 from .rig import Rig
 
 NAME = "a large text while the policy loads"
-_SESSIONS = 60  # texts of 3.9 MiB: just what the server may hold by their bytes, four times that as Python's texts
+_SESSIONS = 63  # of texts of 4 MiB: just what the server may hold by their bytes, four times that as Python's texts
 _AT_ONCE = 10
 # One letter beyond 16 bits makes Python keep four bytes for each.
-_TEXT = ("x" * 3_900_000 + "\U0001f916").encode()
+_TEXT = ("x" * 4_190_000 + "\U0001f916").encode()
 
 
 async def write_while_it_loads(rig: Rig, ledger: Ledger, load: Callable[[], object], dice: random.Random) -> None:
