@@ -31,9 +31,21 @@ class Fault(IntEnum):
     HANG = 7
     POISON = 8  # an error after which a GPU takes no more calls
     DIE = 9  # end the process
+    UNPRINTABLE = 10  # raise an error whose text cannot be made
+    SURROGATES = 11  # raise an error that names a file whose name is no UTF-8
+    CONTROLS = 12  # raise an error whose text forges a line of the log and drives a terminal
+    LONG_TEXT = 13  # raise an error whose text is a megabyte
+    UNREADABLE = 14  # answer with actions that raise such an error when they are looked at
+    EXTRAS = 15  # answer with extras that do
 
 
-HARMLESS = (Fault.RAISE, Fault.NAN, Fault.SHAPE, Fault.COUNT, Fault.MEMORY)  # for everybody but who asked
+# What the policy says then cannot be told as it is.
+MISWORDED = (
+    Fault.UNPRINTABLE, Fault.SURROGATES, Fault.CONTROLS, Fault.LONG_TEXT, Fault.UNREADABLE, Fault.EXTRAS,
+)  # fmt: skip
+# For everybody but who asked.
+HARMLESS = (Fault.RAISE, Fault.NAN, Fault.SHAPE, Fault.COUNT, Fault.MEMORY, *MISWORDED)
+FORGED = "2026-01-01 00:00:00,000 WARNING policyserve.server"  # how a line begins that no log of the soak may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,11 @@ class Ask:
         """Whether the policy has no reason to refuse it."""
         return self.fault in (Fault.NONE, Fault.SLOW)
 
+    @property
+    def may_be_answered(self) -> bool:
+        """Whether an answer is right: not every dialect carries extras."""
+        return self.is_good or self.fault is Fault.EXTRAS
+
     def observation(self) -> dict[str, Array]:
         """What is sent."""
         return {
@@ -63,7 +80,7 @@ class Ask:
 
     def complaint(self, actions: Any) -> str:
         """Why these are not the answer; empty if they are."""
-        if not self.is_good:
+        if not self.may_be_answered:
             return f"{self.fault.name} was answered"
         if not isinstance(actions, np.ndarray) or actions.shape != (HEAD + self.padding,):
             return f"an answer of shape {getattr(actions, 'shape', None)}"

@@ -1,4 +1,7 @@
-"""The last two acts: SIGTERM while many ask, which must lose nothing that was accepted; SIGKILL, and a next server."""
+"""The last acts: SIGTERM while many ask, which must lose nothing that was accepted; SIGKILL, and a next server.
+
+The next one has its key from the environment, and gets SIGHUP.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from .rig import KEY, Place, Rig
 
 _WARM = 10  # answers that each client has before the signal
 _AHEAD = 4  # requests that a plain client has under way
+_HANGUPS = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,20 @@ class Revived:
     def is_fine(self) -> bool:
         """Whether every client was answered again."""
         return self.again == self.clients
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """How SIGHUP went, where no file can be read again. answered: requests of one session, the last behind them all."""
+
+    signals: int
+    answered: int
+    sessions: int
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether the server stayed, and its session did."""
+        return self.answered == self.signals + 1 and self.sessions == 1
 
 
 class Progress:
@@ -121,6 +139,7 @@ async def _ask_ahead(place: Place, ledger: Ledger, client: int, progress: Progre
     dialect = DIALECTS[client // 2 % 3]
     books = Books(ledger, f"websockets, {dialect}, until SIGTERM")
     wire = by_name(dialect)
+    most = _AHEAD if wire.greets else 1  # on a busy machine more are refused, which ends a session of vibe_rl
     waiting: deque[Ask] = deque()
     number = 0
     peer: ClientConnection = await open_websocket(place, f"/{dialect}")
@@ -130,7 +149,7 @@ async def _ask_ahead(place: Place, ledger: Ledger, client: int, progress: Progre
             await peer.recv()
         is_open = True
         while True:
-            while is_open and len(waiting) < _AHEAD:
+            while is_open and len(waiting) < most:
                 number += 1
                 waiting.append(Ask(client, 0, number))
                 books.sent()
@@ -194,3 +213,26 @@ async def _ask_through(
                 answers_again += 1
         books.account["sessions"] += peer.sessions_opened
     return longest_s if answers_again else None
+
+
+async def hang_up(rig: Rig, ledger: Ledger) -> HungUp:
+    """SIGHUP, again and again, to a server whose key comes from the environment and that has a session open."""
+    books = Books(ledger, "AsyncClient, openpi, through SIGHUP")
+    answered = 0
+    async with AsyncClient(url_of(rig.place, "openpi"), api_key=KEY, timeout_s=PATIENCE_S, retry_for_s=0) as peer:
+        for number in range(_HANGUPS + 1):
+            ask = Ask(0, 2, number)
+            books.sent()
+            try:
+                books.answered(ask, await peer.infer(ask.observation()))
+                answered += 1
+                if number < _HANGUPS:
+                    rig.send(signal.SIGHUP)
+                    await rig.ask()
+            except PolicyserveError as error:
+                books.failed(ask, error)
+                break
+            except (RuntimeError, ProcessLookupError, ConnectionError):  # the server has ended
+                break
+        books.account["sessions"] += peer.sessions_opened
+        return HungUp(_HANGUPS, answered, peer.sessions_opened)

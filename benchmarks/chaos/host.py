@@ -1,6 +1,7 @@
 """The server of the soak, a program of its own that can be asked how it stands.
 
-It gets its settings as JSON, prints a JSON line when it is ready, one for each line on stdin, and one at its end.
+It gets its settings as JSON, prints a JSON line when it listens, one when its policy is ready, one for each line on
+stdin, and one at its end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ class Host(Server):
 
     complaints: list[str]
     last_sessions: list[Conversation] | None = None
+    replaced = 0  # how often its policy was
+
+    async def __aenter__(self) -> Host:
+        await super().__aenter__()
+        say({"port": self.address.port})
+        return self
 
     def facts(self) -> Mapping[str, Any]:
         """What is there now."""
@@ -38,6 +45,7 @@ class Host(Server):
             "strangers": self.reception.waiting,
             "pending": sum(one.pending for one in self.reception.conversations),
             "stage": self.reception.stage or self.engine.stage,
+            "replaced": self.replaced,
         }
 
     def settle(self) -> None:
@@ -72,6 +80,16 @@ class LastSessions(Observer):
         self._kept.append(self._host.reception.conversations[-1])
 
 
+class Replacements(Observer):
+    """Counts how often the policy is replaced."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def on_policy_replaced(self, name: str, reason: str) -> None:
+        self._host.replaced += 1
+
+
 class Complaints(logging.Handler):
     """Keeps what must not be logged."""
 
@@ -84,14 +102,15 @@ class Complaints(logging.Handler):
             self._kept.append(f"{record.name}: {record.getMessage()} {record.exc_info or ''}"[:1000])
 
 
-async def serve(settings: Mapping[str, Any]) -> None:
-    """Run until a signal comes."""
-    host = Host(Recipe("chaos.policy:Accountant"), ServerConfig(**settings))
+async def serve(settings: Mapping[str, Any], gate: str | None) -> None:
+    """Run until a signal comes. gate: a file, until whose end the policy loads."""
+    host = Host(Recipe("chaos.policy:load", {"gate": gate}), ServerConfig(**settings))
     host.complaints = []
+    host.observers.add(Replacements(host))
     logging.getLogger().addHandler(Complaints(host.complaints))
 
     def on_ready(_: PolicySpec) -> None:
-        say({"place": host.address.host, "port": host.address.port})
+        say({"is_ready": True})
 
     listening = asyncio.create_task(obey(host))
     listening.add_done_callback(lambda _: host.stop())  # the soak is gone, or we have a fault of our own
@@ -128,14 +147,14 @@ def say(message: Mapping[str, Any]) -> None:
 def main() -> None:
     """Read the settings and serve, on the loop that they name."""
     settings = json.loads(sys.argv[1])
-    loop = settings.pop("loop")
+    loop, gate = settings.pop("loop"), settings.pop("gate", None)
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
     if loop == "uvloop":
         import uvloop
 
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, gate))
     else:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, gate))
 
 
 if __name__ == "__main__":

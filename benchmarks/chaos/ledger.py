@@ -104,10 +104,12 @@ class Watch:
     """What the server held, seen again and again.
 
     spare_fds: those that may be more at the end, since a policy's process maps its memory in pieces, each with one.
+    most_kb: that its memory may ever have risen by.
     """
 
-    def __init__(self, spare_fds: int) -> None:
+    def __init__(self, spare_fds: int, most_kb: int) -> None:
         self._spare_fds = spare_fds
+        self._most_kb = most_kb
         self.samples: list[tuple[float, Held]] = []  # at seconds of the soak, while clients are at work
         self.start: Held | None = None  # warm, and nobody connected
         self.end: Held | None = None
@@ -120,7 +122,14 @@ class Watch:
         rise_kb = self.end.rss_kb - self.start.rss_kb
         if rise_kb > _MAX_RISE_KB:
             found.append(f"memory: {rise_kb} kB more are in use at the end than at the start, {_MAX_RISE_KB} may be")
+        if self.peak_kb > self._most_kb:
+            found.append(f"memory: it rose by {self.peak_kb} kB, {self._most_kb} may be")
         return found
+
+    @property
+    def peak_kb(self) -> int:
+        """What its memory rose by, at its peak, above what it is with nobody there."""
+        return 0 if self.start is None or self.end is None else self.end.peak_kb - self.start.rss_kb
 
     def _more(self, held: Held) -> list[str]:
         """Counts that are higher than at the start."""

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
+
+import msgpack
 
 from policyserve.core.errors import RemoteError, WireError
 from policyserve.dialects import by_name
 
-from .asks import Ask
+from .asks import MISWORDED, Ask, Fault
 from .clients import DIALECTS, PATIENCE_S, Books
 from .forged import forged_frames
 from .ledger import Ledger
 from .raw import RawPeer, connect_raw, frame, handshake, open_raw
 from .rig import Place
 
-_BINARY, _TEXT, _CLOSE, _PING = 2, 1, 8, 9
+_BINARY, _TEXT, _CLOSE, _PING, _PONG = 2, 1, 8, 9, 10
 _MIB = 1 << 20
+_TINY, _FLOOD = 40, 30_000  # frames: as a sensible client may send them, and as none does
+_LONGEST_TOLD = 8192  # bytes of an error: who reads it is a person, or a program that keeps it
 
 
 class Visit:
@@ -35,14 +39,19 @@ class Visit:
         self._client, self._session, self._number = client, session, 0
         self.peer: RawPeer | None = None
 
-    def ask(self, picture_bytes: int = 0, padding: int = 0) -> Ask:
+    def ask(self, picture_bytes: int = 0, padding: int = 0, fault: Fault = Fault.NONE) -> Ask:
         """A request of its own."""
         self._number += 1
-        return Ask(self._client, self._session, self._number, picture_bytes=picture_bytes, padding=padding)
+        return Ask(self._client, self._session, self._number, fault, picture_bytes=picture_bytes, padding=padding)
 
     async def enter(self) -> RawPeer:
         """Open a session and read the greeting."""
-        self.peer = peer = await open_raw(self.place, f"/{self.dialect}")
+        self.peer = peer = await self.open()
+        return peer
+
+    async def open(self) -> RawPeer:
+        """Open a session that whoever asked for it has to close, and read the greeting."""
+        peer = await open_raw(self.place, f"/{self.dialect}")
         self.books.account["sessions"] += 1
         if by_name(self.dialect).greets:
             assert await peer.read_frame() is not None, "no greeting"
@@ -244,6 +253,18 @@ async def a_wrong_key(visit: Visit) -> str:
     return "" if head.startswith(b"HTTP/1.1 401") else f"{wrong!r}: {head[:80]!r}"
 
 
+async def an_origin_that_drives_a_terminal(visit: Visit) -> str:
+    """A page's name with control characters: it is refused, and neither the answer nor the log shows them."""
+    peer = visit.peer = await connect_raw(visit.place)
+    origin = b"\r\nOrigin: http://a\x9b31m\x85forged\xc2\x9b\r\n\r\n"
+    await peer.send(handshake("/openpi").replace(b"\r\n\r\n", origin))
+    head = await peer.read_head()
+    said = (await peer.rest()).strip()
+    if not head.startswith(b"HTTP/1.1 403"):
+        return f"{head[:80]!r}"
+    return "" if _is_printable(said) else f"the answer shows them: {said!r}"
+
+
 async def no_http(visit: Visit) -> str:
     """Bytes of all kinds in the place of a request: an HTTP answer that says what is wrong, and an end."""
     peer = visit.peer = await connect_raw(visit.place)
@@ -299,6 +320,110 @@ async def a_flood_of_pings(visit: Visit) -> str:
     return await visit.take_answer(peer, ask)
 
 
+async def some_tiny_frames(visit: Visit) -> str:
+    """Dozens of the smallest frames that there are, and a request among them: answered all the same."""
+    peer = await visit.enter()
+    ask = visit.ask()
+    visit.books.sent()
+    payload = visit.payload_of(ask)
+    pieces = [payload[:-_TINY], *(payload[place : place + 1] for place in range(len(payload) - _TINY, len(payload)))]
+    idle = [frame(_PONG, b""), frame(_PONG, b"x"), frame(0, b"", fin=False)]
+    sent = [frame(_BINARY, b"", fin=False)]
+    for piece in pieces:
+        sent += [visit.dice.choice(idle), frame(0, piece, fin=False)]
+    await peer.send(b"".join([*sent, frame(0, b"")]))
+    return await visit.take_answer(peer, ask)
+
+
+async def a_flood_of_tiny_frames(visit: Visit) -> str:
+    """As many of one kind as would fill seconds: another session is answered meanwhile."""
+    flooding = await visit.enter()
+    begin, tiny = visit.dice.choice(
+        (
+            (b"", frame(_BINARY, b"\x80")), (b"", frame(_BINARY, b"")), (b"", frame(_TEXT, b"")),
+            (b"", frame(_PING, b"")), (b"", frame(_PONG, b"")),
+            (frame(_BINARY, b"", fin=False), frame(0, b"", fin=False)),
+            (frame(_TEXT, b"", fin=False), frame(0, b"x", fin=False)),
+        )
+    )  # fmt: skip
+    peer = await visit.open()
+    tasks = [asyncio.create_task(flooding.send(begin + tiny * _FLOOD)), asyncio.create_task(flooding.rest())]
+    try:
+        ask = visit.ask()
+        await peer.send(visit.frame_of(ask))
+        return await visit.take_answer(peer, ask)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await peer.close()
+
+
+async def long_keys(visit: Visit) -> str:
+    """Keys as long as a message, above thousands of entries or none, beside a good observation: the bound is named."""
+    peer = await visit.enter()
+    keys: Mapping[str, object] = visit.dice.choice(
+        (
+            lambda: {"k" * 65_536: {f"a{number}": number for number in range(16_000)}},
+            lambda: {"k" * 3_900_000: 0},
+            lambda: {"\U0001f916" * 16_000: {"a": [{}] * 5_000}},
+            lambda: {f"{number:05}" * 6_000: number for number in range(100)},
+        )
+    )()  # fmt: skip
+    ask = visit.ask()
+    payload = with_keys(visit.payload_of(ask), keys)
+    visit.books.sent()
+    await asyncio.wait_for(peer.send(frame(_BINARY, payload)), PATIENCE_S)
+    got = await peer.read_frame()
+    if got is None:
+        visit.books.closed()
+        return "the connection ended without a word"
+    visit.books.account["refused"] += 1
+    if not by_name(visit.dialect).greets:
+        return "" if is_told_why(got, 1008) else f"expected a close with 1008, got {got[0]} {got[1][:90]!r}"
+    if got[0] != _TEXT or b"max-key" not in got[1] or len(got[1]) > _LONGEST_TOLD:
+        return f"expected an error that names --max-key, got {got[0]} {got[1][:90]!r}"
+    ask = visit.ask()
+    await peer.send(visit.frame_of(ask))
+    return await visit.take_answer(peer, ask)
+
+
+def with_keys(observation: bytes, more: Mapping[str, object]) -> bytes:
+    """A small map with more entries behind its own."""
+    packed = msgpack.packb(more)
+    assert isinstance(packed, bytes)
+    header = 1 if len(more) < 16 else 3
+    count = (observation[0] & 0x0F) + len(more)
+    assert observation[0] & 0xF0 == 0x80, "a map of up to fifteen entries"
+    return b"\xde" + count.to_bytes(2, "big") + observation[1:] + packed[header:]
+
+
+async def words_that_cannot_be_told(visit: Visit) -> str:
+    """A policy whose errors or answers have no text, or one that nobody should see: one short readable line."""
+    peer = await visit.enter()
+    ask = visit.ask(fault=visit.dice.choice(MISWORDED))
+    await peer.send(visit.frame_of(ask))
+    got = await peer.read_frame()
+    if got is None:
+        visit.books.closed()
+        return f"{ask.fault.name}: the connection ended without a word"
+    if got[0] == _BINARY:
+        visit.book(ask, got)
+        return ""
+    told = got[1] if got[0] == _TEXT else got[1][2:]
+    code = f"{int.from_bytes(got[1][:2], 'big')}: " if got[0] == _CLOSE else ""
+    visit.books.refused(ask, code + told.decode("utf-8", "replace"))
+    is_readable = len(told) <= _LONGEST_TOLD and _is_printable(told)
+    return "" if is_readable else f"{ask.fault.name}: {len(told)} bytes, {told[:90]!r}"
+
+
+def _is_printable(told: bytes) -> bool:
+    try:
+        return told.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
 async def a_close_among_requests(visit: Visit) -> str:
     """Requests, a close frame, and more behind it, in one piece."""
     peer = await visit.enter()
@@ -310,6 +435,11 @@ async def a_close_among_requests(visit: Visit) -> str:
     return ""
 
 
+def is_told_why(got: tuple[int, bytes], *codes: int) -> bool:
+    """Whether this is a close frame with one of these codes and a reason."""
+    return got[0] == _CLOSE and int.from_bytes(got[1][:2], "big") in codes and len(got[1]) > 2
+
+
 async def _closes_with(peer: RawPeer, code: int) -> str:
     got = await peer.read_frame()
     await peer.rest()
@@ -319,8 +449,9 @@ async def _closes_with(peer: RawPeer, code: int) -> str:
 
 SWIFT: tuple[Misdeed, ...] = (
     reset_in_a_frame, end_in_a_frame, vanish_with_requests, a_giant, fragments_without_end, a_large_good_one, forged,
-    forged, forged, another_dialect, a_wrong_key, no_http, healthz, a_broken_frame, a_flood_of_pings,
-    a_close_among_requests,
+    forged, forged, another_dialect, a_wrong_key, an_origin_that_drives_a_terminal, no_http, healthz, a_broken_frame,
+    a_flood_of_pings, a_close_among_requests, some_tiny_frames, a_flood_of_tiny_frames, long_keys,
+    words_that_cannot_be_told,
 )  # fmt: skip
 SLOW: tuple[Misdeed, ...] = (black_hole, read_nothing, half_a_handshake, a_slow_handshake, a_slow_message)
 

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,19 @@ from policyserve.core.arrays import Array
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.spec import ArraySpec, PolicySpec
 
-from .asks import CHANGED, FINE, HEAD, OTHERS_STATE, Fault
+from .asks import CHANGED, FINE, FORGED, HEAD, OTHERS_STATE, Fault
 
 _KEPT = 16  # observations that it holds on to, and looks at again
 _KEPT_BYTES = 400_000  # of each, at most: what it keeps counts as the server's memory
+_LOADS_S = 60.0  # at most: a soak that has ended opens no gate
+
+
+def load(gate: str | None) -> Accountant:
+    """The policy, once the file `gate` is gone."""
+    deadline = time.monotonic() + _LOADS_S
+    while gate is not None and Path(gate).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return Accountant()
 
 
 class Accountant:
@@ -65,7 +75,37 @@ class Accountant:
         actions[:HEAD] = [*who, checksum, remark]
         if _fault(one) is Fault.NAN:
             actions[-1] = np.nan
-        return ActionChunk(actions[None] if _fault(one) is Fault.SHAPE else actions, state=name)
+        if _fault(one) is Fault.UNREADABLE:
+            return ActionChunk(Unreadable(), state=name)  # type: ignore[arg-type]
+        extras = {"remark": Unreadable()} if _fault(one) is Fault.EXTRAS else {}
+        return ActionChunk(actions[None] if _fault(one) is Fault.SHAPE else actions, state=name, extras=extras)
+
+
+class Unprintable(Exception):
+    """An error whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise AttributeError("the text needs what is not there")
+
+    __repr__ = __str__
+
+
+class Unreadable:
+    """An object that raises such an error whatever is done with it."""
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise Unprintable
+
+    def __iter__(self) -> Any:
+        raise Unprintable
+
+    def __len__(self) -> int:
+        raise Unprintable
+
+    def __repr__(self) -> str:
+        raise Unprintable
+
+    __str__ = __repr__
 
 
 def _commit(one: PolicyInput) -> None:
@@ -80,6 +120,14 @@ def _commit(one: PolicyInput) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     elif fault is Fault.DIE:
         os._exit(3)
+    elif fault is Fault.UNPRINTABLE:
+        raise Unprintable
+    elif fault is Fault.SURROGATES:
+        raise FileNotFoundError(2, "No such file or directory", "caf\udce9.txt")
+    elif fault is Fault.CONTROLS:
+        raise ValueError(f"no task \x1b[2J\x9b31m\u202e\u2028\r\n{FORGED}: session 1 opened key=soak\x00")
+    elif fault is Fault.LONG_TEXT:
+        raise ValueError("no task " + "x" * 1_000_000)
 
 
 def _fault(one: PolicyInput) -> Any:

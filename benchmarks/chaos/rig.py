@@ -29,9 +29,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Held:
-    """What the server holds. Kilobytes and counts of its process, children_kb of those that it has started."""
+    """What the server holds. Kilobytes and counts of its process, children_kb of those that it has started.
+
+    peak_kb: the most that rss_kb ever was.
+    """
 
     rss_kb: int
+    peak_kb: int
     children_kb: int
     fds: int
     threads: int
@@ -40,13 +44,17 @@ class Held:
     strangers: int
     pending: int
     stage: str
+    replaced: int  # how often the policy was
 
 
 class Rig:
-    """One life of the server. Start it before all else."""
+    """One life of the server. Start it before all else.
 
-    def __init__(self, settings: Mapping[str, Any], log: Path, keys: Path) -> None:
-        self._settings = {**settings, "api_key_file": str(keys)}
+    keys: the file of its API keys; None: it has its key from the environment alone.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], log: Path, keys: Path | None) -> None:
+        self._settings = {**settings, "api_key_file": None if keys is None else str(keys)}
         self._log = log
         self._keys = keys
         self._process: Process | None = None
@@ -55,15 +63,28 @@ class Rig:
 
     async def start(self) -> None:
         """Start it and wait until it is ready; raises RuntimeError if it is not."""
-        self.write_keys()
+        await self.listen()
+        await self.ready()
+
+    async def listen(self) -> None:
+        """Start it and wait until it listens; its policy may be loading still, and ready() is to be called."""
+        environment = {**os.environ}
+        if self._keys is None:
+            environment["POLICYSERVE_API_KEY"] = f"soak:{KEY}"
+        else:
+            self.write_keys()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "chaos.host", json.dumps(self._settings),
-                cwd=_FOLDER, stdin=PIPE, stdout=PIPE, stderr=log,
+                cwd=_FOLDER, stdin=PIPE, stdout=PIPE, stderr=log, env=environment,
             )  # fmt: skip
         told = await self._read(_START_S)
         uds = self._settings.get("uds")
         self.place = Place(told["port"], uds)
+
+    async def ready(self) -> None:
+        """Wait until its policy is loaded; raises RuntimeError if it never is. Ask it nothing before."""
+        await self._read(_START_S)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -72,6 +93,7 @@ class Rig:
 
     def write_keys(self, more: str = "") -> None:
         """Write the file of API keys anew."""
+        assert self._keys is not None, "its key is in its environment"
         beside = self._keys.with_suffix(".new")
         beside.touch(mode=0o600)
         beside.write_text(f"soak: {KEY}\n" + (f"other: {more}\n" if more else ""))
@@ -88,6 +110,7 @@ class Rig:
         children = _children(process.pid)
         return Held(
             _status(own, "VmRSS"),
+            _status(own, "VmHWM"),
             sum(_status(Path(f"/proc/{child}"), "VmRSS") for child in children),
             len(os.listdir(own / "fd")),
             _status(own, "Threads"),

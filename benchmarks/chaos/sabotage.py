@@ -46,6 +46,11 @@ class Saboteur:
             await self._do(deed, number)
             self._reload(number)
 
+    @property
+    def broken(self) -> int:
+        """How often it broke the policy."""
+        return sum(count for deed, count in self.done.items() if deed != "SIGHUP")
+
     async def _do(self, deed: str, number: int) -> None:
         if deed == "kill":
             self._rig.kill_child()

@@ -10,24 +10,22 @@ import sys
 import pytest
 
 from tests.cli.serving import ROOT
+from tests.docs.promises import exists, named_tests, shown_by
 from tests.fuzz.targets import TARGETS
 
 PAGE = (ROOT / "docs" / "reliability.md").read_text()
-NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
-def test_every_promise_names_what_shows_it() -> None:
-    rows = PAGE.partition("| promise |")[2].partition("\n\n")[0].splitlines()[2:]
+def test_every_promise_names_its_test() -> None:
+    rows = shown_by(PAGE)
     assert len(rows) > 15
-    for row in rows:
-        shown_by = row.rstrip(" |").rpartition("|")[2]
-        assert re.search(r"`(tests|benchmarks)/[\w/]+\.py", shown_by), row
+    assert [promise for promise, cell in rows.items() if not named_tests(cell)] == []
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED_TESTS)
-def test_every_test_that_is_named_exists(path: str, name: str) -> None:
-    assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+@pytest.mark.parametrize("test", named_tests(PAGE))
+def test_every_test_that_is_named_exists(test: str) -> None:
+    assert exists(test)
 
 
 def test_every_file_that_is_named_exists() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from policyserve.server.config import ServerConfig
 from tests.cli.serving import ROOT, run, serving
+from tests.docs.promises import exists, named_tests, shown_by
 
 PAGE = (ROOT / "SECURITY.md").read_text()
 
@@ -63,9 +64,27 @@ def test_the_unit_file_calls_a_command_that_exists() -> None:
     assert "usage" in done.stdout
 
 
-def test_the_tests_and_programs_it_points_to_exist() -> None:
-    named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", PAGE)
-    assert len(named) >= 10
+def test_every_promise_names_its_test() -> None:
+    rows = shown_by(PAGE)
+    assert len(rows) > 12
+    assert [promise for promise, cell in rows.items() if not named_tests(cell)] == []
+
+
+@pytest.mark.parametrize("test", named_tests(PAGE))
+def test_every_test_that_is_named_exists(test: str) -> None:
+    assert exists(test)
+
+
+def test_a_test_that_is_gone_is_noticed() -> None:
+    assert exists("tests/docs/test_security.py::test_a_test_that_is_gone_is_noticed")
+    assert not exists("tests/docs/test_security.py::test_a_test_that_is")
+    assert not exists("tests/docs/no_such_file.py::test_a_test_that_is_gone_is_noticed")
+    assert shown_by("| promise | shown by |\n|---|---|\n| a | `b` |\n| c | d |\n\ne\n") == {"a": "`b`", "c": "d"}
+
+
+def test_the_programs_it_points_to_exist() -> None:
+    named = re.findall(r"\b(benchmarks/[\w/]+\.py)", PAGE)
+    assert named
     for path in named:
         assert (ROOT / path).exists(), path
 

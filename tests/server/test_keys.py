@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from base64 import b64encode
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_neither_repr_nor_the_object_holds_a_key() -> None:
     known = read_file(f"robot-7: {GOOD}", "keys")
     assert repr(known) == "ApiKeys(robot-7)"
     assert GOOD not in repr(vars(known))
+
+
+@pytest.mark.parametrize("sent", [GOOD, OTHER, "x" * 48, ""])
+def test_what_was_sent_is_compared_with_every_key_whichever_it_is(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(keys, "compare_digest", compare)
+    read_file(f"robot-7: {GOOD}\n{OTHER}\nc: {'c' * 48}\n", "keys").name_of(f"Bearer {sent}")
+    assert len(set(compared)) == 3
 
 
 def test_no_file_and_no_variable_are_no_keys() -> None:
