@@ -90,5 +90,6 @@ def test_to_catch_an_error_needs_no_server_no_client_and_no_numpy() -> None:
         "policyserve",
         "policyserve.core",
         "policyserve.core.errors",
+        "policyserve.core.printable",
         "policyserve.core.version",
     }

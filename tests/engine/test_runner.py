@@ -17,6 +17,7 @@ from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.answering import Answering, batch_buckets, run_batch
 from policyserve.engine.runner import Task, ThreadRunner
+from policyserve.policies.fakes import EchoPolicy
 
 SPEC = PolicySpec("policy", {"x": ArraySpec((1,))}, ArraySpec((1,)), max_batch=8)
 
@@ -362,6 +363,17 @@ def test_a_failed_call_keeps_the_state_before_it() -> None:
         return [*seen, value((await infer(runner, task(1)))[0])]
 
     assert with_runner(policy, talk) == [1, 2]
+
+
+def test_a_policy_whose_spec_is_none_is_told_by_its_class() -> None:
+    class Odd(EchoPolicy):
+        spec: Any = "(4,)"
+
+        def __init__(self) -> None:
+            """Without EchoPolicy's spec."""
+
+    with pytest.raises(PolicyFailed, match=r"^Odd\.spec: expected a PolicySpec, got str$"):
+        with_runner(Odd(), lambda _: asyncio.sleep(0))
 
 
 def test_a_thread_outlives_a_lack_of_memory_in_what_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -395,6 +395,17 @@ def test_a_poisoned_gpu_breaks_the_runner_and_its_batch_may_be_asked_again(kind:
     with_runner(kind.of(recipe()), talk)
 
 
+def test_a_clients_words_in_a_policys_error_break_no_runner(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        assert isinstance(await ask(runner, do="quote"), PolicyFailed)
+        assert value(await ask(runner, 3.0)) == 3.0
+        assert reasons == []
+
+    with_runner(kind.of(recipe()), talk)
+
+
 def test_running_out_of_gpu_memory_fails_that_request_alone(kind: Kind) -> None:
     async def talk(runner: Any) -> None:
         reasons: list[str] = []

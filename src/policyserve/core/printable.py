@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 
-MOST = 2000  # characters of one text
+MOST, MOST_LINES = 3000, 4000  # characters of one text, and of one with several lines
 UNPRINTABLE = "unprintable"  # in place of a text that cannot be made
 
 _INDENT = "    "
@@ -30,7 +30,7 @@ def one_line(text: str, most: int = MOST) -> str:
     return _shortened("".join(letter if letter.isprintable() else _escaped(letter) for letter in text), most)
 
 
-def some_lines(text: str, most: int = 2 * MOST) -> str:
+def some_lines(text: str, most: int = MOST_LINES) -> str:
     """The text with its lines, each as one_line() has it: for a traceback that a server sent, say.
 
     Those below the first are indented, so that nobody takes them for lines of their own.

@@ -35,6 +35,7 @@ _POISONED_GPU = re.compile(
     r"|HARDWARE_STACK_ERROR|ECC_UNCORRECTABLE)"
     r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)"
 )
+_MOST_OF_CAUSE = 20_000  # characters of an error that are looked through
 
 
 class Task(NamedTuple):
@@ -131,7 +132,7 @@ def run_batch(
 
     Where a batch raises, its inputs are tried again one by one, so that a poisoned one fails alone. prepared: what the
     policy, a preparing one, has made of the inputs already. spec: the policy's, where it has been read.
-    inputs: a tuple, where the policy is a stranger's, who might empty a list.
+    inputs: a tuple, since a policy could take its inputs out of a list.
     """
     spec = policy.spec if spec is None else spec
     try:
@@ -148,13 +149,18 @@ def run_batch(
 
 
 def _listed(answers: Any, count: int) -> list[Any]:
-    """A policy's answers, that are no list, as one; no more than one too many, since they may be without end."""
+    """Answers that are no list as one; at most one too many of them, since a generator may have no end."""
     return [*answers] if type(answers) is tuple else list(islice(answers, count + 1))
 
 
 def is_fatal(error: PolicyserveError) -> bool:
-    """Whether it says that the policy's GPU takes no more calls from this process."""
-    return isinstance(error, PolicyFailed) and _POISONED_GPU.search(str(error)) is not None
+    """Whether it says that the policy's GPU takes no more calls from this process.
+
+    Frameworks say so by a RuntimeError. Another error may quote what a client sent, who must not end the policy by it.
+    """
+    cause = error.__cause__ if isinstance(error, PolicyFailed) else None
+    is_frameworks = cause is not None and issubclass(type(cause), RuntimeError)
+    return is_frameworks and _POISONED_GPU.search(text_of(cause, _MOST_OF_CAUSE)) is not None
 
 
 def warm_up(policy: Policy, on_stage: OnStage) -> None:

@@ -125,8 +125,8 @@ class ThreadRunner:
     def _run(self, on_stage: OnStage, loaded: asyncio.Future[PolicySpec]) -> None:
         try:
             policy = self._load(on_stage)
-            warm_up(policy, on_stage)
             answering = Answering(policy)
+            warm_up(policy, on_stage)
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to start()'s caller
             self._in_loop(_settle, loaded, _as_loading_error(error))
             self._in_loop(_settle, self._ended, None)

@@ -99,8 +99,8 @@ class Worker:
         log_to_stderr(log_level)
         try:
             policy = unpack(recipe, trusted=True)(self._tell_stage)
-            warm_up(policy, self._tell_stage)
             answering = Answering(policy)
+            warm_up(policy, self._tell_stage)
             spec = _pack_spec(answering.spec)
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
             self._send(["failed", Packed(write_error(error)).data])
