@@ -110,6 +110,18 @@ def test_who_holds_most_is_given_up_and_not_who_came_last() -> None:
     assert [peer.name for peer in (hog, robot, other) if peer.is_given_up] == ["hog"]
 
 
+def test_who_gives_memory_back_is_told_when_somebody_was_given_up() -> None:
+    reliefs: list[str] = []
+    peer = Peer("robot")
+    budget = Budget(100, lambda: [peer], lambda: reliefs.append("relieved"))
+    peer.take(budget, 60)
+    peer.held = 0
+    peer.take(budget, 60)  # counted anew, and there is room
+    assert reliefs == []
+    peer.take(budget, 60)
+    assert reliefs == ["relieved"]
+
+
 def test_what_was_answered_meanwhile_costs_nobody_anything() -> None:
     peer = Peer("robot")
     budget = Budget(100, lambda: [peer])

@@ -32,7 +32,7 @@ class WireLimits(Settings):
     max_depth: int = 8  # the most levels of maps and lists in one message
     max_items: int = 16_384  # the most list items in one message; map entries, texts, bins, maps, lists: 5 each
     max_arrays: int = 256  # the most arrays and NumPy scalars in one message
-    max_key: int = 100  # the most characters of a map's key
+    max_key: int = 128  # the most bytes of a map's key, in UTF-8
     max_image_side: int = 8192  # the most pixels of an image's height, and of its width
     max_image_mpixels: float = 32.0  # the most pixels of an image, in millions
     max_text: int = 100_000  # the most characters of a text

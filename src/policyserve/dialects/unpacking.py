@@ -98,8 +98,9 @@ class _Bounds:
         if len(decoded) != len(pairs):
             raise WireError("", "different keys in a map", "the same key twice")
         for key in decoded:
-            if len(key) > self._max_key:
-                raise long_key(self._max_key, len(key.encode()))
+            size = len(key) if key.isascii() else len(key.encode())
+            if size > self._max_key:
+                raise long_key(self._max_key, size)
         return decoded
 
     def read_list(self, values: list[Any]) -> list[Any]:

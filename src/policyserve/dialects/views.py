@@ -148,15 +148,12 @@ class ViewReader:
         else:
             raise WireError("", "texts as map keys", f"MessagePack type {tag:#04x}")
         taken = self._take(size)
-        if size > self._max_key * _MOST_PER_LETTER:
+        if size > self._max_key:
             raise long_key(self._max_key, size)
         try:
-            key = str(taken, "utf-8")
+            return str(taken, "utf-8")
         except UnicodeDecodeError:
             raise _no_utf8(taken) from None
-        if len(key) > self._max_key:
-            raise long_key(self._max_key, size)
-        return key
 
     def _text(self, size: int) -> str | bytes | memoryview:
         self._count(HEAVY)
@@ -209,8 +206,8 @@ def too_many_items(max_items: int) -> WireError:
 
 
 def long_key(max_key: int, size: int) -> WireError:
-    """The refusal of a key of `size` bytes, which are more characters than a key may have."""
-    return WireError("", f"a key of at most {max_key} characters (--max-key)", f"{size} bytes")
+    """The refusal of a key of `size` bytes."""
+    return WireError("", f"a key of at most {max_key} bytes (--max-key)", f"{size}")
 
 
 _FLOAT64, _DOUBLE = 0xCB, np.dtype(">f8")

@@ -132,11 +132,14 @@ class Budget:
     """The bytes that all peers together may make the server hold.
 
     It counts what comes in and not what is released. Only when the count reaches the bound does it ask each peer what
-    it still holds, and end those that hold most.
+    it still holds, and end those that hold most. on_relief: called when it has ended some.
     """
 
-    def __init__(self, max_bytes: int, holders: Callable[[], Iterable[Holder]]) -> None:
+    def __init__(
+        self, max_bytes: int, holders: Callable[[], Iterable[Holder]], on_relief: Callable[[], object] = int
+    ) -> None:
         self._max_bytes = max_bytes
+        self._on_relief = on_relief
         self._holders = holders
         self._counted = 0
 
@@ -149,7 +152,11 @@ class Budget:
     def _relieve(self) -> None:
         held = sorted(((holder.held_bytes(), index, holder) for index, holder in enumerate(self._holders())))
         self._counted = sum(count for count, _, _ in held)
+        is_relieved = False
         while self._counted > self._max_bytes and held:
             count, _, holder = held.pop()
             self._counted -= count
+            is_relieved = True
             holder.give_up()
+        if is_relieved:
+            self._on_relief()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -71,7 +71,8 @@ class Reception:
         self._sessions: dict[int, tuple[SessionPeer, Conversation]] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
         self._throttle = LogThrottle()
-        self._budget = Budget(config.max_buffered_bytes, lambda: self.peers)
+        self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
+        self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
         self._spec: PolicySpec | None = None
         self._metadata: Mapping[str, Any] = {}  # of its greetings
         self._failure: PolicyserveError | None = None  # why there will be no policy

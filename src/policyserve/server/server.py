@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,6 +43,7 @@ log = Log(__name__)
 
 Self = TypeVar("Self", bound="Server")
 
+_GIVEN_BACK_EVERY_S = 1.0  # at most: whoever allocates waits meanwhile
 _TIDY_S = 10.0
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
 _CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
@@ -65,6 +67,8 @@ class Server:
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
+        self.reception.on_relief = self._give_back
+        self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         self._numbers = 0  # of connections
         self._loading: asyncio.Task[PolicySpec] | None = None
@@ -203,9 +207,16 @@ class Server:
             self._has_given_back = False
         elif not self._has_given_back:
             self._has_given_back = True
+            self._give_back()
+        self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+
+    def _give_back(self) -> None:
+        """Give the kernel what is free, also when peers were ended for want of room: it lies between what is not."""
+        now = time.monotonic()
+        if now >= self._may_give_back_at:
+            self._may_give_back_at = now + _GIVEN_BACK_EVERY_S
             # It takes some 10 ms for each 20 MiB, and lets go of the interpreter meanwhile.
             threading.Thread(target=memory.give_back, name="giving memory back", daemon=True).start()
-        self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
