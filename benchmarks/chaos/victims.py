@@ -19,6 +19,7 @@ _SHORT_S, _LONG_S = 0.4, 10.0  # time-outs of a call: of one that nothing but it
 _LATE_S = 10.0  # beyond a time-out, on a machine that fifty others share
 _MOST_KB = 128 * 1024  # that a call may add to the peak of its program's memory
 _LONGEST_TEXT = 8192  # characters of an error
+_LEAST = 3  # calls of each client, however short the soak
 _PAUSE_S = 10.0  # between calls, once each misdeed was tried: floods of pings take a core
 # How a call may end, but for those that its time-out ends.
 _ENDS = {
@@ -31,7 +32,7 @@ _LATE_ENDS = {"DeadlineExceeded", "ConnectionLost"}
 
 
 async def suffer(ledger: Ledger, dice: random.Random, end: float) -> None:
-    """Both clients, one call after another until `end`, which every misdeed is tried before if there is time."""
+    """Both clients, one call after another until `end`, and each misdeed once if there is time."""
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chaos.bad_server", cwd=_FOLDER, stdin=PIPE, stdout=PIPE
     )
@@ -49,7 +50,7 @@ async def _call_on(kind: str, port: int, ledger: Ledger, dice: random.Random, en
     misdeeds = dice.sample(MISDEEDS, len(MISDEEDS))
     number = 0
     try:
-        while time.monotonic() < end:
+        while number < _LEAST or time.monotonic() < end:
             misdeed = misdeeds[number % len(misdeeds)]
             ledger.misdeed(f"{misdeed}, at {kind}", await caller.complaint(misdeed))
             number += 1
