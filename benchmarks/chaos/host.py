@@ -43,7 +43,7 @@ class Host(Server):
             "tasks": len(asyncio.all_tasks()),
             "sessions": self.counters.sessions_open,
             "strangers": self.reception.waiting,
-            "pending": sum(one.pending for one in self.reception.conversations),
+            "pending": sum(one.session.pending for one in self.reception.conversations),
             "stage": self.reception.stage or self.engine.stage,
             "replaced": self.replaced,
         }
@@ -60,7 +60,7 @@ class Host(Server):
 
     def result(self) -> Mapping[str, Any]:
         """What is to be said at the end."""
-        accepted = sum(session.received for session in self.last_sessions or ())
+        accepted = sum(session.session.received for session in self.last_sessions or ())
         return {
             "accepted": accepted,
             "answered": self.counters.requests,

@@ -261,7 +261,7 @@ def test_a_session_with_too_many_requests_is_refused_after_its_answers() -> None
         for number in range(5):
             peer.send(frame([number]))
         other.send(frame([9.0]))
-        live.until(lambda server: server.reception.conversations[0].pending == 5)
+        live.until(lambda server: server.reception.conversations[0].session.pending == 5)
         gate.release.set()
         assert [answer(peer.recv(timeout=DEADLINE_S)) for _ in range(4)] == [0, 1, 2, 3]
         with pytest.raises(ConnectionClosed) as caught:
@@ -476,7 +476,7 @@ def test_a_client_that_sends_without_end_is_held_back_and_then_answered() -> Non
         return observation["obs"]
 
     def most_pending(server: Server) -> int:
-        return max(each.pending for each in server.reception.conversations)
+        return max(each.session.pending for each in server.reception.conversations)
 
     total, bound = 2_000, 10
     with serving(slow, max_pending=bound, dialect="openpi") as live:

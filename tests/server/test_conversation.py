@@ -174,10 +174,10 @@ def test_a_policy_that_will_never_be_there_ends_it() -> None:
 def test_a_dialect_that_the_first_message_tells_is_logged_once() -> None:
     bench = Bench(None)
     bench.conversation.serve(SPEC, {})
-    assert bench.conversation.dialect is None
+    assert bench.conversation.session.dialect is None
     bench.ask(1.0, 2.0)
     bench.ask(1.0, 2.0)
-    assert bench.conversation.dialect is VIBE_RL
+    assert bench.conversation.session.dialect is VIBE_RL
     assert bench.lines == ["INFO session 3 speaks vibe_rl"]
 
 

@@ -50,7 +50,7 @@ def end_of(peer: socket.socket) -> tuple[int, str]:
 
 def pending(server: Server) -> int:
     """Requests of all sessions that have no answer yet."""
-    return sum(one.pending for one in server.reception.conversations)
+    return sum(one.session.pending for one in server.reception.conversations)
 
 
 def blocking_reader(live: Live) -> socket.socket:

@@ -303,9 +303,7 @@ class Session:
         return self._choice.greeter
 
     def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
-        if isinstance(message, Overloaded):
-            raise message
-        if isinstance(message, EncodedText):
+        if not isinstance(message, memoryview):
             message = self._decoded(message)
         observation, batch_size, unknown, footprint = reader.read(message)
         submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now)
@@ -313,7 +311,11 @@ class Session:
             return [*self._remark(observation, unknown), submit]
         return [submit]
 
-    def _decoded(self, message: EncodedText) -> str:
+    def _decoded(self, message: Message | EncodedText | Overloaded) -> Message:
+        if isinstance(message, Overloaded):
+            raise message
+        if not isinstance(message, EncodedText):
+            return message
         most = self._limits.max_text
         if len(message) > most * _MOST_PER_LETTER:
             expected = f"a text message of at most {most} characters (--max-text)"

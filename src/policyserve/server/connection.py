@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from policyserve.core.messages import EncodedText, Message
 from policyserve.core.printable import one_line
+from policyserve.core.session import Session
 from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -145,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
     def _slow_down(self) -> None:
         """More has come, or is coming, than one turn takes: read it in turns to come."""
         assert self._frames is not None
-        refused = self._conversation.refused if self._conversation is not None else 0
+        refused = self._conversation.session.refused if self._conversation is not None else 0
         verdict = self._pace.count(time.monotonic(), self._frames.idle_frames + refused)
         if verdict is None:
             self._is_paced = True
@@ -202,9 +203,10 @@ class Connection(asyncio.BufferedProtocol):
             self._patience = None
         self._unfinished_bytes = 0
         conversation.receive(message, self._heard_at)
-        if conversation.received_bytes > self._counted_bytes + _UNCOUNTED:
-            self._count_small(conversation)
-        if conversation.pending > self._config.max_pending:
+        session = conversation.session
+        if session.received_bytes > self._counted_bytes + _UNCOUNTED:
+            self._count_small(session)
+        if session.pending > self._config.max_pending:
             self._set_reading()
 
     # A conversation's sink
@@ -258,7 +260,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _set_reading(self) -> None:
         """Read no more while a session has over twice as many requests without an answer as it may have."""
-        is_swamped = self._conversation is not None and self._conversation.pending > 2 * self._config.max_pending
+        is_swamped = (
+            self._conversation is not None and self._conversation.session.pending > 2 * self._config.max_pending
+        )
         is_held = self._pipe.is_slow or is_swamped
         if self._is_paced and not is_held and self._next_turn is None:
             self._next_turn = asyncio.get_running_loop().call_later(self._pace.wait_s, self._go_on)
@@ -282,10 +286,10 @@ class Connection(asyncio.BufferedProtocol):
     def _facts(self, now: float) -> Facts:
         assert self._conversation is not None
         assert self._frames is not None
-        received, pending, taken = self._conversation.received, self._conversation.pending, self._pipe.taken
+        session, taken = self._conversation.session, self._pipe.taken
         if self._pipe.is_reading_paused:  # while our reading is paused, the peer cannot be heard
-            return Facts(now, received, pending, False, taken)
-        return Facts(self._heard_at, received, pending, self._frames.is_mid_message, taken)
+            return Facts(now, session.received, session.pending, False, taken)
+        return Facts(self._heard_at, session.received, session.pending, self._frames.is_mid_message, taken)
 
     def _end(self, verdict: Verdict) -> None:
         self._note(logging.WARNING, "ended", "session %d: %s", self.number, verdict.reason)
@@ -312,9 +316,9 @@ class Connection(asyncio.BufferedProtocol):
         self._counted_bytes += count
         self._reception.grow(count)
 
-    def _count_small(self, conversation: Conversation) -> None:
+    def _count_small(self, session: Session) -> None:
         """Count small messages, and what was made of all, many at a time."""
-        count = conversation.received_bytes - self._counted_bytes
+        count = session.received_bytes - self._counted_bytes
         self._counted_bytes += count
         self._reception.grow(count, are_large=False)
 
@@ -327,7 +331,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def held_bytes(self) -> int:
         """Messages that came in, whole or not, and have no answer yet; and answers that are not read yet."""
-        waiting = self._conversation.held_bytes if self._conversation is not None else 0
+        waiting = self._conversation.session.held_bytes if self._conversation is not None else 0
         return self._unfinished_bytes + waiting + self._pipe.unsent
 
     def give_up(self) -> None:

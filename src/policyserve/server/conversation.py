@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from policyserve.core.dialect import TOLD, Dialect
+from policyserve.core.dialect import TOLD
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import EncodedText, Message
 from policyserve.core.observer import Observers
@@ -41,61 +41,24 @@ class Note(Protocol):
 
 
 class Conversation:
-    """Carries out what a session decides. number: names it in the log, to the engine and to observers."""
+    """Carries out what a session decides. number: names it in the log, to the engine and to observers.
+
+    session: what it is at, to be looked at by whoever hands in messages; it is told things through here alone.
+    """
 
     def __init__(
         self, number: int, session: Session, sink: Sink, engine: Engine, observers: Observers, note: Note
     ) -> None:
         self.number = number
-        self._session = session
+        self.session = session
         self._sink = sink
         self._engine = engine
         self._observers = observers
         self._note = note
 
-    @property
-    def dialect(self) -> Dialect | None:
-        """What the client speaks; None until that is known."""
-        return self._session.dialect
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the client has sent a message."""
-        return self._session.has_begun
-
-    @property
-    def pending(self) -> int:
-        """Requests that have no answer yet."""
-        return self._session.pending
-
-    @property
-    def received(self) -> int:
-        """Requests so far."""
-        return self._session.received
-
-    @property
-    def answered(self) -> int:
-        """Of them those that have their answer; they are the oldest."""
-        return self._session.answered
-
-    @property
-    def refused(self) -> int:
-        """Of them those that were refused unread, or could not be read."""
-        return self._session.refused
-
-    @property
-    def received_bytes(self) -> int:
-        """Bytes of all its messages so far, and of what was made of them."""
-        return self._session.received_bytes
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that its messages without an answer take."""
-        return self._session.held_bytes
-
     def receive(self, message: Message | EncodedText, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
-        session = self._session
+        session = self.session
         if session.dialect is not None:
             self._perform(session.receive(message, now))
             return
@@ -106,38 +69,38 @@ class Conversation:
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> None:
         """The policy is ready: greet where the dialect does, and read what came early."""
-        self._perform(self._session.serve(spec, metadata))
+        self._perform(self.session.serve(spec, metadata))
 
     def fail(self, error: PolicyserveError) -> None:
         """End it for a reason that is no request's."""
-        self._perform(self._session.fail(error))
+        self._perform(self.session.fail(error))
 
     def note_silence(self) -> None:
         """The client has said nothing for as long as a client that speaks first would have needed."""
-        if self._session.dialect is None and not self._session.has_begun:
+        if self.session.dialect is None and not self.session.has_begun:
             self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
-        self._perform(self._session.silence())
+        self._perform(self.session.silence())
 
     def drain(self) -> None:
         """The server stops: answer what was accepted, then close."""
-        self._perform(self._session.drain())
+        self._perform(self.session.drain())
 
     def leave(self, code: int, reason: str) -> None:
         """Close now, whatever has no answer yet."""
-        self._perform(self._session.leave(code, reason))
+        self._perform(self.session.leave(code, reason))
 
     def lose(self) -> None:
         """The connection is gone: what has no answer yet needs none."""
-        self._session.leave(1006, "")
+        self.session.leave(1006, "")
 
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         try:
-            self._perform(self._session.answer(ticket, outcome, time.monotonic()))
+            self._perform(self.session.answer(ticket, outcome, time.monotonic()))
         except Exception as error:  # a bug, or a sink's trouble: a client that is not told would wait for ever
             self._note(
                 logging.ERROR, "undelivered", "session %d: an outcome was not delivered", self.number, cause=error
             )
-            self._session.leave(_BUG, "")
+            self.session.leave(_BUG, "")
             self._sink.close(_BUG, "an answer could not be delivered")
 
     def _perform(self, effects: Iterable[Effect]) -> None:

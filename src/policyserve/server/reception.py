@@ -147,7 +147,7 @@ class Reception:
             conversation.fail(self._failure)
         elif self._spec is not None:
             conversation.serve(self._spec, self._metadata)
-            peer.expect_first_message(greeting.patience_s(conversation, self._spec, self._config))
+            peer.expect_first_message(greeting.patience_s(conversation.session, self._spec, self._config))
 
     def close_session(self, peer: Peer) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
