@@ -260,9 +260,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _set_reading(self) -> None:
         """Read no more while a session has over twice as many requests without an answer as it may have."""
-        is_swamped = (
-            self._conversation is not None and self._conversation.session.pending > 2 * self._config.max_pending
-        )
+        pending = self._conversation.session.pending if self._conversation is not None else 0
+        is_swamped = pending > 2 * self._config.max_pending
         is_held = self._pipe.is_slow or is_swamped
         if self._is_paced and not is_held and self._next_turn is None:
             self._next_turn = asyncio.get_running_loop().call_later(self._pace.wait_s, self._go_on)
