@@ -39,16 +39,19 @@ def test_a_robot_is_answered_before_a_flood_is_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_who_floods_on_is_cut_by_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_floods_on_is_cut_by_name(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(guards, "_LONGEST_FLOOD_S", 0.0)
     begin, one = FLOODS[kind]
     with serving() as live:
         flooder, _ = open_raw(live, path="/openpi")
-        flooder.sendall(begin + one * FRAMES)
+        flooder.sendall(begin + one * 3 * FRAMES)
         code, reason = end_of(flooder)
         assert code == 1008
         assert "frames a second" in reason
         flooder.close()
+    assert caplog.text.count("frames a second") == 1
 
 
 def test_many_good_requests_at_once_are_no_flood() -> None:

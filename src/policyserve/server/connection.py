@@ -148,11 +148,10 @@ class Connection(asyncio.BufferedProtocol):
         assert self._frames is not None
         refused = self._conversation.session.refused if self._conversation is not None else 0
         verdict = self._pace.count(time.monotonic(), self._frames.idle_frames + refused)
-        if verdict is None:
-            self._is_paced = True
-            self._set_reading()
-        else:
+        if verdict is not None and not self._pipe.is_closing:
             self._end(verdict)
+        self._is_paced = True
+        self._set_reading()
 
     def _go_on(self) -> None:
         """Its next turn has come."""
