@@ -4,9 +4,10 @@
     python scripts/check_pythons.py                   # Python 3.10, 3.12, 3.13 and the oldest dependencies
     python scripts/check_pythons.py --job 3.13 oldest
 
-Each job has a virtual environment of its own, made for it and removed after it. A Python that this machine lacks is
-named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml. Ends with 1 if a job
-failed or none ran.
+Each job has a virtual environment of its own, made for it and removed after it. Two run at the same time, since tests
+wait for each other more than they compute; what a job says is printed when it has ended. A Python that this machine
+lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml. Ends with 1
+if a job failed or none ran.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -36,6 +39,7 @@ SUITES = (
     "core", "dialects", "websocket", "transforms", "client", "engine", "server", "contract", "golden", "fuzz",
     "observe", "policies", "test_safety.py",
 )  # fmt: skip
+AT_ONCE = 2
 LEFT_OUT = ("server/test_soak.py", "policies/wall_x")
 
 
@@ -51,7 +55,9 @@ class Job:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the quick suites on other Pythons.")
     parser.add_argument("--job", nargs="+", choices=(*PYTHONS, OLDEST), default=(*USUAL, OLDEST), dest="names")
-    results = {job.name: _passes(job) for job in find_jobs(parser.parse_args().names)}
+    jobs = list(find_jobs(parser.parse_args().names))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = dict(zip([job.name for job in jobs], pool.map(_passes, jobs), strict=True))
     print("\n".join(f"python {name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))
     return 0 if results and all(results.values()) else 1
 
@@ -101,34 +107,38 @@ def oldest_dependencies() -> str:
 
 
 def _passes(job: Job) -> bool:
-    """Install and run the suites; says how long that took."""
-    print(f"python {job.name}: {job.python}", flush=True)
+    """Install and run the suites; says how that ended, how long it took, and what was printed."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    ended = "passed"
+    with tempfile.TemporaryDirectory() as name, (folder := Path(name)).joinpath("log").open("w+") as log:
         try:
-            _run_suites(_install(job, Path(folder)))
+            _run_suites(_install(job, folder, log), log)
         except subprocess.CalledProcessError as error:
-            print(f"python {job.name}: ended with {error.returncode}: {shlex.join(map(str, error.cmd))}", flush=True)
-            return False
-    print(f"python {job.name}: {time.monotonic() - began:.0f} s", flush=True)
-    return True
+            ended = f"ended with {error.returncode}: {shlex.join(map(str, error.cmd))}"
+        log.seek(0)
+        told = log.read()
+    print(f"{told}python {job.name} ({job.python}): {ended} after {time.monotonic() - began:.0f} s", flush=True)
+    return ended == "passed"
 
 
-def _install(job: Job, folder: Path) -> Path:
+def _install(job: Job, folder: Path, log: IO[str]) -> Path:
     """Make a virtual environment with policyserve and what its tests need; returns its Python."""
-    subprocess.run([job.python, "-m", "venv", folder / "venv"], check=True)
+    _run([job.python, "-m", "venv", folder / "venv"], log)
     constraints = folder / "constraints.txt"
     constraints.write_text(job.constraints)
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, ".", *TOOLS], cwd=ROOT, check=True)
+    _run([python, "-m", "pip", "install", "-q", "-c", constraints, ".", *TOOLS], log)
     return python
 
 
-def _run_suites(python: Path) -> None:
+def _run_suites(python: Path, log: IO[str]) -> None:
     ours = [f"tests/{suite}" for suite in SUITES]
     others = [f"--ignore=tests/{suite}" for suite in LEFT_OUT]
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ours, *others]
-    subprocess.run(command, cwd=ROOT, env=_environment(), check=True)
+    _run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ours, *others], log)
+
+
+def _run(command: Sequence[str | Path], log: IO[str]) -> None:
+    subprocess.run(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT, check=True)
 
 
 def _environment() -> dict[str, str]:
