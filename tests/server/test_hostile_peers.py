@@ -263,6 +263,7 @@ def test_messages_that_wait_for_the_policy_count_too() -> None:
             hog.sendall(sent)
             assert end_of(hog)[0] == 1013
             live.until(lambda server: server.counters.sessions_open == 1)
+            assert live.server.reception.waiting == 1  # it has not closed its side: a stop would cut it
             release.set()
             assert answer(robot.recv(timeout=DEADLINE_S)) == 5.0
         hog.close()

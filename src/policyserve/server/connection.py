@@ -342,3 +342,4 @@ class Connection(asyncio.BufferedProtocol):
         code = None if is_deaf else _TRY_AGAIN_LATER
         self._end(Verdict(code, told))
         self._reception.close_session(self)
+        self._reception.enter(self)  # without a session now, it is cut with all others when the server stops
