@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields
 
 from policyserve.core.settings import Settings
 
-HEAVY = (
-    5  # items that a map's entry, a text, a bin, a map and a list count as: each takes that much to read and to keep
-)
+# Items that an entry of a map, a text, a bin, a map and a list count as: each takes that much to read and to keep.
+HEAVY = 5
 _SHALLOWEST = 3  # where a shape stands in vibe_rl's messages: with less there would be no arrays
 _SHORTEST_KEY = 16  # the keys that describe arrays have up to 13 letters
 _DEEPEST = 64  # readers call themselves at each level, up to four calls deep, and Python ends at a thousand
