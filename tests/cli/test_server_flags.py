@@ -10,8 +10,8 @@ import pytest
 from tyro.conf import arg
 
 from policyserve.cli import main
+from policyserve.cli.parsing import parse
 from policyserve.cli.server_flags import COMMON, help_lines, panels
-from policyserve.cli.terminal import parse
 from policyserve.server.config import ServerConfig
 
 

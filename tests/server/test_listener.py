@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import policyserve
-from policyserve.cli.terminal import describe
+from policyserve.cli.start_screen import describe
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress

@@ -20,7 +20,8 @@ from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
 from policyserve.cli.keys import key_from_environment, warn_of_keys
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.cli.parsing import parse
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.client.address import without_key
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.policies import registry

@@ -12,8 +12,9 @@ import numpy as np
 from tyro.conf import arg
 
 from policyserve.cli.keys import key_from_environment, warn_of_keys
+from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, read_flags
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.client.address import has_key, without_key
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError

@@ -7,7 +7,8 @@ from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any, Protocol, TypeVar, cast
 
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, parse
+from policyserve.cli.parsing import parse
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.policies import registry
 from policyserve.policies.registry import Adapter, Source

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Generic, TypeVar
 from tyro.conf import arg
 
 from policyserve.cli.policies import find_adapter, find_source, read_flags
-from policyserve.cli.terminal import ARGUMENT_ERROR, complain, serve_until_stopped
+from policyserve.cli.serving import serve_until_stopped
+from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry
 from policyserve.policies.registry import Adapter
