@@ -25,8 +25,8 @@ LOOPS = pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks
 
 
 @LOOPS
-@pytest.mark.parametrize(("size", "reads"), [(1 << 14, 4), (1 << 16, 4), (1 << 18, 4), (1 << 19, 2), (1 << 20, 1)])
-def test_a_peer_has_four_reads_or_a_mebibyte_in_a_turn(size: int, reads: int, loop: str) -> None:
+@pytest.mark.parametrize(("size", "reads"), [(1 << 14, 16), (1 << 16, 16), (1 << 18, 4), (1 << 19, 2), (1 << 20, 1)])
+def test_a_peer_has_sixteen_reads_or_a_mebibyte_in_a_turn(size: int, reads: int, loop: str) -> None:
     async def main() -> None:
         share = Share(LoopTurns())
         for _ in range(3):
@@ -51,5 +51,20 @@ def test_what_one_peer_reads_is_not_taken_from_another(loop: str) -> None:
         turns = LoopTurns()
         first, second = Share(turns), Share(turns)
         assert not any(first.is_spent(1 << 16) or second.is_spent(1 << 16) for _ in range(3))
+
+    run(main, loop)
+
+
+@LOOPS
+def test_many_peers_have_one_read_each_once_much_was_read_in_a_turn(loop: str) -> None:
+    async def main() -> None:
+        turns = LoopTurns()
+        for _ in range(3):
+            greedy, late = [Share(turns) for _ in range(8)], Share(turns)
+            assert all(share.is_spent(1 << 20) for share in greedy)
+            assert late.is_spent(1 << 16)
+            await asyncio.sleep(0)
+            assert not late.is_spent(1 << 16)
+            await asyncio.sleep(0)
 
     run(main, loop)

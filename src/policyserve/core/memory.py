@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt()'s names in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt()'s names in malloc.h
 _KEPT_BYTES = 256 << 20  # at the heap's end, of what is free
 _LARGEST_KEPT = 32 << 20  # glibc's own limit: what is larger is always the kernel's
 
@@ -21,8 +21,6 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        # One arena: a thread's own gives back what the thread has freed, whatever the threshold.
-        mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:
