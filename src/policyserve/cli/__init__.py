@@ -18,6 +18,7 @@ COMMANDS = {
     "info": "versions, event loop and hardware, for reports of bugs",
     "completion": "a script for bash, zsh or fish that completes all this",
 }
+_MODULES = {"list": "listing"}  # a module called list would hide Python's own list here
 _EXAMPLES = {
     "policyserve serve cartpole_ppo": "a demo, to try a client with",
     "policyserve serve my_policy.py:policy --port 8001": "a policy of your own",
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(args: list[str]) -> None:
     command = args[0] if args else "--help"
     if command in COMMANDS:
-        import_module(f"policyserve.cli.{command}").main(args[1:])
+        import_module(f"policyserve.cli.{_MODULES.get(command, command)}").main(args[1:])
     elif command in ("-h", "--help", "--help-all", "help"):
         print(_help())
     elif command in ("--version", "-V"):

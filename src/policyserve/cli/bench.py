@@ -40,7 +40,7 @@ class BenchFlags:
     """
 
     target: Annotated[Positional[str], arg(metavar="TARGET")] = field(repr=False)
-    """The ws://host:port of a server (ours, openpi's, Wall-X's, vibe_rl's), or a policy, for which one is started."""
+    """a server's ws://host:port, or a policy; for a policy a server is started."""
     against: str | None = field(default=None, repr=False)
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
@@ -152,7 +152,7 @@ def _check_targets(flags: BenchFlags) -> None:
         try:
             registry.find(name)
         except ConfigError as error:
-            raise ConfigError(f"{error}; a server's address is ws://host:port") from error
+            raise ConfigError(f"{error} (a server's address is ws://host:port)") from error
     for option, path in (("json", flags.json), ("plot", flags.plot)):
         if path is not None and path.is_dir():  # pathlib's path of nothing is one
             raise ConfigError(f"--{option}: expected a file, got the directory {path.absolute()}")

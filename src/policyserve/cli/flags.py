@@ -257,7 +257,7 @@ def _is_single(kind: Any) -> bool:
 
 
 def _is_path(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, PurePath) or kind is Path
+    return (isinstance(kind, type) and issubclass(kind, PurePath)) or kind is Path
 
 
 def _item(kind: Any) -> Any:

@@ -17,8 +17,9 @@ from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.printable import one_line
 
 _PACKAGES = (
-    "numpy", "msgpack", "tyro", "websockets", "h11", "threadpoolctl", "uvloop", "torch", "jax", "equinox", "tensorstore",
-    "gymnasium", "matplotlib", "pillow", "safetensors", "tokenizers", "openpi-client", "wall-x", "vibe-rl",
+    "numpy", "msgpack", "tyro", "websockets", "h11", "threadpoolctl", "uvloop", "torch", "jax", "equinox",
+    "tensorstore", "gymnasium", "matplotlib", "pillow", "safetensors", "tokenizers",
+    "openpi-client", "wall-x", "vibe-rl",
 )  # fmt: skip
 _MODEL = Path("/proc/device-tree/model")  # what a board such as a Jetson calls itself
 _CPUS = Path("/proc/cpuinfo")
@@ -28,7 +29,7 @@ _NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--form
 def main(argv: Sequence[str]) -> None:
     """Print what is known of this machine; exits with 2 for arguments, of which there are none."""
     if argv and argv[0] in ("-h", "--help"):
-        print("usage: policyserve info\n\nVersions, event loop and hardware, for reports of bugs. No keys, no addresses.")
+        print("usage: policyserve info\n\nVersions, event loop and hardware, for reports of bugs.")
     elif argv:
         complain(f"unexpected {argv[0]!r} (policyserve info takes no arguments)", ARGUMENT_ERROR)
     else:

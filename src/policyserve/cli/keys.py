@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from policyserve.client.address import HOW_TO_GIVE_A_KEY
 from policyserve.server.keys import VARIABLE
 
-_URL_WITH_KEY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?[^\s'\"@]*:[^\s'\"]*[@\ufe6b\uff20]")
+_AT_SIGNS = "@\ufe6b\uff20"
+_URL_WITH_KEY = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*://)?[^\s'\"@]*:[^\s'\"]*[{_AT_SIGNS}]")
 _KEY_FLAG = re.compile(r"--?(api[-_]?)?(key|token|password|secret)\b")
 
 
@@ -24,7 +25,8 @@ def key_from_environment() -> str | None:
 
 def without_keys(message: str) -> str:
     """A message without what stands before the @ of the URLs in it, also where they have no scheme."""
-    return _URL_WITH_KEY.sub(r"\1…@", message)
+    has_sign = any(sign in message for sign in _AT_SIGNS)  # the pattern takes long over a long text without one
+    return _URL_WITH_KEY.sub(r"\1…@", message) if has_sign else message
 
 
 def naming_variable(message: str) -> str:

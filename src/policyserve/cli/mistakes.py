@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from policyserve.cli.flags import NEEDED, Flag
+from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.values import read
 from policyserve.core.nearest import nearest
 
@@ -57,12 +58,15 @@ def take_apart(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], l
 
 def unknown(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     """What to say of the first flag that nothing is called; None if all are known."""
-    for typed in take_apart(argv, flags)[1]:
-        if typed.flag is None:
-            guess = _guess(typed.key, flags)
-            words = " ".join([typed.word, *typed.behind[:1]])
-            return f"unknown flag {words}" + (f"; did you mean {guess}?" if guess else "")
-    return None
+    strange = [typed for typed in take_apart(argv, flags)[1] if typed.flag is None]
+    if not strange:
+        return None
+    of_a_key = complaint_about_a_key([typed.word for typed in strange])
+    if of_a_key is not None:
+        return of_a_key
+    guess = _guess(strange[0].key, flags)
+    words = " ".join([strange[0].word, *strange[0].behind[:1]])
+    return f"unknown flag {words}" + (f"; did you mean {guess}?" if guess else "")
 
 
 def first(argv: Sequence[str], flags: Sequence[Flag]) -> str:
@@ -81,7 +85,8 @@ def _mistakes(argv: Sequence[str], flags: Sequence[Flag]) -> Iterator[str]:
     there = {one.flag.path for one in typed if one.flag is not None}
     for flag in [*places[len(words) :], *(flag for flag in flags if not flag.is_word)]:
         if flag.default is NEEDED and flag.path not in there:
-            yield f"{flag.name} is missing" + (f": {flag.help.rstrip('.')}" if flag.help else "")
+            told = flag.help.partition(";")[0].rstrip(".")
+            yield f"{flag.name} is missing" + (f": {told}" if told else "")
 
 
 def _about_value(typed: Typed, flag: Flag) -> str:

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from policyserve.cli import help_page, mistakes
 from policyserve.cli.flags import build, flags_of
-from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain, keep_output_harmless
 from policyserve.cli.values import read
 from policyserve.core.errors import ConfigError
@@ -30,7 +29,7 @@ def parse(
             told = arguments.__doc__ if description is None else description
             print(help_page.page(flags, wanted, prog, told or ""))
             raise SystemExit(0)
-        mistake = complaint_about_a_key(argv) or mistakes.unknown(argv, flags)
+        mistake = mistakes.unknown(argv, flags)
         values = None if mistake else read(argv, flags)
         if values is None:
             complain(f"{mistake or mistakes.first(argv, flags)} ({prog} --help)", ARGUMENT_ERROR)

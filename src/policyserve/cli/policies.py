@@ -41,9 +41,10 @@ def take_policy(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[str | None,
 def _behind_flags(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     names = registry.names()
     for one in mistakes.take_apart(argv, flags)[1]:
-        may_be_a_value = 1 if one.flag is None and "=" not in one.word else len(one.taken)
-        named = [word for word in one.behind[:may_be_a_value] if word in names and (one.flag is None or one.flag.takes_many)]
-        loose = [*named, *one.behind[may_be_a_value:]]
+        values = 1 if one.flag is None and "=" not in one.word else len(one.taken)
+        is_sure = one.flag is not None and not one.flag.takes_many
+        named = [word for word in one.behind[:values] if word in names and not is_sure]
+        loose = [*named, *one.behind[values:]]
         if loose:
             return loose[0]
     return None

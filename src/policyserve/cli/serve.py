@@ -43,7 +43,8 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     elif help_page.wanted(argv) is not None:
         parse(ServeFlags[NoFlags], f"{prog} POLICY", argv, flags, description=overview(str(ServeFlags.__doc__)))
     else:
-        complain(f"expected a policy: {', '.join(registry.names())} or {registry.OWN} (policyserve list)", ARGUMENT_ERROR)
+        known = f"{', '.join(registry.names())} or {registry.OWN}"
+        complain(f"expected a policy: {known} (policyserve list)", ARGUMENT_ERROR)
 
 
 def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: ServerConfig | None = None) -> None:

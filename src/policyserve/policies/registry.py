@@ -213,7 +213,7 @@ def _about(target: str) -> str:
     if found is not None:
         return how_to_name(target, found)
     if not target:
-        return f"expected a policy: {', '.join(names())} or {OWN}, got nothing"
+        return f"expected a policy, {', '.join(names())} or {OWN}, got nothing"
     near = nearest(target, [*names(), *modules_here()])
     if near is None:
         return f"there is no policy {target!r}; expected {', '.join(names())} or {OWN}"

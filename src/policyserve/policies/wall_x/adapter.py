@@ -16,7 +16,6 @@ from policyserve.policies.wall_x.loading import STAND_IN, load_policy
 from policyserve.policies.wall_x.options import OptionFlags, Options
 from policyserve.policies.wall_x.runtime import check_runtime
 
-
 _EXAMPLE = "/path/to/…"  # what ModelConfig's paths are where nobody gives one
 
 
@@ -31,8 +30,8 @@ class WallXFlags:
     model_config: ModelConfig = field(default_factory=ModelConfig)
     options: Annotated[OptionFlags, arg(name="")] = field(default_factory=OptionFlags)
     usual: ClassVar[tuple[str, ...]] = (
-        "env", "default_prompt", *(f"model_config.{name}" for name in (*PATH_FIELDS, "device", "dtype", "predict_mode")),
-        "options.conventions", "options.max_batch",
+        "env", "default_prompt", "options.conventions", "options.max_batch",
+        *(f"model_config.{name}" for name in (*PATH_FIELDS, "device", "dtype", "predict_mode")),
     )  # fmt: skip
 
     def __post_init__(self) -> None:
