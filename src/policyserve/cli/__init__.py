@@ -20,7 +20,7 @@ COMMANDS = {
 }
 _MODULES = {"list": "listing"}  # a module called list would hide Python's own list here
 _EXAMPLES = {
-    "policyserve serve cartpole_ppo": "a demo, to try a client with",
+    "policyserve serve cartpole_ppo": "a demo to try a client with",
     "policyserve serve my_policy.py:policy --port 8001": "a policy of your own",
     "policyserve eval cartpole_ppo --episodes 100": "its return, over the wire",
     "policyserve bench ws://localhost:8000 --clients 8": "a server under load",

@@ -23,9 +23,12 @@ _USAGE = """usage: policyserve completion bash|zsh|fish
 
 Prints a script that completes commands, policies and flags. To install it:
 
-  policyserve completion bash > ~/.local/share/bash-completion/completions/policyserve
-  policyserve completion zsh > ~/.zfunc/_policyserve   # with fpath+=~/.zfunc before compinit in ~/.zshrc
-  policyserve completion fish > ~/.config/fish/completions/policyserve.fish"""
+  policyserve completion bash \\
+    > ~/.local/share/bash-completion/completions/policyserve
+  policyserve completion zsh > ~/.zfunc/_policyserve
+  policyserve completion fish > ~/.config/fish/completions/policyserve.fish
+
+zsh looks there if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`."""
 _HELP = ("--help", "--help-all")
 
 
@@ -82,7 +85,7 @@ def _names(flags: Iterable[Flag]) -> str:
 
 
 def _posix(words: Words) -> str:
-    """A function of bash and zsh: what may follow, by the command, the policy and the word before."""
+    """Functions of bash and zsh: what may follow, by the command, the policy, the word before and the one begun."""
     places = [
         f'    "{command} {policy}") echo "{_names(flags)}" ;;' for (command, policy), flags in words.flags.items()
     ]
@@ -93,12 +96,15 @@ def _posix(words: Words) -> str:
         '  case "$3" in',
         *choices,
         "  esac",
-        '  case "$1 $2" in',
-        f'    " ") echo "{" ".join(COMMANDS)} --help --version"; return ;;',
-        '    "completion ") echo "bash zsh fish" ;;',
-        f'    "serve "|"eval "|"bench ") echo "{policies}" ;;',
+        '  case "$1 $2 $4" in',
+        f'    "  "*) echo "{" ".join(COMMANDS)} --help --version" ;;',
+        '    "completion "*) echo "bash zsh fish" ;;',
+        '    *" -"*) _policyserve_flags "$1 $2" ;;',
+        f'    "serve  "*|"eval  "*|"bench  "*) echo "{policies}" ;;',
         "  esac",
-        '  case "$1 $2" in',
+        "}",
+        "_policyserve_flags() {",
+        '  case "$1" in',
         *places,
         "  esac",
         "}",
@@ -121,7 +127,7 @@ _policyserve() {{
     policy="$(_policyserve_policy "${{COMP_WORDS[@]:2:COMP_CWORD-2}}")"
     if [ "$command" = bench ]; then policy=""; fi
   fi
-  COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before")" -- "$current"))
+  COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before" "$current")" -- "$current"))
 }}
 complete -o default -F _policyserve policyserve"""
 
@@ -136,7 +142,7 @@ _policyserve() {{
     policy="$(_policyserve_policy "${{(@)words[3,CURRENT-1]}}")"
     if [ "$command" = bench ]; then policy=""; fi
   fi
-  local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before")}})
+  local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before" "${{words[CURRENT]}}")}})
   compadd -a shown
   _files
 }}
@@ -151,7 +157,8 @@ def _fish(words: Words) -> str:
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
     for command in ("serve", "eval", "bench"):
-        lines.append(f"{start} -n '__fish_seen_subcommand_from {command}' -a '{policies}'")
+        none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
+        lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
         of_policies: dict[str, tuple[Flag, list[str]]] = {}
         for (one, policy), flags in words.flags.items():
             for flag in flags if one == command else ():
