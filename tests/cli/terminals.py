@@ -51,6 +51,11 @@ def run_in(where: Where, argv: Sequence[str], **environment: str) -> Said:
     return Said(code, texts["stdout"], texts["stderr"])
 
 
+def knows(words: Sequence[str]) -> bool:
+    """Whether a command has all flags of these words: it stumbles at the one that is added, and at none before."""
+    return run_in("pipe", [*words, "--no-such-flag"]).err.startswith("error: unknown flag --no-such-flag (")
+
+
 def plain(text: str) -> str:
     """A text without colours."""
     return re.sub("\x1b\\[[0-9;]*m", "", text)

@@ -122,7 +122,7 @@ def test_cuda_where_there_is_none_is_one_line_and_exit_code_2(tmp_path: Path) ->
 @pytest.mark.parametrize(("env", "state_dim"), [("libero", "8"), ("aloha", "14")])
 def test_help_shows_the_robots_own_defaults(env: str, state_dim: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        launch_serving([f"--env={env}", "--help"])
+        launch_serving([f"--env={env}", "--help=model-config"])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert f"Numbers in the robot's state. (default: {state_dim})" in told
+    assert f"Numbers in the robot's state (default: {state_dim})" in told

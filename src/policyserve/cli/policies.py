@@ -95,5 +95,6 @@ def find_source(adapter: Adapter[Any], flags: Any) -> Source:
 
 def overview(doc: str) -> str:
     """What `--help` says of a command before it knows the policy: what it does, and which policies there are."""
-    told = f"POLICY is {', '.join(registry.names())}, or {registry.OWN}"
+    *names, own = registry.listing()
+    told = f"POLICY is {', '.join(names)}, or {own}"
     return f"{doc}\n\n{told} (policyserve list says what each is)"
