@@ -9,7 +9,8 @@ import pytest
 from tests.cli.terminals import COLUMNS, WHERE, Said, Where, plain, run_in
 
 PAGES = [
-    "", "--help", "-h", "help", "serve --help", "serve -h", "serve --help-all", "serve cartpole_ppo --help",
+    "", "--help", "-h", "help", "help serve", "serve --help", "serve -h", "serve --help-all",
+    "serve cartpole_ppo --help",
     "serve cartpole_ppo --help-all", "serve --help cartpole_ppo", "serve wall-x --help", "serve wall-x --help_all",
     "serve pendulum_sac --help=training", "serve wall-x --help=model-config", "eval --help", "eval --help-all",
     "eval cartpole_ppo --help", "bench --help", "list --help", "info --help", "completion --help",

@@ -18,8 +18,11 @@ SAID: Sequence[tuple[str, str]] = [
     ("serv", "unknown command serv; did you mean serve? (policyserve --help)"),
     ("SERVE cartpole_ppo", "unknown command SERVE; did you mean serve? (policyserve --help)"),
     ("--vesion", "unknown flag --vesion; did you mean --version? (policyserve --help)"),
-    ("list demos", "unexpected 'demos' (policyserve list takes no arguments)"),
-    ("info gpu", "unexpected 'gpu' (policyserve info takes no arguments)"),
+    ("cartpole_ppo", "unknown command cartpole_ppo; did you mean serve cartpole_ppo? (policyserve --help)"),
+    ("robot.py:act", "unknown command robot.py:act; did you mean serve robot.py:act? (policyserve --help)"),
+    ("zzz", "unknown command zzz; there are serve, eval, bench, list, info, completion (policyserve --help)"),
+    ("list demos", "unexpected word 'demos' (policyserve list --help)"),
+    ("info --gpu", "unknown flag --gpu (policyserve info --help)"),
     ("completion", "completion of no shell: expected bash, zsh, fish (policyserve completion --help)"),
     ("completion bsh", "completion of bsh: did you mean bash? (policyserve completion --help)"),
     # Policies

@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(args: list[str]) -> None:
     command = args[0] if args else "--help"
+    if command == "help" and len(args) > 1:
+        command, args = args[1], [args[1], "--help"]
     if command in COMMANDS:
         import_module(f"policyserve.cli.{_MODULES.get(command, command)}").main(args[1:])
     elif command in ("-h", "--help", "--help-all", "help"):
@@ -51,10 +53,19 @@ def _run(args: list[str]) -> None:
 
         print(f"policyserve {__version__}")
     else:
-        near = nearest(command, [*COMMANDS, "--help", "--version"])
-        known = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
         what = "flag" if command.startswith("-") else "command"
-        complain(f"unknown {what} {command}; {known} (policyserve --help)", ARGUMENT_ERROR)
+        complain(f"unknown {what} {command}; {_meant(command)} (policyserve --help)", ARGUMENT_ERROR)
+
+
+def _meant(word: str) -> str:
+    """What was probably meant by a word that is no command; it may be a policy's name without one."""
+    from policyserve.policies import registry
+
+    near = nearest(word, [*COMMANDS, "--help", "--version"])
+    if near is not None:
+        return f"did you mean {near}?"
+    is_policy = word in registry.names() or word.endswith(".py") or (":" in word and "://" not in word)
+    return f"did you mean serve {word}?" if is_policy else f"there are {', '.join(COMMANDS)}"
 
 
 def _help() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import policyserve
 from policyserve.cli.extras import version_of
-from policyserve.cli.terminal import ARGUMENT_ERROR, complain
+from policyserve.cli.terminal import take_no_arguments
 from policyserve.core.printable import one_line
 
 _PACKAGES = (
@@ -27,13 +27,9 @@ _NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--form
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print what is known of this machine; exits with 2 for arguments, of which there are none."""
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: policyserve info\n\nVersions, event loop and hardware, for reports of bugs.")
-    elif argv:
-        complain(f"unexpected {argv[0]!r} (policyserve info takes no arguments)", ARGUMENT_ERROR)
-    else:
-        print("\n".join(f"{name:14} {one_line(told)}" for name, told in _facts()))
+    """Print what is known of this machine; exits with 0 after --help, with 2 for any other word."""
+    take_no_arguments(argv, "policyserve info", "Versions, event loop and hardware, for reports of bugs.")
+    print("\n".join(f"{name:14} {one_line(told)}" for name, told in _facts()))
 
 
 def _facts() -> Iterator[tuple[str, str]]:

@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from policyserve.cli.extras import extras
 from policyserve.cli.help_page import entry
-from policyserve.cli.terminal import ARGUMENT_ERROR, complain
+from policyserve.cli.terminal import take_no_arguments
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the list; exits with 2 for arguments, of which there are none."""
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: policyserve list\n\nThe policies that can be served, and the extras that are installed.")
-    elif argv:
-        complain(f"unexpected {argv[0]!r} (policyserve list takes no arguments)", ARGUMENT_ERROR)
-    else:
-        print("\n".join([*_policies(), *_extras()]))
+    """Print the list; exits with 0 after --help, with 2 for any other word."""
+    take_no_arguments(argv, "policyserve list", "Which policies can be served, and which extras are installed.")
+    print("\n".join([*_policies(), *_extras()]))
 
 
 def _policies() -> list[str]:

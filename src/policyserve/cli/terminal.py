@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from policyserve.cli.colours import Colour, coloured
@@ -21,6 +22,17 @@ def complain(message: str, exit_code: int) -> NoReturn:
     """Print `error: message` to stderr, one line without the passwords of URLs, and exit, by raising SystemExit."""
     _tell("error:", "red", message)
     raise SystemExit(exit_code)
+
+
+def take_no_arguments(argv: Sequence[str], prog: str, purpose: str) -> None:
+    """Read the arguments of a command that has none: exits with 0 after --help, with 2 for any other word."""
+    if not argv:
+        return
+    if argv[0] in ("-h", "--help", "--help-all"):
+        print(f"usage: {prog}\n\n{purpose}")
+        raise SystemExit(0)
+    told = f"unknown flag {argv[0]}" if argv[0].startswith("-") else f"unexpected word {argv[0]!r}"
+    complain(f"{told} ({prog} --help)", ARGUMENT_ERROR)
 
 
 def warn(message: str) -> None:
