@@ -38,6 +38,8 @@ class Arm:
     def __post_init__(self) -> None:
         if self.name == "":
             raise ConfigError("name: expected a name, got nothing")
+        if self.joints == 0:
+            raise ValueError("an arm has joints")
 
 
 @dataclass(frozen=True)
@@ -154,3 +156,5 @@ def test_a_check_of_a_dataclass_names_the_flag_of_its_field() -> None:
         read_command("a", "--other.name", "")
     with pytest.raises(ConfigError, match=r"^--name: expected a name, got nothing$"):
         read_command("a", "--name", "")
+    with pytest.raises(ConfigError, match=r"^an arm has joints$"):
+        read_command("a", "--joints", "0")

@@ -45,6 +45,12 @@ def test_help_lists_about_a_dozen_flags_and_no_training_hyperparameters() -> Non
     assert not [name for name in shown if name.startswith("--config.")]
 
 
+def test_what_a_policy_needs_stands_before_the_servers_flags() -> None:
+    shown = flags_in(run_in("pipe", ["serve", "wall-x", "--help"]))
+    assert shown.index("--model-config.model-path") < shown.index("--host")
+    assert "--seed" not in shown
+
+
 def test_help_all_lists_the_rest_by_groups_which_can_be_asked_for_one_by_one() -> None:
     usual = run_in("pipe", ["serve", "cartpole_ppo", "--help"]).out
     everything = run_in("pipe", ["serve", "cartpole_ppo", "--help-all"])

@@ -2,7 +2,7 @@
 
 A field is a flag. The fields of a dataclass inside another one have its field's name before theirs, as in
 `--config.algo.lr`, unless `arg(name="")` leaves it out. What tyro's annotations say (`arg`, `Positional`) holds here;
-a field's docstring is its help. Help, completion and complaints ask this list; values are read by tyro (`parsing`).
+a field's docstring is its help. Help, completion and errors ask this list; `values` has tyro read what is typed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from tyro.conf import Positional, arg
 
 from policyserve.cli import server_flags
-from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 
 COMMON = "common"  # the group of a command's own flags
 NEEDED: Any = MISSING  # the default of a flag that has none
 
-_ARG = type(arg(name=""))
+_ARG = type(arg(name=""))  # its attributes are called as the parameters of arg()
 _POSITIONAL = get_args(Positional[int])[1]
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
 _NAMES = {int: "NUMBER", float: "NUMBER", str: "TEXT", bool: "True|False"}
@@ -135,7 +135,7 @@ def build(kind: type[T], default: T | None, values: Mapping[tuple[str, ...], Any
     return _build(kind, default, values, flags, ())
 
 
-def naming_flag(error: PolicyserveError, names: Mapping[str, str]) -> str:
+def naming_flag(error: Exception, names: Mapping[str, str]) -> str:
     """The error's text, with the flag instead of the field that it begins with. names: the flag of each field."""
     name, colon, rest = str(error).partition(": ")
     return f"{names[name]}{colon}{rest}" if colon and name in names else str(error)
@@ -175,9 +175,8 @@ def _walk(
         called = (*prefix, *(part for part in [one.name if name is None else name] if part))
         if inner is None:
             is_usual = usual is None or one.name in usual
-            yield Flag(
-                (*path, one.name), _typed(hint, called), hint, value, kind, groups.get(one.name, group), is_usual
-            )
+            its_group = groups.get(one.name, group)
+            yield Flag((*path, one.name), _typed(hint, called), hint, value, kind, its_group, is_usual)
             continue
         its_group = getattr(inner, "group", one.name.replace("_", "-")) if len(path) < 2 else group
         yield from _walk(inner, value, (*path, one.name), called, its_group, _usual_in(one.name, usual, len(path)))
@@ -204,8 +203,8 @@ def _members_of(kind: type[Any], default: Any) -> Iterator[tuple[Field[Any], Any
         plain = _plain(hints[one.name])
         if is_dataclass(value) and not isinstance(value, type):
             yield one, hints[one.name], value, type(value)
-        elif is_dataclass(plain):
-            yield one, hints[one.name], None, plain if isinstance(plain, type) else type(plain)
+        elif is_dataclass(plain) and isinstance(plain, type):
+            yield one, hints[one.name], None, plain
         else:
             yield one, hints[one.name], value, None
 
@@ -222,7 +221,7 @@ def _build(
             made[one.name] = values[here]
     try:
         return kind(**made) if default is None else replace(default, **made)
-    except ConfigError as error:
+    except ValueError as error:  # a ConfigError is one; another package's dataclass may raise its own
         names = {flag.path[-1]: flag.name for flag in flags if flag.path[:-1] == path}
         raise ConfigError(naming_flag(error, names)) from error
 

@@ -14,7 +14,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.nearest import nearest
 
 USUAL, ALL = "", "all"
-POLICY = "policy"  # the group of a policy's own flags
+POLICY = "policy"  # the group of a policy's own flags, which commands hold in a field of this name
 _WIDEST = 100  # columns: longer lines are hard to read
 _INDENT = 2
 _KEPT = "\u00a0"  # a space at which no line ends
@@ -45,23 +45,18 @@ def page(flags: Sequence[Flag], asked: str, prog: str, description: str) -> str:
     groups = list(dict.fromkeys(flag.group for flag in flags))
     if asked not in (USUAL, ALL, *groups):
         guess = nearest(asked, groups)
-        raise ConfigError(
-            f"there is no group {asked!r} of flags"
-            + (f"; did you mean --help={guess}?" if guess else f"; there are {', '.join(groups)}")
-        )
-    shown = [flag for flag in flags if asked in (ALL, flag.group) or (asked == USUAL and flag.is_usual)]
-    by_group: dict[str, list[Flag]] = {POLICY: [], COMMON: []}  # the policy's own first: the server's are many
-    for flag in shown:
-        by_group.setdefault(flag.group if asked != USUAL or flag.group == POLICY else COMMON, []).append(flag)
-    sections = {group: inside for group, inside in by_group.items() if inside}
-    words = " ".join(flag.name for flag in flags if flag.is_word)
-    lines = [f"usage: {prog} {words + ' ' if words else ''}[flags]"]
+        known = f"did you mean --help={guess}?" if guess else f"there are {', '.join(groups)}"
+        raise ConfigError(f"there is no group {asked!r} of flags; {known}")
+    sections = _sections(flags, asked)
+    words = "".join(f"{flag.name} " for flag in flags if flag.is_word)
+    lines = [f"usage: {prog} {words}[flags]"]
     if asked in (USUAL, ALL):
         lines += ["", *paragraphs(description)]
-    for group, inside in sections.items():
-        lines += ["", *([coloured(f"{group}:", "bold", sys.stdout)] if len(sections) > 1 else [])]
+    for title, inside in sections.items():
+        lines += ["", *([coloured(f"{title}:", "bold", sys.stdout)] if len(sections) > 1 else [])]
         lines += [line for flag in inside for line in _about(flag)]
-    return "\n".join([*lines, *_more(flags, shown, groups)])
+    is_all = sum(map(len, sections.values())) == len(flags)
+    return "\n".join(lines if is_all else [*lines, "", *_where_the_others_are(len(flags), groups)])
 
 
 def paragraphs(text: str) -> list[str]:
@@ -99,6 +94,17 @@ def shown_value(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _sections(flags: Sequence[Flag], asked: str) -> dict[str, list[Flag]]:
+    """The flags that were asked for, by title: the policy's first, since the server's are many."""
+    found: dict[str, list[Flag]] = {POLICY: [], COMMON: []}
+    for flag in flags:
+        if asked in (ALL, flag.group):
+            found.setdefault(flag.group, []).append(flag)
+        elif asked == USUAL and flag.is_usual:
+            found[POLICY if flag.path[0] == POLICY else COMMON].append(flag)
+    return {title: inside for title, inside in found.items() if inside}
+
+
 def _about(flag: Flag) -> list[str]:
     default = "" if flag.default is NEEDED else shown_value(flag.default)
     added = f"(default: {default})" if default else ""
@@ -118,9 +124,7 @@ def _sentence(told: str) -> str:
     return f"{first[:1].upper() + first[1:] if first.isalpha() and first.islower() else first}{space}{rest}"
 
 
-def _more(flags: Sequence[Flag], shown: Sequence[Flag], groups: Sequence[str]) -> list[str]:
-    if len(shown) == len(flags):
-        return []
+def _where_the_others_are(number: int, groups: Sequence[str]) -> list[str]:
     others = ", ".join(group for group in groups if group not in (POLICY, COMMON))
-    told = f"--help-all lists all {len(flags)} flags, --help=GROUP those of one group: {others}"
-    return ["", *textwrap.wrap(told, width(), break_on_hyphens=False)]
+    told = f"--help-all lists all {number} flags, --help=GROUP those of one group: {others}"
+    return textwrap.wrap(told, width(), break_on_hyphens=False)
