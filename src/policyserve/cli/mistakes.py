@@ -13,6 +13,7 @@ from policyserve.core.nearest import nearest
 
 _FLAG = re.compile(r"--?[A-Za-z]")
 _NUMBER = re.compile(r"-(inf|nan|infinity)", re.IGNORECASE)
+_DASHES = "-\u2010\u2012\u2013\u2014\u2212"  # editors and web pages make others of two hyphens
 _ALIKE = 0.75  # below that a guess names flags that have nothing to do with the word
 
 
@@ -81,7 +82,7 @@ def _mistakes(argv: Sequence[str], flags: Sequence[Flag]) -> Iterator[str]:
             yield _about_value(one, one.flag)
     places = [flag for flag in flags if flag.is_word]
     for word in words[len(places) :]:
-        yield _about_word(word, typed)
+        yield _about_word(word, typed, flags)
     there = {one.flag.path for one in typed if one.flag is not None}
     for flag in [*places[len(words) :], *(flag for flag in flags if not flag.is_word)]:
         if flag.default is NEEDED and flag.path not in there:
@@ -98,17 +99,25 @@ def _about_value(typed: Typed, flag: Flag) -> str:
     return f"{typed.key}: expected {flag.expected}, got {repr(got) if got else 'nothing'}{told}"
 
 
-def _about_word(word: str, typed: Sequence[Typed]) -> str:
+def _about_word(word: str, typed: Sequence[Typed], flags: Sequence[Flag]) -> str:
+    meant = "--" + word.lstrip(_DASHES)
+    if word != meant and meant.partition("=")[0].replace("_", "-") in _names(flags):
+        return f"unexpected word {word!r}; did you mean {meant}?"
     before = next((one for one in typed if word in one.behind[len(one.taken) :]), None)
     behind = "" if before is None else f" behind {' '.join([before.word, *before.taken])}"
+    behind = behind or (" behind --" if is_flag(word) else "")
     return f"unexpected word {word!r}{behind}"
 
 
 def _guess(word: str, flags: Sequence[Flag]) -> str | None:
     """The flag that was probably meant: by its last part, by its beginning, or by its letters."""
-    names = [name for flag in flags for name in flag.names]
+    names = _names(flags)
     wanted = word.lstrip("-").replace("_", "-").casefold()
     same = [name for name in names if name.rpartition(".")[2] == wanted]
     longer = [flag.name for flag in flags if flag.is_usual and flag.name.startswith(f"--{wanted}-")]
     found = [*same, *longer]
     return found[0] if found else nearest(f"--{wanted}", names, _ALIKE)
+
+
+def _names(flags: Sequence[Flag]) -> list[str]:
+    return [*(name for flag in flags for name in flag.names), "--help", "--help-all"]
