@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
     except PolicyserveError as error:
         complain(naming_variable(str(error)), FAILURE)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        sys.exit(130)
 
 
 def _evaluate_server(flags: EvalServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ def parse(
         if wanted is not None:
             told = arguments.__doc__ if description is None else description
             print(help_page.page(flags, wanted, prog, told or ""))
-            raise SystemExit(0)
+            sys.exit(0)
         mistake = mistakes.unknown(argv, flags)
         values = None if mistake else read(argv, flags)
         if values is None:

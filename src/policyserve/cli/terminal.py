@@ -30,7 +30,7 @@ def take_no_arguments(argv: Sequence[str], prog: str, purpose: str) -> None:
         return
     if argv[0] in ("-h", "--help", "--help-all"):
         print(f"usage: {prog}\n\n{purpose}")
-        raise SystemExit(0)
+        sys.exit(0)
     told = f"unknown flag {argv[0]}" if argv[0].startswith("-") else f"unexpected word {argv[0]!r}"
     complain(f"{told} ({prog} --help)", ARGUMENT_ERROR)
 
