@@ -32,10 +32,10 @@ def test_it_names_versions_of_what_is_installed_and_of_what_is_not() -> None:
 
 def test_the_gpu_is_what_nvidias_own_program_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 570.10'\necho 'odd'\n")
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 570.10'\necho odd\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert facts()["GPU"] == "NVIDIA H200, 143771 MiB, driver 570.10; odd, , driver "
+    assert facts()["GPU"] == "NVIDIA H200, 143771 MiB, driver 570.10; odd"
     program.write_text("#!/bin/sh\necho 'Failed to initialize NVML'\nexit 9\n")
     assert facts()["GPU"] == "none that nvidia-smi knows"
     program.unlink()

@@ -60,13 +60,8 @@ def _gpus() -> list[str]:
         return []
     with suppress(OSError, subprocess.SubprocessError):
         told = subprocess.run([program, *_NVIDIA[1:]], capture_output=True, text=True, timeout=10, check=True).stdout
-        return [f"{name}, {memory}, driver {driver}" for name, memory, driver in map(_cells, told.splitlines())]
+        return [", driver ".join(line.rsplit(", ", 1)) for line in told.splitlines()]
     return []
-
-
-def _cells(line: str) -> tuple[str, str, str]:
-    name, memory, driver = [*(cell.strip() for cell in line.split(",")), "", ""][:3]
-    return name, memory, driver
 
 
 def _text(path: Path) -> str:
