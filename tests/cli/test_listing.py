@@ -51,4 +51,4 @@ def test_a_scheme_of_a_package_has_a_section_of_its_own(tmp_path: Path, monkeypa
     monkeypatch.setattr(registry, "listing", lambda: told)
     found = sections(run_in("pipe", ["list"]).out)
     assert "onnx:FILE" in found["by scheme"]
-    assert "broken" in found["with files of yours"]
+    assert "the adapter of x fails" in found["installed, and broken"]
