@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         find_preset(name)
     except ConfigError as error:
-        complain(f"{PROG}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
     adapter = PresetAdapter(name, needs_checkpoint=True)
     serve(adapter, argv[1:], prog=f"{PROG} {name}", server=ServerConfig(dialect="vibe_rl"))
 

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "cli/parsing": "cli/test_server_flags",
     "cli/serving": "cli/test_serve",
     "cli/start_screen": "server/test_listener",
+    "cli/values": "cli/test_flags",
     "client/aio_connecting": "client/test_connecting",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",

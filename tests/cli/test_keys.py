@@ -162,6 +162,18 @@ def test_eval_is_let_in_by_the_environments_key_or_by_its_urls(
     assert KEY not in told(capfd)
 
 
+@pytest.mark.parametrize("command", [["eval", "--env", "CartPole-v1", "--url"], ["bench", *SHORT]])
+def test_a_command_without_a_key_is_told_where_it_takes_one_from(
+    guarded: Live, command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gymnasium")
+    monkeypatch.delenv("POLICYSERVE_API_KEY", raising=False)
+    with pytest.raises(SystemExit) as exit_request:
+        main([*command, f"ws://127.0.0.1:{guarded.port}"])
+    assert exit_request.value.code == 1
+    assert "wants an API key (set POLICYSERVE_API_KEY)" in told(capfd)
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [

@@ -156,7 +156,7 @@ def test_a_command_whose_answer_is_its_output_fails_where_that_is_lost() -> None
             [*POLICYSERVE, "--version"], stdout=out, stderr=subprocess.PIPE, text=True, timeout=100, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.startswith("policyserve: standard output cannot be written: ")
+    assert done.stderr.startswith("error: standard output cannot be written: ")
 
 
 @pytest.mark.parametrize("stderr", ["/dev/full", "closed"])

@@ -124,7 +124,7 @@ def test_wrong_flags_end_with_2(argv: tuple[str, ...], said: str, capsys: pytest
 def test_a_file_from_which_the_defaults_cannot_be_read_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read("--arms", "9")
-    assert refusal(capsys, ended) == (2, "run arm: arms.json: expected at most 8 arms, got 9\n")
+    assert refusal(capsys, ended) == (2, "error: arms.json: expected at most 8 arms, got 9\n")
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_flags_that_do_not_go_together_end_with_2_and_a_missing_package_with_1(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        find_source(ArmAdapter(error=error), ArmFlags(), "run arm")
-    assert refusal(capsys, ended) == (code, f"run arm: {error}\n")
+        find_source(ArmAdapter(error=error), ArmFlags())
+    assert refusal(capsys, ended) == (code, f"error: {error}\n")
 
 
 def test_a_name_that_nobody_has_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        find_adapter("cartpole_pop", "run")
+        find_adapter("cartpole_pop")
     code, said = refusal(capsys, ended)
     assert code == 2
-    assert said.endswith("got 'cartpole_pop' (did you mean cartpole_ppo?)\n")
+    assert said == "error: there is no policy 'cartpole_pop'; did you mean cartpole_ppo?\n"

@@ -58,7 +58,7 @@ def test_a_module_that_cannot_be_imported_is_the_same_line_as_in_a_thread(tmp_pa
         done = run(*POLICYSERVE, "serve", "nowhere:act", "--isolate", isolate, *PORT_0, cwd=tmp_path)
         assert done.returncode == 1
         said.append(done.stderr)
-    assert said == ["policyserve: there is no module 'nowhere' here or on the Python path\n"] * 2
+    assert said == ["error: there is no module 'nowhere' here or on the Python path\n"] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The server's flags: in panels, each with a line that says what it does."""
+"""The server's flags: in groups, each with a line that says what it does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import pytest
 from tyro.conf import arg
 
-from policyserve.cli import main
 from policyserve.cli.parsing import parse
-from policyserve.cli.server_flags import COMMON, help_lines, panels
+from policyserve.cli.server_flags import GROUPS, PATHS, USUAL, groups, help_lines
 from policyserve.server.config import ServerConfig
+from tests.cli.terminals import run_in
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,10 @@ def read(*argv: str, default: Flags | None = None) -> ServerConfig:
     return parse(Flags, "test", argv, default).server
 
 
-def shown_panels(help_text: str) -> dict[str, list[str]]:
-    """The flags of each panel, by the panel's title."""
-    found: dict[str, list[str]] = {}
-    for line in help_text.splitlines():
-        if title := re.match(r"[╭─ ]*(\w+) options ", line):  # tyro draws no frame where it is no terminal's
-            found[title.group(1)] = []
-        elif (flag := re.match(r"[│ ]*--([a-z][a-z-]+)", line)) and found:
-            found[next(reversed(found))].append(flag.group(1).replace("-", "_"))
-    return found
-
-
-def test_every_setting_is_in_one_panel_and_ten_are_in_the_first() -> None:
-    shown = panels()
-    assert next(iter(shown)) == "common"
-    assert len(COMMON) == 10
-    assert sorted(name for names in shown.values() for name in names) == sorted(f.name for f in fields(ServerConfig))
+def test_every_setting_is_in_a_group_and_the_usual_ones_are_settings() -> None:
+    assert sorted(groups()) == sorted(one.name for one in fields(ServerConfig))
+    assert set(groups().values()) == set(GROUPS)
+    assert {*USUAL, *PATHS} <= set(groups())
 
 
 def test_every_flag_has_one_line_that_says_what_it_does() -> None:
@@ -51,13 +39,10 @@ def test_every_flag_has_one_line_that_says_what_it_does() -> None:
         assert len(told[one.name].split()) >= 4, one.name
 
 
-def test_the_help_shows_the_panels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    with pytest.raises(SystemExit):
-        main(["serve", "demo_image", "--help"])
-    shown = shown_panels(capsys.readouterr().out)
-    for name, names in panels().items():
-        assert [flag for flag in shown[name] if flag != "no_debug_wire"] == list(names)
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_shows_a_group_whole_and_nothing_else(group: str) -> None:
+    shown = re.findall(r"^  --([a-z-]+)", run_in("pipe", ["serve", "demo_image", f"--help={group}"]).out, re.MULTILINE)
+    assert [name.replace("-", "_") for name in shown] == [one.name for one in fields(GROUPS[group])]
 
 
 def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> None:
@@ -92,5 +77,5 @@ def test_an_empty_flag_is_refused_by_its_name(flag: str, capsys: pytest.CaptureF
         read(flag, "")
     assert exit_request.value.code == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"test: {flag.replace('_', '-')}: expected ")
+    assert told.startswith(f"error: {flag.replace('_', '-')}: expected ")
     assert told.endswith(", got nothing\n")

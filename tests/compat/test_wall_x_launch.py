@@ -65,15 +65,21 @@ def test_every_flag_of_the_model_changes_what_is_served() -> None:
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ((), "expected a path for each of --model-config.model-path, --model-config.action-tokenizer-path"),
-        (("--model-config.model-path", "/m"), "each of --model-config.action-tokenizer-path"),
-        (("--env", "mars"), "invalid choice 'mars' for argument '--env'"),
-        (("--env",), "--env"),
-        ((*STAND_IN, "--model-config.camera-key", "a", "a"), "camera_key: expected different keys, got a twice"),
-        ((*STAND_IN, "--model-config.camera-key"), "camera_key: expected at least one key"),
+        ((), "expected a path of your own for --model-config.model-path, --model-config.action-tokenizer-path"),
+        (("--model-config.model-path", "/m"), "for --model-config.action-tokenizer-path"),
+        (("--env", "mars"), "--env: expected libero or aloha, got 'mars'"),
+        (("--env",), "--env: expected libero or aloha, got nothing"),
+        (
+            (*STAND_IN, "--model-config.camera-key", "a", "a"),
+            "--model-config.camera-key: expected different keys, got a twice",
+        ),
+        ((*STAND_IN, "--model-config.camera-key"), "--model-config.camera-key: expected at least one key"),
         ((*STAND_IN, "--model-config.camera-key", "state"), "got 'state'"),
-        ((*STAND_IN, "--model-config.action-dim", "0"), "action_dim: expected 1 or more, got 0"),
-        ((*STAND_IN, "--model-config.dtype", "int8"), "invalid choice 'int8'"),
+        ((*STAND_IN, "--model-config.action-dim", "0"), "--model-config.action-dim: expected 1 or more, got 0"),
+        (
+            (*STAND_IN, "--model-config.dtype", "int8"),
+            "--model-config.dtype: expected bfloat16, float16 or float32, got 'int8'",
+        ),
         ((*STAND_IN, "--prot", "1"), "did you mean --port"),
         ((*STAND_IN, "--port", "70000"), "port: expected 0 … 65535, got 70000"),
     ],
@@ -108,6 +114,7 @@ def test_cuda_where_there_is_none_is_one_line_and_exit_code_2(tmp_path: Path) ->
     flags = [word for name in paths for word in (f"--model-config.{name}", str(tmp_path))]
     ended = run(*LAUNCH, *flags, "--model-config.device", "cuda")
     assert ended.returncode == 2
+    assert "choose device cpu (--model-config.device cpu --model-config.dtype float32)" in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert "no CUDA device" in ended.stderr
 
@@ -115,7 +122,7 @@ def test_cuda_where_there_is_none_is_one_line_and_exit_code_2(tmp_path: Path) ->
 @pytest.mark.parametrize(("env", "state_dim"), [("libero", "8"), ("aloha", "14")])
 def test_help_shows_the_robots_own_defaults(env: str, state_dim: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        launch_serving([f"--env={env}", "--help"])
+        launch_serving([f"--env={env}", "--help=model-config"])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert f"Numbers in the robot's state. (default: {state_dim})" in told
+    assert f"Numbers in the robot's state (default: {state_dim})" in told

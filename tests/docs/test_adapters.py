@@ -38,10 +38,10 @@ def test_the_pages_package_is_served_by_the_pages_command(package: Path) -> None
         assert server.lines[0] == "policyserve serves a matrix policy\n"
         with Client(server.url) as client:
             assert client.infer({"obs": np.array([1, 1], np.float32)}).actions.tolist() == [6]
-    told = run(*POLICYSERVE, "serve", "--help", cwd=package).stdout
+    told = run(*POLICYSERVE, "list", cwd=package).stdout
     assert re.search(r"matrix:FILE +a matrix from observations to actions", told)
     told = run(*POLICYSERVE, *words, "--help", cwd=package).stdout
-    assert "What every action is multiplied by." in told
+    assert "What every action is multiplied by" in told
     assert told.index("--gain") < told.index("--port")
 
 

@@ -33,16 +33,17 @@ def test_an_error_of_the_users_file_is_one_line_with_its_place(tmp_path: Path) -
     for isolate in ("thread", "process"):
         done = run(*POLICYSERVE, "serve", "kitchen.py:policy", "--isolate", isolate, *PORT_0, cwd=tmp_path)
         assert done.returncode == 1
-        said = f"policyserve: {tmp_path}/kitchen.py cannot be imported: NameError: name 'undefined' is not defined"
+        said = f"error: {tmp_path}/kitchen.py cannot be imported: NameError: name 'undefined' is not defined"
         assert done.stderr == f"{said} (kitchen.py, line 1)\n"
 
 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("my_policy.py", "expected my_policy.py:NAME, the policy's name in it"),
-        ("./my_policy.py", "expected ./my_policy.py:NAME"),
-        ("my_policy:", "expected package.module:name, got 'my_policy:'"),
+        ("my_policy.py", "write my_policy.py:NAME; it has "),
+        ("./my_policy.py", "write ./my_policy.py:NAME; it has "),
+        ("./other.py", "write ./other.py:NAME, the policy's name in it; there is no file other.py yet"),
+        ("my_policy:", "write my_policy:NAME; it has "),
         (":policy", "expected package.module:name, got ':policy'"),
         ("./my_policy:policy", r"or file.py:name, got './my_policy:policy' (did you mean ./my_policy.py:policy?)"),
         ("./other:policy", "or file.py:name, got './other:policy'"),

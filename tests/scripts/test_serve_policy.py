@@ -22,17 +22,17 @@ def test_it_serves_a_checkpoint_and_speaks_vibe_rls_dialect_unless_told_otherwis
         with Client(server.url, dialect="vibe_rl") as client:
             assert client.infer({"obs": np.zeros(4, np.float32)}).actions in (0, 1)
         assert CARTPOLE in server.lines[1]
-    told = " ".join(run(*SCRIPT, "cartpole_ppo", "--help").stdout.split())
-    assert re.search(r"--dialect STR [^(]*\(default: vibe_rl\)", told)
+    told = " ".join(run(*SCRIPT, "cartpole_ppo", "--help-all").stdout.split())
+    assert re.search(r"--dialect TEXT [^(]*\(default: vibe_rl\)", told)
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ((), "serve_policy.py: preset: expected one of cartpole_ppo, "),
+        ((), "error: preset: expected one of cartpole_ppo, "),
         (("cartpole_pop",), "got 'cartpole_pop' (did you mean cartpole_ppo?)"),
         (("wall-x",), "got 'wall-x'"),
-        (("cartpole_ppo",), "serve_policy.py cartpole_ppo: --checkpoint_dir is required\n"),
+        (("cartpole_ppo",), "error: --checkpoint_dir is required\n"),
         (("cartpole_ppo", "--checkpoint_dir", ""), "--checkpoint-dir: expected a value, got nothing"),
     ],
 )

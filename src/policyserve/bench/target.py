@@ -139,4 +139,4 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it says nothing"
+    return lines[-1].strip().removeprefix("error: ") if lines else "it says nothing"

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, keep_output_harmless
+from policyserve.core.nearest import nearest
 from policyserve.core.output import lost_output
 
-_COMMANDS = {
+COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",
-    "eval": "run a policy in Gymnasium's environments and print its return and speed",
-    "bench": "drive any policy server and print where the time of a round trip goes",
+    "eval": "run a policy in Gymnasium's environments: its return and speed",
+    "bench": "drive any policy server: where the time of a round trip goes",
+    "list": "which policies can be served, which extras are installed",
+    "info": "versions, event loop and hardware, for reports of bugs",
+    "completion": "a script for bash, zsh or fish that completes all this",
+}
+_MODULES = {"list": "listing"}  # a module called list would hide Python's own list here
+_EXAMPLES = {
+    "policyserve serve cartpole_ppo": "a demo to try a client with",
+    "policyserve serve my_policy.py:policy --port 8001": "a policy of your own",
+    "policyserve eval cartpole_ppo --episodes 100": "its return, over the wire",
+    "policyserve bench ws://localhost:8000 --clients 8": "a server under load",
 }
 
 
@@ -26,21 +37,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     _run(args)
     lost = lost_output()
     if lost is not None and not isinstance(lost, BrokenPipeError) and args[:1] != ["serve"]:
-        complain(f"policyserve: standard output cannot be written: {lost}", FAILURE)
+        complain(f"standard output cannot be written: {lost}", FAILURE)
 
 
 def _run(args: list[str]) -> None:
     command = args[0] if args else "--help"
-    if command in _COMMANDS:
-        import_module(f"policyserve.cli.{command}").main(args[1:])
-    elif command in ("-h", "--help"):
-        print("usage: policyserve COMMAND …\n")
-        for name, purpose in _COMMANDS.items():
-            print(f"  {name:8} {purpose}")
-        print("\npolicyserve COMMAND --help tells more; policyserve --version tells which one this is")
-    elif command == "--version":
+    if command == "help" and len(args) > 1:
+        command, args = args[1], [args[1], "--help"]
+    if command in COMMANDS:
+        import_module(f"policyserve.cli.{_MODULES.get(command, command)}").main(args[1:])
+    elif command in ("-h", "--help", "--help-all", "help"):
+        print(_help())
+    elif command in ("--version", "-V"):
         from policyserve import __version__
 
         print(f"policyserve {__version__}")
     else:
-        complain(f"policyserve: expected a command ({', '.join(_COMMANDS)}), got {command!r}", ARGUMENT_ERROR)
+        what = "flag" if command.startswith("-") else "command"
+        complain(f"unknown {what} {command}; {_meant(command)} (policyserve --help)", ARGUMENT_ERROR)
+
+
+def _meant(word: str) -> str:
+    """What was probably meant by a word that is no command; it may be a policy's name without one."""
+    from policyserve.policies import registry
+
+    near = nearest(word, [*COMMANDS, "--help", "--version"])
+    if near is not None:
+        return f"did you mean {near}?"
+    is_policy = word in registry.names() or word.endswith(".py") or (":" in word and "://" not in word)
+    return f"did you mean serve {word}?" if is_policy else f"there are {', '.join(COMMANDS)}"
+
+
+def _help() -> str:
+    """What there is, in lines of at most 80 characters."""
+    lines = ["usage: policyserve COMMAND …", ""]
+    lines += [f"  {name:11} {purpose}" for name, purpose in COMMANDS.items()]
+    lines += ["", "examples"]
+    lines += [f"  {example:50} {purpose}" for example, purpose in _EXAMPLES.items()]
+    more = "policyserve COMMAND --help tells more, policyserve --version which one this is"
+    return "\n".join([*lines, "", more, "the manual: README.md and docs/ of the source"])

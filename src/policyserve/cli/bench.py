@@ -19,9 +19,9 @@ from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
-from policyserve.cli.keys import key_from_environment, warn_of_keys
+from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import without_key
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.policies import registry
@@ -40,8 +40,7 @@ class BenchFlags:
     """
 
     target: Annotated[Positional[str], arg(metavar="TARGET")] = field(repr=False)
-    """ws://host:port of a server of ours, openpi's, Wall-X's or vibe_rl's; or a policy (a preset, package.module:name),
-    for which a server is started."""
+    """a server's ws://host:port, or a policy; for a policy a server is started."""
     against: str | None = field(default=None, repr=False)
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
@@ -129,16 +128,16 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(BenchFlags, PROG, own)
     try:
         _check_targets(flags)
-        warn_of_keys(PROG, flags.target, flags.against)
+        warn_of_keys(flags.target, flags.against)
         if flags.plot is not None:
             plot.check_plot(flags.plot)
         _bench(flags, serve_flags)
     except ConfigError as error:
-        complain(f"{PROG}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
     except PolicyserveError as error:
-        complain(f"{PROG}: {error}", FAILURE)
+        complain(naming_variable(str(error)), FAILURE)
     except KeyboardInterrupt:
-        complain(f"{PROG}: interrupted before there was anything to show", 130)
+        complain("interrupted before there was anything to show", 130)
 
 
 def _check_targets(flags: BenchFlags) -> None:
@@ -153,7 +152,7 @@ def _check_targets(flags: BenchFlags) -> None:
         try:
             registry.find(name)
         except ConfigError as error:
-            raise ConfigError(f"{error}; a server's address is ws://host:port") from error
+            raise ConfigError(f"{error} (a server's address is ws://host:port)") from error
     for option, path in (("json", flags.json), ("plot", flags.plot)):
         if path is not None and path.is_dir():  # pathlib's path of nothing is one
             raise ConfigError(f"--{option}: expected a file, got the directory {path.absolute()}")
@@ -209,7 +208,7 @@ def _keep(
     _write_json(flags, report.as_json(results, settings, found))
     silent = [result.server.name for result in results if not result.tally.answers]
     if silent:
-        complain(f"{PROG}: no answer from {' and '.join(silent)}", FAILURE)
+        complain(f"no answer from {' and '.join(silent)}", FAILURE)
     if flags.plot is not None:
         plot.plot_results(results, flags.plot)
 

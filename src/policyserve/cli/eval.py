@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from tyro.conf import arg
 
-from policyserve.cli.keys import key_from_environment, warn_of_keys
+from policyserve.cli import help_page
+from policyserve.cli.flags import flags_of
+from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
-from policyserve.cli.policies import find_adapter, find_source, read_flags
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
+from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import has_key, without_key
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
-from policyserve.policies import registry
 from policyserve.policies.registry import Adapter, Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
@@ -48,6 +50,7 @@ class EvalFlags:
     """For each answer."""
     obs_key: str = "obs"
     """The observation's key."""
+    group: ClassVar[str] = "common"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a flag that is out of its range."""
@@ -59,13 +62,13 @@ class EvalFlags:
 
 @dataclass(frozen=True)
 class EvalServer:
-    """Evaluate whatever a running server serves.
+    """Run a policy in Gymnasium's environments: one that is served for the occasion, or a running server's.
 
     A key that the server asks for is taken from the environment, POLICYSERVE_API_KEY.
     """
 
     url: str = field(repr=False)
-    """ws://host:port of the server."""
+    """ws://host:port of a running server; without it, POLICY is served for the occasion."""
     dialect: str = "vibe_rl"
     """What the server speaks."""
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
@@ -104,38 +107,42 @@ class Scores:
 
 def main(argv: Sequence[str]) -> None:
     """Evaluate a policy, or the server at --url; exits with 1 if it cannot, with 2 for wrong arguments."""
-    target = argv[0] if argv else ""
+    flags = flags_of(EvalServer)
+    target, words = take_policy(argv, flags)
+    is_url_given = any(word.partition("=")[0] == "--url" for word in argv)
     try:
-        if target in ("-h", "--help"):
-            print(f"usage: {PROG} --url ws://host:port --env ID [flags]\n       {PROG} POLICY [flags]\n")
-            print(f"POLICY is one of {', '.join(registry.names())}, or {registry.OWN}")
-            print(f"{PROG} --url x --help and {PROG} POLICY --help list the flags")
-        elif target.startswith("-"):
-            flags = parse(EvalServer, PROG, argv)
-            env_id = _environment(flags.run.env, PROG)
-            warn_of_keys(PROG, flags.url)
-            asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
-        elif target:
-            _evaluate_policy(find_adapter(target, PROG), argv[1:], f"{PROG} {target}")
+        if target is not None and is_url_given:
+            complain(f"expected a policy or --url, got {target} and --url ({PROG} --help)", ARGUMENT_ERROR)
+        elif target is not None:
+            _evaluate_policy(find_adapter(target), words, f"{PROG} {target}")
+        elif help_page.wanted(argv) is not None:
+            parse(EvalServer, f"{PROG} [POLICY]", argv, description=overview(str(EvalServer.__doc__)))
+        elif is_url_given:
+            _evaluate_server(parse(EvalServer, PROG, argv))
         else:
-            known = ", ".join(registry.names())
-            complain(f"{PROG}: expected --url ws://host:port or a policy ({known}), got nothing", ARGUMENT_ERROR)
+            complain(f"expected a policy, or --url ws://host:port of a server ({PROG} --help)", ARGUMENT_ERROR)
     except PolicyserveError as error:
-        complain(f"{PROG}: {error}", FAILURE)
+        complain(naming_variable(str(error)), FAILURE)
     except KeyboardInterrupt:
-        complain("", 130)
+        sys.exit(130)
+
+
+def _evaluate_server(flags: EvalServer) -> None:
+    env_id = _environment(flags.run.env)
+    warn_of_keys(flags.url)
+    asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
 
 
 def _evaluate_policy(adapter: Adapter[Any], argv: Sequence[str], prog: str) -> None:
     flags = read_flags(adapter, EvalPolicy, prog, argv)
-    source = find_source(adapter, flags.policy, prog)
-    env_id = _environment(flags.run.env or source.env_id, prog)
+    source = find_source(adapter, flags.policy)
+    env_id = _environment(flags.run.env or source.env_id)
     asyncio.run(_serve_and_evaluate(source, env_id, flags.run))
 
 
-def _environment(env_id: str | None, prog: str) -> str:
+def _environment(env_id: str | None) -> str:
     if env_id is None:
-        complain(f"{prog}: --env is required, CartPole-v1 for example", ARGUMENT_ERROR)
+        complain("--env is required, CartPole-v1 for example", ARGUMENT_ERROR)
     return env_id
 
 

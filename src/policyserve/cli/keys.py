@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 
-from policyserve.client.address import has_key
+from policyserve.client.address import HOW_TO_GIVE_A_KEY
 from policyserve.server.keys import VARIABLE
 
-_URL_WITH_KEY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?[^\s'\"@]*:[^\s'\"]*[@\ufe6b\uff20]")
+_AT_SIGNS = "@\ufe6b\uff20"
+_URL_WITH_KEY = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*://)?[^\s'\"@]*:[^\s'\"]*[{_AT_SIGNS}]")
 _KEY_FLAG = re.compile(r"--?(api[-_]?)?(key|token|password|secret)\b")
 
 
@@ -23,16 +23,15 @@ def key_from_environment() -> str | None:
     return keys.partition(",")[0].rpartition(":")[2].strip() if keys else None
 
 
-def warn_of_keys(prog: str, *urls: str | None) -> None:
-    """Say on stderr, once, that a URL's password is in the list of processes."""
-    if any(has_key(url) for url in urls if url is not None):
-        told = f"everybody on this machine can read the key in a URL (ps shows it): {VARIABLE} is a place for it"
-        print(f"{prog}: {told}", file=sys.stderr)
-
-
 def without_keys(message: str) -> str:
     """A message without what stands before the @ of the URLs in it, also where they have no scheme."""
-    return _URL_WITH_KEY.sub(r"\1…@", message)
+    has_sign = any(sign in message for sign in _AT_SIGNS)  # the pattern takes long over a long text without one
+    return _URL_WITH_KEY.sub(r"\1…@", message) if has_sign else message
+
+
+def naming_variable(message: str) -> str:
+    """A client's error in the words of a command: it takes a key from the environment, where Python has `api_key=`."""
+    return message.replace(HOW_TO_GIVE_A_KEY, f"set {VARIABLE}")
 
 
 def complaint_about_a_key(argv: Sequence[str]) -> str | None:

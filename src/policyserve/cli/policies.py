@@ -7,13 +7,13 @@ from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any, Protocol, TypeVar, cast
 
+from policyserve.cli import help_page, mistakes
+from policyserve.cli.flags import Flag
 from policyserve.cli.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.policies import registry
 from policyserve.policies.registry import Adapter, Source
-
-_HELP = ("-h", "--help")
 
 
 class CommandFlags(Protocol):
@@ -26,12 +26,36 @@ class CommandFlags(Protocol):
 FlagsT = TypeVar("FlagsT", bound=CommandFlags)
 
 
-def find_adapter(target: str, prog: str) -> Adapter[Any]:
+def take_policy(argv: Sequence[str], flags: Sequence[Flag]) -> tuple[str | None, list[str]]:
+    """The word that names a policy, which may stand behind flags, and the other words; None if there is none.
+
+    flags: those of the command. Any other flag may be one of the policy: it takes the word behind it.
+    """
+    words = list(argv)
+    found = words[0] if words and not mistakes.is_flag(words[0]) else _behind_flags(words, flags)
+    if found is not None:
+        words.remove(found)
+    return found, words
+
+
+def _behind_flags(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
+    names = registry.names()
+    for one in mistakes.take_apart(argv, flags)[1]:
+        values = 1 if one.flag is None and "=" not in one.word else len(one.taken)
+        is_sure = one.flag is not None and not one.flag.takes_many
+        named = [word for word in one.behind[:values] if word in names and not is_sure]
+        loose = [*named, *one.behind[values:]]
+        if loose:
+            return loose[0]
+    return None
+
+
+def find_adapter(target: str) -> Adapter[Any]:
     """The adapter for what the user typed; exits with 2 and one line if there is none."""
     try:
         return registry.find(target)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
 
 
 def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str, argv: Sequence[str]) -> FlagsT:
@@ -46,25 +70,31 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
         return parse(kind, prog, words, flags, description=f"{type(flags).__doc__}\n\n{adapter.help}.")
 
     default = adapter.defaults(None)
-    other_words = [word for word in argv if word not in _HELP]
-    if len(other_words) < len(argv):
+    if help_page.wanted(argv) is not None:
         # Help is given whatever is wrong with the rest.
         with suppress(SystemExit, ConfigError), redirect_stderr(StringIO()):
-            default = adapter.defaults(read(other_words, default).policy)
+            default = adapter.defaults(read(help_page.without_help(argv), default).policy)
         return read(argv, default)
     given = read(argv, default)
     try:
         better = adapter.defaults(given.policy)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
     return given if better == default else read(argv, better)
 
 
-def find_source(adapter: Adapter[Any], flags: Any, prog: str) -> Source:
+def find_source(adapter: Adapter[Any], flags: Any) -> Source:
     """Where the policy comes from; exits with 2 for flags that do not go together, with 1 if a package is missing."""
     try:
         return adapter.source(flags)
     except MissingDependency as error:
-        complain(f"{prog}: {error}", FAILURE)
+        complain(str(error), FAILURE)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
+
+
+def overview(doc: str) -> str:
+    """What `--help` says of a command before it knows the policy: what it does, and which policies there are."""
+    *names, own = registry.listing()
+    told = f"POLICY is {', '.join(names)}, or {own}"
+    return f"{doc}\n\n{told} (policyserve list says what each is)"

@@ -8,11 +8,15 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
-from policyserve.cli.policies import find_adapter, find_source, read_flags
+from policyserve.cli import help_page
+from policyserve.cli.flags import flags_of
+from policyserve.cli.parsing import parse
+from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry
+from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
@@ -32,17 +36,15 @@ class ServeFlags(Generic[PolicyFlagsT]):
 
 def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     """Serve what the arguments say; exits with 1 if it cannot be served, with 2 for wrong arguments."""
-    target = argv[0] if argv else ""
-    if target in ("-h", "--help"):
-        print(f"usage: {prog} POLICY [flags]\n\nPOLICY is one of")
-        for name, purpose in registry.listing().items():
-            print(f"  {name:22} {purpose}")
-        print(f"\n{prog} POLICY --help lists its flags")
-    elif not target or target.startswith("-"):
-        known = f"{', '.join(registry.names())} or {registry.OWN}"
-        complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)
+    flags = ServeFlags(ServerConfig(), NoFlags())
+    target, words = take_policy(argv, flags_of(ServeFlags, flags))
+    if target is not None:
+        serve(find_adapter(target), words, prog=f"{prog} {target}")
+    elif help_page.wanted(argv) is not None:
+        parse(ServeFlags[NoFlags], f"{prog} POLICY", argv, flags, description=overview(str(ServeFlags.__doc__)))
     else:
-        serve(find_adapter(target, prog), argv[1:], prog=f"{prog} {target}")
+        known = f"{', '.join(registry.names())} or {registry.OWN}"
+        complain(f"expected a policy: {known} (policyserve list)", ARGUMENT_ERROR)
 
 
 def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: ServerConfig | None = None) -> None:
@@ -51,9 +53,9 @@ def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: Serv
     argv: its flags and the server's. prog: the command's name in messages. server: the settings that are not given.
     """
     flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv)
-    source = find_source(adapter, flags.policy, prog)
+    source = find_source(adapter, flags.policy)
     try:
         served = Server(source.recipe, flags.server)
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
     serve_until_stopped(served, source.title, source.origin, flags.debug)

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from policyserve.cli.parsing import naming_flag
+from policyserve.cli.flags import naming_flag
 from policyserve.cli.progress import show_stage
 from policyserve.cli.start_screen import describe
 from policyserve.cli.terminal import FAILURE, LONGEST_LINE, complain, keep_output_harmless
@@ -53,7 +53,8 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
         _run_in_loop(server.run(on_ready))
     except PolicyserveError as error:
         log.debug("the traceback", cause=error)
-        complain(f"policyserve: {naming_flag(error, {one.name for one in fields(ServerConfig)})}", FAILURE)
+        names = {one.name: f"--{one.name.replace('_', '-')}" for one in fields(ServerConfig)}
+        complain(naming_flag(error, names), FAILURE)
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -1,12 +1,15 @@
-"""What all commands do with a terminal: complaints of one line, and output whose loss ends nothing."""
+"""What all commands do with a terminal: errors and warnings of one line, and output whose loss ends nothing."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
-from policyserve.cli.keys import without_keys
+from policyserve.cli.colours import Colour, coloured
+from policyserve.cli.keys import VARIABLE, without_keys
+from policyserve.client.address import has_key
 from policyserve.core.output import make_output_lossy
 from policyserve.core.printable import one_line
 
@@ -16,9 +19,31 @@ LONGEST_LINE = 10_000  # a command to paste names every key of an observation
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
-    """Print one line to stderr, without the passwords of URLs, and exit, by raising SystemExit."""
-    print(one_line(without_keys(message), LONGEST_LINE), file=sys.stderr)
+    """Print `error: message` to stderr, one line without the passwords of URLs, and exit, by raising SystemExit."""
+    _tell("error:", "red", message)
     raise SystemExit(exit_code)
+
+
+def take_no_arguments(argv: Sequence[str], prog: str, purpose: str) -> None:
+    """Read the arguments of a command that has none: exits with 0 after --help, with 2 for any other word."""
+    if not argv:
+        return
+    if argv[0] in ("-h", "--help", "--help-all"):
+        print(f"usage: {prog}\n\n{purpose}")
+        sys.exit(0)
+    told = f"unknown flag {argv[0]}" if argv[0].startswith("-") else f"unexpected word {argv[0]!r}"
+    complain(f"{told} ({prog} --help)", ARGUMENT_ERROR)
+
+
+def warn(message: str) -> None:
+    """Print `warning: message` to stderr, one line without the passwords of URLs."""
+    _tell("warning:", "yellow", message)
+
+
+def warn_of_keys(*urls: str | None) -> None:
+    """Say on stderr, once, that a URL's password is in the list of processes."""
+    if any(has_key(url) for url in urls if url is not None):
+        warn(f"everybody on this machine can read the key in a URL (ps shows it): {VARIABLE} is a place for it")
 
 
 def keep_output_harmless() -> None:
@@ -36,3 +61,7 @@ def keep_output_harmless() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the program
     make_output_lossy()
+
+
+def _tell(word: str, colour: Colour, message: str) -> None:
+    print(coloured(word, colour, sys.stderr), one_line(without_keys(message), LONGEST_LINE), file=sys.stderr)

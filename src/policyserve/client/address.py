@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from policyserve.core.errors import ConfigError
 
+HOW_TO_GIVE_A_KEY = "api_key=…"  # as errors of clients spell it
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
 _SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")

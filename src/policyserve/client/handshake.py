@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 
-from policyserve.client.address import Address
+from policyserve.client.address import HOW_TO_GIVE_A_KEY, Address
 from policyserve.client.retries import NotYet
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.printable import one_line
@@ -91,7 +91,7 @@ class Handshake:
         told = " ".join((error.response.body or b"").decode("utf-8", "replace").split())[:_MAX_REASON]
         reason = f"HTTP {status} {error.response.reason_phrase[:_MAX_REASON]}".strip() + (f": {told}" if told else "")
         if status in _KEY_REFUSED:
-            what = "refused the API key" if self._has_key else "wants an API key (api_key=…)"
+            what = "refused the API key" if self._has_key else f"wants an API key ({HOW_TO_GIVE_A_KEY})"
             return RemoteError(f"{url} {what} ({reason})")
         if status in _TRY_AGAIN:
             return NotYet(one_line(reason))

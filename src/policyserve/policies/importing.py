@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,15 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or "/" in name or os.sep in name
 
 
+def is_module(name: str) -> bool:
+    """Whether there is such a module here or on the Python path, by its first part, which is not imported."""
+    _add_to_path("")
+    try:
+        return find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):  # no name of a module, or a broken one
+        return False
+
+
 def import_from_here(name: str) -> ModuleType:
     """Import a module that is on the Python path or in the working directory; raises ConfigError."""
     _add_to_path("")
@@ -30,7 +40,7 @@ def import_from_here(name: str) -> ModuleType:
         return import_module(name)
     except (Exception, SystemExit) as error:  # a stranger's module
         if isinstance(error, ModuleNotFoundError) and error.name is not None and _is_within(name, error.name):
-            near = "" if "." in name else _nearest(_modules_here(), name)
+            near = "" if "." in name else _nearest(modules_here(), name)
             raise ConfigError(f"there is no module {error.name!r} here or on the Python path{near}") from error
         raise ConfigError(f"{name} cannot be imported: {_advised(error, Path.cwd() / name)}") from error
 
@@ -140,7 +150,8 @@ def _public(found: object) -> list[str]:
     return [name for name, value in named.items() if not name.startswith("_") and not isinstance(value, ModuleType)]
 
 
-def _modules_here() -> list[str]:
+def modules_here() -> list[str]:
+    """The names that modules and packages of the working directory may have."""
     here = [path for path in Path.cwd().iterdir() if not path.name.startswith(".")]
     return [path.stem for path in here if path.suffix == ".py"] + [path.name for path in here if path.is_dir()]
 

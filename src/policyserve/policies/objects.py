@@ -11,6 +11,7 @@ from typing import Any
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy, as_policy, policy_from
 from policyserve.core.recipe import OnStage, Recipe
+from policyserve.policies.candidates import how_to_name, source_of
 from policyserve.policies.importing import find_in, import_file, import_from_here, is_file, reason
 from policyserve.policies.registry import OWN, Source
 
@@ -42,8 +43,10 @@ class ObjectAdapter:
         """Raises ConfigError where module or name are missing, or the file is no Python file."""
         place, _, name = self.target.rpartition(":")
         if self.target.endswith(".py"):
-            raise ConfigError(f"expected {self.target}:NAME, the policy's name in it, got {self.target!r}")
-        if not place or not name:
+            raise ConfigError(how_to_name(self.target, Path(self.target).expanduser()))
+        if place and not name:
+            raise ConfigError(how_to_name(place, source_of(place)))
+        if not place:
             raise ConfigError(f"expected {OWN}, got {self.target!r}")
         if not is_file(place):
             recipe = Recipe(f"{__name__}:load_from_module", {"module_name": place, "name": name})

@@ -21,15 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.core.recipe import Recipe
-from policyserve.policies.importing import is_file, reason
+from policyserve.policies.candidates import how_to_name, source_of
+from policyserve.policies.importing import is_file, is_module, modules_here, reason
 
 ENTRY_POINTS = "policyserve.policies"
 OWN = "package.module:name"  # how help spells a policy of the user's own
@@ -45,6 +45,7 @@ _OURS: Mapping[str, str] = {
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _OBJECTS = "policyserve.policies.objects:ObjectAdapter"
+_ALIKE = 0.7  # a module's name is anybody's: only what is much like a scheme is taken for one
 _MEMBERS = ("help", "rest", "flags", "defaults", "source")
 
 FlagsT = TypeVar("FlagsT")
@@ -116,7 +117,7 @@ class Adapter(Protocol[FlagsT]):
 def find(target: str) -> Adapter[Any]:
     """The adapter for what the user typed.
 
-    Raises ConfigError with the names that are known and the nearest, or with the package whose adapter fails and why.
+    Raises ConfigError with what was probably meant, or with the package whose adapter fails and why.
     """
     name, colon, rest = target.partition(":")
     adapter = _made(name, target)
@@ -124,10 +125,12 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
     if adapter is not None and (adapter.rest or not colon):
         return adapter
-    if colon or is_file(target):
+    if is_file(name):
         return _named(_OBJECTS)(target)
-    got = repr(target) if target else "nothing"
-    raise ConfigError(f"expected {', '.join(names())} or {OWN}, got {got}{_hint(target)}")
+    if colon:
+        _check_scheme(name, rest)
+        return _named(_OBJECTS)(target)
+    raise ConfigError(_about(target))
 
 
 def names() -> list[str]:
@@ -204,8 +207,24 @@ def _owner(entry: EntryPoint) -> str:
     return "a package" if entry.dist is None else f"the package {entry.dist.name} {entry.dist.version}"
 
 
-def _hint(target: str) -> str:
-    near = get_close_matches(target, names(), n=1)
-    if near:
-        return f" (did you mean {near[0]}?)"
-    return f" (did you mean {target}.py:NAME?)" if target and Path(f"{target}.py").is_file() else ""
+def _about(target: str) -> str:
+    """What is wrong with a name that nobody has."""
+    found = source_of(target)
+    if found is not None:
+        return how_to_name(target, found)
+    if not target:
+        return f"expected a policy, {', '.join(names())} or {OWN}, got nothing"
+    near = nearest(target, [*names(), *modules_here()])
+    if near is None:
+        return f"there is no policy {target!r}; expected {', '.join(names())} or {OWN}"
+    return f"there is no policy {target!r}; did you mean {near if near in names() else f'{near}:NAME'}?"
+
+
+def _check_scheme(name: str, rest: str) -> None:
+    """Raise ConfigError where what stands before the colon is no module, and almost a scheme that is there."""
+    if source_of(name) is not None or is_module(name):
+        return
+    near = nearest(name, _installed(), _ALIKE)
+    adapter = None if near is None else _made(near, near)
+    if adapter is not None and adapter.rest:
+        raise ConfigError(f"there is no {name!r} to serve {name}:{rest} with; did you mean {near}:{rest}?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -38,6 +38,7 @@ class PresetFlags:
     config: TrainConfig = field(default_factory=TrainConfig)
     """How the policy was trained. What is not given is taken from the run's config.json, in the checkpoint directory or
     its parent, and else from the preset."""
+    usual: ClassVar[tuple[str, ...]] = ("checkpoint_dir", "step", "norm_stats_path", "backend")
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a flag that is out of its range."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
@@ -116,6 +116,7 @@ class TrainConfig:
     """The environment; it gives the sizes of observation and action."""
     algo: AlgoConfig = field(default_factory=PPOConfig)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
+    group: ClassVar[str] = "training"  # --help=training lists its flags
 
 
 # A run's config.json does not name its algorithm: one field tells each from the others.

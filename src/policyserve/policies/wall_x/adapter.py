@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -16,6 +16,8 @@ from policyserve.policies.wall_x.loading import STAND_IN, load_policy
 from policyserve.policies.wall_x.options import OptionFlags, Options
 from policyserve.policies.wall_x.runtime import check_runtime
 
+_EXAMPLE = "/path/to/…"  # what ModelConfig's paths are where nobody gives one
+
 
 @dataclass(frozen=True)
 class WallXFlags:
@@ -27,6 +29,10 @@ class WallXFlags:
     """The task where an observation has no prompt; without it, such an observation is refused."""
     model_config: ModelConfig = field(default_factory=ModelConfig)
     options: Annotated[OptionFlags, arg(name="")] = field(default_factory=OptionFlags)
+    usual: ClassVar[tuple[str, ...]] = (
+        "env", "default_prompt", "options.conventions", "options.max_batch",
+        *(f"model_config.{name}" for name in (*PATH_FIELDS, "device", "dtype", "predict_mode")),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         paths = {f"model_config.{name}": getattr(self.model_config, name) for name in PATH_FIELDS}
@@ -72,7 +78,7 @@ def _check_paths(config: ModelConfig) -> None:
     if config.missing_paths:
         named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
         hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
-        raise ConfigError(f"expected a path for each of {named}; {hint}")
+        raise ConfigError(f"expected a path of your own for {named}, not the documents' {_EXAMPLE}; {hint}")
 
 
 def _title(flags: WallXFlags) -> str:

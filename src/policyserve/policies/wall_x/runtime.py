@@ -30,7 +30,8 @@ def check_runtime(config: ModelConfig) -> None:
         except ImportError as error:
             raise MissingDependency(package, _EXTRA) from error
     if config.device == "cuda" and not import_module("torch").cuda.is_available():
-        raise ConfigError("device cuda: torch finds no CUDA device here; choose device cpu")
+        choose = "choose device cpu (--model-config.device cpu --model-config.dtype float32)"
+        raise ConfigError(f"device cuda: torch finds no CUDA device here; {choose}")
 
 
 def batch_that_fits(config: ModelConfig, architecture: Architecture) -> int:

@@ -1,0 +1,5 @@
+"""`python -m policyserve`, the same as the `policyserve` command."""
+
+from policyserve.cli import main
+
+main()
