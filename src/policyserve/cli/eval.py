@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import numpy as np
 from tyro.conf import arg
 
+from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.effective import end_if_printed
 from policyserve.cli.keys import key_from_environment, warn_of_keys
 from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, read_flags
@@ -20,7 +22,7 @@ from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
 from policyserve.policies import registry
-from policyserve.policies.registry import Adapter, Source, check_given
+from policyserve.policies.registry import Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 
@@ -58,7 +60,7 @@ class EvalFlags:
 
 
 @dataclass(frozen=True)
-class EvalServer:
+class EvalServer(ConfigurationFlags):
     """Evaluate whatever a running server serves.
 
     A key that the server asks for is taken from the environment, POLICYSERVE_API_KEY.
@@ -75,7 +77,7 @@ class EvalServer:
 
 
 @dataclass(frozen=True)
-class EvalPolicy(Generic[PolicyFlagsT]):
+class EvalPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
     """Evaluate a policy, over a server in this process."""
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
@@ -111,12 +113,18 @@ def main(argv: Sequence[str]) -> None:
             print(f"POLICY is one of {', '.join(registry.names())}, or {registry.OWN}")
             print(f"{PROG} --url x --help and {PROG} POLICY --help list the flags")
         elif target.startswith("-"):
-            flags = parse(EvalServer, PROG, argv)
+            configuration = read_configuration(argv, PROG, environment={})
+            if configuration.policy is not None:
+                _evaluate_policy(configuration.policy.value, argv, configuration)
+                return
+            given = configuration.given_or_end(EvalServer, argv, PROG)
+            flags = parse(EvalServer, PROG, argv, given=given)
+            end_if_printed(flags, given)
             env_id = _environment(flags.run.env, PROG)
             warn_of_keys(PROG, flags.url)
             asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
         elif target:
-            _evaluate_policy(find_adapter(target, PROG), argv[1:], f"{PROG} {target}")
+            _evaluate_policy(target, argv[1:], read_configuration(argv[1:], PROG, target, environment={}))
         else:
             known = ", ".join(registry.names())
             complain(f"{PROG}: expected --url ws://host:port or a policy ({known}), got nothing", ARGUMENT_ERROR)
@@ -126,8 +134,10 @@ def main(argv: Sequence[str]) -> None:
         complain("", 130)
 
 
-def _evaluate_policy(adapter: Adapter[Any], argv: Sequence[str], prog: str) -> None:
-    flags = read_flags(adapter, EvalPolicy, prog, argv)
+def _evaluate_policy(name: str, argv: Sequence[str], configuration: Configuration) -> None:
+    prog = f"{PROG} {name}"
+    adapter = find_adapter(name, PROG)
+    flags = read_flags(adapter, EvalPolicy, prog, argv, configuration)
     source = find_source(adapter, flags.policy, prog)
     env_id = _environment(flags.run.env or source.env_id, prog)
     asyncio.run(_serve_and_evaluate(source, env_id, flags.run))

@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from contextlib import redirect_stderr
 from typing import TypeVar
 
+from policyserve.cli.configuration import Given
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain, keep_output_harmless
 from policyserve.core.errors import ConfigError, PolicyserveError
@@ -16,16 +17,23 @@ T = TypeVar("T")
 
 
 def parse(
-    arguments: type[T], prog: str, argv: Sequence[str], default: T | None = None, *, description: str | None = None
+    arguments: type[T],
+    prog: str,
+    argv: Sequence[str],
+    default: T | None = None,
+    *,
+    description: str | None = None,
+    given: Given | None = None,
 ) -> T:
     """Read a dataclass of flags, `--a-b` and `--a_b` alike; exits with 2 and one line for a wrong one.
 
-    description: what --help says first; None: the dataclass's docstring.
+    description: what --help says first; None: the dataclass's docstring. given: what a configuration adds to argv.
     """
     import tyro  # half of a command's start-up time: not before it is needed
 
     from policyserve.cli import server_flags
 
+    given = given or Given()
     keep_output_harmless()
     said = io.StringIO()
     start = tyro.MISSING_NONPROP if default is None else default
@@ -35,7 +43,7 @@ def parse(
                 arguments,
                 prog=prog,
                 description=description,
-                args=argv,
+                args=[*argv, *given.words],
                 default=start,
                 config=(tyro.conf.AvoidSubcommands,),
             )
@@ -43,9 +51,9 @@ def parse(
         if not exit_request.code:
             raise
         told = complaint_about_a_key(argv) or f"{_first_sentence(said.getvalue())}; --help lists all flags"
-        complain(f"{prog}: {told}", ARGUMENT_ERROR)
+        complain(f"{prog}: {given.blamed(told)}", ARGUMENT_ERROR)
     except ConfigError as error:
-        complain(f"{prog}: {naming_flag(error)}", ARGUMENT_ERROR)
+        complain(f"{prog}: {given.blamed(naming_flag(error))}", ARGUMENT_ERROR)
 
 
 def naming_flag(error: PolicyserveError, names: Container[str] | None = None) -> str:

@@ -7,6 +7,8 @@ from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any, Protocol, TypeVar, cast
 
+from policyserve.cli.configuration import Configuration, Given
+from policyserve.cli.effective import end_if_printed
 from policyserve.cli.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -34,16 +36,28 @@ def find_adapter(target: str, prog: str) -> Adapter[Any]:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
 
 
-def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str, argv: Sequence[str]) -> FlagsT:
+def read_flags(
+    adapter: Adapter[Any],
+    start: Callable[[Any], FlagsT],
+    prog: str,
+    argv: Sequence[str],
+    configuration: Configuration | None = None,
+) -> FlagsT:
     """Read a command line; exits with 2 and one line for a wrong one, with 0 after --help.
 
     start: makes the command's flags that are not given, out of the policy's that are not given.
+    configuration: what a file and the environment set; with --print-config the flags are printed, and the command ends.
     """
+    configuration = configuration or Configuration()
+
+    def given_to(default: Any) -> Given:
+        return configuration.given_or_end(start(default), argv, prog)
 
     def read(words: Sequence[str], default: Any) -> FlagsT:
         flags = start(default)
         kind = cast(Any, type(flags))[adapter.flags]
-        return parse(kind, prog, words, flags, description=f"{type(flags).__doc__}\n\n{adapter.help}.")
+        help_text = f"{type(flags).__doc__}\n\n{adapter.help}."
+        return parse(kind, prog, words, flags, description=help_text, given=given_to(default))
 
     default = adapter.defaults(None)
     other_words = [word for word in argv if word not in _HELP]
@@ -57,7 +71,9 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
         better = adapter.defaults(given.policy)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
-    return given if better == default else read(argv, better)
+    flags = given if better == default else read(argv, better)
+    end_if_printed(flags, given_to(better), configuration.policy)
+    return flags
 
 
 def find_source(adapter: Adapter[Any], flags: Any, prog: str) -> Source:

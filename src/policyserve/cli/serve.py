@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
+from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
 from policyserve.cli.policies import find_adapter, find_source, read_flags
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
@@ -21,7 +22,7 @@ PolicyFlagsT = TypeVar("PolicyFlagsT")
 
 
 @dataclass(frozen=True)
-class ServeFlags(Generic[PolicyFlagsT]):
+class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     """Serve a policy until a signal comes."""
 
     server: Annotated[ServerConfig, arg(name="")]
@@ -39,18 +40,33 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
             print(f"  {name:22} {purpose}")
         print(f"\n{prog} POLICY --help lists its flags")
     elif not target or target.startswith("-"):
-        known = f"{', '.join(registry.names())} or {registry.OWN}"
-        complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)
+        configuration = read_configuration(argv, prog)
+        if configuration.policy is None:
+            known = f"{', '.join(registry.names())} or {registry.OWN}"
+            complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)
+        name = configuration.policy.value
+        adapter = find_adapter(name, f"{prog}: {configuration.policy.place}")
+        serve(adapter, argv, prog=f"{prog} {name}", configuration=configuration)
     else:
-        serve(find_adapter(target, prog), argv[1:], prog=f"{prog} {target}")
+        configuration = read_configuration(argv[1:], prog, target)
+        serve(find_adapter(target, prog), argv[1:], prog=f"{prog} {target}", configuration=configuration)
 
 
-def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: ServerConfig | None = None) -> None:
+def serve(
+    adapter: Adapter[Any],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    server: ServerConfig | None = None,
+    configuration: Configuration | None = None,
+) -> None:
     """Serve an adapter's policy until a signal comes; exits with 1 if it cannot be served, with 2 for wrong arguments.
 
     argv: its flags and the server's. prog: the command's name in messages. server: the settings that are not given.
+    configuration: what a file and the environment set; None: it is read.
     """
-    flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv)
+    configuration = configuration or read_configuration(argv, prog)
+    flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv, configuration)
     source = find_source(adapter, flags.policy, prog)
     try:
         served = Server(source.recipe, flags.server)

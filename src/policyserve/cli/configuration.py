@@ -1,0 +1,330 @@
+"""What a configuration file and the environment set of a command's flags: flags go before variables, variables before
+the file, the file before the defaults.
+
+A key is a flag's name without its dashes, a variable is POLICYSERVE_ and that name in capitals. Their values become words
+of the command line, so that a value is read, checked and refused as the flag's own would be; a complaint then names the
+line or the variable instead of the flag.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from policyserve.cli.flag_names import Flag, flags_of, typed_names
+from policyserve.cli.keys import complaint_about_a_key
+from policyserve.cli.terminal import ARGUMENT_ERROR, complain
+from policyserve.core.errors import ConfigError
+from policyserve.server.keys import VARIABLE as KEYS
+
+PREFIX = "POLICYSERVE_"
+TYPED = "typed"  # where a value is from that stands on the command line
+NOT_A_PATH = "stand-in"  # what Wall-X takes in a path's place
+_ON_THE_COMMAND_LINE = ("config", "print-config")
+_SEVERAL = 'several policies on one server come with a later version: name one, as in policy = "cartpole_ppo"'
+_KUBERNETES = "set by Kubernetes for a service called policyserve: give its pods enableServiceLinks: false"
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationFlags:
+    """The flags of a command that a configuration can be given to."""
+
+    config: Annotated[str | None, arg(metavar="FILE")] = None
+    """Take what is not given here from this file, TOML, YAML or JSON; docs/configuration.md has an example."""
+    print_config: bool = False
+    """Print the whole configuration, with where each value is from, as TOML that --config takes, and end."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that somebody has set. source: where, such as `serve.toml: line 3`, POLICYSERVE_PORT, or TYPED.
+
+    place: what messages call it, such as `serve.toml: line 3: port`.
+    """
+
+    name: str
+    value: Any
+    source: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a configuration gives to one command: words behind those that were typed, and where each value is from."""
+
+    words: tuple[str, ...] = ()
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def source(self, name: str) -> str | None:
+        """Where a flag's value is from; None: it is the default."""
+        return self.settings[name].source if name in self.settings else None
+
+    def blamed(self, message: str) -> str:
+        """A complaint about a flag, with the place where its value stands instead of the flag."""
+        for name, setting in self.settings.items():
+            if setting.source == TYPED:
+                continue
+            leaf = re.escape(name.rpartition(".")[2].replace("-", "_"))
+            about = rf"(?:error parsing )?--{re.escape(name)}: |(?:error parsing \S+: )?{leaf}: "
+            if found := re.match(about, message):
+                return f"{setting.place}: {message[found.end() :]}"
+            if re.match(rf"--{re.escape(name)}(?![\w.-])", message) or f"argument '--{name}'" in message:
+                return f"{setting.place}: {message}"
+        return message
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A file's settings and the environment's variables, before it is known which flags there are.
+
+    policy: the one to serve, whoever names it.
+    """
+
+    policy: Setting | None = None
+    settings: tuple[Setting, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
+
+    def given(self, command: Any, argv: Sequence[str]) -> Given:
+        """What it gives to a command, whose flags `command` has, beside what was typed. Raises ConfigError."""
+        flags = {flag.name: flag for flag in flags_of(command) if flag.name not in _ON_THE_COMMAND_LINE}
+        chosen = {setting.name: setting for setting in (*self._of_file(flags), *self._of_variables(flags))}
+        typed = {name for name in typed_names(argv) if name in flags}
+        if argv and not argv[0].startswith("-"):
+            typed |= {flag.name for flag in flags.values() if flag.is_positional}
+        chosen |= {name: Setting(name, None, TYPED, f"--{name}") for name in typed}
+        words = [
+            word for name, setting in chosen.items() if setting.source != TYPED for word in _words(flags[name], setting)
+        ]
+        return Given(tuple(words), chosen)
+
+    def given_or_end(self, command: Any, argv: Sequence[str], prog: str) -> Given:
+        """The same; exits with 2 and one line for what is wrong with it. Help is given whatever is wrong."""
+        if asks_for_help(argv):
+            return Given()
+        try:
+            return self.given(command, argv)
+        except ConfigError as error:
+            complain(f"{prog}: {error}", ARGUMENT_ERROR)
+
+    def _of_file(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
+        for setting in self.settings:
+            if setting.name in flags:
+                yield replace(setting, value=_beside(self.folder, flags[setting.name], setting.value))
+            elif setting.value != {} or not any(name.startswith(f"{setting.name}.") for name in flags):
+                raise ConfigError(_unknown_key(setting, flags))
+
+    def _of_variables(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
+        names = {variable_of(name): name for name in flags}
+        for variable, text in self.variables.items():
+            if text.startswith("tcp://") or variable.startswith(f"{PREFIX}SERVICE_"):
+                raise ConfigError(f"{variable}: {_KUBERNETES}")
+            if variable not in names:
+                raise ConfigError(_unknown_variable(variable, names))
+            name = names[variable]
+            if not text.strip():
+                raise ConfigError(f"{variable}: expected a value, got nothing; unset it to leave {name} as it is")
+            yield Setting(name, _of_text(flags[name], text, variable), variable, variable)
+
+
+def read_configuration(
+    argv: Sequence[str],
+    prog: str,
+    policy: str | None = None,
+    *,
+    has_policy: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Read what --config and the environment say; exits with 2 and one line for what is wrong with it.
+
+    policy: the one that was typed. has_policy: whether the command takes one. environment: os.environ if None.
+    """
+    found = os.environ if environment is None else environment
+    variables = {name: text for name, text in found.items() if name.startswith(PREFIX) and name != KEYS}
+    typed = None if policy is None else Setting("policy", policy, TYPED, "")
+    try:
+        return _read(argv, variables, typed, has_policy)
+    except ConfigError as error:
+        if asks_for_help(argv):
+            return Configuration(policy=typed)  # help is given whatever is wrong with the rest
+        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    return any(word == "-h" or word.startswith("--help") for word in argv)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a flag: POLICYSERVE_MODEL_CONFIG_DEVICE for model-config.device."""
+    return PREFIX + re.sub(r"[-.]", "_", name).upper()
+
+
+def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None, has_policy: bool) -> Configuration:
+    variable = variable_of("config")
+    path = _typed_file(argv) or _taken(variables, variable)
+    settings = () if path is None else tuple(_settings_of(path))
+    if has_policy:
+        by_variable = _taken(variables, variable_of("policy"))
+        in_file = next((setting for setting in settings if setting.name == "policy"), None)
+        settings = tuple(setting for setting in settings if setting is not in_file)
+        if policy is None and by_variable is not None:
+            policy = Setting("policy", by_variable, variable_of("policy"), variable_of("policy"))
+        policy = policy or (_policy_of_file(in_file, _folder(path)) if in_file else None)
+    return Configuration(policy, settings, variables, _folder(path))
+
+
+def _typed_file(argv: Sequence[str]) -> str | None:
+    """The file that --config names; raises ConfigError where it stands twice, or names nothing."""
+    found: list[str] = []
+    for word, after in zip(argv, (*argv[1:], "--"), strict=True):
+        flag, equals, rest = word.partition("=")
+        if flag == "--config" and (equals or not after.startswith("--")):
+            found.append(rest if equals else after)
+    if len(found) > 1:
+        raise ConfigError(f"--config: expected one file, got {' and '.join(found)}: put all into one")
+    if found and not found[0].strip():
+        raise ConfigError("--config: expected a file, got nothing; is the variable set that it comes from?")
+    return found[0] if found else None
+
+
+def _taken(variables: dict[str, str], name: str) -> str | None:
+    """A variable's value, which is taken out of the others; raises ConfigError for an empty one."""
+    text = variables.pop(name, None)
+    if text is not None and not text.strip():
+        raise ConfigError(f"{name}: expected a value, got nothing; unset it where none is meant")
+    return text
+
+
+def _settings_of(path: str) -> Iterator[Setting]:
+    """The settings of a file. Raises ConfigError, also for keys that no command has and for one that stands twice."""
+    from policyserve.cli.config_file import read_entries  # the parsers are imported where there is a file
+
+    seen: dict[str, str] = {}
+    for entry in read_entries(path):
+        name = entry.name.replace("_", "-")
+        first, _, rest = name.partition(".")
+        if first == "policies":
+            raise ConfigError(f"{entry.place}: {entry.name}: {_SEVERAL}")
+        if first == "policy" and (rest or isinstance(entry.value, dict)):
+            raise ConfigError(
+                f"{entry.place}: policy: expected a policy's name, got a table; its flags stand beside it"
+            )
+        if name in seen:
+            raise ConfigError(f"{entry.place}: {entry.name} stands there again, as {seen[name]}: keep one")
+        seen[name] = entry.name
+        yield Setting(name, entry.value, entry.place, f"{entry.place}: {entry.name}")
+
+
+def _policy_of_file(setting: Setting, folder: str) -> Setting:
+    if not isinstance(setting.value, str) or not setting.value.strip():
+        raise ConfigError(
+            f"{setting.place}: expected a policy's name, such as cartpole_ppo, got {_shown(setting.value)}"
+        )
+    place, colon, name = setting.value.rpartition(":")
+    if not place.endswith(".py"):
+        return setting
+    return replace(setting, value=f"{os.path.join(folder, os.path.expanduser(place))}{colon}{name}")
+
+
+def _folder(path: str | None) -> str:
+    """What paths in a file are relative to; empty: the working directory."""
+    from policyserve.cli.config_file import is_stream
+
+    return "" if path is None or is_stream(path) else os.path.dirname(path)
+
+
+def _beside(folder: str, flag: Flag, value: Any) -> Any:
+    """A file's value, a path in it from the file's folder on."""
+    if isinstance(value, list):
+        return [_beside(folder, flag, item) for item in value]
+    if not flag.takes_path or not isinstance(value, str) or value in ("", "None", NOT_A_PATH):
+        return value
+    return os.path.join(folder, os.path.expanduser(value))
+
+
+def _of_text(flag: Flag, text: str, variable: str) -> Any:
+    """A variable's text as a file would hold it: several words for what takes a list."""
+    if not flag.takes_several:
+        return text
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}: expected words with spaces between, quoted as in a shell: {error}") from error
+
+
+def _words(flag: Flag, setting: Setting) -> list[str]:
+    """The words of the command line that say the same; raises ConfigError for a value that no word can stand for."""
+    value, name = setting.value, f"--{flag.name}"
+    if flag.takes_several and isinstance(value, (list, tuple)):
+        return [name, *(_word(flag, item, setting) for item in value)]
+    if flag.takes_several and value is not None:
+        raise ConfigError(f"{setting.place}: expected a list, as in [{_shown(value)}], got {_shown(value)}")
+    word = _word(flag, value, setting)
+    if flag.is_switch:
+        if word not in ("True", "False"):
+            raise ConfigError(f"{setting.place}: expected true or false, got {_shown(value)}")
+        return [name if word == "True" else f"--{flag.name.removesuffix(flag.leaf)}no-{flag.leaf}"]
+    return [word] if flag.is_positional else [f"{name}={word}"]
+
+
+def _word(flag: Flag, value: Any, setting: Setting) -> str:
+    if flag.takes_bool and isinstance(value, (str, int)) and str(value).lower() in (*_TRUE, *_FALSE):
+        return str(str(value).lower() in _TRUE)
+    if value is None:
+        return "None"
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ConfigError(f"{setting.place}: expected {flag.expected}, got {_shown(value)}")
+    word = str(value)
+    if flag.takes_several and re.match(r"--?[a-zA-Z]", word):
+        raise ConfigError(f"{setting.place}: expected words that do not begin with a dash, got {_shown(value)}")
+    return word
+
+
+def _shown(value: Any) -> str:
+    """A value as its file has it, roughly."""
+    if value is None or value == "":
+        return "nothing"
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    return str(value).lower() if isinstance(value, bool) else f"{value!r:.60}"
+
+
+def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
+    _, _, written = setting.place.rpartition(": ")
+    if setting.name.partition(".")[0] in _ON_THE_COMMAND_LINE:
+        return f"{setting.place}: stands on the command line only, not in a file: a file names no other"
+    if complaint_about_a_key([f"--{setting.name}"]):
+        return f"{setting.place}: a key itself stands in no file like this: name the file of keys, or set {KEYS}"
+    near = _nearest(setting.name, flags)
+    moved = near is not None and "." in setting.name and "." not in near
+    where = ", which stands above the first [table]" if moved else ""
+    hint = f"did you mean {near}{where}?" if near else "keys are flags without their dashes, as --help lists them"
+    return f"{setting.source}: unknown key {written}; {hint}"
+
+
+def _unknown_variable(variable: str, names: Mapping[str, str]) -> str:
+    if variable.startswith(variable_of("policies")):
+        return f"{variable}: {_SEVERAL}"
+    if complaint_about_a_key([f"--{variable.removeprefix(PREFIX).lower()}"]):
+        return f"unknown variable {variable}; the variable for keys is {KEYS}"
+    near = get_close_matches(variable, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"variables that begin with {PREFIX} stand for flags: unset it"
+    return f"unknown variable {variable}; {hint}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was meant: with the same last part, or spelt nearly the same."""
+    leaf = name.rpartition(".")[2]
+    leaves = {one.rpartition(".")[2]: one for one in reversed(list(known))}  # of the same last parts, the first name
+    near = [*get_close_matches(name.lower(), leaves.values(), n=1), *get_close_matches(leaf.lower(), leaves, n=1)]
+    if leaf in leaves:
+        return leaves[leaf]
+    return leaves.get(near[0], near[0]) if near else None
