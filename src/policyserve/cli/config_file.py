@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 256 * 1024
 _MOST_KEYS = 1000
+_ENDS = ".toml, .yaml, .yml or .json"
 _DEEPEST = 10
 _LONGEST_STATEMENT = 200  # lines of one TOML value; of a longer one the line is not told
 _LINE_OF_TOML = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -49,8 +50,8 @@ class Entry:
 def read_entries(path: str) -> list[Entry]:
     """All keys of a file, in its order; raises ConfigError."""
     suffix = ".toml" if is_stream(path) else Path(path).suffix.lower()
-    if suffix not in _READERS:
-        raise ConfigError(f"{path}: expected a name that ends in {', '.join(_READERS)}, got {suffix or 'no such end'}")
+    if suffix not in _READERS and not os.path.isdir(path):
+        raise ConfigError(f"{path}: expected a name that ends in {_ENDS}, got {suffix or 'no such end'}")
     text = _read_text(path)
     if not text.strip():
         raise ConfigError(f"{path}: expected settings, got an empty file; without --config the defaults are used")
@@ -94,7 +95,7 @@ def _read_text(path: str) -> str:
 def _neighbour(path: str) -> str:
     """A file beside it whose name is nearly the same."""
     with suppress(OSError):
-        near = get_close_matches(os.path.basename(path), os.listdir(os.path.dirname(path) or "."), n=1)
+        near = get_close_matches(os.path.basename(path), os.listdir(os.path.dirname(path) or "."), n=1, cutoff=0.75)
         return f"; did you mean {os.path.join(os.path.dirname(path), near[0])}?" if near else ""
     return ""
 
@@ -126,15 +127,15 @@ def _read_toml(text: str, path: str) -> Iterator[Entry]:
 def _toml_error(told: str, text: str, path: str) -> ConfigError:
     """What the parser says, with its line before it; of a key that stands there twice, both lines."""
     found = _LINE_OF_TOML.search(told)
-    told = _LINE_OF_TOML.sub("", told)
+    told = _LINE_OF_TOML.sub("", told[:1].lower() + told[1:])
     if found is None or found[1] is None:
-        return ConfigError(f"{path}: expected TOML 1.0, got at the file's end: {told}")
+        return ConfigError(f"{path}: cannot be read as TOML 1.0: at its end: {told}")
     first: dict[str, int] = {}
     for name, line in _toml_lines(text):
         if line == int(found[1]) and name in first:
             return ConfigError(f"{path}: line {line}: {name} stands there again, after line {first[name]}: keep one")
         first.setdefault(name, line)
-    return ConfigError(f"{path}: line {found[1]}: expected TOML 1.0, got: {told}")
+    return ConfigError(f"{path}: line {found[1]}: cannot be read as TOML 1.0: {told}")
 
 
 def _toml_lines(text: str) -> Iterator[tuple[str, int]]:
@@ -173,7 +174,8 @@ def _read_yaml(text: str, path: str) -> Iterator[Entry]:
             yield from _yaml_entries(loader, root, path)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{path}: {line}expected YAML, got: {error.problem or error.context}") from error
+        told = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{path}: {line}cannot be read as YAML: {told}") from error
     finally:
         loader.dispose()
 
@@ -209,7 +211,7 @@ def _read_json(text: str, path: str) -> Iterator[Entry]:
     try:
         values = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: line {error.lineno}: expected JSON, got: {error.msg}") from error
+        raise ConfigError(f"{path}: line {error.lineno}: cannot be read as JSON: {error.msg}") from error
     if not isinstance(values, dict):
         raise ConfigError(f'{path}: expected keys and values, as in {{"port": 8000}}, got {values!r:.60}')
     for name, value in _flattened(values):

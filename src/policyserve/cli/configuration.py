@@ -1,19 +1,21 @@
-"""What a configuration file and the environment set of a command's flags: flags go before variables, variables before
-the file, the file before the defaults.
+"""What a configuration file and the environment set of a command's flags.
 
-A key is a flag's name without its dashes, a variable is POLICYSERVE_ and that name in capitals. Their values become words
-of the command line, so that a value is read, checked and refused as the flag's own would be; a complaint then names the
-line or the variable instead of the flag.
+A typed flag goes before a variable, a variable before the file, the file before the default. A key of a file is a
+flag's name without its dashes, a variable is POLICYSERVE_ and that name in capitals. Their values become words of the
+command line, so that a value is read, checked and refused as the flag's own would be; a complaint then names the line
+or the variable instead of the flag.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Annotated, Any
 
 from tyro.conf import arg
@@ -30,6 +32,7 @@ NOT_A_PATH = "stand-in"  # what Wall-X takes in a path's place
 _ON_THE_COMMAND_LINE = ("config", "print-config")
 _SEVERAL = 'several policies on one server come with a later version: name one, as in policy = "cartpole_ppo"'
 _KUBERNETES = "set by Kubernetes for a service called policyserve: give its pods enableServiceLinks: false"
+_NAME = "a policy's name, such as cartpole_ppo"
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -85,13 +88,23 @@ class Given:
 class Configuration:
     """A file's settings and the environment's variables, before it is known which flags there are.
 
-    policy: the one to serve, whoever names it.
+    policy: the one to serve, whoever names it. file: its path as it was given; None: there is none.
     """
 
     policy: Setting | None = None
     settings: tuple[Setting, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    folder: str = ""
+    file: str | None = None
+
+    @property
+    def complaint_about_no_policy(self) -> str | None:
+        """What to say where a file names no policy, and nothing else does; None where there is no file."""
+        if self.file is None:
+            return None
+        for setting in self.settings:
+            if get_close_matches(setting.name, ["policy"], cutoff=0.7):
+                return f"{setting.source}: unknown key {setting.name}; did you mean policy?"
+        return f'{self.file}: expected a policy in it or on the command line, as in policy = "cartpole_ppo", got none'
 
     def given(self, command: Any, argv: Sequence[str]) -> Given:
         """What it gives to a command, whose flags `command` has, beside what was typed. Raises ConfigError."""
@@ -118,7 +131,7 @@ class Configuration:
     def _of_file(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
         for setting in self.settings:
             if setting.name in flags:
-                yield replace(setting, value=_beside(self.folder, flags[setting.name], setting.value))
+                yield replace(setting, value=_beside(_folder(self.file), flags[setting.name], setting.value))
             elif setting.value != {} or not any(name.startswith(f"{setting.name}.") for name in flags):
                 raise ConfigError(_unknown_key(setting, flags))
 
@@ -159,6 +172,7 @@ def read_configuration(
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for help of any kind, which is given whatever else is wrong with it."""
     return any(word == "-h" or word.startswith("--help") for word in argv)
 
 
@@ -168,8 +182,8 @@ def variable_of(name: str) -> str:
 
 
 def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None, has_policy: bool) -> Configuration:
-    variable = variable_of("config")
-    path = _typed_file(argv) or _taken(variables, variable)
+    by_variable = _taken(variables, variable_of("config"))
+    path = _typed_file(argv) or by_variable
     settings = () if path is None else tuple(_settings_of(path))
     if has_policy:
         by_variable = _taken(variables, variable_of("policy"))
@@ -178,16 +192,16 @@ def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None
         if policy is None and by_variable is not None:
             policy = Setting("policy", by_variable, variable_of("policy"), variable_of("policy"))
         policy = policy or (_policy_of_file(in_file, _folder(path)) if in_file else None)
-    return Configuration(policy, settings, variables, _folder(path))
+    return Configuration(policy, settings, variables, path)
 
 
 def _typed_file(argv: Sequence[str]) -> str | None:
     """The file that --config names; raises ConfigError where it stands twice, or names nothing."""
     found: list[str] = []
-    for word, after in zip(argv, (*argv[1:], "--"), strict=True):
+    for word, after in pairwise((*argv, "--")):
         flag, equals, rest = word.partition("=")
-        if flag == "--config" and (equals or not after.startswith("--")):
-            found.append(rest if equals else after)
+        if flag == "--config":
+            found.append(rest if equals else "" if after.startswith("--") else after)
     if len(found) > 1:
         raise ConfigError(f"--config: expected one file, got {' and '.join(found)}: put all into one")
     if found and not found[0].strip():
@@ -214,9 +228,7 @@ def _settings_of(path: str) -> Iterator[Setting]:
         if first == "policies":
             raise ConfigError(f"{entry.place}: {entry.name}: {_SEVERAL}")
         if first == "policy" and (rest or isinstance(entry.value, dict)):
-            raise ConfigError(
-                f"{entry.place}: policy: expected a policy's name, got a table; its flags stand beside it"
-            )
+            raise ConfigError(f"{entry.place}: policy: expected {_NAME}, got a table; its flags stand beside it")
         if name in seen:
             raise ConfigError(f"{entry.place}: {entry.name} stands there again, as {seen[name]}: keep one")
         seen[name] = entry.name
@@ -225,9 +237,7 @@ def _settings_of(path: str) -> Iterator[Setting]:
 
 def _policy_of_file(setting: Setting, folder: str) -> Setting:
     if not isinstance(setting.value, str) or not setting.value.strip():
-        raise ConfigError(
-            f"{setting.place}: expected a policy's name, such as cartpole_ppo, got {_shown(setting.value)}"
-        )
+        raise ConfigError(f"{setting.place}: expected {_NAME}, got {_shown(setting.value)}")
     place, colon, name = setting.value.rpartition(":")
     if not place.endswith(".py"):
         return setting
@@ -266,7 +276,9 @@ def _words(flag: Flag, setting: Setting) -> list[str]:
     if flag.takes_several and isinstance(value, (list, tuple)):
         return [name, *(_word(flag, item, setting) for item in value)]
     if flag.takes_several and value is not None:
-        raise ConfigError(f"{setting.place}: expected a list, as in [{_shown(value)}], got {_shown(value)}")
+        raise ConfigError(
+            f"{setting.place}: expected a list, as in {json.dumps([value], default=str)}, got {_shown(value)}"
+        )
     word = _word(flag, value, setting)
     if flag.is_switch:
         if word not in ("True", "False"):
@@ -278,7 +290,7 @@ def _words(flag: Flag, setting: Setting) -> list[str]:
 def _word(flag: Flag, value: Any, setting: Setting) -> str:
     if flag.takes_bool and isinstance(value, (str, int)) and str(value).lower() in (*_TRUE, *_FALSE):
         return str(str(value).lower() in _TRUE)
-    if value is None:
+    if value is None and type(None) in flag.members:
         return "None"
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{setting.place}: expected {flag.expected}, got {_shown(value)}")
@@ -294,12 +306,12 @@ def _shown(value: Any) -> str:
         return "nothing"
     if isinstance(value, (dict, list)):
         return "a table" if isinstance(value, dict) else "a list"
-    return str(value).lower() if isinstance(value, bool) else f"{value!r:.60}"
+    return f"{value!r:.60}" if isinstance(value, str) else f"{value!s:.60}".lower()
 
 
 def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
     _, _, written = setting.place.rpartition(": ")
-    if setting.name.partition(".")[0] in _ON_THE_COMMAND_LINE:
+    if setting.name in _ON_THE_COMMAND_LINE:
         return f"{setting.place}: stands on the command line only, not in a file: a file names no other"
     if complaint_about_a_key([f"--{setting.name}"]):
         return f"{setting.place}: a key itself stands in no file like this: name the file of keys, or set {KEYS}"
@@ -313,10 +325,13 @@ def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
 def _unknown_variable(variable: str, names: Mapping[str, str]) -> str:
     if variable.startswith(variable_of("policies")):
         return f"{variable}: {_SEVERAL}"
+    if variable == variable_of("print-config"):
+        return f"{variable}: --print-config stands on the command line only"
     if complaint_about_a_key([f"--{variable.removeprefix(PREFIX).lower()}"]):
         return f"unknown variable {variable}; the variable for keys is {KEYS}"
-    near = get_close_matches(variable, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"variables that begin with {PREFIX} stand for flags: unset it"
+    known = {name.removeprefix(PREFIX): name for name in (*names, KEYS)}
+    near = get_close_matches(variable.removeprefix(PREFIX), known, n=1)
+    hint = f"did you mean {known[near[0]]}?" if near else f"variables that begin with {PREFIX} stand for flags: unset it"
     return f"unknown variable {variable}; {hint}"
 
 

@@ -34,7 +34,7 @@ def as_toml(command: Any, given: Given, policy: Setting | None, environment: Map
 
     Paths are written whole, since a file's own are relative to its folder. Keys are left out.
     """
-    lines = ["# The whole configuration. What no comment says the source of is the default."]
+    lines = ["# The whole configuration, for --config; a comment says where a value is from that is not the default."]
     if KEYS in environment:
         lines.append(f"# {KEYS} is set; its keys are not printed")
     if policy is not None:

@@ -12,6 +12,9 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from policyserve.cli.server_flags import panels
+from policyserve.server.config import ServerConfig
+
 _PATHS = ("path", "dir", "file", "uds", "tls-cert", "tls-key")  # how the names of flags end that take a path
 
 
@@ -74,7 +77,7 @@ def flags_of(command: Any, prefix: str = "") -> Iterator[Flag]:
     """
     kind = command if isinstance(command, type) else type(command)
     hints = get_type_hints(kind, include_extras=True)
-    for one in fields(kind):
+    for one in _fields(kind):
         hint, marks = _without_marks(hints[one.name])
         if not one.init or "Suppress" in marks or "Fixed" in marks:
             continue
@@ -93,6 +96,14 @@ def typed_names(argv: Sequence[str]) -> set[str]:
     typed = {word[2:].partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
     heads_and_leaves = [name.rpartition(".") for name in typed]
     return typed | {f"{head}{dot}{leaf.removeprefix('no-')}" for head, dot, leaf in heads_and_leaves}
+
+
+def _fields(kind: type[Any]) -> Sequence[Field[Any]]:
+    """A dataclass's fields, the server's in the order of --help."""
+    if kind is not ServerConfig:
+        return fields(kind)
+    places = [name for names in panels().values() for name in names]
+    return sorted(fields(kind), key=lambda one: places.index(one.name))
 
 
 def _without_marks(hint: Any) -> tuple[Any, dict[str, Any]]:

@@ -43,7 +43,8 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
         configuration = read_configuration(argv, prog)
         if configuration.policy is None:
             known = f"{', '.join(registry.names())} or {registry.OWN}"
-            complain(f"{prog}: expected a policy first ({known}), got {target or 'none'!r}", ARGUMENT_ERROR)
+            told = f"expected a policy first ({known}), got {target or 'none'!r}"
+            complain(f"{prog}: {configuration.complaint_about_no_policy or told}", ARGUMENT_ERROR)
         name = configuration.policy.value
         adapter = find_adapter(name, f"{prog}: {configuration.policy.place}")
         serve(adapter, argv, prog=f"{prog} {name}", configuration=configuration)
