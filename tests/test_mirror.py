@@ -23,6 +23,7 @@ ELSEWHERE = {
     "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
+    "cli/flags": "cli/test_configuration",
     "cli/parsing": "cli/test_server_flags",
     "cli/serving": "cli/test_serve",
     "cli/start_screen": "server/test_listener",

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from policyserve.cli.flag_names import Flag, flags_of, typed_names
+from policyserve.cli.flags import Flag, flags_of, members
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
@@ -108,11 +108,11 @@ class Configuration:
 
     def given(self, command: Any, argv: Sequence[str]) -> Given:
         """What it gives to a command, whose flags `command` has, beside what was typed. Raises ConfigError."""
-        flags = {flag.name: flag for flag in flags_of(command) if flag.name not in _ON_THE_COMMAND_LINE}
+        flags = {key: flag for key, flag in keys_of(command).items() if key not in _ON_THE_COMMAND_LINE}
         chosen = {setting.name: setting for setting in (*self._of_file(flags), *self._of_variables(flags))}
-        typed = {name for name in typed_names(argv) if name in flags}
+        typed = {name for name in _typed_keys(argv) if name in flags}
         if argv and not argv[0].startswith("-"):
-            typed |= {flag.name for flag in flags.values() if flag.is_positional}
+            typed |= {name for name, flag in flags.items() if flag.is_word}
         chosen |= {name: Setting(name, None, TYPED, f"--{name}") for name in typed}
         words = [
             word for name, setting in chosen.items() if setting.source != TYPED for word in _words(flags[name], setting)
@@ -171,6 +171,13 @@ def read_configuration(
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
 
 
+def keys_of(command: Any) -> dict[str, Flag]:
+    """A command's flags by their names without dashes. command: an instance, or the class where something is needed."""
+    is_class = isinstance(command, type)
+    found = flags_of(command if is_class else type(command), None if is_class else command)
+    return {flag.name.removeprefix("--").lower(): flag for flag in found}
+
+
 def asks_for_help(argv: Sequence[str]) -> bool:
     """Whether a command line asks for help of any kind, which is given whatever else is wrong with it."""
     return any(word == "-h" or word.startswith("--help") for word in argv)
@@ -207,6 +214,13 @@ def _typed_file(argv: Sequence[str]) -> str | None:
     if found and not found[0].strip():
         raise ConfigError("--config: expected a file, got nothing; is the variable set that it comes from?")
     return found[0] if found else None
+
+
+def _typed_keys(argv: Sequence[str]) -> set[str]:
+    """The keys of the flags that stand on a command line; of `--no-debug` with `no-` and without."""
+    typed = {word[2:].partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
+    parts = [name.rpartition(".") for name in typed]
+    return typed | {f"{before}{dot}{last.removeprefix('no-')}" for before, dot, last in parts}
 
 
 def _taken(variables: dict[str, str], name: str) -> str | None:
@@ -255,14 +269,14 @@ def _beside(folder: str, flag: Flag, value: Any) -> Any:
     """A file's value, a path in it from the file's folder on."""
     if isinstance(value, list):
         return [_beside(folder, flag, item) for item in value]
-    if not flag.takes_path or not isinstance(value, str) or value in ("", "None", NOT_A_PATH):
+    if not flag.is_path or not isinstance(value, str) or value in ("", "None", NOT_A_PATH):
         return value
     return os.path.join(folder, os.path.expanduser(value))
 
 
 def _of_text(flag: Flag, text: str, variable: str) -> Any:
     """A variable's text as a file would hold it: several words for what takes a list."""
-    if not flag.takes_several:
+    if not flag.takes_many:
         return text
     try:
         return shlex.split(text)
@@ -272,10 +286,10 @@ def _of_text(flag: Flag, text: str, variable: str) -> Any:
 
 def _words(flag: Flag, setting: Setting) -> list[str]:
     """The words of the command line that say the same; raises ConfigError for a value that no word can stand for."""
-    value, name = setting.value, f"--{flag.name}"
-    if flag.takes_several and isinstance(value, (list, tuple)):
-        return [name, *(_word(flag, item, setting) for item in value)]
-    if flag.takes_several and value is not None:
+    value = setting.value
+    if flag.takes_many and isinstance(value, (list, tuple)):
+        return [flag.name, *(_word(flag, item, setting) for item in value)]
+    if flag.takes_many and value is not None:
         raise ConfigError(
             f"{setting.place}: expected a list, as in {json.dumps([value], default=str)}, got {_shown(value)}"
         )
@@ -283,19 +297,20 @@ def _words(flag: Flag, setting: Setting) -> list[str]:
     if flag.is_switch:
         if word not in ("True", "False"):
             raise ConfigError(f"{setting.place}: expected true or false, got {_shown(value)}")
-        return [name if word == "True" else f"--{flag.name.removesuffix(flag.leaf)}no-{flag.leaf}"]
-    return [word] if flag.is_positional else [f"{name}={word}"]
+        before, dot, last = flag.name[2:].rpartition(".")
+        return [flag.name if word == "True" else f"--{before}{dot}no-{last}"]
+    return [word] if flag.is_word else [f"{flag.name}={word}"]
 
 
 def _word(flag: Flag, value: Any, setting: Setting) -> str:
-    if flag.takes_bool and isinstance(value, (str, int)) and str(value).lower() in (*_TRUE, *_FALSE):
+    if bool in members(flag.kind) and isinstance(value, (str, int)) and str(value).lower() in (*_TRUE, *_FALSE):
         return str(str(value).lower() in _TRUE)
-    if value is None and type(None) in flag.members:
+    if value is None:
         return "None"
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{setting.place}: expected {flag.expected}, got {_shown(value)}")
     word = str(value)
-    if flag.takes_several and re.match(r"--?[a-zA-Z]", word):
+    if flag.takes_many and re.match(r"--?[a-zA-Z]", word):
         raise ConfigError(f"{setting.place}: expected words that do not begin with a dash, got {_shown(value)}")
     return word
 
@@ -313,8 +328,10 @@ def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
     _, _, written = setting.place.rpartition(": ")
     if setting.name in _ON_THE_COMMAND_LINE:
         return f"{setting.place}: stands on the command line only, not in a file: a file names no other"
-    if complaint_about_a_key([f"--{setting.name}"]):
-        return f"{setting.place}: a key itself stands in no file like this: name the file of keys, or set {KEYS}"
+    if complaint_about_a_key([f"--{setting.name.replace('-', '_')}"]):
+        return (
+            f"{setting.place}: a key itself stands in no file like this: name its file in api-key-file, or set {KEYS}"
+        )
     near = _nearest(setting.name, flags)
     moved = near is not None and "." in setting.name and "." not in near
     where = ", which stands above the first [table]" if moved else ""
@@ -331,7 +348,7 @@ def _unknown_variable(variable: str, names: Mapping[str, str]) -> str:
         return f"unknown variable {variable}; the variable for keys is {KEYS}"
     known = {name.removeprefix(PREFIX): name for name in (*names, KEYS)}
     near = get_close_matches(variable.removeprefix(PREFIX), known, n=1)
-    hint = f"did you mean {known[near[0]]}?" if near else f"variables that begin with {PREFIX} stand for flags: unset it"
+    hint = f"did you mean {known[near[0]]}?" if near else f"what begins with {PREFIX} stands for a flag: unset it"
     return f"unknown variable {variable}; {hint}"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from policyserve.cli.configuration import NOT_A_PATH, TYPED, Given, Setting
-from policyserve.cli.flag_names import Flag, flags_of
+from policyserve.cli.configuration import NOT_A_PATH, TYPED, Given, Setting, keys_of
+from policyserve.cli.flags import Flag
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.client.address import without_key
 from policyserve.core.printable import one_line
@@ -39,25 +40,28 @@ def as_toml(command: Any, given: Given, policy: Setting | None, environment: Map
         lines.append(f"# {KEYS} is set; its keys are not printed")
     if policy is not None:
         lines.append(_line("policy", _quoted(_whole_place(policy.value)), _source(policy.source, "the command line")))
-    lines += [_line_of(flag, given.source(flag.name)) for flag in flags_of(command) if flag.name not in _NOT_SHOWN]
+    keys = [(key, flag) for key, flag in keys_of(command).items() if key not in _NOT_SHOWN]
+    lines += [_line_of(key, flag, given.source(key)) for key, flag in keys]
     return "".join(f"{one_line(line, _LONGEST_LINE)}\n" for line in lines)
 
 
-def _line_of(flag: Flag, source: str | None) -> str:
-    told = "" if source is None else _source(source, f"--{flag.name}")
+def _line_of(key: str, flag: Flag, source: str | None) -> str:
+    told = "" if source is None else _source(source, flag.name)
     if _holds_a_key(flag):
-        return f"# {flag.name} is set; it holds a key and is not printed"
-    if flag.value is None:
-        return f"# {flag.name} is not set" if source is None else _line(flag.name, '"None"', told)
-    written = _written(flag, flag.value)
-    return f"# {flag.name} cannot be written as TOML" if written is None else _line(flag.name, written, told)
+        return f"# {key} is set; it holds a key and is not printed"
+    if flag.default is None:
+        return f"# {key} is not set" if source is None else _line(key, '"None"', told)
+    written = _written(flag, flag.default)
+    return f"# {key} cannot be written as TOML" if written is None else _line(key, written, told)
 
 
 def _holds_a_key(flag: Flag) -> bool:
-    if not isinstance(flag.value, str):
+    """Whether its value is a URL with a key in it, or a key by its name."""
+    if not isinstance(flag.default, str):
         return False
-    is_url = (flag.is_private or "://" in flag.value) and without_key(flag.value) != flag.value
-    return is_url or complaint_about_a_key([f"--{flag.leaf}"]) is not None
+    is_private = any(one.name == flag.path[-1] and not one.repr for one in fields(flag.owner))
+    is_url = (is_private or "://" in flag.default) and without_key(flag.default) != flag.default
+    return is_url or complaint_about_a_key([f"--{flag.path[-1]}"]) is not None
 
 
 def _line(name: str, written: str, told: str) -> str:
@@ -81,7 +85,7 @@ def _written(flag: Flag, value: Any) -> str | None:
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, (str, PurePath)) and not _SURROGATES.search(str(value)):
-        is_path = flag.takes_path and str(value) not in ("", NOT_A_PATH)
+        is_path = flag.is_path and str(value) not in ("", NOT_A_PATH)
         return _quoted(_whole_path(str(value)) if is_path else str(value))
     return None
 
