@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
-from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.configuration import Configuration, ConfigurationFlags, asks_for_help, read_configuration
 from policyserve.cli.policies import find_adapter, find_source, read_flags
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
@@ -41,6 +41,9 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
         print(f"\n{prog} POLICY --help lists its flags")
     elif not target or target.startswith("-"):
         configuration = read_configuration(argv, prog)
+        if configuration.policy is None and asks_for_help(argv):
+            main(["--help"], prog=prog)
+            raise SystemExit(0)
         if configuration.policy is None:
             known = f"{', '.join(registry.names())} or {registry.OWN}"
             told = f"expected a policy first ({known}), got {target or 'none'!r}"
