@@ -50,7 +50,7 @@ def read(*argv: str, file: str = "", policy: str = "cartpole_ppo", **variables: 
         Path("serve.toml").write_text(file)
         argv = (*argv, "--config", "serve.toml")
     environment = {f"POLICYSERVE_{name}": text for name, text in variables.items()}
-    configuration = read_configuration(argv, "test", policy, environment=environment)
+    configuration = read_configuration(argv, policy, environment=environment)
     return read_flags(
         find_adapter(policy, "test"), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
     )
@@ -191,7 +191,7 @@ def test_a_typed_policy_goes_before_the_variable_and_the_variable_before_the_fil
     Path("serve.toml").write_text(CARTPOLE)
     argv = ("--config", "serve.toml")
     named = [
-        read_configuration(argv, "test", typed, environment=environment).policy
+        read_configuration(argv, typed, environment=environment).policy
         for typed, environment in ((None, {}), (None, {"POLICYSERVE_POLICY": "b"}), ("c", {"POLICYSERVE_POLICY": "b"}))
     ]
     assert [(one.value, one.source) for one in named if one] == [
@@ -394,7 +394,7 @@ class Flags(ConfigurationFlags):
 def test_a_word_without_a_flag_may_stand_in_the_file_and_a_typed_one_goes_before_it() -> None:
     Path("bench.toml").write_text('target = "ws://a"\nmany = [1, 2]\n')
     for argv, target in ((("--config", "bench.toml"), "ws://a"), (("ws://b", "--config", "bench.toml"), "ws://b")):
-        configuration = read_configuration(argv, "test", has_policy=False, environment={})
+        configuration = read_configuration(argv, has_policy=False, environment={})
         flags = parse(Flags, "test", argv, given=configuration.given(Flags, argv))
         assert (flags.target, flags.many) == (target, (1, 2))
 

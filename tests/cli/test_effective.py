@@ -43,7 +43,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def read(policy: str, *argv: str) -> ServeFlags[Any]:
-    configuration = read_configuration(argv, "test", policy, environment={})
+    configuration = read_configuration(argv, policy, environment={})
     return read_flags(
         find_adapter(policy, "test"), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
     )
@@ -111,7 +111,7 @@ def test_bench_and_eval_print_theirs(capsys: pytest.CaptureFixture[str]) -> None
     assert 'target = "cartpole_ppo"  # TARGET\n' in told
     Path("bench.toml").write_text(told)
     argv = ("--config", "bench.toml")
-    given = read_configuration(argv, "test", has_policy=False, environment={}).given(BenchFlags, argv)
+    given = read_configuration(argv, has_policy=False, environment={}).given(BenchFlags, argv)
     assert parse(BenchFlags, "test", argv, given=given) == BenchFlags("cartpole_ppo", clients=3, config="bench.toml")
     assert 'url = "ws://a:1"  # --url\n' in printed(capsys, "eval", "--url", "ws://a:1", "--print-config")
     assert "episodes = 3  # --episodes\n" in printed(

@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
     if "--" in own:
         split = own.index("--")
         own, serve_flags = own[:split], own[split + 1 :]
-    given = read_configuration(own, PROG, has_policy=False, environment={}).given_or_end(BenchFlags, own, PROG)
+    given = read_configuration(own, has_policy=False, environment={}).given_or_end(BenchFlags, own)
     flags = parse(BenchFlags, PROG, own, given=given)
     end_if_printed(flags, given)
     try:

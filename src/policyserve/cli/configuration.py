@@ -119,14 +119,14 @@ class Configuration:
         ]
         return Given(tuple(words), chosen)
 
-    def given_or_end(self, command: Any, argv: Sequence[str], prog: str) -> Given:
+    def given_or_end(self, command: Any, argv: Sequence[str]) -> Given:
         """The same; exits with 2 and one line for what is wrong with it. Help is given whatever is wrong."""
         if asks_for_help(argv):
             return Given()
         try:
             return self.given(command, argv)
         except ConfigError as error:
-            complain(f"{prog}: {error}", ARGUMENT_ERROR)
+            complain(str(error), ARGUMENT_ERROR)
 
     def _of_file(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
         for setting in self.settings:
@@ -150,7 +150,6 @@ class Configuration:
 
 def read_configuration(
     argv: Sequence[str],
-    prog: str,
     policy: str | None = None,
     *,
     has_policy: bool = True,
@@ -168,7 +167,7 @@ def read_configuration(
     except ConfigError as error:
         if asks_for_help(argv):
             return Configuration(policy=typed)  # help is given whatever is wrong with the rest
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
 
 
 def keys_of(command: Any) -> dict[str, Flag]:

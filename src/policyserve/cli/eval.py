@@ -113,18 +113,18 @@ def main(argv: Sequence[str]) -> None:
             print(f"POLICY is one of {', '.join(registry.names())}, or {registry.OWN}")
             print(f"{PROG} --url x --help and {PROG} POLICY --help list the flags")
         elif target.startswith("-"):
-            configuration = read_configuration(argv, PROG, environment={})
+            configuration = read_configuration(argv, environment={})
             if configuration.policy is not None:
                 _evaluate_policy(configuration.policy.value, argv, configuration)
                 return
-            given = configuration.given_or_end(EvalServer, argv, PROG)
+            given = configuration.given_or_end(EvalServer, argv)
             flags = parse(EvalServer, PROG, argv, given=given)
             end_if_printed(flags, given)
             env_id = _environment(flags.run.env, PROG)
             warn_of_keys(PROG, flags.url)
             asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
         elif target:
-            _evaluate_policy(target, argv[1:], read_configuration(argv[1:], PROG, target, environment={}))
+            _evaluate_policy(target, argv[1:], read_configuration(argv[1:], target, environment={}))
         else:
             known = ", ".join(registry.names())
             complain(f"{PROG}: expected --url ws://host:port or a policy ({known}), got nothing", ARGUMENT_ERROR)

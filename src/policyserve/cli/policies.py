@@ -51,7 +51,7 @@ def read_flags(
     configuration = configuration or Configuration()
 
     def given_to(default: Any) -> Given:
-        return configuration.given_or_end(start(default), argv, prog)
+        return configuration.given_or_end(start(default), argv)
 
     def read(words: Sequence[str], default: Any) -> FlagsT:
         flags = start(default)

@@ -40,19 +40,19 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
             print(f"  {name:22} {purpose}")
         print(f"\n{prog} POLICY --help lists its flags")
     elif not target or target.startswith("-"):
-        configuration = read_configuration(argv, prog)
+        configuration = read_configuration(argv)
         if configuration.policy is None and asks_for_help(argv):
             main(["--help"], prog=prog)
             raise SystemExit(0)
         if configuration.policy is None:
             known = f"{', '.join(registry.names())} or {registry.OWN}"
-            told = f"expected a policy first ({known}), got {target or 'none'!r}"
-            complain(f"{prog}: {configuration.complaint_about_no_policy or told}", ARGUMENT_ERROR)
+            told = f"{prog}: expected a policy first ({known}), got {target or 'none'!r}"
+            complain(configuration.complaint_about_no_policy or told, ARGUMENT_ERROR)
         name = configuration.policy.value
-        adapter = find_adapter(name, f"{prog}: {configuration.policy.place}")
+        adapter = find_adapter(name, configuration.policy.place)
         serve(adapter, argv, prog=f"{prog} {name}", configuration=configuration)
     else:
-        configuration = read_configuration(argv[1:], prog, target)
+        configuration = read_configuration(argv[1:], target)
         serve(find_adapter(target, prog), argv[1:], prog=f"{prog} {target}", configuration=configuration)
 
 
@@ -69,7 +69,7 @@ def serve(
     argv: its flags and the server's. prog: the command's name in messages. server: the settings that are not given.
     configuration: what a file and the environment set; None: it is read.
     """
-    configuration = configuration or read_configuration(argv, prog)
+    configuration = configuration or read_configuration(argv)
     flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv, configuration)
     source = find_source(adapter, flags.policy, prog)
     try:
