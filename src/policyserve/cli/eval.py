@@ -136,7 +136,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _evaluate_policy(name: str, argv: Sequence[str], configuration: Configuration) -> None:
     prog = f"{PROG} {name}"
-    adapter = find_adapter(name, PROG)
+    place = configuration.policy.place if configuration.policy else ""
+    adapter = find_adapter(name, place or PROG)
     flags = read_flags(adapter, EvalPolicy, prog, argv, configuration)
     source = find_source(adapter, flags.policy, prog)
     env_id = _environment(flags.run.env or source.env_id, prog)
