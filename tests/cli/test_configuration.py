@@ -25,7 +25,7 @@ from policyserve.cli.configuration import (
     variable_of,
 )
 from policyserve.cli.parsing import parse
-from policyserve.cli.policies import find_adapter, read_flags
+from policyserve.cli.policies import read_flags
 from policyserve.cli.serve import ServeFlags
 from policyserve.policies import registry
 from policyserve.policies.vibe_rl import demo_directory
@@ -52,7 +52,7 @@ def read(*argv: str, file: str = "", policy: str = "cartpole_ppo", **variables: 
     environment = {f"POLICYSERVE_{name}": text for name, text in variables.items()}
     configuration = read_configuration(argv, policy, environment=environment)
     return read_flags(
-        find_adapter(policy, "test"), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
+        registry.find(policy), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
     )
 
 
@@ -139,7 +139,7 @@ def test_the_word_for_no_model_is_no_path(tmp_path: Path) -> None:
 
 def test_every_flag_of_every_policy_has_a_key_and_a_variable_of_its_own() -> None:
     for name in registry.names():
-        adapter = find_adapter(name, "test")
+        adapter = registry.find(name)
         keys = keys_of(ServeFlags(ServerConfig(), adapter.defaults(None)))
         assert len({variable_of(key) for key in keys}) == len(keys)
         assert not {"policy", "policies"} & set(keys)
@@ -150,7 +150,7 @@ def test_help_names_the_flags_that_a_file_may_set(capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit):
             main(["serve", name, "--help"])
         told = capsys.readouterr().out
-        keys = keys_of(ServeFlags(ServerConfig(), find_adapter(name, "test").defaults(None)))
+        keys = keys_of(ServeFlags(ServerConfig(), registry.find(name).defaults(None)))
         assert "port" in keys
         assert [key for key in ("host", "debug", "config", "print-config") if f"--{key}" not in told] == []
 
@@ -278,7 +278,7 @@ WRONG_FILES = {
     "a table of several policies": ("[policies]\n", "line 1: policies: several policies on one server come"),
     "a table of one policy": ('[policy]\nname = "x"\n', "line 2: policy: expected a policy's name, such as"),
     "a number of a policy": ("policy = 3\n", "line 1: policy: expected a policy's name, such as cartpole_ppo"),
-    "a misspelt policy": ('\npolicy = "cartpole_pp"\n', "serve.toml: line 2: policy: expected cartpole_ppo, "),
+    "a misspelt policy": ('\npolicy = "cartpole_pp"\n', "serve.toml: line 2: policy: "),
     "a misspelt key of the policy": ('polcy = "x"\n', "line 1: unknown key polcy; did you mean policy?"),
     "no policy": ("port = 80\n", "serve.toml: expected a policy in it or on the command line"),
     "a key twice": (CARTPOLE + CARTPOLE, "serve.toml: line 2: policy stands there again, after line 1"),
@@ -306,7 +306,7 @@ WRONG_VARIABLES = {
     "a variable for a key": ("TOKEN", "zq7", "POLICYSERVE_TOKEN; the variable for keys is POLICYSERVE_API_KEY"),
     "a variable for printing": ("PRINT_CONFIG", "1", "--print-config stands on the command line only"),
     "a variable of several policies": ("POLICIES_PICK_PORT", "1", "several policies on one server come"),
-    "a misspelt policy of a variable": ("POLICY", "cartpole_pp", "POLICYSERVE_POLICY: expected cartpole_ppo, "),
+    "a misspelt policy of a variable": ("POLICY", "cartpole_pp", "POLICYSERVE_POLICY: "),
     "a switch that is neither": ("DEBUG", "maybe", "POLICYSERVE_DEBUG: expected true or false, got 'maybe'"),
     "an open quote": ("ALLOWED_ORIGINS", "'http://a", "POLICYSERVE_ALLOWED_ORIGINS: expected words with"),
     "what Kubernetes sets": ("PORT", "tcp://10.0.0.1:8000", "POLICYSERVE_PORT: set by Kubernetes for"),
@@ -389,6 +389,15 @@ class Flags(ConfigurationFlags):
 
     target: Annotated[Positional[str], arg(metavar="TARGET")] = field(repr=False)
     many: tuple[int, ...] = ()
+    speed: Annotated[int, arg(aliases=["-s"])] = 1
+
+
+def test_a_flag_that_is_typed_by_its_short_name_goes_before_the_file() -> None:
+    Path("bench.toml").write_text('target = "ws://a"\nspeed = 2\n')
+    for words, speed in (((), 2), (("-s", "3"), 3), (("--speed=4",), 4)):
+        argv = ("--config", "bench.toml", *words)
+        configuration = read_configuration(argv, has_policy=False, environment={})
+        assert parse(Flags, "test", argv, given=configuration.given(Flags, argv)).speed == speed
 
 
 def test_a_word_without_a_flag_may_stand_in_the_file_and_a_typed_one_goes_before_it() -> None:

@@ -17,7 +17,7 @@ from policyserve.cli.configuration import ConfigurationFlags, Given, keys_of, re
 from policyserve.cli.effective import as_toml
 from policyserve.cli.eval import EvalServer
 from policyserve.cli.parsing import parse
-from policyserve.cli.policies import find_adapter, read_flags
+from policyserve.cli.policies import read_flags
 from policyserve.cli.serve import ServeFlags
 from policyserve.policies import registry
 from policyserve.server.config import ServerConfig
@@ -45,7 +45,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def read(policy: str, *argv: str) -> ServeFlags[Any]:
     configuration = read_configuration(argv, policy, environment={})
     return read_flags(
-        find_adapter(policy, "test"), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
+        registry.find(policy), lambda flags: ServeFlags(ServerConfig(), flags), "test", argv, configuration
     )
 
 
@@ -82,7 +82,7 @@ def test_every_flag_has_a_line_and_says_where_it_is_from(
     ):
         assert f"{line}\n" in told
     assert KEY not in told
-    keys = keys_of(ServeFlags(ServerConfig(), find_adapter("cartpole_ppo", "test").defaults(None)))
+    keys = keys_of(ServeFlags(ServerConfig(), registry.find("cartpole_ppo").defaults(None)))
     for key in keys.keys() - {"config", "print-config"}:
         assert re.search(rf"^(# )?{re.escape(key)} (= |is not set$)", told, re.MULTILINE), key
 

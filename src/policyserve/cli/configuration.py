@@ -110,10 +110,7 @@ class Configuration:
         """What it gives to a command, whose flags `command` has, beside what was typed. Raises ConfigError."""
         flags = {key: flag for key, flag in keys_of(command).items() if key not in _ON_THE_COMMAND_LINE}
         chosen = {setting.name: setting for setting in (*self._of_file(flags), *self._of_variables(flags))}
-        typed = {name for name in _typed_keys(argv) if name in flags}
-        if argv and not argv[0].startswith("-"):
-            typed |= {name for name, flag in flags.items() if flag.is_word}
-        chosen |= {name: Setting(name, None, TYPED, f"--{name}") for name in typed}
+        chosen |= {name: Setting(name, None, TYPED, flags[name].name) for name in _typed(argv, flags)}
         words = [
             word for name, setting in chosen.items() if setting.source != TYPED for word in _words(flags[name], setting)
         ]
@@ -189,7 +186,7 @@ def variable_of(name: str) -> str:
 
 def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None, has_policy: bool) -> Configuration:
     by_variable = _taken(variables, variable_of("config"))
-    path = _typed_file(argv) or by_variable
+    path = os.path.expanduser(_typed_file(argv) or by_variable or "") or None
     settings = () if path is None else tuple(_settings_of(path))
     if has_policy:
         by_variable = _taken(variables, variable_of("policy"))
@@ -215,11 +212,11 @@ def _typed_file(argv: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def _typed_keys(argv: Sequence[str]) -> set[str]:
-    """The keys of the flags that stand on a command line; of `--no-debug` with `no-` and without."""
-    typed = {word[2:].partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
-    parts = [name.rpartition(".") for name in typed]
-    return typed | {f"{before}{dot}{last.removeprefix('no-')}" for before, dot, last in parts}
+def _typed(argv: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
+    """The keys of what stands on a command line. A word without a flag stands first on one, if it does."""
+    spelt = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("-")}
+    has_word = bool(argv) and not argv[0].startswith("-")
+    return [key for key, flag in flags.items() if (has_word if flag.is_word else not spelt.isdisjoint(flag.names))]
 
 
 def _taken(variables: dict[str, str], name: str) -> str | None:

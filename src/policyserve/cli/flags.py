@@ -55,6 +55,15 @@ class Flag:
         return not self.is_switch and not any(_is_single(one) for one in members(self.kind))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Every spelling with `-` between words; none for a word without a flag."""
+        if self.is_word:
+            return ()
+        aliases = tuple(getattr(_own_arg(self.kind), "aliases", None) or ())
+        before, dot, last = self.name[2:].rpartition(".")
+        return (self.name, *aliases, *([f"--{before}{dot}no-{last}"] if self.is_switch else []))
+
+    @property
     def expected(self) -> str:
         """What its value has to be, in words."""
         return "a list" if self.takes_many else _WORDS.get(members(self.kind)[0], "a text")
