@@ -25,6 +25,7 @@ ELSEWHERE = {
     "bench/target": "cli/test_bench",
     "cli/flags": "cli/test_configuration",
     "cli/parsing": "cli/test_server_flags",
+    "cli/setting": "cli/test_configuration",
     "cli/serving": "cli/test_serve",
     "cli/start_screen": "server/test_listener",
     "client/aio_connecting": "client/test_connecting",

@@ -15,11 +15,8 @@ from tyro.conf import Positional, arg
 from policyserve import Client
 from policyserve.cli import main
 from policyserve.cli.configuration import (
-    NOT_A_PATH,
-    TYPED,
     ConfigurationFlags,
     Given,
-    Setting,
     keys_of,
     read_configuration,
     variable_of,
@@ -27,6 +24,7 @@ from policyserve.cli.configuration import (
 from policyserve.cli.parsing import parse
 from policyserve.cli.policies import read_flags
 from policyserve.cli.serve import ServeFlags
+from policyserve.cli.setting import NOT_A_PATH, TYPED, Setting
 from policyserve.policies import registry
 from policyserve.policies.vibe_rl import demo_directory
 from policyserve.policies.wall_x import STAND_IN
@@ -415,9 +413,11 @@ def test_bench_and_eval_take_a_file_and_no_variables(
     Path("b.toml").write_text('target = "ws://127.0.0.1:1"\nclients = 0\n')
     Path("e.toml").write_text('policy = "cartpole_ppo"\nepisodes = 0\n')
     Path("u.toml").write_text('url = "ws://127.0.0.1:1"\nsesions = 3\n')
+    Path("w.toml").write_text('target = "--raw"\n')
     Path("p.toml").write_text('policy = "cartpole_ppo"\n')
     for command, name, said in (
         ("bench", "b.toml", "b.toml: line 2: clients: expected 1 or more, got 0"),
+        ("bench", "w.toml", "w.toml: line 1: target: expected words that do not begin with a dash, got '--raw'"),
         ("bench", "p.toml", "p.toml: line 1: unknown key policy"),
         ("eval", "e.toml", "e.toml: line 2: episodes: expected 1 or more, got 0"),
         ("eval", "u.toml", "u.toml: line 2: unknown key sesions; did you mean sessions?"),

@@ -8,10 +8,8 @@ or the variable instead of the flag.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -20,20 +18,18 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from policyserve.cli.flags import Flag, flags_of, members
+from policyserve.cli.flags import Flag, flags_of
 from policyserve.cli.keys import complaint_about_a_key
+from policyserve.cli.setting import TYPED, Setting, as_listed, beside, shown, words_of
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.server.keys import VARIABLE as KEYS
 
 PREFIX = "POLICYSERVE_"
-TYPED = "typed"  # where a value is from that stands on the command line
-NOT_A_PATH = "stand-in"  # what Wall-X takes in a path's place
 _ON_THE_COMMAND_LINE = ("config", "print-config")
 _SEVERAL = 'several policies on one server come with a later version: name one, as in policy = "cartpole_ppo"'
 _KUBERNETES = "set by Kubernetes for a service called policyserve: give its pods enableServiceLinks: false"
 _NAME = "a policy's name, such as cartpole_ppo"
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +40,6 @@ class ConfigurationFlags:
     """Take what is not given here from this file, TOML, YAML or JSON; docs/configuration.md has an example."""
     print_config: bool = False
     """Print the whole configuration, with where each value is from, as TOML that --config takes, and end."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value that somebody has set. source: where, such as `serve.toml: line 3`, POLICYSERVE_PORT, or TYPED.
-
-    place: what messages call it, such as `serve.toml: line 3: port`.
-    """
-
-    name: str
-    value: Any
-    source: str
-    place: str
 
 
 @dataclass(frozen=True)
@@ -111,9 +94,7 @@ class Configuration:
         flags = {key: flag for key, flag in keys_of(command).items() if key not in _ON_THE_COMMAND_LINE}
         chosen = {setting.name: setting for setting in (*self._of_file(flags), *self._of_variables(flags))}
         chosen |= {name: Setting(name, None, TYPED, flags[name].name) for name in _typed(argv, flags)}
-        words = [
-            word for name, setting in chosen.items() if setting.source != TYPED for word in _words(flags[name], setting)
-        ]
+        words = [word for name, one in chosen.items() if one.source != TYPED for word in words_of(flags[name], one)]
         return Given(tuple(words), chosen)
 
     def given_or_end(self, command: Any, argv: Sequence[str]) -> Given:
@@ -128,7 +109,7 @@ class Configuration:
     def _of_file(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
         for setting in self.settings:
             if setting.name in flags:
-                yield replace(setting, value=_beside(_folder(self.file), flags[setting.name], setting.value))
+                yield replace(setting, value=beside(_folder(self.file), flags[setting.name], setting.value))
             elif setting.value != {} or not any(name.startswith(f"{setting.name}.") for name in flags):
                 raise ConfigError(_unknown_key(setting, flags))
 
@@ -142,7 +123,7 @@ class Configuration:
             name = names[variable]
             if not text.strip():
                 raise ConfigError(f"{variable}: expected a value, got nothing; unset it to leave {name} as it is")
-            yield Setting(name, _of_text(flags[name], text, variable), variable, variable)
+            yield Setting(name, as_listed(flags[name], text, variable), variable, variable)
 
 
 def read_configuration(
@@ -247,7 +228,7 @@ def _settings_of(path: str) -> Iterator[Setting]:
 
 def _policy_of_file(setting: Setting, folder: str) -> Setting:
     if not isinstance(setting.value, str) or not setting.value.strip():
-        raise ConfigError(f"{setting.place}: expected {_NAME}, got {_shown(setting.value)}")
+        raise ConfigError(f"{setting.place}: expected {_NAME}, got {shown(setting.value)}")
     place, colon, name = setting.value.rpartition(":")
     if not place.endswith(".py"):
         return setting
@@ -259,65 +240,6 @@ def _folder(path: str | None) -> str:
     from policyserve.cli.config_file import is_stream
 
     return "" if path is None or is_stream(path) else os.path.dirname(path)
-
-
-def _beside(folder: str, flag: Flag, value: Any) -> Any:
-    """A file's value, a path in it from the file's folder on."""
-    if isinstance(value, list):
-        return [_beside(folder, flag, item) for item in value]
-    if not flag.is_path or not isinstance(value, str) or value in ("", "None", NOT_A_PATH):
-        return value
-    return os.path.join(folder, os.path.expanduser(value))
-
-
-def _of_text(flag: Flag, text: str, variable: str) -> Any:
-    """A variable's text as a file would hold it: several words for what takes a list."""
-    if not flag.takes_many:
-        return text
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ConfigError(f"{variable}: expected words with spaces between, quoted as in a shell: {error}") from error
-
-
-def _words(flag: Flag, setting: Setting) -> list[str]:
-    """The words of the command line that say the same; raises ConfigError for a value that no word can stand for."""
-    value = setting.value
-    if flag.takes_many and isinstance(value, (list, tuple)):
-        return [flag.name, *(_word(flag, item, setting) for item in value)]
-    if flag.takes_many and value is not None:
-        raise ConfigError(
-            f"{setting.place}: expected a list, as in {json.dumps([value], default=str)}, got {_shown(value)}"
-        )
-    word = _word(flag, value, setting)
-    if flag.is_switch:
-        if word not in ("True", "False"):
-            raise ConfigError(f"{setting.place}: expected true or false, got {_shown(value)}")
-        before, dot, last = flag.name[2:].rpartition(".")
-        return [flag.name if word == "True" else f"--{before}{dot}no-{last}"]
-    return [word] if flag.is_word else [f"{flag.name}={word}"]
-
-
-def _word(flag: Flag, value: Any, setting: Setting) -> str:
-    if bool in members(flag.kind) and isinstance(value, (str, int)) and str(value).lower() in (*_TRUE, *_FALSE):
-        return str(str(value).lower() in _TRUE)
-    if value is None:
-        return "None"
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ConfigError(f"{setting.place}: expected {flag.expected}, got {_shown(value)}")
-    word = str(value)
-    if flag.takes_many and re.match(r"--?[a-zA-Z]", word):
-        raise ConfigError(f"{setting.place}: expected words that do not begin with a dash, got {_shown(value)}")
-    return word
-
-
-def _shown(value: Any) -> str:
-    """A value as its file has it, roughly."""
-    if value is None or value == "":
-        return "nothing"
-    if isinstance(value, (dict, list)):
-        return "a table" if isinstance(value, dict) else "a list"
-    return f"{value!r:.60}" if isinstance(value, str) else f"{value!s:.60}".lower()
 
 
 def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
