@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from policyserve import Client
 from policyserve.cli import main
+from policyserve.cli.bench import BenchFlags
 from policyserve.cli.configuration import (
     ConfigurationFlags,
     Given,
@@ -125,6 +126,16 @@ def test_paths_of_a_file_are_from_its_folder_and_those_of_flags_and_variables_fr
     assert (flags.server.tls_cert, flags.server.tls_key) == ("etc/tls/a.pem", "/tls/a.key")
     assert flags.policy.norm_stats_path == os.path.expanduser("~/stats.json")
     assert (flags.policy.checkpoint_dir, flags.server.uds) == ("runs", "b.sock")
+
+
+def test_the_flags_that_take_a_path_are_known() -> None:
+    names = ("cartpole_ppo", "wall-x")
+    flags = [keys_of(ServeFlags(ServerConfig(), registry.find(name).defaults(None))) for name in names]
+    assert {key for found in flags for key, flag in found.items() if flag.is_path} == {
+        "api-key-file", "tls-cert", "tls-key", "uds", "checkpoint-dir", "norm-stats-path", "config.runner.checkpoint-dir",
+        "model-config.model-path", "model-config.action-tokenizer-path", "model-config.train-config-path",
+    }  # fmt: skip
+    assert {key for key, flag in keys_of(BenchFlags).items() if flag.is_path} == {"json", "plot"}
 
 
 def test_the_word_for_no_model_is_no_path(tmp_path: Path) -> None:
