@@ -144,7 +144,7 @@ def _run(command: Sequence[str | Path], log: IO[str]) -> None:
 def _environment() -> dict[str, str]:
     """Ours, without what would have the tests find another policyserve than the one that was installed."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {**kept, "POLICYSERVE_TEST_BARE": "1"}
+    return {**kept, "_POLICYSERVE_TEST_BARE": "1"}
 
 
 if __name__ == "__main__":

@@ -20,4 +20,4 @@ def pytest_configure(config: pytest.Config) -> None:
     for option in ("loop", "runner"):
         chosen = config.getoption(option)
         if chosen:
-            os.environ[f"POLICYSERVE_TEST_{option.upper()}"] = chosen
+            os.environ[f"_POLICYSERVE_TEST_{option.upper()}"] = chosen

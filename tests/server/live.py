@@ -25,8 +25,8 @@ from policyserve.server.server import Server
 from tests.server.far_policy import PolicyHome
 
 T = TypeVar("T")
-LOOP_VARIABLE = "POLICYSERVE_TEST_LOOP"
-RUNNER_VARIABLE = "POLICYSERVE_TEST_RUNNER"
+LOOP_VARIABLE = "_POLICYSERVE_TEST_LOOP"
+RUNNER_VARIABLE = "_POLICYSERVE_TEST_RUNNER"
 DEADLINE_S = 30.0  # generous: only a bug reaches it
 WIRE = VibeRL()
 

@@ -19,6 +19,8 @@ from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
+from policyserve.cli.configuration import ConfigurationFlags, read_configuration
+from policyserve.cli.effective import end_if_printed
 from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
@@ -32,7 +34,7 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 
 
 @dataclass(frozen=True)
-class BenchFlags:
+class BenchFlags(ConfigurationFlags):
     """Drive a policy server and print round trips, where their time goes, answers and actions per second, errors.
 
     What stands behind `--` goes to `policyserve serve` where TARGET is a policy. A key that the server asks for is
@@ -125,7 +127,9 @@ def main(argv: Sequence[str]) -> None:
     if "--" in own:
         split = own.index("--")
         own, serve_flags = own[:split], own[split + 1 :]
-    flags = parse(BenchFlags, PROG, own)
+    given = read_configuration(own, has_policy=False, environment={}).given_or_end(BenchFlags, own)
+    flags = parse(BenchFlags, PROG, own, given=given)
+    end_if_printed(flags, given)
     try:
         _check_targets(flags)
         warn_of_keys(flags.target, flags.against)

@@ -13,16 +13,19 @@ import numpy as np
 from tyro.conf import arg
 
 from policyserve.cli import help_page
+from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.effective import end_if_printed
 from policyserve.cli.flags import flags_of
 from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
+from policyserve.cli.setting import Setting
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import has_key, without_key
 from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.messages import Reply
-from policyserve.policies.registry import Adapter, Source, check_given
+from policyserve.policies.registry import Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 
@@ -61,7 +64,7 @@ class EvalFlags:
 
 
 @dataclass(frozen=True)
-class EvalServer:
+class EvalServer(ConfigurationFlags):
     """Run a policy in Gymnasium's environments: one that is served for the occasion, or a running server's.
 
     A key that the server asks for is taken from the environment, POLICYSERVE_API_KEY.
@@ -78,7 +81,7 @@ class EvalServer:
 
 
 @dataclass(frozen=True)
-class EvalPolicy(Generic[PolicyFlagsT]):
+class EvalPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
     """Evaluate a policy, over a server in this process."""
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
@@ -111,14 +114,16 @@ def main(argv: Sequence[str]) -> None:
     target, words = take_policy(argv, flags)
     is_url_given = any(word.partition("=")[0] == "--url" for word in argv)
     try:
+        configuration = read_configuration(words, target, environment={})
+        policy = configuration.policy
         if target is not None and is_url_given:
             complain(f"expected a policy or --url, got {target} and --url ({PROG} --help)", ARGUMENT_ERROR)
-        elif target is not None:
-            _evaluate_policy(find_adapter(target), words, f"{PROG} {target}")
+        elif policy is not None and not is_url_given:
+            _evaluate_policy(policy, words, configuration)
         elif help_page.wanted(argv) is not None:
             parse(EvalServer, f"{PROG} [POLICY]", argv, description=overview(str(EvalServer.__doc__)))
-        elif is_url_given:
-            _evaluate_server(parse(EvalServer, PROG, argv))
+        elif is_url_given or configuration.has("url"):
+            _evaluate_server(words, configuration)
         else:
             complain(f"expected a policy, or --url ws://host:port of a server ({PROG} --help)", ARGUMENT_ERROR)
     except PolicyserveError as error:
@@ -127,14 +132,18 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(130)
 
 
-def _evaluate_server(flags: EvalServer) -> None:
+def _evaluate_server(argv: Sequence[str], configuration: Configuration) -> None:
+    given = configuration.given_or_end(EvalServer, argv)
+    flags = parse(EvalServer, PROG, argv, given=given)
+    end_if_printed(flags, given)
     env_id = _environment(flags.run.env)
     warn_of_keys(flags.url)
     asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
 
 
-def _evaluate_policy(adapter: Adapter[Any], argv: Sequence[str], prog: str) -> None:
-    flags = read_flags(adapter, EvalPolicy, prog, argv)
+def _evaluate_policy(policy: Setting, argv: Sequence[str], configuration: Configuration) -> None:
+    adapter = find_adapter(policy.value, policy.place)
+    flags = read_flags(adapter, EvalPolicy, f"{PROG} {policy.value}", argv, configuration)
     source = find_source(adapter, flags.policy)
     env_id = _environment(flags.run.env or source.env_id)
     asyncio.run(_serve_and_evaluate(source, env_id, flags.run))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from policyserve.cli import help_page, mistakes
+from policyserve.cli.configuration import Given
 from policyserve.cli.flags import build, flags_of
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain, keep_output_harmless
 from policyserve.cli.values import read
@@ -16,12 +17,19 @@ T = TypeVar("T")
 
 
 def parse(
-    arguments: type[T], prog: str, argv: Sequence[str], default: T | None = None, *, description: str | None = None
+    arguments: type[T],
+    prog: str,
+    argv: Sequence[str],
+    default: T | None = None,
+    *,
+    description: str | None = None,
+    given: Given | None = None,
 ) -> T:
     """Read a dataclass of flags, `--a-b` and `--a_b` alike; exits with 2 and one line for a wrong one, with 0 for help.
 
-    description: what --help says first; None: the dataclass's docstring.
+    description: what --help says first; None: the dataclass's docstring. given: what a configuration adds to argv.
     """
+    given = given or Given()
     keep_output_harmless()
     flags = flags_of(arguments, default)
     wanted = help_page.wanted(argv)
@@ -30,10 +38,12 @@ def parse(
             told = arguments.__doc__ if description is None else description
             print(help_page.page(flags, wanted, prog, told or ""))
             sys.exit(0)
-        mistake = mistakes.unknown(argv, flags)
-        values = None if mistake else read(argv, flags)
+        words = [*argv, *given.words]
+        mistake = mistakes.unknown(words, flags)
+        values = None if mistake else read(words, flags)
         if values is None:
-            complain(f"{mistake or mistakes.first(argv, flags)} ({prog} --help)", ARGUMENT_ERROR)
+            told = given.blamed(mistake or mistakes.first(words, flags))
+            complain(f"{told} ({prog} --help)", ARGUMENT_ERROR)
         return build(arguments, default, values, flags)
     except ConfigError as error:
-        complain(str(error), ARGUMENT_ERROR)
+        complain(given.blamed(str(error)), ARGUMENT_ERROR)

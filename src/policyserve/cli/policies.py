@@ -8,6 +8,8 @@ from io import StringIO
 from typing import Any, Protocol, TypeVar, cast
 
 from policyserve.cli import help_page, mistakes
+from policyserve.cli.configuration import Configuration, Given
+from policyserve.cli.effective import end_if_printed
 from policyserve.cli.flags import Flag
 from policyserve.cli.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
@@ -50,24 +52,39 @@ def _behind_flags(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     return None
 
 
-def find_adapter(target: str) -> Adapter[Any]:
-    """The adapter for what the user typed; exits with 2 and one line if there is none."""
+def find_adapter(target: str, place: str = "") -> Adapter[Any]:
+    """The adapter for what the user typed; exits with 2 and one line if there is none.
+
+    place: what messages call the name's place where it was not typed, such as `serve.toml: line 1: policy`.
+    """
     try:
         return registry.find(target)
     except ConfigError as error:
-        complain(str(error), ARGUMENT_ERROR)
+        complain(f"{place}: {error}" if place else str(error), ARGUMENT_ERROR)
 
 
-def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str, argv: Sequence[str]) -> FlagsT:
+def read_flags(
+    adapter: Adapter[Any],
+    start: Callable[[Any], FlagsT],
+    prog: str,
+    argv: Sequence[str],
+    configuration: Configuration | None = None,
+) -> FlagsT:
     """Read a command line; exits with 2 and one line for a wrong one, with 0 after --help.
 
     start: makes the command's flags that are not given, out of the policy's that are not given.
+    configuration: what a file and the environment set; with --print-config the flags are printed, and the command ends.
     """
+    configuration = configuration or Configuration()
+
+    def given_to(default: Any) -> Given:
+        return configuration.given_or_end(start(default), argv)
 
     def read(words: Sequence[str], default: Any) -> FlagsT:
         flags = start(default)
         kind = cast(Any, type(flags))[adapter.flags]
-        return parse(kind, prog, words, flags, description=f"{type(flags).__doc__}\n\n{adapter.help}.")
+        help_text = f"{type(flags).__doc__}\n\n{adapter.help}."
+        return parse(kind, prog, words, flags, description=help_text, given=given_to(default))
 
     default = adapter.defaults(None)
     if help_page.wanted(argv) is not None:
@@ -80,7 +97,9 @@ def read_flags(adapter: Adapter[Any], start: Callable[[Any], FlagsT], prog: str,
         better = adapter.defaults(given.policy)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
-    return given if better == default else read(argv, better)
+    flags = given if better == default else read(argv, better)
+    end_if_printed(flags, given_to(better), configuration.policy)
+    return flags
 
 
 def find_source(adapter: Adapter[Any], flags: Any) -> Source:
