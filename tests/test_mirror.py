@@ -23,7 +23,6 @@ ELSEWHERE = {
     "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
-    "cli/flags": "cli/test_configuration",
     "cli/parsing": "cli/test_server_flags",
     "cli/setting": "cli/test_configuration",
     "cli/serving": "cli/test_serve",
