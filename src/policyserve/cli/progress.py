@@ -1,19 +1,107 @@
-"""What loading is at, on one line of a terminal."""
+"""The line of a terminal that tells what loading is at, and that nothing else which is written runs into.
+
+What must stay true: whatever is written to standard output and error meanwhile, by any thread, has lines of its own
+above that line. It cannot hold for what is written past both, as C libraries do.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
+from policyserve.cli.layout import columns_of, cut
+from policyserve.core.output import ERASE_LINE, LossyStream, as_encoded
 from policyserve.core.printable import one_line
 
 _BAR = 30  # columns
-_STAGE_COLUMNS = 38
 
 
-def show_stage(stage: str) -> None:
-    """Show on one line of a terminal what loading is at, with a bar where the stage says `12 %`."""
+class ProgressLine:
+    """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase."""
+
+    def __init__(self) -> None:
+        can_replace = os.environ.get("TERM", "dumb") != "dumb"
+        self._streams = [stream for stream in (sys.stdout, sys.stderr) if can_replace and stream.isatty()]
+        self._wanted = ""
+        self._is_drawn = False
+        self._is_mid_line = False  # what was written last did not end its line, which must not be replaced
+        self._lock = threading.RLock()  # a log line may come out of a write: from an object's __del__
+        if hasattr(os, "register_at_fork"):  # a process that a policy forks may find the lock held by another thread
+            os.register_at_fork(after_in_child=self._forget_lock)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Have what is written to sys.stdout and sys.stderr stand above the line, and end with the line taken away."""
+        before = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (self._above(stream) for stream in before)
+        try:
+            yield
+        finally:
+            self.show("")
+            sys.stdout, sys.stderr = before
+
+    def show(self, text: str) -> None:
+        """Replace the line; of a text that is too long the end is cut, an empty one takes the line away."""
+        with self._lock:
+            self._wanted = text
+            if not self._is_mid_line and self._streams:
+                self._draw()
+
+    def start_line(self) -> None:
+        """Go to a new line, over what the terminal itself has written: `^C`, where its user stops the program."""
+        with self._lock:
+            if self._streams:
+                self._put("\n" if self._is_mid_line else ERASE_LINE)
+                self._is_mid_line = self._is_drawn = False
+
+    def write(self, put: Callable[[str], object], text: str) -> None:
+        """Have `put` write a text above the line."""
+        if not text:
+            return
+        with self._lock:
+            put(ERASE_LINE + text if self._is_drawn else text)
+            self._is_drawn, self._is_mid_line = False, not text.endswith("\n")
+            if self._wanted and not self._is_mid_line:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                self._draw()
+
+    def _draw(self) -> None:
+        if self._wanted or self._is_drawn:
+            self._put(ERASE_LINE + cut(self._wanted, columns_of(self._streams[0]) - 1))
+        self._is_drawn = bool(self._wanted)
+
+    def _put(self, text: str) -> None:
+        self._streams[0].write(text)
+        self._streams[0].flush()
+
+    def _above(self, stream: TextIO) -> TextIO:
+        return _AboveLine(stream, self) if stream in self._streams else stream  # type: ignore[return-value]
+
+    def _forget_lock(self) -> None:
+        self._lock = threading.RLock()
+
+
+class _AboveLine(LossyStream):
+    """A stream whose text stands above a progress line."""
+
+    def __init__(self, stream: TextIO, line: ProgressLine) -> None:
+        super().__init__(stream)
+        self._line = line
+
+    def write(self, text: str) -> int:
+        self._line.write(super().write, text)
+        return len(text)
+
+
+def stage_line(stage: str, encoding: str = "utf-8") -> str:
+    """What loading is at, with a bar where the stage says `12 %`."""
     found = re.search(r"(\d+) %", stage)
-    done = int(found.group(1)) * _BAR // 100 if found else 0
+    done = min(int(found.group(1)), 100) * _BAR // 100 if found else 0
     bar = f"[{'#' * done}{'.' * (_BAR - done)}] " if found else ""
-    end = "\n" if done == _BAR else ""  # what is logged next has a line of its own
-    print(f"\r\033[K  {bar}{one_line(stage)[:_STAGE_COLUMNS]}", end=end, flush=True)
+    return as_encoded(f"  {bar}{one_line(stage)}", encoding)

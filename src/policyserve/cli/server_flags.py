@@ -19,6 +19,7 @@ from policyserve.server.config import (
     Limits,
     Listen,
     Placement,
+    Reporting,
     ServerConfig,
     Timeouts,
 )
@@ -31,7 +32,7 @@ COMMON = (
 )  # fmt: skip
 GROUPS: Mapping[str, type[Any]] = {
     "listen": Listen, "access": Access, "dialect": Dialects, "placement": Placement, "batching": Batching,
-    "limit": Limits, "timeout": Timeouts,
+    "limit": Limits, "timeout": Timeouts, "report": Reporting,
 }  # fmt: skip
 _COMMENT = re.compile(r"^    (\w+): .+?  # (.+)$", re.MULTILINE)
 

@@ -125,7 +125,11 @@ def fill(
         percent = 100 * done // total
         if percent > told:
             told = percent
-            on_stage(f"weights: {percent} % of {total / 1e9:.1f} GB")
+            on_stage(f"weights: {percent} % of {_size(total)}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def expected_shape(place: Place, parameter: Tensor) -> tuple[int, ...]:
