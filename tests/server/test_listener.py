@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import policyserve
-from policyserve.cli.start_screen import describe
+from policyserve.cli.start_screen import Screen
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
@@ -149,10 +150,12 @@ def test_a_successors_socket_is_not_removed(tmp_path: Path) -> None:
 )
 def test_a_person_is_told_the_url_the_page_and_the_client_line(address: Address, url: str, health: str) -> None:
     spec = policyserve.PolicySpec("p", {"obs": policyserve.ArraySpec((4,))}, None)
-    told = describe(spec, address, needs_key=True)
-    assert f"url     {url}   health: {health}" in told
-    assert f"Client('{url}', api_key='KEY')" in told[-1]
-    assert "api_key" not in describe(spec, address)[-1]
+    told = Screen(io.StringIO()).description(spec, address, needs_key=True)
+    assert f"  url     {url}" in told[0]
+    assert f"  health  {health}" in told
+    assert f"  client  python -m policyserve.client {url}" in told
+    assert "          with POLICYSERVE_API_KEY set to the key" in told
+    assert not any("KEY" in line for line in Screen(io.StringIO()).description(spec, address))
 
 
 # Families of addresses

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from policyserve.client.address import has_key
+from policyserve.client.address import first_key, has_key
 from policyserve.server.keys import VARIABLE
 
 _URL_WITH_KEY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?[^\s'\"@]*:[^\s'\"]*[@\ufe6b\uff20]")
@@ -20,7 +20,7 @@ def key_from_environment() -> str | None:
     The variable holds `name:key,name2:key2`, or one key.
     """
     keys = os.environ.get(VARIABLE)
-    return keys.partition(",")[0].rpartition(":")[2].strip() if keys else None
+    return first_key(keys) if keys else None
 
 
 def warn_of_keys(prog: str, *urls: str | None) -> None:

@@ -65,7 +65,7 @@ def wrapped(text: str, columns: int) -> list[str]:
             lines[-1] = joined
             continue
         while width_of(word) > columns:
-            end = _fitting(word, columns)
+            end = max(_fitting(word, columns), 1)
             lines.append(word[:end])
             word = word[end:]
         lines.append(word)
@@ -73,9 +73,8 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def _fitting(text: str, columns: int) -> int:
-    """How many letters fit, one at least."""
-    widths = accumulate(map(_width_of_letter, text))
-    return max(sum(width <= columns for width in widths), 1)
+    """How many letters fit."""
+    return sum(width <= columns for width in accumulate(map(_width_of_letter, text)))
 
 
 def _width_of_letter(letter: str) -> int:

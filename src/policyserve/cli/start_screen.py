@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _INDENT = "  "
 _LABEL = 8  # columns
 _GAP = "  "
+_CONTINUED = " \\"  # at the end of a command's line that is not its last
 _LEAST_DOC = 24  # columns of a description beside what it describes; in fewer it stands below
 _MOST_LEAVES = 40
 _UNWRAPPED = 10_000
@@ -54,8 +56,8 @@ class Screen:
             *self._url(address, needs_key),
             *self._takes(spec),
             *self._gives(spec),
-            *self.row("client", _client_line(spec, address.reachable.url, needs_key)),
-            *self.row("health", address.reachable.health),
+            *self._client(spec, address.reachable.url, needs_key),
+            *self._command("health", address.reachable.health),
         ]
 
     def row(self, label: str, *texts: str) -> list[str]:
@@ -79,7 +81,7 @@ class Screen:
         url, is_everywhere = address.reachable.url, address.host in ("0.0.0.0", "::")
         notes = (["on all addresses"] if is_everywhere else []) + (["with a key"] if needs_key else [])
         notes += ["without a key: see SECURITY.md"] if is_everywhere and not needs_key else []
-        first, *others = self.row("url", f"{url}{_GAP if notes else ''}{', '.join(notes)}")
+        first, *others = self._labelled("url", self._table([(url, ", ".join(notes), "")]))
         return [first.replace(url, self._painted(url, "cyan"), 1), *others]
 
     def _takes(self, spec: PolicySpec) -> list[str]:
@@ -88,13 +90,27 @@ class Screen:
         shown = list(spec.leaves.items())[:_MOST_LEAVES]
         more = len(spec.leaves) - len(shown)
         cells = [(path, _kind_of(leaf), leaf.doc) for path, leaf in shown]
-        return self._labelled("takes", [*self._table(cells), *([f"… and {more} more"] if more else [])])
+        lines = [*self._table(cells), *([self.text(f"… and {more} more")] if more else [])]
+        return self._labelled("takes", lines)
 
     def _gives(self, spec: PolicySpec) -> list[str]:
         steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
         if spec.action is None:
             return self.row("gives", f"any finite numbers{steps}")
-        return self._labelled("gives", list(self._table([("", f"{spec.action}{steps}", spec.action.doc)])))
+        return self._labelled("gives", self._table([("", f"{spec.action}{steps}", spec.action.doc)]))
+
+    def _client(self, spec: PolicySpec, url: str, needs_key: bool) -> list[str]:
+        """How to ask for one action; where nobody knows what the policy takes, how a program asks."""
+        key = self.row("", f"with {VARIABLE} set to the key") if needs_key else []
+        if spec.leaves:
+            return [*self._command("client", f"python -m policyserve.client {url}"), *key]
+        return [*self.row("client", f"policyserve.Client('{url}').infer({{…}}), with what your policy takes"), *key]
+
+    def _command(self, label: str, command: str) -> list[str]:
+        """A command to paste, however many lines it takes."""
+        width = self.columns - len(_INDENT) - _LABEL - len(_CONTINUED)
+        *lines, last = textwrap.wrap(self.text(command), width, break_long_words=False, break_on_hyphens=False)
+        return self._labelled(label, [*(line + _CONTINUED for line in lines), last])
 
     def _table(self, cells: list[tuple[str, str, str]]) -> Iterator[str]:
         """Lines of a name, what it is, and its description: in three columns, or below each other for want of room."""
@@ -112,14 +128,14 @@ class Screen:
         for name, kind, doc in texts:
             joined = f"{kind}{_GAP}{doc}"
             below = [part for text in (kind, doc) if text for part in wrapped(text, width - kind_at)]
-            if width_of(joined) <= width - kind_at:
+            if below and width_of(joined) <= width - kind_at:
                 below = [joined]
             if width_of(name) + len(_GAP) > kind_at > 0:
                 yield from wrapped(name, width)
                 name = ""
-            yield from _hanging(padded(name, kind_at), below)
+            yield from _hanging(padded(name, kind_at), below or ([""] if name else []))
 
-    def _labelled(self, label: str, lines: list[str]) -> list[str]:
+    def _labelled(self, label: str, lines: Iterable[str]) -> list[str]:
         first = self._painted(padded(label, _LABEL), "dim")
         return [f"{_INDENT}{first if number == 0 else ' ' * _LABEL}{line}" for number, line in enumerate(lines)]
 
@@ -149,9 +165,3 @@ def _kind_of(leaf: LeafSpec) -> str:
     kind = ImageSpec.__str__(leaf) if isinstance(leaf, ImageSpec) else str(leaf)
     return f"{kind} (optional)" if leaf.optional else kind
 
-
-def _client_line(spec: PolicySpec, url: str, needs_key: bool) -> str:
-    """A command to paste, which asks for one action; where nobody knows what the policy takes, how to ask."""
-    if not spec.leaves:
-        return f"policyserve.Client('{url}').infer({{…}}), with what your policy takes"
-    return f"{VARIABLE}=KEY python -m policyserve.client {url}" if needs_key else f"python -m policyserve.client {url}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserve.client.address import without_key
+from policyserve.client.address import first_key, without_key
 from policyserve.client.sync import Client
 from policyserve.core.arrays import describe
 from policyserve.core.errors import PolicyserveError
@@ -28,8 +28,9 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 1 or argv[0].startswith("-"):
         print(f"usage: python -m policyserve.client URL\n\n{__doc__}", file=sys.stderr)
         return 2
+    keys = os.environ.get(_KEY)
     try:
-        with Client(argv[0], api_key=os.environ.get(_KEY)) as client:
+        with Client(argv[0], api_key=first_key(keys) if keys else None) as client:
             observation = example_of(client.metadata.get("spec") or {})
             if not observation:
                 print(f"{client.url} does not tell what it takes: call infer() with what your policy expects")

@@ -99,8 +99,10 @@ class ShortFormatter(LineFormatter):
         super().__init__(_SHORT_FORMAT, "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        time_of_day, _, rest = super().format(record).partition(" ")
-        level, _, message = rest.partition(" ")
+        line = super().format(record)
+        time_of_day, level, message = [*line.split(" ", 2), "", ""][:3]
+        if level != record.levelname:  # a line that could not be formatted has no time
+            return line
         is_ours = record.name.partition(".")[0] == _OURS
         return f"{time_of_day} {self.shown(level, message if is_ours else f'{text_of(record.name)}: {message}')}"
 
