@@ -24,8 +24,6 @@ ELSEWHERE = {
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
     "cli/parsing": "cli/test_server_flags",
-    "cli/serving": "cli/test_serve",
-    "cli/start_screen": "server/test_listener",
     "client/aio_connecting": "client/test_connecting",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",

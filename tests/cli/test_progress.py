@@ -115,9 +115,14 @@ def test_what_the_terminal_echoes_is_taken_away_with_the_line(monkeypatch: pytes
 def test_the_streams_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal(monkeypatch)
     before = sys.stdout, sys.stderr
-    with pytest.raises(ValueError, match="broken"), ProgressLine().shared():
-        assert sys.stdout is not before[0]
-        raise ValueError("broken")
+
+    def fail() -> None:
+        with ProgressLine().shared():
+            assert sys.stdout is not before[0]
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
     assert (sys.stdout, sys.stderr) == before
 
 

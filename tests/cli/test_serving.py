@@ -98,7 +98,9 @@ def test_what_a_policy_prints_and_logs_has_lines_of_its_own(tmp_path: Path, isol
     assert not any("importing" in line for line in lines)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("act", "No module named 'nowhere'"), ("other", "robot:other does not exist")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("act", "No module named 'nowhere'"), ("other", "robot:other does not exist")]
+)
 def test_an_error_while_loading_has_a_line_of_its_own(tmp_path: Path, name: str, reason: str) -> None:
     program = CHATTY + ("\nimport nowhere\n" if name == "act" else "")
     with watching(serve(tmp_path, program, name), cwd=tmp_path) as watched:
@@ -184,9 +186,7 @@ def test_at_the_end_a_server_tells_what_it_did_and_of_a_pipe_that_closes_nothing
             with pytest.raises(RemoteError):
                 client.infer({"obs": np.zeros(5, np.float32)})
         server.process.send_signal(signal.SIGTERM)
-        assert re.fullmatch(
-            r"stopped after \d+ s: 3 answers, 1 refused, p99 [\d.]+ ms\n", server.process.stdout.read()
-        )
+        assert re.fullmatch(r"stopped after \d+ s: 3 answers, 1 refused, p99 [\d.]+ ms\n", server.process.stdout.read())
     command = shlex.join([*POLICYSERVE, "serve", "cartpole_ppo", *PORT_0])
     with serving(["/bin/sh", "-c", f"exec {command} 2>{tmp_path}/log"]) as server:
         assert server.process.stdout is not None
@@ -206,6 +206,7 @@ def test_an_error_of_the_loop_is_not_told_as_one_of_uvloop(tmp_path: Path) -> No
         "serving._run_in_loop(fail())\n"
     )
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
     assert "ValueError: a bug" in done.stderr
     assert "During handling" not in done.stderr

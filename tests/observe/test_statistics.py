@@ -15,7 +15,6 @@ from policyserve.observe.counters import Counters
 from policyserve.observe.statistics import Statistics, counted, duration, summary
 from tests.server.live import ask, serving
 
-
 CHUNK = ActionChunk(np.zeros(1))
 
 

@@ -18,7 +18,7 @@ import pytest
 import policyserve
 from policyserve.cli.start_screen import Screen
 from policyserve.core.errors import ConfigError
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
 from policyserve.server.server import PolicyServer, Server
 from tests.server.live import (
@@ -272,9 +272,20 @@ def test_a_bind_to_the_network_is_warned_of_once(
 
 
 def test_a_unix_socket_is_no_reason_to_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(uds=str(tmp_path / "policy.sock")):
+    with serving(uds=str(tmp_path / "policy.sock"), host=Listen.host, port=Listen.port):
         pass
     assert caplog.text == ""
+
+
+def test_a_host_and_a_port_beside_a_unix_socket_are_said_to_be_unused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policy.sock"
+    for given, told in (({"host": Listen.host, "port": 9}, "--port 9"), ({"port": 0}, "--host 127.0.0.1 and --port 0")):
+        caplog.clear()
+        with serving(uds=str(path), **given):
+            pass
+        assert f"{told}: not used, since the server listens on {path} alone (--uds)" in caplog.text
 
 
 # Peers whose machine is gone

@@ -47,7 +47,7 @@ def cut_in_the_middle(text: str, columns: int) -> str:
 
 
 def with_short_paths(text: str, columns: int) -> str:
-    """The text, in which no path is longer than so many columns: the home directory is `~`, or the middle is left out."""
+    """The text, in which no path takes more columns: the home directory is `~`, and of a long one the middle is out."""
     return re.sub(r"(?<!\S)[~/]\S+", lambda path: cut_in_the_middle(path.group(), columns), at_home(text))
 
 

@@ -66,7 +66,7 @@ class Screen:
         return self._labelled(label, [line for text in texts for line in wrapped(self.text(text), width)])
 
     def path(self, text: str) -> str:
-        """A text that ends with a path, so that it fits: the home directory is `~`, and of a long one the middle is out."""
+        """A text with a path in one line: the home directory is `~`, and what is too long lacks its middle."""
         return cut_in_the_middle(at_home(text), self.columns - len(_INDENT) - _LABEL) if os.sep in text else text
 
     def text(self, text: str) -> str:
@@ -164,4 +164,3 @@ def _kind_of(leaf: LeafSpec) -> str:
     # Of an image without what a subclass has to say to whoever sends a wrong one.
     kind = ImageSpec.__str__(leaf) if isinstance(leaf, ImageSpec) else str(leaf)
     return f"{kind} (optional)" if leaf.optional else kind
-

@@ -24,7 +24,7 @@ _KEY = "POLICYSERVE_API_KEY"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Ask the server at the URL that is the only argument; returns 0, 1 if it does not answer, 2 for wrong arguments."""
+    """Ask the server at a URL, the only argument; returns 0, 1 if it does not answer, 2 for wrong arguments."""
     if len(argv) != 1 or argv[0].startswith("-"):
         print(f"usage: python -m policyserve.client URL\n\n{__doc__}", file=sys.stderr)
         return 2
@@ -55,7 +55,8 @@ def answer(reply: Reply) -> str:
     """What came."""
     values = np.array2string(reply.actions, threshold=8, precision=3, edgeitems=2).replace("\n", "\n    ")
     took = ", ".join(f"{name} {value:.2f}" for name, value in reply.timing.items() if isinstance(value, float))
-    return f"\nreply.actions   {describe(reply.actions.dtype, reply.actions.shape)}\n    {values}\nreply.timing    {took}"
+    kind = describe(reply.actions.dtype, reply.actions.shape)
+    return f"\nreply.actions   {kind}\n    {values}\nreply.timing    {took} (ms)"
 
 
 def _written(value: Any) -> str:

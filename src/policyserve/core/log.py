@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from policyserve.core.printable import UNPRINTABLE, error_text, indented, log_record, text_of, traceback_lines
@@ -90,7 +89,7 @@ class LineFormatter(logging.Formatter):
 
 
 class ShortFormatter(LineFormatter):
-    """Formats a record for a person at a terminal: `15:49:41 INFO session 1 opened`; of other libraries with their name.
+    """Formats a record for a person at a terminal: `15:49:41 INFO session 1 opened`; others' records with their name.
 
     A subclass may show the level and the message otherwise: it is given what drives no terminal any more.
     """

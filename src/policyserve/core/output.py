@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-
 # What a terminal's encoding may lack, and what says the same in ASCII.
 _PLAIN = str.maketrans(
-    {"·": "-", "…": "...", "–": "-", "—": "-", "→": "->", "←": "<-", "×": "x", "±": "+-", "µ": "u", "≥": ">=", "≤": "<="}
+    {"·": "-", "…": "...", "–": "-", "—": "-", "→": "->", "←": "<-", "×": "x", "±": "+-", "µ": "u", "≥": ">="}
 )
 ERASE_LINE = "\r\x1b[K"  # a terminal's: back to the line's beginning, and nothing is left on it
 

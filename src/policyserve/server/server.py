@@ -66,7 +66,7 @@ class Server:
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
-        self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, and by stop(), first of all
+        self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
         self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
