@@ -87,7 +87,7 @@ def test_descriptions_stand_below_where_there_is_none() -> None:
 
 def test_cameras_that_are_alike_are_described_once() -> None:
     takes = [line[10:] for line in described(WALL_X)]
-    assert "left_wrist_view   as face_view" in takes
+    assert "left_wrist_view   as above" in takes
     assert sum("HWC" in line for line in takes) == 1
     assert not any("the cameras are" in line for line in takes)
 
@@ -124,8 +124,8 @@ def test_a_command_that_is_too_long_for_a_line_can_be_pasted_all_the_same() -> N
 @pytest.mark.parametrize(
     ("address", "needs_key", "told"),
     [
-        (Address("0.0.0.0", 8000), False, "ws://localhost:8000  on all addresses, without a key: see SECURITY.md"),
-        (Address("::", 8000), True, "ws://localhost:8000  on all addresses, with a key"),
+        (Address("0.0.0.0", 8000), False, "ws://localhost:8000  all addresses, no key: see SECURITY.md"),
+        (Address("::", 8000), True, "ws://localhost:8000  all addresses, with a key"),
         (Address("127.0.0.1", 8000), False, "ws://localhost:8000"),
         (UnixAddress("/run/policy", 0), False, "ws+unix:///run/policy"),
     ],

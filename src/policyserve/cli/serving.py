@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -64,21 +64,23 @@ class _Shown:
     async def run(self) -> None:
         """Serve until a signal comes; raises PolicyserveError if it cannot."""
         if not self._is_watched:
-            _say(self._heading)  # whoever reads it later has the lines of the log elsewhere
+            self._screen.show(self._heading)  # whoever reads it later has the lines of the log elsewhere
         self._server.on_stage = lambda stage: self._line.show(stage_line(stage))
         self._line.show(stage_line(f"loading {self._title}"))
         self._server.on_stop = self._on_stop
         await self._server.run(self._on_ready)
         self._line.show("")
         seconds = time.monotonic() - self._started_at
-        _say([summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"])
+        self._screen.show(
+            [summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"]
+        )
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
         described = self._screen.description(spec, self._server.address, self._server.needs_key)
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
-        _say([*(self._heading if self._is_watched else []), *described, ready])
+        self._screen.show([*(self._heading if self._is_watched else []), *described, ready])
         self._is_ready = True
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
 
@@ -88,16 +90,11 @@ class _Shown:
         if not self._is_stopping and (in_flight := self._server.engine.load):
             again = "Ctrl-C again" if self._is_watched else "a second signal"
             bound = f"up to {self._server.config.drain_s:g} s"
-            _say([f"stopping: {counted(in_flight, 'request')} in flight, {bound}; {again} stops now"])
+            self._screen.show([f"stopping: {counted(in_flight, 'request')} in flight, {bound}; {again} stops now"])
         self._is_stopping = True
         if not self._is_ready:
             self._server.on_stage = None
             self._line.show("  stopping")
-
-
-def _say(lines: Sequence[str]) -> None:
-    """Print lines as one, so that no other thread's come between."""
-    print("\n".join(lines), flush=True)
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -27,6 +27,7 @@ _GAP = "  "
 _CONTINUED = " \\"  # at the end of a command's line that is not its last
 _LEAST_DOC = 24  # columns of a description beside what it describes; in fewer it stands below
 _MOST_LEAVES = 40
+_LIKE = "as above"
 _UNWRAPPED = 10_000
 # What a policy may tell in its greeting that a person wants to see; what the others mean is known to its clients.
 _FACTS: Mapping[str, str] = {"checkpoint_step": "step {}", "backend": "{}", "device": "on {}", "predict_mode": "{}"}
@@ -42,6 +43,10 @@ class Screen:
     def columns(self) -> int:
         """How long a line may be: one less than the terminal has, since some go to the next line after the last."""
         return columns_of(self.stream) - 1 if self.stream.isatty() else _UNWRAPPED
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Print lines as one text, so that no other thread's come between; a progress line moves below them."""
+        print("\n".join(lines), file=self.stream, flush=True)
 
     def heading(self, title: str, origin: str) -> list[str]:
         """What is served, and where it comes from."""
@@ -79,8 +84,8 @@ class Screen:
 
     def _url(self, address: Address, needs_key: bool) -> list[str]:
         url, is_everywhere = address.reachable.url, address.host in ("0.0.0.0", "::")
-        notes = (["on all addresses"] if is_everywhere else []) + (["with a key"] if needs_key else [])
-        notes += ["without a key: see SECURITY.md"] if is_everywhere and not needs_key else []
+        notes = (["all addresses"] if is_everywhere else []) + (["with a key"] if needs_key else [])
+        notes += ["no key: see SECURITY.md"] if is_everywhere and not needs_key else []
         first, *others = self._labelled("url", self._table([(url, ", ".join(notes), "")]))
         return [first.replace(url, self._painted(url, "cyan"), 1), *others]
 
@@ -115,7 +120,8 @@ class Screen:
     def _table(self, cells: list[tuple[str, str, str]]) -> Iterator[str]:
         """Lines of a name, what it is, and its description: in three columns, or below each other for want of room."""
         width = self.columns - len(_INDENT) - _LABEL
-        texts = _without_repeats((self.text(name), self.text(kind), self.text(doc)) for name, kind, doc in cells)
+        told = ((self.text(name), self.text(kind), self.text(doc)) for name, kind, doc in cells)
+        texts = list(_without_repeats(told))
         name_width = max(width_of(name) for name, _, _ in texts)
         kind_at = name_width + len(_GAP) if name_width else 0
         doc_at = kind_at + max(width_of(kind) for _, kind, _ in texts) + len(_GAP)
@@ -143,15 +149,13 @@ class Screen:
         return coloured(text, colour, self.stream)
 
 
-def _without_repeats(cells: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """The cells, where one that is like an earlier one says so: three cameras are described once."""
-    first: dict[tuple[str, str], str] = {}
-    made: list[tuple[str, str, str]] = []
+def _without_repeats(cells: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """The cells, where one that is like the one before says so: three cameras are described once."""
+    before = ("", "")
     for name, kind, doc in cells:
-        like = first.setdefault((kind, doc), name)
-        is_shorter = len(f"as {like}") < len(kind + doc)
-        made.append((name, f"as {like}", "") if like != name and is_shorter else (name, kind, doc))
-    return made
+        is_like = (kind, doc) == before and len(kind + doc) > len(_LIKE)
+        yield (name, _LIKE, "") if is_like else (name, kind, doc)
+        before = (kind, doc)
 
 
 def _hanging(first: str, lines: Iterable[str]) -> Iterator[str]:
