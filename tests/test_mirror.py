@@ -23,6 +23,7 @@ ELSEWHERE = {
     "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
     "bench/target": "cli/test_bench",
+    "cli/echo": "cli/test_serving",
     "cli/parsing": "cli/test_server_flags",
     "client/aio_connecting": "client/test_connecting",
     "compat/asking": "compat/test_wall_x_client",

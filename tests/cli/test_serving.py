@@ -39,15 +39,15 @@ def act(observation):
     return np.zeros(2)
 """
 SLOW = """
-import threading
+import sys, threading
 import numpy as np
 
 def act(observation):
-    print("asked", flush=True)
+    sys.stdout.write("asked\\n")
     threading.Event().wait()
 
 def load():
-    print("imported", flush=True)
+    sys.stdout.write("imported\\n")
     threading.Event().wait()
 """
 STARTED = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING|ERROR) ")
@@ -117,6 +117,16 @@ def test_ctrl_c_while_loading_leaves_no_mark_and_is_answered(tmp_path: Path) -> 
         watched.press(CTRL_C)
         assert watched.end() == 0
     assert watched.shown == ["imported", "stopped before it was ready", ""]
+
+
+def test_a_terminal_is_left_as_it_was(tmp_path: Path) -> None:
+    program = CHATTY + "\nimport os; os.system('stty -a < /dev/tty')\n"
+    command = shlex.join(serve(tmp_path, program, "act"))
+    with watching(["/bin/sh", "-c", f"trap : INT; stty -a; {command}; stty -a"], cwd=tmp_path) as watched:
+        watched.until("ready after")
+        watched.press(CTRL_C)
+        watched.end()
+    assert [word for word in watched.written.split() if "echoctl" in word] == ["echoctl", "-echoctl", "echoctl"]
 
 
 def test_the_first_ctrl_c_tells_what_is_waited_for_and_the_second_ends_it(tmp_path: Path) -> None:

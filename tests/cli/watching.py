@@ -34,8 +34,8 @@ class Watched:
         return rendered(self.written)
 
     def until(self, text: str) -> None:
-        """Wait until the terminal shows a text."""
-        while not any(text in line for line in self.shown):
+        """Wait until the terminal shows a line with this text, and its end: a key that is pressed drops what is not."""
+        while not any(text in line for line in self.shown[:-1]):
             assert self._read(), f"{text!r} never came: {self.written}"
 
     def press(self, key: bytes) -> None:
@@ -108,7 +108,7 @@ def rendered(text: str) -> list[str]:
             column = 0
         elif piece == "\x1b[K":
             lines[-1] = lines[-1][:column]
-        elif not piece.startswith("\x1b"):
+        elif piece >= " ":  # no control, which drives nothing here
             lines[-1] = lines[-1][:column].ljust(column) + piece + lines[-1][column + 1 :]
             column += 1
     return lines

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from policyserve.cli.colours import coloured
+from policyserve.cli.echo import without_control_characters
 from policyserve.cli.parsing import naming_flag
 from policyserve.cli.progress import ProgressLine, stage_line
 from policyserve.cli.start_screen import Screen
@@ -38,7 +39,7 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
     keep_output_harmless()
     sys.setswitchinterval(_SWITCH_S)
     line = ProgressLine()
-    with line.shared():
+    with line.shared(), without_control_characters(sys.stdout):
         log_to_stderr(logging.DEBUG if debug else logging.INFO, ShortFormatter() if debug else TerminalFormatter())
         try:
             _run_in_loop(_Shown(server, title, origin, line).run())
@@ -71,9 +72,8 @@ class _Shown:
         await self._server.run(self._on_ready)
         self._line.show("")
         seconds = time.monotonic() - self._started_at
-        self._screen.show(
-            [summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"]
-        )
+        told = summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"
+        self._screen.show([told])
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")

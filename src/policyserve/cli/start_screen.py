@@ -46,7 +46,8 @@ class Screen:
 
     def show(self, lines: Iterable[str]) -> None:
         """Print lines as one text, so that no other thread's come between; a progress line moves below them."""
-        print("\n".join(lines), file=self.stream, flush=True)
+        self.stream.write("".join(f"{line}\n" for line in lines))
+        self.stream.flush()
 
     def heading(self, title: str, origin: str) -> list[str]:
         """What is served, and where it comes from."""
