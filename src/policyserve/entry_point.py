@@ -13,7 +13,7 @@ INTERRUPTED = 130  # what a shell has for a program that SIGINT ended
 
 
 def main() -> None:
-    """Run the command; exits with 130 if it is interrupted and does not see to that itself."""
+    """Run the command; raises SystemExit(130) if it is interrupted and does not see to that itself."""
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in a shell's background
     if is_heard:
         signal.signal(signal.SIGINT, _leave)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 
@@ -110,6 +111,43 @@ def test_what_the_terminal_echoes_is_taken_away_with_the_line(monkeypatch: pytes
         line.start_line()
         print("stopping")
     assert shown(terminal) == ["stopping", "50 %^C", "stopping", ""]
+
+
+def test_a_thread_that_never_comes_back_from_a_write_holds_no_other_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    is_in, leave = threading.Event(), threading.Event()
+
+    def put(text: str) -> None:
+        is_in.set()
+        leave.wait(30)
+
+    line = ProgressLine()
+    stuck = threading.Thread(target=line.write, args=(put, "stuck\n"))
+    stuck.start()
+    assert is_in.wait(30)
+    with line.shared():
+        print("the others go on")
+    assert shown(terminal) == ["the others go on", ""]
+    leave.set()
+    stuck.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_prints_though_a_thread_was_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal(monkeypatch)
+    monkeypatch.setattr("policyserve.cli.progress._PATIENCE_S", 1e6)
+    line = ProgressLine()
+    is_in, leave = threading.Event(), threading.Event()
+    stuck = threading.Thread(target=line.write, args=(lambda text: is_in.set() or leave.wait(30), "stuck\n"))
+    stuck.start()
+    assert is_in.wait(30)
+    process = os.fork()
+    if process == 0:
+        line.write(len, "from the child\n")
+        os._exit(0)
+    assert os.waitpid(process, 0)[1] == 0
+    leave.set()
+    stuck.join()
 
 
 def test_the_streams_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from policyserve.core.output import ERASE_LINE, LossyStream, as_encoded
 from policyserve.core.printable import one_line
 
 _BAR = 30  # columns
+_PATIENCE_S = 0.5
 
 
 class ProgressLine:
@@ -30,7 +31,7 @@ class ProgressLine:
         self._wanted = ""
         self._is_drawn = False
         self._is_mid_line = False  # what was written last did not end its line, which must not be replaced
-        self._lock = threading.RLock()  # a log line may come out of a write: from an object's __del__
+        self._lock = threading.RLock()
         if hasattr(os, "register_at_fork"):  # a process that a policy forks may find the lock held by another thread
             os.register_at_fork(after_in_child=self._forget_lock)
 
@@ -47,14 +48,14 @@ class ProgressLine:
 
     def show(self, text: str) -> None:
         """Replace the line; of a text that is too long the end is cut, an empty one takes the line away."""
-        with self._lock:
+        with self._turn():
             self._wanted = text
             if not self._is_mid_line and self._streams:
                 self._draw()
 
     def start_line(self) -> None:
         """Go to a new line, over what the terminal itself has written: `^C`, where its user stops the program."""
-        with self._lock:
+        with self._turn():
             if self._streams:
                 self._put("\n" if self._is_mid_line else ERASE_LINE)
                 self._is_mid_line = self._is_drawn = False
@@ -63,13 +64,27 @@ class ProgressLine:
         """Have `put` write a text above the line."""
         if not text:
             return
-        with self._lock:
+        with self._turn():
             put(ERASE_LINE + text if self._is_drawn else text)
             self._is_drawn, self._is_mid_line = False, not text.endswith("\n")
             if self._wanted and not self._is_mid_line:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 self._draw()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time, as far as that can be.
+
+        An object's `__del__` may log in the midst of a write, and wait for a thread that logs and waits for this one:
+        then two texts may run into each other, and nothing hangs.
+        """
+        is_ours = self._lock.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if is_ours:
+                self._lock.release()
 
     def _draw(self) -> None:
         if self._wanted or self._is_drawn:
