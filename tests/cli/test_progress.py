@@ -133,6 +133,7 @@ def test_a_thread_that_never_comes_back_from_a_write_holds_no_other_up(monkeypat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that is what is tested
 def test_a_forked_process_prints_though_a_thread_was_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal(monkeypatch)
     monkeypatch.setattr("policyserve.cli.progress._PATIENCE_S", 1e6)
@@ -143,8 +144,10 @@ def test_a_forked_process_prints_though_a_thread_was_writing(monkeypatch: pytest
     assert is_in.wait(30)
     process = os.fork()
     if process == 0:
-        line.write(len, "from the child\n")
-        os._exit(0)
+        try:
+            line.write(len, "from the child\n")
+        finally:
+            os._exit(0)
     assert os.waitpid(process, 0)[1] == 0
     leave.set()
     stuck.join()
