@@ -1,7 +1,7 @@
 """The line of a terminal that tells what loading is at, and that nothing else which is written runs into.
 
 What must stay true: whatever is written to standard output and error meanwhile, by any thread, has lines of its own
-above that line. It cannot hold for what is written past both, as C libraries do.
+above that line. What C libraries and other processes write past both takes its place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class ProgressLine:
     """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase."""
 
     def __init__(self) -> None:
-        can_replace = os.environ.get("TERM", "dumb") != "dumb"
+        # Where output goes through a pipe, another program may write it to the same terminal.
+        can_replace = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._streams = [stream for stream in (sys.stdout, sys.stderr) if can_replace and stream.isatty()]
         self._wanted = ""
         self._is_drawn = False
@@ -88,7 +89,8 @@ class ProgressLine:
 
     def _draw(self) -> None:
         if self._wanted or self._is_drawn:
-            self._put(ERASE_LINE + cut(self._wanted, columns_of(self._streams[0]) - 1))
+            # The cursor waits at the beginning: what a C library or another process writes takes the line's place.
+            self._put(f"{ERASE_LINE}{cut(self._wanted, columns_of(self._streams[0]) - 1)}\r")
         self._is_drawn = bool(self._wanted)
 
     def _put(self, text: str) -> None:

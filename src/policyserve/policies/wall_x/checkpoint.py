@@ -129,7 +129,10 @@ def fill(
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    """`8.4 GB`, `12.5 MB`, `340 kB`."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def expected_shape(place: Place, parameter: Tensor) -> tuple[int, ...]:
