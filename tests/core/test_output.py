@@ -34,9 +34,14 @@ def test_what_an_encoding_lacks_is_replaced(encoding: str, written: bytes) -> No
 def test_each_line_takes_the_place_of_another_programs_progress() -> None:
     kept = io.StringIO()
     stream: Any = LossyStream(kept, erases=True)
-    for text in ("half", " a line\n", "", "another\n"):
-        stream.write(text)
-    assert kept.getvalue() == "\r\x1b[Khalf a line\n\r\x1b[Kanother\n"
+    stream.write("half")
+    assert kept.getvalue() == ""
+    stream.write(" a line\nand ")
+    assert kept.getvalue() == "\r\x1b[Khalf a line\n"
+    stream.flush()
+    stream.flush()
+    stream.write("another\nthird\n")
+    assert kept.getvalue() == "\r\x1b[Khalf a line\n\r\x1b[Kand another\nthird\n"
 
 
 def test_what_is_refused_is_lost_and_told() -> None:

@@ -7,11 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-try:
-    import termios
-except ImportError:  # Windows has none
-    termios = None
-
 _MODES = 3  # where a terminal's local modes are in what tcgetattr() gives
 
 
@@ -28,7 +23,9 @@ def without_control_characters(stream: TextIO) -> Iterator[None]:
 
 def _show(stream: TextIO, is_wanted: bool) -> bool:
     """Switch it on or off; returns whether it was on. Does nothing where the terminal is not ours to change."""
-    if termios is None:
+    try:
+        import termios
+    except ImportError:  # Windows has none
         return False
     try:
         terminal = stream.fileno()

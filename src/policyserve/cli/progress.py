@@ -39,13 +39,16 @@ class ProgressLine:
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Have what is written to sys.stdout and sys.stderr stand above the line, and end with the line taken away."""
-        before = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (self._above(stream) for stream in before)
+        before = {"stdout": sys.stdout, "stderr": sys.stderr}
+        for name, stream in before.items():
+            if stream in self._streams:
+                setattr(sys, name, _AboveLine(stream, self))
         try:
             yield
         finally:
             self.show("")
-            sys.stdout, sys.stderr = before
+            for name, stream in before.items():
+                setattr(sys, name, stream)
 
     def show(self, text: str) -> None:
         """Replace the line; of a text that is too long the end is cut, an empty one takes the line away."""
@@ -96,9 +99,6 @@ class ProgressLine:
     def _put(self, text: str) -> None:
         self._streams[0].write(text)
         self._streams[0].flush()
-
-    def _above(self, stream: TextIO) -> TextIO:
-        return _AboveLine(stream, self) if stream in self._streams else stream  # type: ignore[return-value]
 
     def _forget_lock(self) -> None:
         self._lock = threading.RLock()

@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +99,12 @@ class _Shown:
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
     """`asyncio.run`, on the quicker loop if there is one: what it saves shows with policies of well under 1 ms."""
+    _quickest_run()(main)  # outside of the `except` below: what is raised has nothing to do with uvloop
+
+
+def _quickest_run() -> Callable[[Coroutine[Any, Any, None]], None]:
     try:
         from uvloop import run
     except ImportError:  # Windows has none
-        run = asyncio.run
-    run(main)  # outside of the `except`: an error that it raises has nothing to do with uvloop
+        return asyncio.run
+    return run

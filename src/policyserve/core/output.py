@@ -36,7 +36,8 @@ class LossyStream:
 
     Characters that its encoding lacks become similar ones, or `?`. What a full disk, a closed pipe or a closed file
     refuses is lost. failure: why something was lost, the last time; None if nothing was.
-    erases: another process may show a line on the same terminal that it replaces: each line of ours takes its place.
+    erases: another process shows a line on the same terminal that it replaces. Each line of ours takes its place, and
+    is written whole, at its end or when it is flushed: that process knows nothing of a line that is half written.
     """
 
     def __init__(self, stream: TextIO, erases: bool = False) -> None:
@@ -44,14 +45,16 @@ class LossyStream:
         self._stream = stream
         self._erases = erases
         self._is_at_start = True  # of a line
+        self._held = ""  # of a line that has not ended
 
     def write(self, text: str) -> int:
         try:
-            if self._erases and text:
-                self._write(ERASE_LINE + text if self._is_at_start else text)
-                self._is_at_start = text.endswith("\n")
-            else:
+            if not self._erases:
                 self._write(text)
+            else:
+                ended, end, rest = text.rpartition("\n")
+                self._write_over(self._held + ended + end if end else "")
+                self._held = rest if end else self._held + rest
         except (OSError, ValueError) as error:  # ValueError: the file is closed
             self.failure = error
         return len(text)
@@ -62,12 +65,19 @@ class LossyStream:
 
     def flush(self) -> None:
         try:
+            held, self._held = self._held, ""
+            self._write_over(held)
             self._stream.flush()
         except (OSError, ValueError) as error:
             self.failure = error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    def _write_over(self, text: str) -> None:
+        if text:
+            self._write(ERASE_LINE + text if self._is_at_start else text)
+            self._is_at_start = text.endswith("\n")
 
     def _write(self, text: str) -> None:
         try:
