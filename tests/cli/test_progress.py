@@ -57,7 +57,7 @@ def test_a_newer_stage_takes_the_place_of_the_older(monkeypatch: pytest.MonkeyPa
 def test_a_line_that_is_too_long_is_cut_so_that_it_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     ProgressLine().show("x" * 200)
-    assert shown(terminal) == ["x" * 78 + "…"]
+    assert shown(terminal) == ["x" * 76 + "…"]
 
 
 def test_what_is_printed_meanwhile_stands_above_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from policyserve.core.output import ERASE_LINE, LossyStream, as_encoded
 from policyserve.core.printable import one_line
 
 _BAR = 30  # columns
+_SPARE = 3  # columns: where a terminal lacks `…` it is three dots
 _PATIENCE_S = 0.5
 
 
@@ -92,8 +93,10 @@ class ProgressLine:
 
     def _draw(self) -> None:
         if self._wanted or self._is_drawn:
+            stream = self._streams[0]
+            told = as_encoded(self._wanted, stream.encoding or "utf-8")
             # The cursor waits at the beginning: what a C library or another process writes takes the line's place.
-            self._put(f"{ERASE_LINE}{cut(self._wanted, columns_of(self._streams[0]) - 1)}\r")
+            self._put(f"{ERASE_LINE}{cut(told, columns_of(stream) - _SPARE)}\r")
         self._is_drawn = bool(self._wanted)
 
     def _put(self, text: str) -> None:
@@ -116,9 +119,9 @@ class _AboveLine(LossyStream):
         return len(text)
 
 
-def stage_line(stage: str, encoding: str = "utf-8") -> str:
+def stage_line(stage: str) -> str:
     """What loading is at, with a bar where the stage says `12 %`."""
     found = re.search(r"(\d+) %", stage)
     done = min(int(found.group(1)), 100) * _BAR // 100 if found else 0
     bar = f"[{'#' * done}{'.' * (_BAR - done)}] " if found else ""
-    return as_encoded(f"  {bar}{one_line(stage)}", encoding)
+    return f"  {bar}{one_line(stage)}"
