@@ -1,4 +1,4 @@
-"""What a server has done, in words: a line for each while in which there was work, and one for its whole life."""
+"""What a server has done, in words: a line for every few seconds with work, and one for its whole life."""
 
 from __future__ import annotations
 
