@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from policyserve.core.version import VERSION
-
 if TYPE_CHECKING:
     from policyserve.client.aio import AsyncClient
     from policyserve.client.sync import Client
@@ -55,7 +53,8 @@ if TYPE_CHECKING:
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
 
-__version__ = VERSION
+    __version__: str
+
 __all__: list[str] = []
 _HOME_OF: dict[str, str] = {}
 
@@ -113,6 +112,8 @@ _are_in("policyserve.policies.registry")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("policyserve.core.version").VERSION
     if name not in _HOME_OF:
         raise AttributeError(f"module 'policyserve' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -1,5 +1,5 @@
 """`python -m policyserve`, the same as the `policyserve` command."""
 
-from policyserve.cli import main
+from policyserve.entry_point import main
 
 main()

@@ -49,7 +49,7 @@ SAID: Sequence[tuple[str, str]] = [
     ("serve cartpole_ppo -p 80", f"unknown flag -p 80 {HELP}"),
     ("serve cartpole_ppo --checkpoint x", f"unknown flag --checkpoint x; did you mean --checkpoint-dir? {HELP}"),
     ("serve cartpole_ppo --lr 1", f"unknown flag --lr 1; did you mean --config.algo.lr? {HELP}"),
-    ("serve cartpole_ppo --confg x.yaml", f"unknown flag --confg x.yaml {HELP}"),
+    ("serve cartpole_ppo --confg x.yaml", f"unknown flag --confg x.yaml; did you mean --config? {HELP}"),
     ("serve cartpole_ppo --tyro-print-completion bash", f"unknown flag --tyro-print-completion bash {HELP}"),
     ("serve cartpole_ppo 8000", f"unexpected word '8000' {HELP}"),
     ("serve cartpole_ppo port=80", f"unexpected word 'port=80'; did you mean --port=80? {HELP}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import socket
@@ -26,12 +27,14 @@ def test_a_newcomer_is_told_what_is_served_and_the_client_line_works() -> None:
     with serving([*POLICYSERVE, "serve", "cartpole_ppo", *PORT_0]) as server:
         told = "".join(server.lines)
         assert "the demo checkpoint that ships with policyserve" in told
-        assert "obs: float32 (4,)" in told
+        assert "obs  float32 (4,)" in told
         assert "/healthz" in told
         (line,) = [line for line in server.lines if line.strip().startswith("client")]
-        command = shlex.split(line.split("client", 1)[1])
-        answer = run(sys.executable, *command[1:])
-        assert answer.stdout.strip() in ("0", "1"), answer.stderr
+        _, *command = shlex.split(line.split("client", 1)[1])
+        asked = run(sys.executable, *command)
+        assert re.search(r"reply.actions +int32 \(\)\n +[01]\n", asked.stdout), asked.stderr
+        program = asked.stdout.partition("reply.actions")[0] + "print(reply.actions)\n"
+        assert run(sys.executable, "-c", program).stdout.strip() in ("0", "1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -151,13 +154,13 @@ WRONG = {
         ["serve", "cartpole_ppo", "--checkpoint-dir", CARTPOLE, "--step", "7", *PORT_0],
         1,
         "step_7",
-        "policyserve serves",
+        "policyserve",
     ),
     "norm stats that are not there": (
         ["serve", "cartpole_ppo", "--norm-stats-path", "nowhere.json", *PORT_0],
         1,
         "nowhere.json",
-        "policyserve serves",
+        "policyserve",
     ),
     "another preset's run": (
         ["serve", "cartpole_ppo", "--checkpoint-dir", PENDULUM, *PORT_0],
@@ -169,13 +172,13 @@ WRONG = {
         ["serve", "cartpole_ppo", "--config.algo.hidden-sizes", "32", *PORT_0],
         1,
         "expected float32 (32, 4), found float32 (64, 4)",
-        "policyserve serves",
+        "policyserve",
     ),
     "a module that is not there": (
         ["serve", "nowhere:policy", *PORT_0],
         1,
         "no module 'nowhere'",
-        "policyserve serves",
+        "policyserve",
     ),
     "a wait beyond the deadline": (
         ["serve", "cartpole_ppo", "--max-wait-ms", "900", "--request-timeout-s", "0.5"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 import policyserve
-from policyserve.core.log import LineFormatter, Log, log_unraisable
+from policyserve.core.log import LineFormatter, Log, ShortFormatter, log_unraisable
 from tests.core.test_printable import is_harmless
 from tests.engine.awkward import Raising
 from tests.strange import FORGED, STRANGE, strange
@@ -74,6 +76,32 @@ def test_on_a_terminal_another_librarys_lines_are_harmless_too() -> None:
     assert first.endswith("library: a bug \\x9b31m")
     assert any(FORGED in line for line in lines)
     assert all(is_harmless(line) and line.startswith(" ") for line in lines)
+
+
+def test_for_a_person_a_line_is_short_and_a_librarys_has_its_name() -> None:
+    ours = logging.LogRecord("policyserve.server.server", logging.INFO, __file__, 1, "session %d opened", (1,), None)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO session 1 opened", ShortFormatter().format(ours))
+    first, *lines = ShortFormatter().format(record("a bug \x9b31m\n%s", FORGED)).split("\n")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d ERROR library: a bug \\x9b31m", first)
+    assert all(is_harmless(line) and line.startswith(" ") for line in lines)
+    assert ShortFormatter().format(record("%s", Raising("an exit"))) == "ERROR library: unprintable"
+
+
+def test_of_other_libraries_warnings_are_logged_and_of_ours_what_is_asked_for() -> None:
+    program = (
+        "import logging; from policyserve.core.log import log_to_stderr; log_to_stderr(logging.DEBUG)\n"
+        "for name in ('jax', 'policyserve.server'):\n"
+        "    logging.getLogger(name).debug('a detail')\n"
+        "    logging.getLogger(name).info('a note')\n"
+        "    logging.getLogger(name).warning('a warning')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, check=True)
+    assert [line.split(" ", 2)[2] for line in done.stderr.splitlines()] == [
+        "WARNING jax: a warning",
+        "DEBUG   policyserve.server: a detail",
+        "INFO    policyserve.server: a note",
+        "WARNING policyserve.server: a warning",
+    ]
 
 
 def test_a_line_that_cannot_be_formatted_is_told_as_that() -> None:

@@ -21,14 +21,27 @@ class Refusing(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("encoding", "written"), [("latin-1", b"3 ? \xe9\n"), ("ascii", b"3 ? ?\n")])
+@pytest.mark.parametrize(("encoding", "written"), [("latin-1", b"3 ... \xe9 \xb7\n"), ("ascii", b"3 ... ? -\n")])
 def test_what_an_encoding_lacks_is_replaced(encoding: str, written: bytes) -> None:
     kept = io.BytesIO()
     stream = LossyStream(io.TextIOWrapper(kept, encoding=encoding, newline="\n"))
-    print("3 … é", file=stream, flush=True)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    print("3 … é ·", file=stream, flush=True)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert kept.getvalue() == written
     assert stream.failure is None
     assert stream.encoding == encoding
+
+
+def test_each_line_takes_the_place_of_another_programs_progress() -> None:
+    kept = io.StringIO()
+    stream: Any = LossyStream(kept, erases=True)
+    stream.write("half")
+    assert kept.getvalue() == ""
+    stream.write(" a line\nand ")
+    assert kept.getvalue() == "\r\x1b[Khalf a line\n"
+    stream.flush()
+    stream.flush()
+    stream.write("another\nthird\n")
+    assert kept.getvalue() == "\r\x1b[Khalf a line\n\r\x1b[Kand another\nthird\n"
 
 
 def test_what_is_refused_is_lost_and_told() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import policyserve
 from policyserve import Client
 from policyserve.policies.registry import Adapter, find
 from tests.cli.serving import POLICYSERVE, ROOT, run, serving
@@ -35,7 +36,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_pages_package_is_served_by_the_pages_command(package: Path) -> None:
     _, *words = shlex.split(block("bash"))
     with serving([*POLICYSERVE, *words, "--host", "127.0.0.1", "--port", "0"], cwd=package) as server:
-        assert server.lines[0] == "policyserve serves a matrix policy\n"
+        assert server.lines[0] == f"policyserve {policyserve.__version__} · a matrix policy\n"
         with Client(server.url) as client:
             assert client.infer({"obs": np.array([1, 1], np.float32)}).actions.tolist() == [6]
     told = run(*POLICYSERVE, "list", cwd=package).stdout

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import Overloaded
+from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
@@ -65,9 +66,9 @@ def _answer(task: Task) -> Answered:
 class Bench:
     """A scheduler whose sessions shared a turn lately, and the outcomes since, in the order of their coming."""
 
-    def __init__(self, max_batch: int = 8, max_queue: int = 100) -> None:
+    def __init__(self, max_batch: int = 8, max_queue: int = 100, observers: Observers = NOBODY) -> None:
         self.runner = InlineRunner()
-        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue), 1_000.0, NOBODY)
+        self.scheduler = Scheduler(self.runner, Batcher(max_batch, max_queue), 1_000.0, observers)
         self.outcomes: list[tuple[str, Outcome]] = []
 
     async def share_a_turn(self) -> None:
@@ -107,6 +108,30 @@ def test_a_session_that_asks_alone_is_answered_at_once() -> None:
             assert len(bench.outcomes) == before + 1
 
     asyncio.run(alone())
+
+
+def test_observers_are_told_of_each_call_whether_one_asks_or_several() -> None:
+    class Watching(Observer):
+        def __init__(self) -> None:
+            self.told: list[object] = []
+
+        def on_batch_started(self, sessions: Sequence[Hashable], started_at: float) -> None:
+            self.told.append(list(sessions))
+
+        def on_batch_ended(self, size: int, seconds: float) -> None:
+            assert seconds >= 0
+            self.told.append(size)
+
+    async def watched() -> None:
+        watching = Watching()
+        observers = Observers(lambda _observer, error: pytest.fail(str(error)))
+        observers.add(watching)
+        Bench(observers=observers).submit(7, "a")
+        assert watching.told == [[7], 1]
+        await Bench(observers=observers).share_a_turn()
+        assert watching.told[2:] == [[0], 1, [1, 2, 3], 3]
+
+    asyncio.run(watched())
 
 
 def test_the_session_that_is_left_of_several_is_soon_answered_at_once_again() -> None:

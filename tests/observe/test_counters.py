@@ -29,3 +29,19 @@ def test_sessions_answers_and_errors_are_counted() -> None:
     assert (counters.sessions_opened, counters.sessions_open) == (2, 1)
     assert (counters.requests, counters.total_latency_ms, counters.mean_latency_ms) == (2, 6.0, 3.0)
     assert counters.errors == {"overloaded": 1}
+
+
+def test_a_snapshot_holds_the_counts_of_its_moment() -> None:
+    counters = Counters()
+    counters.on_answer(1, 1, ActionChunk(np.zeros(1)), Timing(3.0, 1.0, 5.0))
+    counters.on_batch_ended(4, 0.002)
+    counters.on_refusal(2, 1, Overloaded("too much"))
+    before = counters.snapshot()
+    for _ in range(3000):
+        counters.on_answer(1, 1, ActionChunk(np.zeros(1)), Timing(3.0, 1.0, 5.0))
+        counters.on_batch_ended(4, 0.002)
+    counters.on_refusal(2, 1, Overloaded("too much"))
+    assert (before.round_trip_ms.count, before.refused) == (1, 1)
+    now = counters.snapshot()
+    assert (now.round_trip_ms.count, now.refused, counters.requests) == (3001, 2, 3001)
+    assert (now.queue_ms.mean, now.policy_ms.mean, now.batch_size.mean) == pytest.approx((3.0, 2.0, 4.0))

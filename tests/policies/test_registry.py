@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import policyserve
 from policyserve import Client
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry
@@ -142,7 +143,7 @@ def test_an_installed_packages_policy_is_served_by_its_name_with_its_flags() -> 
     for flags, factor in ((), 2), (("--gain", "3"), 3):
         with serving([*POLICYSERVE, "serve", "gain", *flags, *PORT_0]) as server, Client(server.url) as client:
             assert client.infer({"x": np.ones(2)}).actions.tolist() == [factor, factor]
-            assert server.lines[0] == "policyserve serves a gain\n"
+            assert server.lines[0] == f"policyserve {policyserve.__version__} · a gain\n"
     told = run(*POLICYSERVE, "serve", "gain", "--help").stdout
     assert "numbers times a gain" in told
     assert "What each number is multiplied by (default: 2)" in told

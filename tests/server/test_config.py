@@ -17,12 +17,13 @@ from policyserve.server.config import (
     Limits,
     Listen,
     Placement,
+    Reporting,
     ServerConfig,
     Timeouts,
     is_host,
 )
 
-GROUPS = (Listen, Access, Dialects, Placement, Batching, Limits, Timeouts)
+GROUPS = (Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting)
 
 
 def test_a_config_is_each_of_its_groups_and_has_their_fields_and_no_others() -> None:

@@ -69,6 +69,7 @@ def test_a_wrong_file_is_one_line_that_shows_no_key(text: str, told: str) -> Non
 def test_neither_repr_nor_the_object_holds_a_key() -> None:
     known = read_file(f"robot-7: {GOOD}", "keys")
     assert repr(known) == "ApiKeys(robot-7)"
+    assert str(known) == "1 key: robot-7"
     assert GOOD not in repr(vars(known))
 
 

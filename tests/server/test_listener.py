@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import socket
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 
 import policyserve
-from policyserve.cli.start_screen import describe
+from policyserve.cli.start_screen import Screen
 from policyserve.core.errors import ConfigError
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
 from policyserve.server.server import PolicyServer, Server
 from tests.server.live import (
@@ -149,10 +150,12 @@ def test_a_successors_socket_is_not_removed(tmp_path: Path) -> None:
 )
 def test_a_person_is_told_the_url_the_page_and_the_client_line(address: Address, url: str, health: str) -> None:
     spec = policyserve.PolicySpec("p", {"obs": policyserve.ArraySpec((4,))}, None)
-    told = describe(spec, address, needs_key=True)
-    assert f"url     {url}   health: {health}" in told
-    assert f"Client('{url}', api_key='KEY')" in told[-1]
-    assert "api_key" not in describe(spec, address)[-1]
+    told = Screen(io.StringIO()).description(spec, address, needs_key=True)
+    assert f"  url     {url}" in told[0]
+    assert f"  health  {health}" in told
+    assert f"  client  python -m policyserve.client {url}" in told
+    assert "          with POLICYSERVE_API_KEY set to the key" in told
+    assert not any("KEY" in line for line in Screen(io.StringIO()).description(spec, address))
 
 
 # Families of addresses
@@ -269,9 +272,20 @@ def test_a_bind_to_the_network_is_warned_of_once(
 
 
 def test_a_unix_socket_is_no_reason_to_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(uds=str(tmp_path / "policy.sock")):
+    with serving(uds=str(tmp_path / "policy.sock"), host=Listen.host, port=Listen.port):
         pass
     assert caplog.text == ""
+
+
+def test_a_host_and_a_port_beside_a_unix_socket_are_said_to_be_unused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "policy.sock"
+    for given, told in (({"host": Listen.host, "port": 9}, "--port 9"), ({"port": 0}, "--host 127.0.0.1 and --port 0")):
+        caplog.clear()
+        with serving(uds=str(path), **given):
+            pass
+        assert f"{told}: not used, since the server listens on {path} alone (--uds)" in caplog.text
 
 
 # Peers whose machine is gone

@@ -53,18 +53,18 @@ SOURCES: dict[str, tuple[dict[str, Any], str | None, list[str]]] = {
         f"robot-7:{FIRST}",
         ["nothing to read again: the keys come from POLICYSERVE_API_KEY, and there is no certificate"],
     ),
-    "a file": ({"api_key_file": "keys"}, None, ["ApiKeys(robot-7) loaded from {folder}/keys"]),
+    "a file": ({"api_key_file": "keys"}, None, ["1 key: robot-7; loaded from {folder}/keys"]),
     "a file and the environment": (
         {"api_key_file": "keys"},
         f"other:{SECOND}",
-        ["ApiKeys(other, robot-7) loaded from {folder}/keys"],
+        ["2 keys: other, robot-7; loaded from {folder}/keys"],
     ),
     "a certificate": (PAIR, None, ["certificate {folder}/server.pem loaded"]),
     "a certificate and the environment": (PAIR, f"robot-7:{FIRST}", ["certificate {folder}/server.pem loaded"]),
     "a certificate and a file": (
         {**PAIR, "api_key_file": "keys"},
         None,
-        ["ApiKeys(robot-7) loaded from {folder}/keys", "certificate {folder}/server.pem loaded"],
+        ["1 key: robot-7; loaded from {folder}/keys", "certificate {folder}/server.pem loaded"],
     ),
 }
 

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from policyserve.core.policy import Policy, as_policy
+from policyserve.core.messages import Timing
+from policyserve.core.policy import ActionChunk, Policy, as_policy
 from policyserve.observe.counters import Counters
 from policyserve.server.routes import Health, is_route, respond
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, frame, serving, until_eof
@@ -42,7 +44,10 @@ def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def test_routes_are_pure() -> None:
-    health = Health(Counters(requests=4, total_latency_ms=5.0), stage="")
+    counters = Counters()
+    for _ in range(4):
+        counters.on_answer(1, 1, ActionChunk(np.zeros(1)), Timing(0.0, 1.0, 1.25))
+    health = Health(counters, stage="")
     assert json.loads(respond("GET", "/healthz", health).body) == {
         "status": "ok",
         "requests": 4,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, keep_output_harmless
@@ -27,25 +27,29 @@ _EXAMPLES = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, on_loaded: Callable[[], object] | None = None) -> None:
     """Run a subcommand; exits with 0, with 1 where it failed or its output was lost, with 2 for wrong arguments.
 
+    on_loaded: called when the command's module is imported, before it begins.
     A server's output may be lost. Of a pipe whose reader has seen enough nothing is said, as with `| head`.
     """
     keep_output_harmless()
     args = list(sys.argv[1:] if argv is None else argv)
-    _run(args)
+    _run(args, on_loaded)
     lost = lost_output()
     if lost is not None and not isinstance(lost, BrokenPipeError) and args[:1] != ["serve"]:
         complain(f"standard output cannot be written: {lost}", FAILURE)
 
 
-def _run(args: list[str]) -> None:
+def _run(args: list[str], on_loaded: Callable[[], object] | None) -> None:
     command = args[0] if args else "--help"
     if command == "help" and len(args) > 1:
         command, args = args[1], [args[1], "--help"]
     if command in COMMANDS:
-        import_module(f"policyserve.cli.{_MODULES.get(command, command)}").main(args[1:])
+        module = import_module(f"policyserve.cli.{_MODULES.get(command, command)}")
+        if on_loaded is not None:
+            on_loaded()
+        module.main(args[1:])
     elif command in ("-h", "--help", "--help-all", "help"):
         print(_help())
     elif command in ("--version", "-V"):

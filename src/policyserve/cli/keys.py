@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from policyserve.client.address import HOW_TO_GIVE_A_KEY
+from policyserve.client.address import HOW_TO_GIVE_A_KEY, first_key
 from policyserve.server.keys import VARIABLE
 
 _AT_SIGNS = "@\ufe6b\uff20"
@@ -20,7 +20,7 @@ def key_from_environment() -> str | None:
     The variable holds `name:key,name2:key2`, or one key.
     """
     keys = os.environ.get(VARIABLE)
-    return keys.partition(",")[0].rpartition(":")[2].strip() if keys else None
+    return first_key(keys) if keys else None
 
 
 def without_keys(message: str) -> str:

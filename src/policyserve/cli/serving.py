@@ -7,17 +7,20 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from policyserve.cli.colours import coloured
+from policyserve.cli.echo import without_control_characters
 from policyserve.cli.flags import naming_flag
-from policyserve.cli.progress import show_stage
-from policyserve.cli.start_screen import describe
-from policyserve.cli.terminal import FAILURE, LONGEST_LINE, complain, keep_output_harmless
+from policyserve.cli.progress import ProgressLine, stage_line
+from policyserve.cli.start_screen import Screen
+from policyserve.cli.terminal import FAILURE, complain, keep_output_harmless
+from policyserve.cli.terminal_log import TerminalFormatter
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.log import Log, log_to_stderr
-from policyserve.core.printable import one_line
+from policyserve.core.log import Log, ShortFormatter, log_to_stderr
+from policyserve.observe.statistics import counted, summary
 from policyserve.server.config import ServerConfig
 
 if TYPE_CHECKING:
@@ -34,34 +37,75 @@ _SWITCH_S = 1e-3
 def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
     """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot."""
     keep_output_harmless()
-    log_to_stderr(logging.DEBUG if debug else logging.INFO)
     sys.setswitchinterval(_SWITCH_S)
-    started_at = time.monotonic()
-    print(f"policyserve serves {one_line(title)}\n  from    {one_line(origin)}", flush=True)
-    if sys.stdout.isatty():
-        server.on_stage = show_stage
+    line = ProgressLine()
+    with line.shared(), without_control_characters(sys.stdout):
+        log_to_stderr(logging.DEBUG if debug else logging.INFO, ShortFormatter() if debug else TerminalFormatter())
+        try:
+            _run_in_loop(_Shown(server, title, origin, line).run())
+        except PolicyserveError as error:
+            line.show("")
+            log.debug("the traceback", cause=error)
+            names = {one.name: f"--{one.name.replace('_', '-')}" for one in fields(ServerConfig)}
+            complain(naming_flag(error, names), FAILURE)
 
-    def on_ready(spec: PolicySpec) -> None:
-        if server.on_stage is not None:
-            print("\r\033[K", end="")
-        for line in describe(spec, server.address, needs_key=server.needs_key):
-            print(f"  {one_line(line, LONGEST_LINE)}")
+
+class _Shown:
+    """A server, and what its user sees of it from the start to the end."""
+
+    def __init__(self, server: Server, title: str, origin: str, line: ProgressLine) -> None:
+        self._server = server
+        self._line = line
+        self._title = title
+        self._is_watched = sys.stdout.isatty()
+        self._screen = Screen(sys.stdout)
+        self._heading = self._screen.heading(title, origin)
+        self._started_at = time.monotonic()
+        self._is_ready = self._is_stopping = False
+
+    async def run(self) -> None:
+        """Serve until a signal comes; raises PolicyserveError if it cannot."""
+        if not self._is_watched:
+            self._screen.show(self._heading)  # whoever reads it later has the lines of the log elsewhere
+        self._server.on_stage = lambda stage: self._line.show(stage_line(stage))
+        self._line.show(stage_line(f"loading {self._title}"))
+        self._server.on_stop = self._on_stop
+        await self._server.run(self._on_ready)
+        self._line.show("")
+        seconds = time.monotonic() - self._started_at
+        told = summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"
+        self._screen.show([told])
+
+    def _on_ready(self, spec: PolicySpec) -> None:
+        self._line.show("")
+        described = self._screen.description(spec, self._server.address, self._server.needs_key)
+        seconds = time.monotonic() - self._started_at
+        ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
+        self._screen.show([*(self._heading if self._is_watched else []), *described, ready])
+        self._is_ready = True
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
-        print(f"ready after {time.monotonic() - started_at:.1f} s; Ctrl-C stops it", flush=True)
 
-    try:
-        _run_in_loop(server.run(on_ready))
-    except PolicyserveError as error:
-        log.debug("the traceback", cause=error)
-        names = {one.name: f"--{one.name.replace('_', '-')}" for one in fields(ServerConfig)}
-        complain(naming_flag(error, names), FAILURE)
+    def _on_stop(self) -> None:
+        """A signal came, for the first time or again."""
+        self._line.start_line()
+        if not self._is_stopping and (in_flight := self._server.engine.load):
+            again = "Ctrl-C again" if self._is_watched else "a second signal"
+            bound = f"up to {self._server.config.drain_s:g} s"
+            self._screen.show([f"stopping: {counted(in_flight, 'request')} in flight, {bound}; {again} stops now"])
+        self._is_stopping = True
+        if not self._is_ready:
+            self._server.on_stage = None
+            self._line.show("  stopping")
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
     """`asyncio.run`, on the quicker loop if there is one: what it saves shows with policies of well under 1 ms."""
+    _quickest_run()(main)  # outside of the `except` below: what is raised has nothing to do with uvloop
+
+
+def _quickest_run() -> Callable[[Coroutine[Any, Any, None]], None]:
     try:
         from uvloop import run
     except ImportError:  # Windows has none
-        asyncio.run(main)
-    else:
-        run(main)
+        return asyncio.run
+    return run

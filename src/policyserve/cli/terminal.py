@@ -15,7 +15,7 @@ from policyserve.core.printable import one_line
 
 ARGUMENT_ERROR = 2
 FAILURE = 1
-LONGEST_LINE = 10_000  # a command to paste names every key of an observation
+LONGEST_LINE = 10_000
 
 
 def complain(message: str, exit_code: int) -> NoReturn:

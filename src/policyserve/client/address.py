@@ -69,6 +69,11 @@ def has_key(url: str) -> bool:
     return parts is not None and bool(parts.password)
 
 
+def first_key(keys: str) -> str:
+    """The first key of what POLICYSERVE_API_KEY holds, `name:key,name2:key2` or one key: those that a server takes."""
+    return keys.partition(",")[0].rpartition(":")[2].strip()
+
+
 def without_key(text: str) -> str:
     """A URL, or what was meant for one, as errors, logs and tables may show it: what may be a key is left out.
 

@@ -74,7 +74,7 @@ class ArraySpec:
 
     def describe(self) -> dict[str, Any]:
         """JSON-like description, for metadata."""
-        return {"kind": "array", "shape": list(self.shape), "dtype": self.dtype, "doc": self.doc}
+        return {"kind": "array", "shape": list(self.shape), "dtype": self.dtype, "doc": self.doc, **_whether(self)}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class ImageSpec:
         """JSON-like description, for metadata."""
         sizes = {"height": self.height, "width": self.width}
         formats = {"layouts": list(self.layouts), "dtypes": list(self.dtypes)}
-        return {"kind": "image", **sizes, **formats, "doc": self.doc}
+        return {"kind": "image", **sizes, **formats, "doc": self.doc, **_whether(self)}
 
     def _takes(self, dtype: np.dtype[Any]) -> bool:
         return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
@@ -170,7 +170,7 @@ class TextSpec:
 
     def describe(self) -> dict[str, Any]:
         """JSON-like description, for metadata."""
-        return {"kind": "text", "default": self.default, "doc": self.doc}
+        return {"kind": "text", "default": self.default, "doc": self.doc, **_whether(self)}
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,15 @@ class TextListSpec:
 
     def describe(self) -> dict[str, Any]:
         """JSON-like description, for metadata."""
-        return {"kind": "text list", "doc": self.doc}
+        return {"kind": "text list", "doc": self.doc, **_whether(self)}
 
 
 LeafSpec: TypeAlias = ArraySpec | ImageSpec | TextSpec | TextListSpec
+
+
+def _whether(leaf: LeafSpec) -> dict[str, bool]:
+    """Whether an observation may lack it, for its description; nothing of those that it must have."""
+    return {"optional": True} if leaf.optional else {}
 
 
 def check_texts(value: Any, path: str, limits: WireLimits) -> None:

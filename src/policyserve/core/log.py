@@ -14,6 +14,8 @@ from policyserve.core.printable import UNPRINTABLE, error_text, indented, log_re
 from policyserve.core.throttle import Throttle, suppressed_note
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_SHORT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_OURS = __name__.partition(".")[0]
 _CALLER = 3  # frames up, for a handler that tells where a line was logged
 
 
@@ -76,8 +78,8 @@ def log_unraisable(unraisable: Any) -> None:
 class LineFormatter(logging.Formatter):
     """Formats a record of any library so that it is one line, or one and lines below that are indented."""
 
-    def __init__(self) -> None:
-        super().__init__(_FORMAT)
+    def __init__(self, text: str = _FORMAT, times: str | None = None) -> None:
+        super().__init__(text, times)
 
     def format(self, record: logging.LogRecord) -> str:
         try:
@@ -86,13 +88,36 @@ class LineFormatter(logging.Formatter):
             return f"{record.levelname} {text_of(record.name)}: {UNPRINTABLE}"
 
 
-def log_to_stderr(level: int) -> None:
-    """Configure logging for this process: info and above, ours from `level` on. Nothing where it is configured.
+class ShortFormatter(LineFormatter):
+    """Formats a record for a person at a terminal: `15:49:41 INFO session 1 opened`; others' records with their name.
 
+    A subclass may show the level and the message otherwise: it is given what drives no terminal any more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_SHORT_FORMAT, "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        time_of_day, level, message = [*line.split(" ", 2), "", ""][:3]
+        if level != record.levelname:  # a line that could not be formatted has no time
+            return line
+        is_ours = record.name.partition(".")[0] == _OURS
+        return f"{time_of_day} {self.shown(level, message if is_ours else f'{text_of(record.name)}: {message}')}"
+
+    def shown(self, level: str, message: str) -> str:
+        return f"{level} {message}"
+
+
+def log_to_stderr(level: int, on_terminal: LineFormatter | None = None) -> None:
+    """Configure logging for this process: ours from `level` on, others' warnings. Nothing where it is configured.
+
+    on_terminal: formats the lines where stderr is a terminal; None: a ShortFormatter.
     What nobody can catch (an error in a policy's `__del__`) becomes lines of the log, too.
     """
     sys.unraisablehook = log_unraisable
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
-    logging.getLogger("policyserve").setLevel(level)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    handler.setFormatter((on_terminal or ShortFormatter()) if is_terminal else LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger(_OURS).setLevel(level)

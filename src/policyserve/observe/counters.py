@@ -1,4 +1,4 @@
-"""Counters of one server, for /healthz and the log."""
+"""What one server counts: for /healthz, for the lines of statistics, and for whoever else wants numbers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,69 @@ from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Timing
 from policyserve.core.observer import Observer, SessionFacts
 from policyserve.core.policy import ActionChunk
+from policyserve.observe.histogram import SIZES, TIMES_MS, Counts, Histogram
+
+_KEPT = 1024
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The counters at one moment. errors: refusals by code."""
+
+    sessions_open: int
+    errors: Counter[str]
+    round_trip_ms: Counts
+    queue_ms: Counts
+    policy_ms: Counts
+    batch_size: Counts
+
+    @property
+    def refused(self) -> int:
+        """Refusals of all codes."""
+        return sum(self.errors.values())
 
 
 @dataclass(eq=False)
 class Counters(Observer):
-    """Counts since the server started. Written by the event loop's thread only."""
+    """Counts since the server started. Written by the event loop's thread only.
 
-    requests: int = 0  # answered with actions
-    total_latency_ms: float = 0.0  # their sum, arrival to reply
+    round_trip_ms: of requests that were answered, from arrival to reply. queue_ms: their wait for the policy.
+    policy_ms, batch_size: of the policy's calls.
+    """
+
     sessions_opened: int = 0
     sessions_open: int = 0
     errors: Counter[str] = field(default_factory=Counter)  # by error code
+    round_trip_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
+    queue_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
+    policy_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
+    batch_size: Histogram = field(default_factory=lambda: Histogram(SIZES))
+
+    @property
+    def requests(self) -> int:
+        """Requests that were answered with actions."""
+        return self.round_trip_ms.count
+
+    @property
+    def total_latency_ms(self) -> float:
+        """Their times' sum, arrival to reply."""
+        return self.round_trip_ms.total
 
     @property
     def mean_latency_ms(self) -> float:
         """Mean of all answered requests; 0 before the first."""
         return self.total_latency_ms / self.requests if self.requests else 0.0
+
+    def snapshot(self) -> Snapshot:
+        """What is counted now. Call it in the event loop's thread."""
+        return Snapshot(
+            self.sessions_open,
+            self.errors.copy(),
+            self.round_trip_ms.counts(),
+            self.queue_ms.counts(),
+            self.policy_ms.counts(),
+            self.batch_size.counts(),
+        )
 
     def on_session_opened(self, session: SessionFacts) -> None:
         self.sessions_opened += 1
@@ -34,8 +81,21 @@ class Counters(Observer):
         self.sessions_open -= 1
 
     def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
-        self.requests += 1
-        self.total_latency_ms += timing.total_ms
+        # Called for each answer, so without a call of its own: an append takes 20 ns, a method as many again.
+        recent = self.round_trip_ms.recent
+        recent.append(timing.total_ms)
+        self.queue_ms.recent.append(timing.queue_ms)
+        if len(recent) >= _KEPT:
+            self.round_trip_ms.fold()
+            self.queue_ms.fold()
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
         self.errors[error.code] += 1
+
+    def on_batch_ended(self, size: int, seconds: float) -> None:
+        recent = self.policy_ms.recent
+        recent.append(seconds * 1e3)
+        self.batch_size.recent.append(size)
+        if len(recent) >= _KEPT:
+            self.policy_ms.fold()
+            self.batch_size.fold()

@@ -224,7 +224,18 @@ class Timeouts(_Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerConfig(Listen, Access, Dialects, Placement, Batching, Limits, Timeouts):
+class Reporting(_Group):
+    """What the server tells of itself."""
+
+    stats_every_s: float = 10.0  # the time between two lines of statistics in the log while there is work; 0: none
+
+    def check(self) -> None:
+        super().check()
+        self.require("stats_every_s", 0 <= self.stats_every_s <= _LONGEST_S, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting):
     """All settings of a server. Raises ConfigError that names the field, what is expected and what it got."""
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.server import keys, tls
 from policyserve.server.admission import Admission
-from policyserve.server.config import ServerConfig
+from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, Listener, listen
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Entrance:
             self._tls = tls.load(self._cert_file, self._cert_key_file)
         self._listener = await listen(self._config, make_connection)
         self._warn_of_exposure(self._listener)
+        self._warn_of_unused(self._listener)
 
     def close(self) -> None:
         """Take no more connections."""
@@ -77,7 +78,7 @@ class Entrance:
     def _reload_keys(self, path: str) -> None:
         try:
             self._admission.keys = self._read_keys()
-            log.info("%s loaded from %s", self._admission.keys, path)
+            log.info("%s; loaded from %s", self._admission.keys, path)
         except ConfigError as error:
             log.error("the API keys stay as they were: %s", error)
 
@@ -99,3 +100,10 @@ class Entrance:
             log.warning(what, listener.address.url)
         elif self._tls is None:
             log.warning("API keys cross the network in the clear: set --tls-cert and --tls-key; see SECURITY.md")
+
+    def _warn_of_unused(self, listener: Listener) -> None:
+        """A Unix socket has no host and no port."""
+        given = [name for name in ("host", "port") if getattr(self._config, name) != getattr(Listen, name)]
+        if self._config.uds is not None and given:
+            told = " and ".join(f"--{name} {getattr(self._config, name)}" for name in given)
+            log.warning("%s: not used, since the server listens on %s alone (--uds)", told, listener.address.host)

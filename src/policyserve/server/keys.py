@@ -39,6 +39,11 @@ class ApiKeys:
     def __repr__(self) -> str:
         return f"ApiKeys({', '.join(self._digests) or 'none'})"
 
+    def __str__(self) -> str:
+        """For people: `2 keys: robot-7, simulator`."""
+        names, count = list(self._digests), len(self._digests)
+        return f"{count} key{'' if count == 1 else 's'}: {', '.join(names)}" if names else "no keys"
+
     def plus(self, other: ApiKeys) -> ApiKeys:
         """The keys of both; raises ConfigError if two have one name."""
         twice = sorted(self._digests.keys() & other._digests.keys())

@@ -29,6 +29,7 @@ from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
+from policyserve.observe.statistics import StatisticsLog
 from policyserve.server import greeting
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
@@ -65,6 +66,8 @@ class Server:
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
+        self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
+        self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
@@ -127,6 +130,8 @@ class Server:
 
     def stop(self) -> None:
         """Have run() end as a signal would; a second call ends the drain. Call it in the event loop's thread."""
+        if self.on_stop is not None:
+            self.on_stop()
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -145,6 +150,7 @@ class Server:
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
+        self._statistics.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -164,6 +170,7 @@ class Server:
         self._loading.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
+        self._statistics.stop()
         await self.engine.close(_CLOSE_POLICY_S)
 
     # Inside

@@ -215,7 +215,7 @@ def test_the_spec_tells_cameras_units_names_and_conventions() -> None:
     described = spec.describe()["observation"]
     assert "scaled by the client" in described["state"]["doc"]
     assert described["dataset_names"]["names"] == ["physical-intelligence/libero", "libero_all"]
-    assert described["noise"]["shape"] == [32, 7]
+    assert (described["noise"]["shape"], described["noise"]["optional"]) == ([32, 7], True)
     assert spec.metadata["action_names"][0] == "master_right_ee_cartesian_pos[0]"
     assert spec.metadata["conventions"]["attention"] == "upstream_sdpa"
     assert spec.metadata["env"] == "libero"

@@ -49,7 +49,8 @@ def main(server: int, channel: int, ahead: int, observations: int, actions: int)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with(server)
-    make_output_lossy()  # a policy that prints must not fail where nobody can read it
+    # A policy that prints must not fail where nobody can read it. The server shows its progress on the same terminal.
+    make_output_lossy(erases=os.environ.get("TERM", "dumb") != "dumb")
     keep_freed()  # of one batch, for the next
     with socket.socket(fileno=channel) as connection, socket.socket(fileno=ahead) as second:
         Worker(connection, second, ArenaReader(observations), Arena(actions)).run()

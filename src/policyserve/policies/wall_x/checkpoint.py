@@ -125,7 +125,14 @@ def fill(
         percent = 100 * done // total
         if percent > told:
             told = percent
-            on_stage(f"weights: {percent} % of {total / 1e9:.1f} GB")
+            on_stage(f"weights: {percent} % of {_size(total)}")
+
+
+def _size(count: int) -> str:
+    """`8.4 GB`, `12.5 MB`, `340 kB`."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def expected_shape(place: Place, parameter: Tensor) -> tuple[int, ...]:

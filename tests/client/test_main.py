@@ -1,0 +1,68 @@
+"""`python -m policyserve.client`: a first question to a server, and the program that asks it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.client.__main__ import main
+from policyserve.core.policy import FunctionPolicy
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from tests.cli.serving import run
+from tests.server.live import serving
+
+SPEC = PolicySpec(
+    "arm", {"camera": ImageSpec(4, 4), "state": ArraySpec((3,)), "prompt": TextSpec()}, ArraySpec((2,)), horizon=5
+)
+
+
+def act(observation: Any) -> Any:
+    return np.ones((5, 2), np.float32) * observation["camera"].shape[0]
+
+
+def test_one_action_is_asked_for_and_the_program_is_shown_that_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(FunctionPolicy(act, SPEC)) as live:
+        url = live.url("")
+        assert main([url]) == 0
+        program, _, answer = capsys.readouterr().out.partition("\nreply.actions")
+        assert "    'camera': np.zeros((4, 4, 3), 'uint8'),\n" in program
+        assert answer.split()[:3] == ["float32", "(5,", "2)"]
+        assert "reply.timing" in answer
+        done = run(sys.executable, "-c", f"{program}\nprint(reply.actions.sum())\nclient.close()")
+        assert (done.stdout, done.stderr) == ("40.0\n", "")
+
+
+def test_of_a_server_that_does_not_tell_what_it_takes_nothing_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving() as live:
+        assert main([live.url("")]) == 1
+        assert live.call(lambda: live.server.counters.requests) == 0
+    assert "does not tell what it takes" in capsys.readouterr().out
+
+
+def test_a_key_is_taken_from_the_environment_and_shown_nowhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICYSERVE_API_KEY", "robot-7:0123456789abcdef0123")
+    with serving(FunctionPolicy(act, SPEC)) as live:
+        assert main([live.url("")]) == 0
+    assert "0123456789" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [
+        ([], 2, "usage: python -m policyserve.client URL"),
+        (["--help"], 2, "usage: python -m policyserve.client URL"),
+        (["http://x"], 1, "http://x: "),
+        (["ws://user:hidden@[::1"], 1, ""),
+    ],
+)
+def test_a_mistake_is_one_line(argv: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == status
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert "hidden" not in err
+    assert argv == [] or argv == ["--help"] or err.count("\n") == 1
