@@ -169,7 +169,7 @@ def test_help_names_the_flags_that_a_file_may_set(capsys: pytest.CaptureFixture[
 def test_a_policy_may_stand_in_the_file_alone(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "serve.toml").write_text(f'{CARTPOLE}host = "127.0.0.1"\nport = 0\n')
     with serving([*POLICYSERVE, "serve", *words, "--config", "serve.toml"], cwd=tmp_path) as server:
-        assert server.lines[0].startswith("policyserve serves cartpole_ppo")
+        assert server.lines[0].partition(" · ")[2].startswith("cartpole_ppo")
         with Client(server.url) as client:
             assert client.infer({"obs": [0.0, 0.0, 0.0, 0.0]}).actions in (0, 1)
 
@@ -180,7 +180,7 @@ def test_a_policy_in_a_file_is_found_beside_the_configuration(tmp_path: Path) ->
     (folder / "own.py").write_text("def act(obs):\n    return obs['x'] * 2\n")
     (folder / "serve.toml").write_text('policy = "own.py:act"\nhost = "127.0.0.1"\nport = 0\n')
     with serving([*POLICYSERVE, "serve", "--config", "robot/serve.toml"], cwd=tmp_path) as server:
-        assert server.lines[0].startswith("policyserve serves robot/own.py:act")
+        assert server.lines[0].partition(" · ")[2].startswith("robot/own.py:act")
 
 
 def test_variables_alone_serve_and_a_clients_variable_is_left_alone(
@@ -192,7 +192,7 @@ def test_variables_alone_serve_and_a_clients_variable_is_left_alone(
     for name, text in variables.items():
         monkeypatch.setenv(f"POLICYSERVE_{name}", text)
     with serving([*POLICYSERVE, "serve"], cwd=tmp_path) as server:
-        assert server.lines[0].startswith("policyserve serves demo_image")
+        assert server.lines[0].partition(" · ")[2].startswith("demo_image")
         with Client(server.url, api_key="a-key-of-16-letters") as client:
             client.connect()
 
