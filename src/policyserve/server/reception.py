@@ -167,6 +167,10 @@ class Reception:
         self._spec, self._metadata = spec, greeting.metadata_of(spec)
         self._start_all()
 
+    def say_seen(self, facts: Mapping[str, Any]) -> None:
+        """Tell this in greetings to come: it was seen, where the policy itself says nothing."""
+        self._metadata = {**facts, **self._metadata}
+
     def say_failed(self, failure: PolicyserveError) -> None:
         """There will be no policy: tell the sessions that wait, and those to come."""
         self.stage = "loading failed"

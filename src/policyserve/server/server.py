@@ -23,12 +23,14 @@ from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
 from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
+from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
+from policyserve.observe.spec_learner import SpecLearner
 from policyserve.server import greeting
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
@@ -65,6 +67,7 @@ class Server:
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
+        self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
@@ -181,10 +184,21 @@ class Server:
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
+        if spec.observation is None:
+            self._learn_spec(spec.name)
         self.reception.say_ready(spec)
         for tell in self.observers.stage:
             tell("")
         return spec
+
+    def _learn_spec(self, name: str) -> None:
+        def note(seen: SeenPolicy) -> None:
+            self.observers.remove(learner)
+            self.reception.say_seen(seen.facts)
+            self.on_seen(seen)
+
+        learner = SpecLearner(name, note)
+        self.observers.add(learner)
 
     def _set_stage(self, stage: str) -> None:
         stage = text_of(stage)  # a loader's
@@ -300,6 +314,10 @@ def _local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
 
 def _log_failed_observer(observer: Observer, error: BaseException) -> None:
     log.error("%s is told nothing more, since it raised", type(observer).__name__, cause=error)
+
+
+def _log_seen(seen: SeenPolicy) -> None:
+    log.info("%s declares no spec; it was seen to take and give %s", seen.name, seen)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:
