@@ -140,7 +140,7 @@ def test_help_lists_every_policy_and_what_it_is(capsys: pytest.CaptureFixture[st
 
 WRONG = {
     "no command": ([], 0, "", "usage: policyserve COMMAND"),
-    "an unknown command": (["sevre"], 2, "expected a command (serve, eval, bench), got 'sevre'", ""),
+    "an unknown command": (["sevre"], 2, "expected a command (serve, new, eval, bench), got 'sevre'", ""),
     "no policy": (["serve"], 2, "expected a policy first (cartpole_ppo", ""),
     "an unknown policy": (["serve", "cartpole_pop"], 2, "got 'cartpole_pop' (did you mean cartpole_ppo?)", ""),
     "a flag before the policy": (["serve", "--port", "1"], 2, "expected a policy first (cartpole_ppo", ""),

@@ -11,6 +11,7 @@ from policyserve.core.output import lost_output
 
 _COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",
+    "new": "write a small policy of your own, to fill in",
     "eval": "run a policy in Gymnasium's environments and print its return and speed",
     "bench": "drive any policy server and print where the time of a round trip goes",
 }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
+from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, read_flags
+from policyserve.cli.seen_spec import show_seen_spec
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
@@ -26,6 +29,8 @@ class ServeFlags(Generic[PolicyFlagsT]):
 
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
+    write_spec: str | None = None
+    """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
 
@@ -54,6 +59,15 @@ def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: Serv
     source = find_source(adapter, flags.policy, prog)
     try:
         served = Server(source.recipe, flags.server)
+        spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
+    show_seen_spec(served, spec_file)
     serve_until_stopped(served, source.title, source.origin, flags.debug)
+
+
+def _spec_file(given: str | None) -> Path | None:
+    try:
+        return None if given is None else check_new_module(given)
+    except ConfigError as error:
+        raise ConfigError(f"--write-spec: {error}") from error

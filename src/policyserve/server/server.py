@@ -66,6 +66,7 @@ class Server:
         self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
+        self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         admission = Admission(self.config)
@@ -92,6 +93,11 @@ class Server:
     def needs_key(self) -> bool:
         """Whether clients need an API key."""
         return bool(self.reception.admission.keys)
+
+    @property
+    def learns_spec(self) -> bool:
+        """Whether the policy declares no spec, and has not answered yet."""
+        return self._learner is not None
 
     async def ready(self) -> PolicySpec:
         """Wait until the policy is loaded and warm; raises what loading raised."""
@@ -192,13 +198,15 @@ class Server:
         return spec
 
     def _learn_spec(self, name: str) -> None:
-        def note(seen: SeenPolicy) -> None:
-            self.observers.remove(learner)
-            self.reception.say_seen(seen.facts)
-            self.on_seen(seen)
+        self._learner = SpecLearner(name, self._note_seen)
+        self.observers.add(self._learner)
 
-        learner = SpecLearner(name, note)
-        self.observers.add(learner)
+    def _note_seen(self, seen: SeenPolicy) -> None:
+        assert self._learner is not None
+        self.observers.remove(self._learner)
+        self._learner = None
+        self.reception.say_seen(seen.facts)
+        self.on_seen(seen)
 
     def _set_stage(self, stage: str) -> None:
         stage = text_of(stage)  # a loader's

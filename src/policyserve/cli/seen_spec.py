@@ -1,0 +1,57 @@
+"""What a policy without a spec was seen to take: printed once, as a spec to paste, and written to a file if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+
+from policyserve.cli.new_modules import write_new_module
+from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
+from policyserve.core.observer import Observer
+from policyserve.core.spec_from_values import SeenPolicy
+from policyserve.server.server import Server
+
+log = Log(__name__)
+
+_COLUMNS = 80
+_GAIN = "with it: mistakes are explained, several robots share a call (StackedPolicy), and it is warm before they ask"
+
+
+def show_seen_spec(server: Server, file: Path | None) -> None:
+    """Have the server show what its policy was seen to take, if that declares no spec. file: where to write it, too."""
+    server.on_seen = lambda seen: _show(seen, file)
+    if file is not None:
+        server.observers.add(_Unwritten(server, file))
+
+
+def module_of(seen: SeenPolicy) -> str:
+    """A module that has the spec as `spec`."""
+    told = f"What {seen.name} was seen to take and give, by its first answer: {seen}"
+    comment = fill(told, 100, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
+    return f"{comment}\n\n{seen.source()}"
+
+
+def _show(seen: SeenPolicy, file: Path | None) -> None:
+    print(fill(f"seen: {seen}", _COLUMNS, subsequent_indent="      ", break_long_words=False))
+    if file is None:
+        print(f"{fill(_GAIN, _COLUMNS, subsequent_indent='         ')}\n\n{seen.source()}", flush=True)
+        return
+    try:
+        write_new_module(file, module_of(seen))
+    except ConfigError as error:
+        log.error("--write-spec: %s", error)
+    else:
+        print(f"its spec is written to {file}", flush=True)
+
+
+class _Unwritten(Observer):
+    """Says that nothing is written, where the policy has a spec already."""
+
+    def __init__(self, server: Server, file: Path) -> None:
+        self._server = server
+        self._file = file
+
+    def on_stage(self, stage: str) -> None:
+        if not stage and not self._server.learns_spec:
+            log.warning("--write-spec: the policy declares its spec itself, so %s is not written", self._file)
