@@ -19,8 +19,18 @@ _GAIN = "with it: mistakes are explained, several robots share a call (StackedPo
 
 
 def show_seen_spec(server: Server, file: Path | None) -> None:
-    """Have the server show what its policy was seen to take, if that declares no spec. file: where to write it, too."""
-    server.on_seen = lambda seen: _show(seen, file)
+    """Have the server show what its policy was seen to take, if that declares no spec. file: where to write it, too.
+
+    Of a policy that is loaded anew it is shown where it differs, and not written again.
+    """
+    told: list[str] = []
+
+    def show(seen: SeenPolicy) -> None:
+        if seen.source() not in told:
+            _show(seen, None if told else file)
+            told.append(seen.source())
+
+    server.on_seen = show
     if file is not None:
         server.observers.add(_Unwritten(server, file))
 

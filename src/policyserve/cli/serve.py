@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -15,10 +16,11 @@ from policyserve.cli.seen_spec import show_seen_spec
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
+from policyserve.engine.reloading import ReloadingEngine
 from policyserve.policies import registry
-from policyserve.policies.registry import Adapter
+from policyserve.policies.registry import Adapter, Source
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import Server
+from policyserve.server.server import Server, local_engine
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
@@ -31,6 +33,8 @@ class ServeFlags(Generic[PolicyFlagsT]):
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
     write_spec: str | None = None
     """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
+    reload: bool = False
+    """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
 
@@ -58,12 +62,25 @@ def serve(adapter: Adapter[Any], argv: Sequence[str], *, prog: str, server: Serv
     flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv)
     source = find_source(adapter, flags.policy, prog)
     try:
-        served = Server(source.recipe, flags.server)
+        served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
         spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
     show_seen_spec(served, spec_file)
     serve_until_stopped(served, source.title, source.origin, flags.debug)
+
+
+def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:
+    """An engine that loads this policy anew when its code changes; raises ConfigError where there is no such code."""
+    if not source.is_own_code:
+        told = f"expected a policy of your own, such as my_policy.py:policy, got {source.title}"
+        raise ConfigError(f"--reload: {told}, whose code does not change")
+    if os.name != "posix":
+        raise ConfigError("--reload: expected Linux or macOS, where a policy can have a process of its own")
+    # Python takes a file that changed twice in a second, to the same size, for the one that it has compiled.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    isolated = replace(config, isolate="process")
+    return ReloadingEngine(lambda: local_engine(source.recipe, isolated))
 
 
 def _spec_file(given: str | None) -> Path | None:

@@ -26,7 +26,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.engine import Engine
+from policyserve.engine.engine import ChangingEngine, Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
@@ -63,7 +63,9 @@ class Server:
         self.counters = Counters()
         self.observers = Observers(_log_failed_observer)
         self.observers.add(self.counters)
-        self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
+        self.engine = policy if isinstance(policy, Engine) else local_engine(policy, self.config)
+        if isinstance(self.engine, ChangingEngine):
+            self.engine.on_change = self._change_policy
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
         self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
@@ -190,16 +192,25 @@ class Server:
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
-        if spec.observation is None:
-            self._learn_spec(spec.name)
+        self._learn_spec(spec)
         self.reception.say_ready(spec)
         for tell in self.observers.stage:
             tell("")
         return spec
 
-    def _learn_spec(self, name: str) -> None:
-        self._learner = SpecLearner(name, self._note_seen)
-        self.observers.add(self._learner)
+    def _change_policy(self, spec: PolicySpec) -> None:
+        greeting.check_metadata(spec)
+        self._learn_spec(spec)
+        self.reception.say_changed(spec)
+
+    def _learn_spec(self, spec: PolicySpec) -> None:
+        """Watch a policy that declares none, and no other one."""
+        if self._learner is not None:
+            self.observers.remove(self._learner)
+            self._learner = None
+        if spec.observation is None:
+            self._learner = SpecLearner(spec.name, self._note_seen)
+            self.observers.add(self._learner)
 
     def _note_seen(self, seen: SeenPolicy) -> None:
         assert self._learner is not None
@@ -311,7 +322,9 @@ def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iter
             loop.remove_signal_handler(number)
 
 
-def _local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
+def local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
+    """The engine that a server makes for what loads its policy; raises ConfigError for what does not go together."""
+
     def make_batcher(max_batch: int) -> Batcher:
         return Batcher(max_batch, config.max_queue, config.max_wait_s, config.max_queue_s)
 
