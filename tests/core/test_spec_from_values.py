@@ -57,7 +57,8 @@ def test_the_source_is_a_spec_to_paste() -> None:
         "    action=ArraySpec((32,)),\n"
         "    horizon=50,\n"
         ")\n"
-        "# Serve as_policy(IT, spec) in place of it, where IT is your function, or an object of your class.\n"
+        "# Then serve this in place of policy, with policy() if it is a class:\n"
+        "# policy = as_policy(policy, spec)\n"
     )
     assert spec_of(told.source()) == told.spec
 
@@ -95,7 +96,7 @@ def test_what_no_spec_takes_is_left_out_by_name(value: Any) -> None:
     assert list(told.spec.leaves) == ["state"]
     kind = type(value).__name__
     assert f"x {kind}" in str(told)
-    assert f'# without "x": no spec takes a {kind}' in told.source()
+    assert f'# no spec takes a {kind}: "x" is dropped' in told.source()
     assert spec_of(told.source()) == told.spec
 
 
@@ -131,10 +132,8 @@ def test_an_array_alone_is_called_what_its_clients_call_it_and_the_source_says_h
     def act(observation: Any) -> Any:
         return observation[:1]
 
-    (line,) = [line for line in told.source().splitlines() if "Serve" in line]
-    policy = eval(
-        line.removeprefix("# Serve ").partition(" in place")[0], {"as_policy": as_policy, "IT": act, "spec": told.spec}
-    )
+    code = told.source().splitlines()[-1].removeprefix("# policy = ")
+    policy = eval(code, {"as_policy": as_policy, "policy": act, "spec": told.spec})
     assert policy.spec == told.spec
     assert policy._function({"obs": np.arange(4)}) == [0]
 

@@ -9,13 +9,18 @@ from policyserve.cli.new_modules import write_new_module
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer
+from policyserve.core.printable import one_line
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.server.server import Server
 
 log = Log(__name__)
 
 _COLUMNS = 80
-_GAIN = "with it: mistakes are explained, several robots share a call (StackedPolicy), and it is warm before they ask"
+_GAIN = (
+    "with it: mistakes are explained, the policy is warm before a robot asks, and several robots can share a call of "
+    "it (StackedPolicy)"
+)
+_NO_BREAK = "\u00a0"
 
 
 def show_seen_spec(server: Server, file: Path | None) -> None:
@@ -37,15 +42,14 @@ def show_seen_spec(server: Server, file: Path | None) -> None:
 
 def module_of(seen: SeenPolicy) -> str:
     """A module that has the spec as `spec`."""
-    told = f"What {seen.name} was seen to take and give, by its first answer: {seen}"
-    comment = fill(told, 100, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
-    return f"{comment}\n\n{seen.source()}"
+    told = f"# What {one_line(seen.name)} was seen to take and give, by its first answer: "
+    return f"{_wrapped(told, seen, '# ')}\n\n{seen.source()}"
 
 
 def _show(seen: SeenPolicy, file: Path | None) -> None:
-    print(fill(f"seen: {seen}", _COLUMNS, subsequent_indent="      ", break_long_words=False))
+    print(_wrapped("seen: ", seen))
     if file is None:
-        print(f"{fill(_GAIN, _COLUMNS, subsequent_indent='         ')}\n\n{seen.source()}", flush=True)
+        print(f"{fill(_GAIN, _COLUMNS, subsequent_indent=' ' * 9)}\n\n{seen.source()}", flush=True)
         return
     try:
         write_new_module(file, module_of(seen))
@@ -53,6 +57,14 @@ def _show(seen: SeenPolicy, file: Path | None) -> None:
         log.error("--write-spec: %s", error)
     else:
         print(f"its spec is written to {file}", flush=True)
+
+
+def _wrapped(first: str, seen: SeenPolicy, indent: str = " " * 6) -> str:
+    """What was seen, behind `first`, in as many lines as it needs; no value's kind and shape are parted."""
+    values = [value.replace(" ", _NO_BREAK) for value in seen.taken]
+    text = f"{first}{', '.join(values)} -> {seen.given.replace(' ', _NO_BREAK)}"
+    lines = fill(text, _COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(_NO_BREAK, " ")
 
 
 class _Unwritten(Observer):

@@ -57,14 +57,21 @@ class SeenPolicy:
             return {}
         return {"action_dim": self.action.shape[0], "pred_horizon": self.horizon or 1}
 
+    @property
+    def taken(self) -> list[str]:
+        """Each value of the observation: `state float64 (8,)`."""
+        taken = [f"{one_line(path, 80)} {_described(leaf)}" for path, leaf in self.spec.leaves.items()]
+        return [*taken, *(f"{one_line(path, 80)} {kind}" for path, kind in self.observation.left_out)] or ["nothing"]
+
+    @property
+    def given(self) -> str:
+        """The answer: `actions float32 (50, 32)`."""
+        steps = () if self.horizon is None else (self.horizon,)
+        return f"actions {ArraySpec((*steps, *self.action.shape), self.action.dtype)}"
+
     def __str__(self) -> str:
         """What was seen, on one line: `state float64 (8,), prompt text -> actions float32 (50, 32)`."""
-        taken = [f"{one_line(path, 80)} {_described(leaf)}" for path, leaf in self.spec.leaves.items()]
-        taken += [f"{one_line(path, 80)} {kind}" for path, kind in self.observation.left_out]
-        steps = () if self.horizon is None else (self.horizon,)
-        return (
-            f"{', '.join(taken) or 'nothing'} -> actions {ArraySpec((*steps, *self.action.shape), self.action.dtype)}"
-        )
+        return f"{', '.join(self.taken)} -> {self.given}"
 
     def source(self) -> str:
         """A module's text that has it as `spec`, and says how to use it."""
@@ -76,20 +83,27 @@ class SeenPolicy:
             f"    {_quoted(self.name)},",
             "    observation={",
             *_entries(self.observation.leaves, " " * 8),
-            *(f"        # without {_quoted(path)}: no spec takes a {kind}" for path, kind in self.observation.left_out),
+            *(
+                f"        # no spec takes a {kind}: {_quoted(path)} is dropped"
+                for path, kind in self.observation.left_out
+            ),
             "    },",
             f"    action={_source_of(self.action)},",
             *([] if self.horizon is None else [f"    horizon={self.horizon},"]),
             ")",
-            f"# Serve {self._use} in place of it, where IT is your function, or an object of your class.",
+            *self._use(),
         ]
         return "\n".join(lines) + "\n"
 
-    @property
-    def _use(self) -> str:
-        if not self.observation.is_bare:
-            return "as_policy(IT, spec)"
-        return f'as_policy(lambda observation: IT(observation["{_BARE}"]), spec)'
+    def _use(self) -> list[str]:
+        """Comments that say what to do with the spec."""
+        served = self.name if self.name.isidentifier() else "it"
+        if self.observation.is_bare:
+            called = f'{served}(observation["{_BARE}"])'
+            why = "# With a spec a policy gets a map, where this one got an array alone. Then serve:"
+            return [why, f"# policy = as_policy(lambda observation: {called}, spec)"]
+        why = f"# Then serve this in place of {served}, with {served}() if it is a class:"
+        return [why, f"# policy = as_policy({served}, spec)"]
 
 
 def seen_observation(observation: Any) -> SeenObservation:

@@ -16,14 +16,14 @@ def own_sources() -> list[str]:
     """The absolute paths of the .py files of all modules that are nobody's package, sorted."""
     paths = sysconfig.get_paths()
     library = tuple(paths[kind] + os.sep for kind in ("stdlib", "platstdlib"))
-    files = {os.path.abspath(file) for module in list(sys.modules.values()) if (file := _file_of(module))}
+    files = {file for module in list(sys.modules.values()) if (file := _file_of(module))}
     return sorted(file for file in files if not _is_installed(file) and not file.startswith((*library, _OURS)))
 
 
 def _file_of(module: object) -> str | None:
     # By its dictionary: asking a module that loads itself lazily for an attribute would load it.
     file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
-    return file if isinstance(file, str) and file.endswith(".py") else None
+    return file if isinstance(file, str) and file.endswith(".py") and os.path.isabs(file) else None
 
 
 def _is_installed(file: str) -> bool:
