@@ -47,6 +47,15 @@ def test_a_name_that_cannot_be_is_refused_with_one_that_can(
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["a" * 300 + ".py", "~nobody_here/arm.py", "a\0b.py", "\udcff.py"])
+def test_a_name_that_no_disk_takes_is_told_in_a_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError):
+        write_new_module(check_new_module(name), "")
+
+
 def test_a_good_name_passes_with_the_home_folder_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert check_new_module("~/my_policy.py") == tmp_path / "my_policy.py"

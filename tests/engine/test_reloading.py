@@ -287,6 +287,29 @@ def test_a_server_that_ends_while_a_version_loads_closes_all(tmp_path: Path) -> 
     converse(tmp_path, talk)
 
 
+def test_a_fault_in_watching_is_told_and_the_policy_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Version):
+        @property
+        def sources(self) -> list[str]:
+            if self.looks > 2:
+                raise RuntimeError("a bug")
+            return super().sources
+
+    async def run() -> None:
+        (tmp_path / "arm.py").write_text("1")
+        settle(tmp_path / "arm.py")
+        engine = ReloadingEngine(lambda: Faulty(tmp_path), look_every_s=0.005)
+        await engine.start(lambda _: None, NOBODY)
+        await until(lambda: "files are not watched any more" in caplog.text)
+        outcomes: list[Outcome] = []
+        engine.submit(Task(1, {}), 0.0, outcomes.append)
+        assert len(outcomes) == 1
+        await engine.close(1)
+
+    asyncio.run(run())
+    assert "RuntimeError: a bug" in caplog.text
+
+
 def test_a_policy_without_files_of_ones_own_is_refused(tmp_path: Path) -> None:
     class Installed(Version):
         async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:

@@ -17,17 +17,17 @@ _EXAMPLE = "my_policy"
 
 def check_new_module(text: str) -> Path:
     """The file that the user named, where a module can be written; raises ConfigError that says what to do instead."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # which leaves `~nobody` as it is
     if not text.strip():
         raise ConfigError(f"expected a file to write, such as {_EXAMPLE}.py, got nothing")
-    if path.is_dir() or text.endswith(("/", os.sep)):
+    if os.path.isdir(path) or text.endswith(("/", os.sep)):
         raise ConfigError(f"{text}: expected a file, got a folder; write {path / _EXAMPLE}.py")
     if path.suffix != ".py":
         raise ConfigError(f"{text}: expected a Python file; write {path.with_name(_module_name(path.name))}.py")
     if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
         cure = path.with_name(f"{_module_name(path.stem)}.py")
         raise ConfigError(f"{text}: {path.stem!r} is no name that Python can import; write {cure}")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         is_there = os.path.lexists(path.parent)
         cure = "it is a file" if is_there else f"mkdir -p {path.parent} makes it"
         raise ConfigError(f"{text}: there is no folder {path.parent}; {cure}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from textwrap import fill
 
+from policyserve.cli.colours import coloured
 from policyserve.cli.new_modules import write_new_module
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
@@ -47,7 +49,7 @@ def module_of(seen: SeenPolicy) -> str:
 
 
 def _show(seen: SeenPolicy, file: Path | None) -> None:
-    print(_wrapped("seen: ", seen))
+    print(coloured("seen:", "green", sys.stdout) + _wrapped("seen: ", seen).removeprefix("seen:"))
     if file is None:
         print(f"{fill(_GAIN, _COLUMNS, subsequent_indent=' ' * 9)}\n\n{seen.source()}", flush=True)
         return

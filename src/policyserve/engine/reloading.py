@@ -82,6 +82,7 @@ class ReloadingEngine:
             raise ConfigError("--reload: expected code of your own to watch, got a policy of installed packages alone")
         self._stamps = _since(started_at, {}, self._current.sources)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching.add_done_callback(_tell_end)
         return spec
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
@@ -203,6 +204,11 @@ async def _end(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+def _tell_end(watching: asyncio.Task[None]) -> None:
+    if not watching.cancelled() and (error := watching.exception()) is not None:
+        log.error("files are not watched any more: restart the server to see changes", cause=error)
 
 
 def _note_stage(stage: str) -> None:
