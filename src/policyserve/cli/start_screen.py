@@ -20,7 +20,7 @@ def describe(spec: PolicySpec, address: Address, needs_key: bool = False) -> lis
     steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
     doc = f"  {spec.action.doc}" if spec.action and spec.action.doc else ""
     return [
-        *(lines or ["takes   any observation: it declares no spec; its first answer shows one"]),
+        *(lines or ["takes   any observation (the policy declares no spec)"]),
         f"gives   {gives}{steps}{doc}",
         f"url     {url}   health: {address.reachable.health}",
         *([] if spec.observation is None else [f"client  {_client_line(spec, url, needs_key)}"]),
@@ -34,7 +34,7 @@ def _client_line(spec: PolicySpec, url: str, needs_key: bool) -> str:
     needed = {
         path: leaf for path, leaf in spec.leaves.items() if not leaf.optional and not getattr(leaf, "default", "")
     }
-    examples = {path: leaf.example() for path, leaf in needed.items()}
+    examples = {path: leaf.example() for path, leaf in needed.items()} or {"obs": np.zeros(4, np.float32)}
     items = [
         f"'{path}': " + (f"np.zeros({value.shape}, '{value.dtype}')" if isinstance(value, np.ndarray) else repr(value))
         for path, value in examples.items()
