@@ -155,6 +155,7 @@ def test_a_changed_file_brings_another_version_which_takes_over(
         await bench.until_answering(333)
 
     converse(tmp_path, talk)
+    assert "watched for changes: arm.py\n" in caplog.text
     assert "arm.py changed: the policy is loaded anew" in caplog.text
     assert "the changed policy answers after" in caplog.text
 
@@ -285,6 +286,17 @@ def test_a_server_that_ends_while_a_version_loads_closes_all(tmp_path: Path) -> 
         await until(lambda: len(bench.versions) == 2)
 
     converse(tmp_path, talk)
+
+
+def test_of_many_files_some_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(bench: Bench) -> None: ...
+
+    names = [f"part_{number}.py" for number in range(9)]
+    for name in names:
+        (tmp_path / name).write_text("good")
+    caplog.set_level("INFO")
+    converse(tmp_path, talk, f"1 {' '.join(names)}")
+    assert "watched for changes: arm.py, part_0.py, part_1.py, part_2.py, part_3.py and 5 more\n" in caplog.text
 
 
 def test_a_fault_in_watching_is_told_and_the_policy_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ log = Log(__name__)
 
 _LOOK_EVERY_S = 0.3
 _CLOSE_S = 2.0
+_MOST_NAMED = 5
 
 # A file's time of change and size, by its path; None: it is not there, or it changed while it was being loaded.
 Stamp: TypeAlias = tuple[int, int]
@@ -83,6 +84,7 @@ class ReloadingEngine:
         self._stamps = _since(started_at, {}, self._current.sources)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._watching.add_done_callback(_tell_end)
+        log.info("watched for changes: %s", _named(self._stamps))
         return spec
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
@@ -115,8 +117,7 @@ class ReloadingEngine:
         while True:
             changed = await self._changed_files()
             while changed:
-                names = ", ".join(sorted({Path(file).name for file in changed}))
-                log.info("%s changed: the policy is loaded anew", names)
+                log.info("%s changed: the policy is loaded anew", _named(changed))
                 changed = await self._renew()
 
     async def _changed_files(self) -> list[str]:
@@ -172,6 +173,13 @@ class ReloadingEngine:
         await engine.drained()  # every request has its time-out
         await engine.close(_CLOSE_S)
         del self._retiring[engine]
+
+
+def _named(files: Iterable[str]) -> str:
+    """The names of files, the first few of many."""
+    names = sorted({Path(file).name for file in files})
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _stamp_of(file: str) -> Stamp | None:
