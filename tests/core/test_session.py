@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.core.dialect import Dialect, ErrorReply, close_code_of, close_reason
+from policyserve.core.dialect import Dialect, ErrorReply, close_code_of, close_reason, read_close_reason
 from policyserve.core.errors import (
     DeadlineExceeded,
     NotReady,
@@ -365,6 +365,16 @@ def test_a_draining_session_answers_what_it_took_and_takes_no_more() -> None:
 
 def test_an_idle_session_drains_at_once() -> None:
     assert told(session_of().drain()) == [1001]
+
+
+def test_a_session_that_drains_for_another_reason_than_the_servers_end_is_told_it_when_it_is_answered() -> None:
+    session = session_of()
+    ticket = submit(session)
+    assert session.drain(NotReady("another policy: connect again")) == []
+    effects = session.answer(ticket, answered("A"), 0.0)
+    assert told(effects[:1]) == ["re A"]
+    assert effects[1:] == [Close(1013, "another policy: connect again [not_ready]")]
+    assert read_close_reason(1013, "another policy: connect again [not_ready]")[1] == "not_ready"
 
 
 def test_a_session_that_still_waits_for_the_policy_drains_at_once() -> None:

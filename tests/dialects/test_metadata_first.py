@@ -33,7 +33,10 @@ SPEC = PolicySpec(
 OBSERVATION = {"view": np.zeros((4, 6, 3), np.uint8), "state": np.arange(3.0), "prompt": "fold"}
 ACTIONS = np.arange(35, dtype=np.float32).reshape(5, 7)
 METADATA: Mapping[str, Any] = {"robot": "arm", "spec": SPEC.describe()}
-GREETED = {"action_dim": 7, "pred_horizon": 5, "device": None, "predict_mode": None, "env": None, **METADATA}
+GREETED = {
+    "openpi": {"action_dim": 7, "pred_horizon": 5, **METADATA},
+    "wall_x": {"action_dim": 7, "pred_horizon": 5, "device": None, "predict_mode": None, "env": None, **METADATA},
+}
 
 
 def started(name: str | None) -> tuple[Session, list[Effect]]:
@@ -59,7 +62,7 @@ def test_a_client_is_greeted_asks_and_reads_its_answer(name: str) -> None:
     session, effects = started(name)
     client = by_name(name)
     (greeting,) = frames(effects)
-    assert client.read_greeting(greeting) == GREETED
+    assert client.read_greeting(greeting) == GREETED[name]
     for round_number in range(2):
         effects = session.receive(client.write_request(OBSERVATION), 10.0)
         outcome = Answered(ActionChunk(ACTIONS, extras={"note": "ok"}), 10.001, 10.021)
@@ -186,7 +189,7 @@ def test_an_unknown_client_that_waits_is_greeted_and_settles_with_its_first_obse
     session, effects = started(None)
     assert frames(effects) == []
     (greeting,) = frames(session.silence())
-    assert by_name(name).read_greeting(greeting) == GREETED
+    assert by_name(name).read_greeting(greeting) == GREETED["openpi"]
     assert ticket_of(session.receive(by_name(name).write_request(OBSERVATION), 0.0))
     assert session.dialect is by_name(name)
     assert session.silence() == []
@@ -197,7 +200,7 @@ def test_a_metadata_first_client_that_speaks_at_once_is_greeted_first(name: str)
     session, _ = started(None)
     effects = session.receive(by_name(name).write_request(OBSERVATION), 0.0)
     assert isinstance(effects[0], Send)
-    assert by_name(name).read_greeting(effects[0].message) == GREETED
+    assert by_name(name).read_greeting(effects[0].message) == GREETED[name]
     assert ticket_of(effects)
 
 

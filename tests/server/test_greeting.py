@@ -51,17 +51,29 @@ def test_a_greeting_tells_what_the_policy_says_its_spec_and_whose_server_it_is()
     assert metadata_of(SPEC) == {"device": "cuda:0", "spec": SPEC.describe(), "policyserve": VERSION}
 
 
-@pytest.mark.parametrize("name", ["openpi", "wall_x"])
-def test_founding_clients_find_in_it_what_they_look_for(name: str) -> None:
-    def told(spec: PolicySpec) -> Mapping[str, Any]:
-        greeting = dialects.by_name(name).greeting(metadata_of(spec))
-        assert greeting is not None
-        return dialects.by_name(name).read_greeting(greeting)
+def greeted(name: str, spec: PolicySpec) -> Mapping[str, Any]:
+    """What a client of this family reads, but for what every greeting has."""
+    greeting = dialects.by_name(name).greeting(metadata_of(spec))
+    assert greeting is not None
+    read = dialects.by_name(name).read_greeting(greeting)
+    return {key: value for key, value in read.items() if key not in ("spec", "policyserve")}
 
-    arm = told(SPEC)
-    assert (arm["action_dim"], arm["pred_horizon"], arm["device"], arm["env"]) == (7, 16, "cuda:0", None)
-    bare = told(PolicySpec("anything", None, None))
-    assert (bare["action_dim"], bare["pred_horizon"]) == (None, 1)
+
+ANYTHING = PolicySpec("anything", None, None)
+
+
+def test_a_greeting_states_only_what_is_known() -> None:
+    assert greeted("openpi", SPEC) == {"device": "cuda:0", "action_dim": 7, "pred_horizon": 16}
+    assert greeted("openpi", replace(SPEC, horizon=None)) == {"device": "cuda:0", "action_dim": 7, "pred_horizon": 1}
+    assert greeted("openpi", PolicySpec("buttons", {}, ArraySpec((), "int32"))) == {"pred_horizon": 1}
+    assert greeted("openpi", PolicySpec("free", {}, ArraySpec((None,)), horizon=3)) == {"pred_horizon": 3}
+    assert greeted("openpi", ANYTHING) == {}
+
+
+def test_wall_xs_own_greeting_has_all_that_its_clients_look_for() -> None:
+    blanks = {"predict_mode": None, "env": None}
+    assert greeted("wall_x", SPEC) == {"device": "cuda:0", "action_dim": 7, "pred_horizon": 16, **blanks}
+    assert greeted("wall_x", ANYTHING) == {"device": None, "action_dim": None, "pred_horizon": None, **blanks}
 
 
 @pytest.mark.parametrize(

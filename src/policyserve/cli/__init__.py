@@ -12,6 +12,7 @@ from policyserve.core.output import lost_output
 
 COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",
+    "new": "write a small policy of your own, to fill in",
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
     "list": "which policies can be served, which extras are installed",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
@@ -11,16 +13,19 @@ from tyro.conf import arg
 from policyserve.cli import help_page
 from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
 from policyserve.cli.flags import flags_of
+from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
+from policyserve.cli.seen_spec import show_seen_spec
 from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
+from policyserve.engine.reloading import ReloadingEngine
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
-from policyserve.policies.registry import Adapter
+from policyserve.policies.registry import Adapter, Source
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import Server
+from policyserve.server.server import Server, local_engine
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
@@ -31,6 +36,10 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
 
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
+    write_spec: str | None = None
+    """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
+    reload: bool = False
+    """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program."""
 
@@ -42,9 +51,8 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     configuration = read_configuration(words, target)
     policy = configuration.policy
     if policy is not None:
-        serve(
-            find_adapter(policy.value, policy.place), words, prog=f"{prog} {policy.value}", configuration=configuration
-        )
+        adapter = find_adapter(policy.value, policy.place)
+        serve(adapter, words, prog=f"{prog} {policy.value}", configuration=configuration)
     elif help_page.wanted(argv) is not None:
         parse(ServeFlags[NoFlags], f"{prog} POLICY", argv, flags, description=overview(str(ServeFlags.__doc__)))
     else:
@@ -70,7 +78,29 @@ def serve(
     flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv, configuration)
     source = find_source(adapter, flags.policy)
     try:
-        served = Server(source.recipe, flags.server)
+        served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
+        spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
+    show_seen_spec(served, spec_file)
     serve_until_stopped(served, source.title, source.origin, flags.debug)
+
+
+def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:
+    """An engine that loads this policy anew when its code changes; raises ConfigError where there is no such code."""
+    if not source.is_own_code:
+        told = f"expected a policy of your own, such as my_policy.py:policy, got {source.title}"
+        raise ConfigError(f"--reload: {told}, whose code does not change")
+    if os.name != "posix":
+        raise ConfigError("--reload: expected Linux or macOS, where a policy can have a process of its own")
+    # Python takes a file that changed twice in a second, to the same size, for the one that it has compiled.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    isolated = replace(config, isolate="process")
+    return ReloadingEngine(lambda: local_engine(source.recipe, isolated))
+
+
+def _spec_file(given: str | None) -> Path | None:
+    try:
+        return None if given is None else check_new_module(given)
+    except ConfigError as error:
+        raise ConfigError(f"--write-spec: {error}") from error

@@ -144,6 +144,7 @@ class Session:
         self.refused = 0  # requests that were refused unread, or could not be read
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
         self._draining = False
+        self._parting = (1001, "the server is stopping")  # the close code and reason once it is drained
         self._told_unknown = False
         self._looks_left = _LOOKED_AT
         self._prev_total_ms: float | None = None
@@ -282,11 +283,13 @@ class Session:
         effects = self._tell(error)
         return effects if self.closed else [*effects, self._close(1011, "")]
 
-    def drain(self) -> list[Effect]:
-        """The server stops: answer what was accepted, then close with 1001."""
+    def drain(self, error: PolicyserveError | None = None) -> list[Effect]:
+        """Answer what was accepted, then close: as `error` tells; None: with 1001, since the server stops."""
         if self.closed or self._draining:
             return []
         self._draining = True
+        if error is not None:
+            self._parting = (close_code_of(error), close_reason(error))
         self._early.clear()
         return self._close_if_drained()
 
@@ -399,7 +402,7 @@ class Session:
     def _close_if_drained(self) -> list[Effect]:
         if self.closed or self._pending:
             return []
-        return [self._close(1001, "the server is stopping")]
+        return [self._close(*self._parting)]
 
     def _close(self, code: int, reason: str) -> Close:
         self.closed = True

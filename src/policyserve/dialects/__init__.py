@@ -27,7 +27,7 @@ load_all = _registry.load_all
 class Auto:
     """Finds a connection's dialect by its first message (the protocol DialectChoice)."""
 
-    greeter: Dialect = by_name("openpi")  # Wall-X's clients read the same bytes
+    greeter: Dialect = by_name("openpi")  # Wall-X's clients read its greeting, too
     greeting_paths = tuple(f"/{dialect.name}" for dialect in _OURS if dialect.greets)
 
     def settle(self, message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:

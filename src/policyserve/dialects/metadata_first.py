@@ -36,14 +36,15 @@ class MetadataFirst(InPieces):
     name: str
     spelling: Spelling
     action_keys: tuple[str, ...]  # where a reply's actions may stand, first choice first
+    greeted_with: tuple[str, ...] = ()  # what the family's clients look for in a greeting: None where it is not known
 
     def greeting(self, metadata: Mapping[str, Any]) -> Message:
-        """The metadata as one MessagePack map, and above it what the founding clients look for.
+        """The metadata as one MessagePack map, and above it what is known of actions and what the family looks for.
 
-        Both families read the same bytes: on `/` a server greets before it knows which of them it has. Raises
+        Both families read each other's: on `/` a server greets before it knows which of them it has. Raises
         PolicyFailed with the path of what clients could not read.
         """
-        return self._pack("metadata", {**_founding(metadata), **metadata})
+        return self._pack("metadata", {**dict.fromkeys(self.greeted_with), **_known_actions(metadata), **metadata})
 
     def read_request(
         self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
@@ -119,12 +120,14 @@ class MetadataFirst(InPieces):
         return value
 
 
-def _founding(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What Wall-X's clients look for in a greeting; None where the policy does not say."""
+def _known_actions(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """The size of an action and the steps of a chunk, as far as the spec says; without a horizon it is one step."""
     spec = metadata.get("spec") or {}
-    shape = (spec.get("action") or {}).get("shape")
-    blanks = dict.fromkeys(("device", "predict_mode", "env"))
-    return {"action_dim": shape[-1] if shape else None, "pred_horizon": spec.get("horizon") or 1, **blanks}
+    action, steps = spec.get("action"), spec.get("horizon")
+    size = action["shape"][-1] if action and action["shape"] else None
+    if steps is None and action:
+        steps = 1
+    return {name: value for name, value in (("action_dim", size), ("pred_horizon", steps)) if value is not None}
 
 
 @lru_cache(maxsize=1024)

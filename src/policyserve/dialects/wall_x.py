@@ -17,6 +17,7 @@ class WallX(MetadataFirst):
     name = "wall_x"
     spelling = MSGPACK_NUMPY
     action_keys = ("action", "predict_action", "actions")
+    greeted_with = ("action_dim", "pred_horizon", "device", "predict_mode", "env")
 
     def action_entries(self, actions: Array) -> dict[str, Array]:
         """action: (H, D), predict_action: (1, H, D)."""

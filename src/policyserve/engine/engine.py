@@ -81,3 +81,14 @@ class Engine(Protocol):
     async def close(self, timeout_s: float) -> None:
         """Close the policy, whether or not start() has returned; give up waiting for it after timeout_s."""
         ...
+
+
+@runtime_checkable
+class ChangingEngine(Engine, Protocol):
+    """An engine whose policy may be followed by another one, with another spec."""
+
+    on_change: Callable[[PolicySpec], None]
+    """Called with the next policy's spec just before requests go to it; what it raises keeps that policy out.
+
+    Requests that were submitted before are still answered by the policy before.
+    """

@@ -75,6 +75,11 @@ class LocalEngine:
         return self._requests is None or self._requests.is_working
 
     @property
+    def sources(self) -> Sequence[str]:
+        """The files of people's own code that a policy in a process of its own was loaded from."""
+        return self._supervisors[0].sources
+
+    @property
     def load(self) -> int:
         """Requests that have no answer yet."""
         return 0 if self._requests is None else self._requests.load

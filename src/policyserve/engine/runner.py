@@ -36,9 +36,11 @@ class Runner(Protocol):
     inline: the policy while it may run in the event loop (see inline.py), else None. abandon: let go of what may hang;
     the future is done when nothing of it is left.
     on_broken is called, at most once, when it can answer nothing more, with the reason; what ran is failed after that.
+    sources: the files of people's own code that its process has loaded; empty where that is the server's process.
     """
 
     on_broken: OnBroken | None
+    sources: Sequence[str]
 
     @property
     def inline(self) -> InlinePolicy | None: ...
@@ -58,6 +60,7 @@ class ThreadRunner:
 
     def __init__(self, load: LoadPolicy, *, may_inline: bool = True) -> None:
         self.on_broken: OnBroken | None = None
+        self.sources: Sequence[str] = ()
         self._load = load
         self._may_inline = may_inline
         self._calls: SimpleQueue[Callable[[Answering], None] | None] = SimpleQueue()

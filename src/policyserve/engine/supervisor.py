@@ -63,6 +63,11 @@ class Supervisor:
         """The runner's, while it is up."""
         return None if self.stage or self._runner is None else self._runner.inline
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """The runner's."""
+        return () if self._runner is None else self._runner.sources
+
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Have the runner answer a batch; only while it is up."""
         assert self._runner is not None

@@ -50,12 +50,13 @@ class ObjectAdapter:
             raise ConfigError(f"expected {OWN}, got {self.target!r}")
         if not is_file(place):
             recipe = Recipe(f"{__name__}:load_from_module", {"module_name": place, "name": name})
-            return Source(self.target, f"module {place}", recipe)
+            return Source(self.target, f"module {place}", recipe, is_own_code=True)
         path = Path(os.path.abspath(Path(place).expanduser()))
         if path.suffix != ".py":
             near = f" (did you mean {place}.py:{name}?)" if Path(f"{path}.py").is_file() else ""
             raise ConfigError(f"expected {OWN}, or file.py:name, got {self.target!r}{near}")
-        return Source(self.target, f"file {path}", Recipe(f"{__name__}:load_from_file", {"path": path, "name": name}))
+        recipe = Recipe(f"{__name__}:load_from_file", {"path": path, "name": name})
+        return Source(self.target, f"file {path}", recipe, is_own_code=True)
 
 
 @dataclass(frozen=True)

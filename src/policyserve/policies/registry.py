@@ -58,12 +58,14 @@ class Source:
     title, origin: one line each, shown when the server starts. recipe: what loads it; its function runs in the policy's
     thread, or in a process of its own with --isolate process, and what it raises ends the command with 1 and one line.
     env_id: the Gymnasium environment that it acts in, for `policyserve eval`; None: eval needs --env.
+    is_own_code: whether it is code of the user's own, which `policyserve serve --reload` can watch.
     """
 
     title: str
     origin: str
     recipe: Recipe
     env_id: str | None = None
+    is_own_code: bool = False
 
 
 @runtime_checkable

@@ -81,9 +81,9 @@ class Conversation:
             self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
         self._perform(self.session.silence())
 
-    def drain(self) -> None:
-        """The server stops: answer what was accepted, then close."""
-        self._perform(self.session.drain())
+    def drain(self, error: PolicyserveError | None = None) -> None:
+        """Answer what was accepted, then close: as `error` tells; None: since the server stops."""
+        self._perform(self.session.drain(error))
 
     def leave(self, code: int, reason: str) -> None:
         """Close now, whatever has no answer yet."""

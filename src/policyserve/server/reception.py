@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from policyserve import dialects
-from policyserve.core.errors import PolicyserveError
+from policyserve.core.errors import NotReady, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
@@ -166,6 +166,20 @@ class Reception:
         self.stage = ""
         self._spec, self._metadata = spec, greeting.metadata_of(spec)
         self._start_all()
+
+    def say_changed(self, spec: PolicySpec) -> None:
+        """Another policy answers from now on: sessions of the one before are answered and closed, to connect again."""
+        self._spec, self._metadata = spec, greeting.metadata_of(spec)
+        conversations = self.conversations
+        for conversation in conversations:
+            conversation.drain(NotReady("the policy was loaded anew: connect again"))
+        if conversations:
+            count = "1 session is" if len(conversations) == 1 else f"{len(conversations)} sessions are"
+            log.info("%s closed, so that clients connect again", count)
+
+    def say_seen(self, facts: Mapping[str, Any]) -> None:
+        """Tell this in greetings to come: it was seen, where the policy itself says nothing."""
+        self._metadata = {**facts, **self._metadata}
 
     def say_failed(self, failure: PolicyserveError) -> None:
         """There will be no policy: tell the sessions that wait, and those to come."""

@@ -23,12 +23,14 @@ from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
 from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
+from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.engine import Engine
+from policyserve.engine.engine import ChangingEngine, Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
+from policyserve.observe.spec_learner import SpecLearner
 from policyserve.observe.statistics import StatisticsLog
 from policyserve.server import greeting
 from policyserve.server.admission import Admission
@@ -62,12 +64,16 @@ class Server:
         self.counters = Counters()
         self.observers = Observers(_log_failed_observer)
         self.observers.add(self.counters)
-        self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
+        self.engine = policy if isinstance(policy, Engine) else local_engine(policy, self.config)
+        if isinstance(self.engine, ChangingEngine):
+            self.engine.on_change = self._change_policy
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
+        self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
         self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
+        self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
@@ -92,6 +98,11 @@ class Server:
     def needs_key(self) -> bool:
         """Whether clients need an API key."""
         return bool(self.reception.admission.keys)
+
+    @property
+    def learns_spec(self) -> bool:
+        """Whether the policy declares no spec, and has not answered yet."""
+        return self._learner is not None
 
     async def ready(self) -> PolicySpec:
         """Wait until the policy is loaded and warm; raises what loading raised."""
@@ -188,10 +199,32 @@ class Server:
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
+        self._learn_spec(spec)
         self.reception.say_ready(spec)
         for tell in self.observers.stage:
             tell("")
         return spec
+
+    def _change_policy(self, spec: PolicySpec) -> None:
+        greeting.check_metadata(spec)
+        self._learn_spec(spec)
+        self.reception.say_changed(spec)
+
+    def _learn_spec(self, spec: PolicySpec) -> None:
+        """Watch a policy that declares none, and no other one."""
+        if self._learner is not None:
+            self.observers.remove(self._learner)
+            self._learner = None
+        if spec.observation is None:
+            self._learner = SpecLearner(spec.name, self._note_seen)
+            self.observers.add(self._learner)
+
+    def _note_seen(self, seen: SeenPolicy) -> None:
+        assert self._learner is not None
+        self.observers.remove(self._learner)
+        self._learner = None
+        self.reception.say_seen(seen.facts)
+        self.on_seen(seen)
 
     def _set_stage(self, stage: str) -> None:
         stage = text_of(stage)  # a loader's
@@ -296,7 +329,9 @@ def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iter
             loop.remove_signal_handler(number)
 
 
-def _local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
+def local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
+    """The engine that a server makes for what loads its policy; raises ConfigError for what does not go together."""
+
     def make_batcher(max_batch: int) -> Batcher:
         return Batcher(max_batch, config.max_queue, config.max_wait_s, config.max_queue_s)
 
@@ -307,6 +342,10 @@ def _local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
 
 def _log_failed_observer(observer: Observer, error: BaseException) -> None:
     log.error("%s is told nothing more, since it raised", type(observer).__name__, cause=error)
+
+
+def _log_seen(seen: SeenPolicy) -> None:
+    log.info("%s declares no spec; it was seen to take and give %s", seen.name, seen)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:

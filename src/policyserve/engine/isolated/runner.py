@@ -46,6 +46,7 @@ class ProcessRunner(asyncio.Protocol):
         if os.name != "posix":
             raise ConfigError("isolate: a process of the policy's own needs Linux or macOS; serve it in a thread here")
         self.on_broken: OnBroken | None = None
+        self.sources: Sequence[str] = ()
         self._recipe = recipe
         self._device = device
         self._child: Child | None = None
@@ -163,14 +164,14 @@ class ProcessRunner(asyncio.Protocol):
     def _send(self, message: list[Any]) -> None:
         _write(self._transport, message)
 
-    def _end_loading(self, kind: str, content: bytes, prepares: bool = False) -> None:
+    def _end_loading(self, kind: str, content: bytes, prepares: bool = False, sources: Sequence[str] = ()) -> None:
         try:
             outcome = unpack(content)
         except Exception as error:  # a spec may hold anything, as its metadata
             self._loaded.set_exception(PolicyFailed(f"the policy's spec cannot leave its process: {error}"))
             return
         if kind == "ready":
-            self._is_serving, self._prepares = True, prepares
+            self._is_serving, self._prepares, self.sources = True, prepares, sources
             self._loaded.set_result(outcome)
         else:
             self._loaded.set_exception(read_error(outcome))

@@ -33,6 +33,7 @@ from policyserve.engine.answering import Answering, Task, warm_up
 from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot
 from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import write_error
+from policyserve.engine.isolated.sources import own_sources
 from policyserve.engine.preparing import Prepared, Progress
 
 log = Log(__name__)
@@ -106,7 +107,7 @@ class Worker:
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
             self._send(["failed", Packed(write_error(error)).data])
             return None
-        self._send(["ready", spec, answering.prepares])
+        self._send(["ready", spec, answering.prepares, own_sources()])
         return answering
 
     def _tell_stage(self, stage: str) -> None:
