@@ -20,7 +20,7 @@ SAID: Sequence[tuple[str, str]] = [
     ("--vesion", "unknown flag --vesion; did you mean --version? (policyserve --help)"),
     ("cartpole_ppo", "unknown command cartpole_ppo; did you mean serve cartpole_ppo? (policyserve --help)"),
     ("robot.py:act", "unknown command robot.py:act; did you mean serve robot.py:act? (policyserve --help)"),
-    ("zzz", "unknown command zzz; there are serve, eval, bench, list, info, completion (policyserve --help)"),
+    ("zzz", "unknown command zzz; there are serve, new, eval, bench, list, info, completion (policyserve --help)"),
     ("list demos", "unexpected word 'demos' (policyserve list --help)"),
     ("info --gpu", "unknown flag --gpu (policyserve info --help)"),
     ("completion", "completion of no shell: expected bash, zsh, fish (policyserve completion --help)"),
