@@ -118,6 +118,7 @@ WRONG: dict[str, tuple[str, str | bytes, str]] = {
     "no end": ("serve", "port = 1", "expected a name that ends in .toml, .yaml, .yml or .json, got no such end"),
     "binary data": ("a.toml", b"port = 1\0", "expected a text file, got binary data"),
     "Latin-1": ("a.toml", b"a = 1\nb = '\xe9'\n", "line 2: expected UTF-8, got byte 0xe9"),
+    "Latin-1 behind a mark": ("a.toml", b"\xef\xbb\xbf\xe9", "line 1: expected UTF-8, got byte 0xe9"),
     "UTF-16": ("a.toml", "a = 1".encode("utf-16"), "expected UTF-8, got UTF-16"),
     "a huge file": ("a.toml", "#" * 300_000, "expected a file of at most 256 KiB, got a larger one"),
     "many keys": ("a.json", str({str(n): n for n in range(1001)}).replace("'", '"'), "at most 1000 keys, got more"),

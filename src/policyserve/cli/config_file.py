@@ -5,6 +5,7 @@ What is wrong with a file is a ConfigError of one line: the file, the line, what
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -81,12 +82,13 @@ def _read_text(path: str) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"{path}: expected a file of at most {_MOST_BYTES // 1024} KiB, got a larger one")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(f"{path}: expected UTF-8, got UTF-16, which PowerShell's > writes: save it as UTF-8")
     if b"\0" in content:
         raise ConfigError(f"{path}: expected a text file, got binary data")
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}: line {line}: expected UTF-8, got byte 0x{content[error.start]:02x}") from error
