@@ -67,6 +67,9 @@ class AsyncClient:
         vars(self).update(state)
         self._start_afresh()
 
+    def __repr__(self) -> str:
+        return self._options.shown(type(self).__name__, self.sessions_opened, self._link is not None)
+
     async def infer(self, observation: Observation) -> Reply:
         """Send an observation and wait for its answer."""
         deadline = time.monotonic() + self._options.timeout_s
