@@ -205,6 +205,31 @@ def test_several_threads_start_and_stop_servers_at_once() -> None:
     assert [answer for _, answer in seen] == [[2, 4]] * 4
 
 
+def test_servers_in_several_threads_never_answer_with_what_another_was_sent() -> None:
+    """Their event loops read at the same time: where they shared a buffer, one answer in a thousand was another's."""
+
+    def ask(url: str, base: int) -> list[float]:
+        with Client(url, dialect="vibe_rl", timeout_s=DEADLINE_S) as client:
+            sent = [np.full(3, base + step, np.float32) for step in range(500)]
+            return [float(client.infer({"x": x}).actions[0] - x[0]) for x in sent]
+
+    with (
+        policyserve.start(lambda seen: seen["x"]) as first,
+        policyserve.start(lambda seen: seen["x"]) as second,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        urls = [first.url, second.url] * 2
+        assert list(pool.map(ask, urls, (0, 10_000, 20_000, 30_000))) == [[0.0] * 500] * 4
+
+
+def test_each_server_reads_into_memory_of_its_own() -> None:
+    buffers = []
+    for server in (policyserve.PolicyServer(double), policyserve.PolicyServer(double)):
+        connection: Any = server._connection()  # pyright: ignore[reportPrivateUsage]
+        buffers.append(connection.get_buffer(-1).obj)
+    assert buffers[0] is not buffers[1]
+
+
 # The end
 
 

@@ -106,12 +106,11 @@ def start(policy: Any, **settings: Any) -> RunningServer:
     thread = _ServerThread(Server(_loader_of(policy), _config_of(settings)))
     try:
         thread.start()
-        spec = thread.ready.result()
+        return RunningServer(thread, thread.ready.result())
     except BaseException as error:  # Ctrl-C while it loads, say
         thread.end()
         _explain_port_in_use(error, thread.server.config)
         raise
-    return RunningServer(thread, spec)
 
 
 class _ServerThread(threading.Thread):
@@ -131,8 +130,14 @@ class _ServerThread(threading.Thread):
             self.loop.run_until_complete(self.server.run_until_stopped(self.ready.set_result))
         except BaseException as error:  # what loading raised, whatever that is, belongs to start()'s caller
             self._fail(error)
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+    def has_port(self, port: int) -> bool:
+        """Whether it listens on this TCP port."""
+        try:
+            return self.server.address.port == port
+        except ConfigError:  # it does not listen yet
+            return False
 
     def ask_to_stop(self) -> None:
         """Have it end; from any thread. A second call ends the wait for what is in flight."""
@@ -196,7 +201,7 @@ def _explain_port_in_use(error: BaseException, config: ServerConfig) -> None:
     """Raise ConfigError that says whose the port is, and the cure, in place of one that says that it is in use."""
     if not isinstance(error, ConfigError) or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
         return
-    ours = next((one.server for one in _running() if one.server.address.port == config.port), None)
+    ours = next((one.server for one in _running() if one.has_port(config.port)), None)
     whose = "another program: take another" if ours is None else f"{ours!r} of this program: call its stop() first"
     raise ConfigError(f"port {config.port} on {config.host} is in use by {whose}, or leave port out") from error
 

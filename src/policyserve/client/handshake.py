@@ -24,8 +24,8 @@ _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, e
 _TLS_HINTS = {
     "WRONG_VERSION_NUMBER": "; a server without TLS wants ws://",
     "CERTIFICATE_VERIFY_FAILED": (
-        "; SSL_CERT_FILE=ca.pem in the environment, or ssl_context=ssl.create_default_context(cafile=…), trusts a CA of "
-        "your own"
+        "; SSL_CERT_FILE=ca.pem in the environment, or ssl_context=ssl.create_default_context(cafile=…), trusts a CA "
+        "of your own"
     ),
 }
 _ANOTHER_NAME = (62, 64)  # OpenSSL's numbers for a certificate of another host name or IP address

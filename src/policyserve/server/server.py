@@ -38,6 +38,7 @@ from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
+from policyserve.websocket.server_frames import make_scratch
 
 log = Log(__name__)
 
@@ -63,7 +64,7 @@ class Server:
         self.observers.add(self.counters)
         self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
-        self._turns = LoopTurns()
+        self._turns, self._scratch = LoopTurns(), make_scratch()
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
@@ -196,7 +197,8 @@ class Server:
 
     def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
-        connection = Connection(self._numbers, self.reception, self.config, self.busy_poll, self._turns)
+        shared = self.reception, self.config, self.busy_poll, self._turns, self._scratch
+        connection = Connection(self._numbers, *shared)
         return self._entrance.protocol_for(connection, self.reception)
 
     async def _load(self) -> PolicySpec:
