@@ -199,7 +199,8 @@ def _url_of(server: Server) -> str:
 
 def _explain_port_in_use(error: BaseException, config: ServerConfig) -> None:
     """Raise ConfigError that says whose the port is, and the cure, in place of one that says that it is in use."""
-    if not isinstance(error, ConfigError) or getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+    is_in_use = isinstance(error, ConfigError) and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
+    if not is_in_use or config.uds is not None:
         return
     ours = next((one.server for one in _running() if one.has_port(config.port)), None)
     whose = "another program: take another" if ours is None else f"{ours!r} of this program: call its stop() first"
@@ -219,6 +220,8 @@ def _end_forgotten(thread: _ServerThread, url: str) -> None:
 @atexit.register
 def _end_all() -> None:
     """End all servers before the interpreter ends: clients are told, policies closed; what is in flight is dropped."""
-    for thread in _running():
+    ending = _running()
+    for thread in [*ending, *ending]:  # the second time ends the wait for what is in flight
         thread.ask_to_stop()
-        thread.end()
+    for thread in ending:
+        thread.join(_REST_S)
