@@ -88,7 +88,13 @@ class Client:
         return self._options.shown(type(self).__name__, self.sessions_opened, self._link is not None)
 
     def infer(self, observation: Observation) -> Reply:
-        """Send an observation and wait for its answer."""
+        """Send an observation and wait for its answer.
+
+        observation: a map, flat or nested, of arrays, texts and numbers; what a policyserve server takes stands in
+        `metadata["spec"]`. The reply's actions are one action or, with an axis in front, a chunk of them; its times are
+        in ms. Raises ConnectionLost, DeadlineExceeded or RemoteError where no answer comes, WireError for what cannot
+        be sent or read, BadAction for NaN and Inf, ClientInUse during another call.
+        """
         deadline = time.monotonic() + self._options.timeout_s
         self._check_free()
         with self._lock:
