@@ -18,10 +18,15 @@ from policyserve.core import errors
 HOMES = policyserve._HOME_OF  # pyright: ignore[reportPrivateUsage]
 
 
+def blocks_under(condition: str) -> list[ast.If]:
+    """The package's statements that depend on this condition."""
+    tree = ast.parse(Path(policyserve.__file__).read_text())
+    return [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == condition]
+
+
 def imports_for_type_checkers() -> dict[str, set[str]]:
     """Per module, the names that pyright and editors find."""
-    tree = ast.parse(Path(policyserve.__file__).read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    (block,) = blocks_under("TYPE_CHECKING")
     return {
         node.module or "": {one.name for one in node.names} for node in block.body if isinstance(node, ast.ImportFrom)
     }
@@ -69,7 +74,13 @@ def test_every_error_may_be_caught_by_name() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'policyserve' has no attribute 'nonsense'"):
-        _ = policyserve.nonsense
+        _ = policyserve.nonsense  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_type_checkers_do_not_see_that_names_are_looked_up() -> None:
+    """Else they would take every name for one that is there, `policyserve.Cliient` too."""
+    (block,) = blocks_under("not TYPE_CHECKING")
+    assert [node.name for node in block.body if isinstance(node, ast.FunctionDef)] == ["__getattr__"]
 
 
 def loaded_by(statement: str) -> set[str]:

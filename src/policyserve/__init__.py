@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from policyserve.background import RunningServer, start
     from policyserve.client.aio import AsyncClient
     from policyserve.client.sync import Client
     from policyserve.core.errors import (
@@ -92,6 +93,10 @@ _are_in("policyserve.core.spec")
 __all__ += ["TrainConfig", "create_trained_policy"]
 _are_in("policyserve.policies.vibe_rl")
 
+# A server in a thread of this program.
+__all__ += ["RunningServer", "start"]
+_are_in("policyserve.background")
+
 # A server, and what it takes.
 __all__ += ["PolicyServer", "Server"]
 _are_in("policyserve.server.server")
@@ -111,12 +116,14 @@ __all__ += ["Adapter", "Source"]
 _are_in("policyserve.policies.registry")
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("policyserve.core.version").VERSION
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'policyserve' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+if not TYPE_CHECKING:  # to type checkers every name would be there, the misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return import_module("policyserve.core.version").VERSION
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'policyserve' has no attribute {name!r}")
+        return getattr(import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -53,6 +53,16 @@ def test_many_clients_share_one_loop() -> None:
         asyncio.run(talk(live.port))
 
 
+def test_a_client_says_where_it_connects_and_how_far_it_is() -> None:
+    async def talk(url: str) -> None:
+        async with AsyncClient(url) as client:
+            assert repr(client) == f"<policyserve.AsyncClient {url} vibe_rl, session 1, open>"
+        assert repr(client) == f"<policyserve.AsyncClient {url} vibe_rl, session 1, closed>"
+
+    with serving() as live:
+        asyncio.run(talk(live.url()))
+
+
 def test_a_with_statement_connects_and_knows_the_metadata() -> None:
     async def talk(port: int) -> bool:
         async with AsyncClient(f"ws://127.0.0.1:{port}") as client:

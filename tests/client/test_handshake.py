@@ -135,7 +135,13 @@ def test_an_end_without_a_word_is_named_all_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "cure"),
-    [("WRONG_VERSION_NUMBER", "wants ws://"), ("CERTIFICATE_VERIFY_FAILED", "create_default_context(cafile=…)")],
+    [
+        ("WRONG_VERSION_NUMBER", "wants ws://"),
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+            "SSL_CERT_FILE=ca.pem in the environment, or ssl_context=ssl.create",
+        ),
+    ],
 )
 def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str) -> None:
     error = ssl.SSLError(1, f"[SSL: {reason}] no")
@@ -143,6 +149,12 @@ def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str) -> None:
     told = connect_error(ROBOT, error)
     assert isinstance(told, ConnectionLost)
     assert cure in str(told)
+
+
+def test_a_certificate_of_another_name_is_no_matter_of_trust() -> None:
+    error = ssl.SSLCertVerificationError(1, "Hostname mismatch, certificate is not valid for 'robot'")
+    error.reason, error.verify_code = "CERTIFICATE_VERIFY_FAILED", 62
+    assert str(connect_error(ROBOT, error)).endswith("; connect by a name or an address that the certificate has")
 
 
 @pytest.mark.parametrize(

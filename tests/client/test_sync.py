@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from policyserve import Client
-from policyserve.core.errors import ClientInUse
-from tests.server.live import DEADLINE_S, serving
+from policyserve.core.errors import ClientInUse, ConfigError
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import Server
+from tests.server.live import DEADLINE_S, always, serving
 
 
 def test_an_interrupted_calls_answer_is_never_the_next_ones() -> None:
@@ -39,6 +44,48 @@ def test_a_with_statement_connects_and_closes() -> None:
         with Client(f"ws://127.0.0.1:{live.port}", dialect="vibe_rl"):
             live.until(lambda server: server.counters.sessions_open == 1)
         live.until(lambda server: server.counters.sessions_open == 0)
+
+
+def test_a_client_in_the_event_loop_of_its_own_server_is_told_and_does_not_wait(tmp_path: Path) -> None:
+    """As in a notebook, whose cells run in an event loop: the server cannot answer while the client waits for it."""
+
+    async def main(settings: dict[str, Any]) -> None:
+        async with Server(always(lambda x: x), ServerConfig(host="localhost", **settings)) as server:
+            await server.ready()
+            client = Client(server.address.url, dialect="vibe_rl", timeout_s=DEADLINE_S)
+            said = f"{re.escape(client.url)} is served by this thread's own event loop, .* use policyserve.AsyncClient"
+            for ask in (client.connect, client.reset, lambda: client.infer({"obs": np.array([1.0])})):
+                with pytest.raises(ConfigError, match=said):
+                    ask()
+            answer = await asyncio.to_thread(client.infer, {"obs": np.array([1.0])})
+            assert answer.actions.tolist() == [1.0]
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(main({"port": 0}))
+    asyncio.run(main({"uds": str(tmp_path / "policy.sock")}))
+
+
+def test_a_client_in_the_event_loop_of_another_server_is_answered() -> None:
+    async def main(port: int) -> None:
+        async with Server(always(lambda x: x), ServerConfig(host="127.0.0.1", port=0)):
+            with Client(f"ws://127.0.0.1:{port}", dialect="vibe_rl") as client:
+                assert client.infer({"obs": np.array([2.0])}).actions.tolist() == [2.0]
+
+    with serving() as live:
+        asyncio.run(main(live.port))
+
+
+def test_a_client_says_where_it_connects_and_how_far_it_is() -> None:
+    with serving() as live:
+        client = Client(live.url())
+        shown = f"<policyserve.Client ws://127.0.0.1:{live.port}/vibe_rl vibe_rl, "
+        assert repr(client) == f"{shown}not connected>"
+        client.connect()
+        assert repr(client) == f"{shown}session 1, open>"
+        client.reset()
+        assert repr(client) == f"{shown}session 2, open>"
+        client.close()
+        assert repr(client) == f"{shown}session 2, closed>"
 
 
 def test_a_signal_handlers_call_is_refused_while_another_runs() -> None:

@@ -142,3 +142,14 @@ def test_a_value_is_named_by_its_kind_and_a_short_text_by_itself() -> None:
     assert name_of("lift") == "str 'lift'"
     assert len(name_of("x" * 1000)) < 60
     assert name_of([1]) == "list"
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=str)
+def test_a_leafs_repr_makes_the_same_again(leaf: LeafSpec) -> None:
+    assert eval(repr(leaf)) == leaf
+
+
+def test_a_repr_leaves_out_what_has_its_default() -> None:
+    assert repr(ArraySpec((3, None), doc="in m")) == "ArraySpec((3, None), doc='in m')"
+    assert repr(ImageSpec(64, 48)) == "ImageSpec(height=64, width=48)"
+    assert repr(TextListSpec()) == "TextListSpec()"

@@ -34,6 +34,12 @@ def refusal(spec: PolicySpec, observation: Any) -> BadObservation:
     return caught.value
 
 
+def test_a_specs_repr_is_what_one_would_write() -> None:
+    assert eval(repr(CARTPOLE)) == CARTPOLE
+    told = "PolicySpec('policy', observation={'x': ArraySpec((3,))}, action=ArraySpec((2,)), horizon=8)"
+    assert repr(spec_of({"x": ArraySpec((3,))}, horizon=8)) == told
+
+
 # Keys
 
 

@@ -37,6 +37,12 @@ def test_the_first_command_serves_and_the_client_below_it_gets_an_action() -> No
     assert re.match(r"[01] \{'infer_ms': [\d.]+, .*\}", done.stdout), done.stderr
 
 
+def test_the_server_in_a_thread_answers_its_client(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = [block for block in blocks("python") if "policyserve.start" in block]
+    exec(program, {})
+    assert capsys.readouterr().out in ("0\n", "1\n")
+
+
 def save_policy(kind: str, folder: Path) -> None:
     """Save the program around a policy of this kind as swing.py, its policy by name and its server left out."""
     (program,) = [block for block in blocks("python") if kind in block]

@@ -237,6 +237,35 @@ def test_an_address_before_the_start_is_an_error() -> None:
         _ = PolicyServer(lambda x: x).address
 
 
+def test_a_server_says_where_it_listens_and_how_far_it_is() -> None:
+    release = threading.Event()
+
+    def load(on_stage: Any) -> Any:
+        on_stage("reading the weights")
+        assert release.wait(DEADLINE_S)
+        return FunctionPolicy(lambda x: x, PolicySpec("arm\n", None, None))
+
+    async def main() -> list[str]:
+        server, loads = Server(load, ServerConfig(host="127.0.0.1", port=0)), asyncio.Event()
+        server.on_stage = lambda _: loads.set()
+        shown = [repr(server)]
+        async with server:
+            await loads.wait()
+            shown.append(repr(server))
+            release.set()
+            await server.ready()
+            async with policyserve.AsyncClient(server.address.url):
+                shown.append(repr(server))
+        return [text.replace(server.address.url, "URL") for text in (*shown, repr(server))]
+
+    assert asyncio.run(main()) == [
+        "<policyserve.Server not started>",
+        "<policyserve.Server URL reading the weights>",
+        "<policyserve.Server URL serving arm\\n, 1 session>",
+        "<policyserve.Server URL stopped>",
+    ]
+
+
 def test_the_policys_close_is_called_at_the_end() -> None:
     closed = threading.Event()
 
@@ -320,7 +349,8 @@ def test_a_policy_server_listens_where_its_config_says_unless_told_otherwise(
 
 def test_run_blocking_in_a_running_loop_says_what_to_write_there() -> None:
     async def main() -> None:
-        with pytest.raises(ConfigError, match=r"inside a running event loop: use `await server\.run\(\)` there"):
+        cures = r"`await server\.run\(\)` serves in it, policyserve\.start\(policy\) in a thread of its own"
+        with pytest.raises(ConfigError, match=f"inside a running event loop: {cures}"):
             PolicyServer(lambda x: x).run_blocking()
 
     asyncio.run(main())

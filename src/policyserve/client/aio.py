@@ -67,8 +67,11 @@ class AsyncClient:
         vars(self).update(state)
         self._start_afresh()
 
+    def __repr__(self) -> str:
+        return self._options.shown(type(self).__name__, self.sessions_opened, self._link is not None)
+
     async def infer(self, observation: Observation) -> Reply:
-        """Send an observation and wait for its answer."""
+        """Send an observation and wait for its answer, as `Client.infer` does."""
         deadline = time.monotonic() + self._options.timeout_s
         self._begin()
         try:

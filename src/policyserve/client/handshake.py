@@ -23,8 +23,13 @@ _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, e
 # By OpenSSL's word for what went wrong.
 _TLS_HINTS = {
     "WRONG_VERSION_NUMBER": "; a server without TLS wants ws://",
-    "CERTIFICATE_VERIFY_FAILED": "; ssl_context=ssl.create_default_context(cafile=…) trusts a CA of your own",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "; SSL_CERT_FILE=ca.pem in the environment, or ssl_context=ssl.create_default_context(cafile=…), trusts a CA "
+        "of your own"
+    ),
 }
+_ANOTHER_NAME = (62, 64)  # OpenSSL's numbers for a certificate of another host name or IP address
+_NAME_HINT = "; connect by a name or an address that the certificate has"
 
 
 class Handshake:
@@ -108,7 +113,8 @@ def connect_error(address: Address, error: Exception) -> Exception:
     is_name_service_down = isinstance(error, socket.gaierror) and number == socket.EAI_AGAIN
     if isinstance(error, ConnectionError) or number in _HEALING or is_name_service_down:
         return NotYet(_spoken(error, number))
-    hint = _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
+    is_other_name = getattr(error, "verify_code", None) in _ANOTHER_NAME
+    hint = _NAME_HINT if is_other_name else _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
     return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}{hint}")
 
 

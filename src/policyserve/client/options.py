@@ -79,6 +79,11 @@ class ClientOptions:
         named = dialects.for_path(urlsplit(self.address.http_url).path)
         return _DEFAULT_DIALECT if named is None else named.name
 
+    def shown(self, kind: str, session: int, is_open: bool) -> str:
+        """The repr of a client: where it connects, what it speaks, and the number of its last session, 0 for none."""
+        state = f"session {session}, {'open' if is_open else 'closed'}" if session else "not connected"
+        return f"<policyserve.{kind} {self.address.url} {self.spoken}, {state}>"
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

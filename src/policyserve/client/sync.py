@@ -41,7 +41,8 @@ class Client:
     RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
     connection breaks is ConnectionLost, and whether to ask again is the caller's to decide. A second call at the same
     time is ClientInUse; an observation that cannot be sent is WireError, which names the value. A message that
-    nobody asked for is WireError for the next call, which would take it for its answer.
+    nobody asked for is WireError for the next call, which would take it for its answer. In the thread whose event loop
+    runs the server itself, as a notebook's may, connecting is ConfigError: nobody could answer.
 
     A connection is a session, and what a policy remembers ends with it; `sessions_opened` counts them. There is no
     thread behind a client: between two calls nobody answers the server's pings. A policyserve server cuts a session
@@ -83,8 +84,17 @@ class Client:
         vars(self).update(state)
         self._start_afresh()
 
+    def __repr__(self) -> str:
+        return self._options.shown(type(self).__name__, self.sessions_opened, self._link is not None)
+
     def infer(self, observation: Observation) -> Reply:
-        """Send an observation and wait for its answer."""
+        """Send an observation and wait for its answer.
+
+        observation: a map, flat or nested, of arrays, texts and numbers; what a policyserve server takes stands in
+        `metadata["spec"]`. The reply's actions are one action or, with an axis in front, a chunk of them; its times are
+        in ms. Raises ConnectionLost, DeadlineExceeded or RemoteError where no answer comes, WireError for what cannot
+        be sent or read, BadAction for NaN and Inf, ClientInUse during another call.
+        """
         deadline = time.monotonic() + self._options.timeout_s
         self._check_free()
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from policyserve.client.connection import Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import Stream, check_time, left_s, widen
-from policyserve.core.errors import DeadlineExceeded, WireError
+from policyserve.core import listening
+from policyserve.core.errors import ConfigError, DeadlineExceeded, WireError
 from policyserve.core.messages import Message, Part
 
 if TYPE_CHECKING:
@@ -163,11 +165,15 @@ class Link:
 
 
 def open_link(options: ClientOptions, deadline: float) -> Link:
-    """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
+    """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded.
+
+    Raises ConfigError in the thread whose own event loop is the server's.
+    """
     address = options.address
     connected = None
     try:
         connected = _connect(address, deadline)
+        _check_other_loop(connected, address)
         if address.is_secure:
             connected = _encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
@@ -194,6 +200,21 @@ def _connect(address: Address, deadline: float) -> socket.socket:
         connected.close()
         raise
     return connected
+
+
+def _check_other_loop(connected: socket.socket, address: Address) -> None:
+    """Raise ConfigError if the server waits for this thread's event loop, which waits for this client."""
+    asyncio = sys.modules.get("asyncio")  # a program that has not imported it runs no event loop
+    if asyncio is None:
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if listening.serves(loop, connected.getpeername(), connected.getsockname()):
+        what = f"{address.url} is served by this thread's own event loop, which would wait for this client for ever"
+        cures = "use policyserve.AsyncClient here, or serve with policyserve.start(policy), in a thread of its own"
+        raise ConfigError(f"{what}: {cures}")
 
 
 def _encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str, deadline: float) -> socket.socket:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -23,8 +23,22 @@ _MOST_GROWTH = 4  # times its bytes that a larger array may take as another dtyp
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class ArraySpec:
+class ShortRepr:
+    """The base of a dataclass whose repr leaves out what has its default: Python that makes the same again."""
+
+    def __repr__(self) -> str:
+        told = []
+        for place, one in enumerate(fields(cast(Any, self))):
+            value = getattr(self, one.name)
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            if default is MISSING or value != default:
+                is_bare = place == 0 and default is MISSING
+                told.append(repr(value) if is_bare else f"{one.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, repr=False)
+class ArraySpec(ShortRepr):
     """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit."""
 
     shape: tuple[int | None, ...]
@@ -77,8 +91,8 @@ class ArraySpec:
         return {"kind": "array", "shape": list(self.shape), "dtype": self.dtype, "doc": self.doc, **_whether(self)}
 
 
-@dataclass(frozen=True)
-class ImageSpec:
+@dataclass(frozen=True, repr=False)
+class ImageSpec(ShortRepr):
     """A camera image. An image is never cast between uint8 and float: its scale would be a guess.
 
     layouts: the orders of axes that pass, such as "HWC" and "CHW" (C is 3 channels), "HW" (gray) or "1HWC"; the first
@@ -147,8 +161,8 @@ class ImageSpec:
         return tuple(tuple(sizes[axis] for axis in layout) for layout in self.layouts)
 
 
-@dataclass(frozen=True)
-class TextSpec:
+@dataclass(frozen=True, repr=False)
+class TextSpec(ShortRepr):
     """One text, such as an instruction. default: used when the observation has none."""
 
     doc: str = ""
@@ -173,8 +187,8 @@ class TextSpec:
         return {"kind": "text", "default": self.default, "doc": self.doc, **_whether(self)}
 
 
-@dataclass(frozen=True)
-class TextListSpec:
+@dataclass(frozen=True, repr=False)
+class TextListSpec(ShortRepr):
     """A list of texts; a single text is taken for a list of one."""
 
     doc: str = ""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from policyserve.core.arrays import Array
+import numpy as np
+
+from policyserve.core.arrays import Array, describe
+from policyserve.core.errors import ConfigError
+from policyserve.core.printable import one_line, text_of
+
+_SHOWN_NUMBERS = 16  # of an action, in the repr of its reply
 
 # Nested maps with str keys; leaves: array, str, bool, int, float, None, list of str.
 Observation: TypeAlias = Mapping[str, Any]
@@ -55,13 +61,33 @@ class Timing(NamedTuple):
     prev_total_ms: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reply(Mapping[str, Any]):
     """An answer as a client sees it: `actions`, `timing` in ms, and as a mapping all that the wire carried."""
 
     actions: Array
     timing: Mapping[str, float]
-    fields: Mapping[str, Any] = field(repr=False)
+    fields: Mapping[str, Any]
+
+    @property
+    def action(self) -> Array:
+        """The action of a reply that has one: `actions` without an axis of steps, or the one step of a chunk of one.
+
+        An array of one axis is taken for one action of several numbers. Raises ConfigError for a longer chunk.
+        """
+        if self.actions.ndim < 2:
+            return self.actions
+        if len(self.actions) == 1 and self.actions.ndim == 2:
+            return self.actions[0]
+        got = describe(self.actions.dtype, self.actions.shape)
+        cure = f"take reply.actions[i], i from 0 to {len(self.actions) - 1}"
+        raise ConfigError(f"reply.action: expected a chunk of one step, got {got}: {cure}")
+
+    def __repr__(self) -> str:
+        array = self.actions
+        values = f" {np.array2string(array, precision=4, separator=', ')}" if array.size <= _SHOWN_NUMBERS else ""
+        timing = "".join(f", {key} {_told(value)}" for key, value in self.timing.items())
+        return one_line(f"<policyserve.Reply {describe(array.dtype, array.shape)}{values}{timing}>")
 
     def __getitem__(self, key: str) -> Any:
         return self.fields[key]
@@ -71,3 +97,8 @@ class Reply(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.fields)
+
+
+def _told(value: Any) -> str:
+    """A time in short; it is a server's, which may have sent anything."""
+    return f"{value:.3g}" if isinstance(value, (int, float)) else text_of(value)

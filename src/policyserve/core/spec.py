@@ -23,6 +23,7 @@ from policyserve.core.leaf_specs import (
     ArraySpec,
     ImageSpec,
     LeafSpec,
+    ShortRepr,
     TextListSpec,
     TextSpec,
     check_texts,
@@ -52,8 +53,8 @@ class ValidObservation(NamedTuple):
     footprint: int = 0  # bytes that it takes besides its message
 
 
-@dataclass(frozen=True)
-class PolicySpec:
+@dataclass(frozen=True, repr=False)
+class PolicySpec(ShortRepr):
     """What one policy takes and gives.
 
     observation: path -> leaf spec, possibly nested; None: anything decodable passes. action: one step's shape and

@@ -78,17 +78,18 @@ class DemoAdapter:
 def load_from_module(module_name: str, name: str, on_stage: OnStage) -> Policy:
     """The policy that `module_name:name` is, or makes; raises ConfigError."""
     on_stage(f"importing {module_name}")
-    return _policy_of(find_in(import_from_here(module_name), name, module_name), f"{module_name}:{name}")
+    return load_object(find_in(import_from_here(module_name), name, module_name), f"{module_name}:{name}")
 
 
 def load_from_file(path: Path, name: str, on_stage: OnStage) -> Policy:
     """The policy that a file calls `name`, or makes; raises ConfigError."""
     on_stage(f"importing {path.name}")
-    return _policy_of(find_in(import_file(path), name, path.name), f"{path.name}:{name}")
+    return load_object(find_in(import_file(path), name, path.name), f"{path.name}:{name}")
 
 
-def _policy_of(found: Any, called: str) -> Policy:
-    if not _makes_a_policy(found):
+def load_object(found: Any, called: str) -> Policy:
+    """The policy that an object is, or makes; raises ConfigError. called: the object, in the words of the user."""
+    if not makes_a_policy(found):
         return as_policy(found)
     try:
         return policy_from(found)
@@ -98,7 +99,7 @@ def _policy_of(found: Any, called: str) -> Policy:
         raise ConfigError(f"{called}() failed: {reason(error)}") from error
 
 
-def _makes_a_policy(found: object) -> bool:
+def makes_a_policy(found: object) -> bool:
     """Whether it is a class, or a function that takes no observation: those are called to get the policy."""
     if not inspect.isfunction(found):
         return isinstance(found, type)

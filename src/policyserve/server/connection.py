@@ -31,14 +31,23 @@ from policyserve.websocket import frames, server_frames
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to answer our close frame, and for an HTTP client to read its answer
 _TRY_AGAIN_LATER = 1013
 _UNCOUNTED = 1 << 16  # bytes of small messages, from which on they are counted
-_SCRATCH = server_frames.make_scratch()  # where bytes land that belong to no large message; used within one call only
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One peer. `number` names its session in the log and to the engine."""
+    """One peer. `number` names its session in the log and to the engine.
+
+    scratch: where bytes land that belong to no large message, used within one call only; connections of one event loop
+    may share it. With those of another, in another thread, one robot would get what another sent.
+    """
 
     def __init__(
-        self, number: int, reception: Reception, config: ServerConfig, busy_poll: BusyPoll, turns: LoopTurns
+        self,
+        number: int,
+        reception: Reception,
+        config: ServerConfig,
+        busy_poll: BusyPoll,
+        turns: LoopTurns,
+        scratch: bytearray,
     ) -> None:
         self.number = number
         self.address = ""  # the peer's IP address; empty on a Unix socket
@@ -46,6 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reception = reception
         self._config = config
         self._busy_poll = busy_poll
+        self._scratch = scratch
         self._came_at = time.monotonic()  # TLS counts
         self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
@@ -99,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the event loop writes what comes next."""
-        return memoryview(_SCRATCH) if self._frames is None else self._frames.get_buffer()
+        return memoryview(self._scratch) if self._frames is None else self._frames.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._frames is not None:
@@ -110,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._frames.has_more or self._share.is_spent(nbytes):
                 self._slow_down()
         elif self._handshake is not None:
-            self._begin(bytes(_SCRATCH[:nbytes]))
+            self._begin(bytes(self._scratch[:nbytes]))
         # else the rest of a refused request: read and dropped, see _half_close
 
     def _begin(self, data: bytes) -> None:
@@ -130,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._conversation = opened
         self._handshake = None
-        reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, _SCRATCH)
+        reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, self._scratch)
         reader.on_growth = self._grow
         self._pipe.write(asked.accept)
         self._heard_at = time.monotonic()

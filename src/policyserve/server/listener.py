@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from policyserve.core import listening
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import Listen
 
@@ -84,10 +85,13 @@ class Listener:
     def __init__(self, servers: Sequence[asyncio.Server], address: Address, file_number: int | None = None) -> None:
         self.address = address
         self._servers = servers
+        self._names = [one.getsockname() for server in servers for one in server.sockets]
         self._file_number = file_number  # of a Unix socket's file: another server may have put its own there since
+        listening.note(asyncio.get_running_loop(), self._names)
 
     def close(self) -> None:
         """Accept no more connections; open ones stay open."""
+        listening.forget(self._servers[0].get_loop(), self._names)
         for server in self._servers:
             server.close()
         if self._file_number is not None:
@@ -97,9 +101,8 @@ class Listener:
 
     def is_exposed(self) -> bool:
         """Whether other machines can reach it."""
-        sockets = (listening for server in self._servers for listening in server.sockets)
-        names = (name for listening in sockets if isinstance(name := listening.getsockname(), tuple))
-        return not all(ip_address(name[0].partition("%")[0]).is_loopback for name in names)
+        hosts = (name[0] for name in self._names if isinstance(name, tuple))
+        return not all(ip_address(host.partition("%")[0]).is_loopback for host in hosts)
 
 
 async def listen(config: Listen, make_connection: Callable[[], asyncio.BaseProtocol]) -> Listener:

@@ -73,7 +73,7 @@ class Reception:
         self._throttle = LogThrottle()
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
-        self._spec: PolicySpec | None = None
+        self.spec: PolicySpec | None = None  # once the policy is ready
         self._metadata: Mapping[str, Any] = {}  # of its greetings
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
@@ -145,9 +145,9 @@ class Reception:
             return
         if self._failure is not None:
             conversation.fail(self._failure)
-        elif self._spec is not None:
-            conversation.serve(self._spec, self._metadata)
-            peer.expect_first_message(greeting.patience_s(conversation.session, self._spec, self._config))
+        elif self.spec is not None:
+            conversation.serve(self.spec, self._metadata)
+            peer.expect_first_message(greeting.patience_s(conversation.session, self.spec, self._config))
 
     def close_session(self, peer: Peer) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
@@ -164,7 +164,7 @@ class Reception:
     def say_ready(self, spec: PolicySpec) -> None:
         """The policy answers: serve the sessions that wait, and those to come."""
         self.stage = ""
-        self._spec, self._metadata = spec, greeting.metadata_of(spec)
+        self.spec, self._metadata = spec, greeting.metadata_of(spec)
         self._start_all()
 
     def say_changed(self, spec: PolicySpec) -> None:

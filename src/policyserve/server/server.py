@@ -41,6 +41,7 @@ from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
+from policyserve.websocket.server_frames import make_scratch
 
 log = Log(__name__)
 
@@ -49,7 +50,7 @@ Self = TypeVar("Self", bound="Server")
 _GIVEN_BACK_EVERY_S = 1.0  # at most: whoever allocates waits meanwhile
 _TIDY_S = 10.0
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
-_CLOSE_SESSIONS_S = 2.0  # and for its peers to answer the close frame
+_CLOSE_SESSIONS_S = 2.0  # and, unless farewell_s says otherwise, for its peers to answer the close frame
 
 
 class Server:
@@ -68,12 +69,13 @@ class Server:
         if isinstance(self.engine, ChangingEngine):
             self.engine.on_change = self._change_policy
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
-        self._turns = LoopTurns()
+        self._turns, self._scratch = LoopTurns(), make_scratch()
         self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
         self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
         self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
+        self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
@@ -86,6 +88,10 @@ class Server:
         self._has_given_back = True  # nothing large came since memory was given back
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
+        self._has_ended = False
+
+    def __repr__(self) -> str:
+        return f"<policyserve.{type(self).__name__} {self._state()}>"
 
     # For users
 
@@ -119,24 +125,32 @@ class Server:
         if hasattr(signal, "SIGHUP"):  # Windows has none
             handlers[signal.SIGHUP] = self.reload
         with _signals_call(handlers):
-            async with self:
-                assert self._loading is not None
-                stopped = asyncio.ensure_future(self._stop.wait())
-                await asyncio.wait([stopped, self._loading], return_when=asyncio.FIRST_COMPLETED)
-                try:
-                    if self._loading.done():
-                        spec = self._loading.result()
-                        if on_ready is not None:
-                            on_ready(spec)
-                        await stopped
-                finally:
-                    stopped.cancel()
+            await self.run_until_stopped(on_ready)
+
+    async def run_until_stopped(self, on_ready: Callable[[PolicySpec], None] | None = None) -> None:
+        """Serve until stop(), and change nothing of the process: neither its signals nor how it keeps memory.
+
+        Raises ConfigError if it cannot listen, and what loading raised.
+        """
+        async with self:
+            assert self._loading is not None
+            stopped = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([stopped, self._loading], return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if self._loading.done():
+                    spec = self._loading.result()
+                    if on_ready is not None:
+                        on_ready(spec)
+                    await stopped
+            finally:
+                stopped.cancel()
 
     def run_blocking(self) -> None:
         """`asyncio.run(run())`; raises ConfigError where an event loop runs already, as in a notebook."""
         with suppress(RuntimeError):  # none runs
             asyncio.get_running_loop()
-            raise ConfigError("run_blocking() was called inside a running event loop: use `await server.run()` there")
+            cures = "`await server.run()` serves in it, policyserve.start(policy) in a thread of its own"
+            raise ConfigError(f"run_blocking() was called inside a running event loop: {cures}")
         asyncio.run(self.run())
 
     def stop(self) -> None:
@@ -183,12 +197,26 @@ class Server:
             self._tidying.cancel()
         self._statistics.stop()
         await self.engine.close(_CLOSE_POLICY_S)
+        self._has_ended = True
 
     # Inside
 
+    def _state(self) -> str:
+        """Where it listens, and how far it is."""
+        if self._loading is None:
+            return "not started"
+        if self._stop.is_set():
+            return f"{self.address.url} {'stopped' if self._has_ended else 'stopping'}"
+        if self.reception.spec is None:
+            return f"{self.address.url} {self.reception.stage}"
+        count = len(self.reception.conversations)
+        served = f"{self.address.url} serving {text_of(self.reception.spec.name)}"
+        return f"{served}, {count} session{'s' if count != 1 else ''}"
+
     def _connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
-        connection = Connection(self._numbers, self.reception, self.config, self.busy_poll, self._turns)
+        shared = self.reception, self.config, self.busy_poll, self._turns, self._scratch
+        connection = Connection(self._numbers, *shared)
         return self._entrance.protocol_for(connection, self.reception)
 
     async def _load(self) -> PolicySpec:
@@ -275,7 +303,7 @@ class Server:
     async def _until_gone(self) -> None:
         """Give peers a moment to answer the close frame, then cut what is left."""
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.reception.everybody_left.wait(), _CLOSE_SESSIONS_S)
+            await asyncio.wait_for(self.reception.everybody_left.wait(), self.farewell_s)
         self.reception.abort_all()
 
 

@@ -1,0 +1,43 @@
+"""What a program reads of a reply: its one action, and its repr."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import ConfigError
+from policyserve.core.messages import Reply
+
+
+def reply(actions: Any, timing: Any = None) -> Reply:
+    array = np.asarray(actions)
+    return Reply(array, timing or {}, {"actions": array})
+
+
+@pytest.mark.parametrize(
+    ("actions", "action"), [(1, 1), ([0.5, 1.5], [0.5, 1.5]), ([[0.5, 1.5]], [0.5, 1.5]), ([[]], [])]
+)
+def test_the_action_is_the_one_that_a_reply_has(actions: Any, action: Any) -> None:
+    got = reply(actions).action
+    assert isinstance(got, np.ndarray)
+    assert got.tolist() == action
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (2, 1), (0, 7), (1, 8, 7)])
+def test_a_longer_chunk_has_no_action_and_says_what_to_take(shape: tuple[int, ...]) -> None:
+    what = f"a chunk of one step, got float32 {shape}".replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ConfigError, match=rf"reply\.action: expected {what}: take reply\.actions\[i\]"):
+        _ = reply(np.zeros(shape, np.float32)).action
+
+
+def test_a_repr_shows_small_actions_and_the_times_in_short() -> None:
+    shown = repr(reply(np.array([[0.123456, -1]], np.float32), {"infer_ms": 1.23456}))
+    assert shown == "<policyserve.Reply float32 (1, 2) [[ 0.1235, -1.    ]], infer_ms 1.23>"
+    assert repr(reply(np.int32(1))) == "<policyserve.Reply int32 () 1>"
+
+
+def test_a_repr_of_large_actions_and_of_what_a_server_should_not_send_is_one_line() -> None:
+    shown = repr(reply(np.zeros((50, 32)), {"infer_ms": "much\n", "other": None}))
+    assert shown == "<policyserve.Reply float64 (50, 32), infer_ms much\\n, other None>"
