@@ -54,7 +54,7 @@ def test_the_policy_of_ones_own_is_served(tmp_path: Path) -> None:
     save_policy("FunctionPolicy", tmp_path)
     with serving([*POLICYSERVE, "serve", "swing:policy", *PORT_0], cwd=tmp_path) as server:
         told = "".join(server.lines)
-    assert "obs: float32 (3,)" in told
+    assert "obs  float32 (3,)" in told
     assert "torque, N m" in told
 
 
@@ -68,7 +68,11 @@ def test_the_policy_that_batches_answers_a_robot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_is_one_that_the_program_knows(command: list[str]) -> None:
+def test_every_command_is_one_that_the_program_knows(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("serve.toml").write_text('policy = "cartpole_ppo"\n')
     assert command[0] == "policyserve"
     assert "--help" in command or knows(command[1:])
 
