@@ -35,6 +35,11 @@ def without_keys(message: str) -> str:
     return _URL_WITH_KEY.sub(r"\1…@", message)
 
 
+def naming_variable(error: Exception) -> str:
+    """A client's error in the words of a command: where it names Python's argument for a key, the variable."""
+    return str(error).replace("(api_key=…)", f"(set {VARIABLE})")
+
+
 def complaint_about_a_key(argv: Sequence[str]) -> str | None:
     """What to say of a flag that no command has, and that would hold a key itself; None if there is no such flag."""
     flag = next((found.group() for word in argv if (found := _KEY_FLAG.match(word))), None)
