@@ -22,6 +22,7 @@ ELSEWHERE = {
     "bench/plot": "cli/test_bench",
     "bench/raw_fleet": "cli/test_bench",
     "bench/run": "cli/test_bench",
+    "bench/scores_plot": "cli/test_eval",
     "bench/target": "cli/test_bench",
     "cli/parsing": "cli/test_server_flags",
     "cli/serving": "cli/test_serve",

@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
     except ConfigError as error:
         complain(f"{PROG}: {error}", ARGUMENT_ERROR)
     except PolicyserveError as error:
-        complain(f"{PROG}: {naming_variable(error)}", FAILURE)
+        complain(f"{PROG}: {naming_variable(str(error))}", FAILURE)
     except KeyboardInterrupt:
         complain(f"{PROG}: interrupted before there was anything to show", 130)
 

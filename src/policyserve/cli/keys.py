@@ -35,9 +35,9 @@ def without_keys(message: str) -> str:
     return _URL_WITH_KEY.sub(r"\1…@", message)
 
 
-def naming_variable(error: Exception) -> str:
+def naming_variable(message: str) -> str:
     """A client's error in the words of a command: where it names Python's argument for a key, the variable."""
-    return str(error).replace("(api_key=…)", f"(set {VARIABLE})")
+    return message.replace("(api_key=…)", f"(set {VARIABLE})")
 
 
 def complaint_about_a_key(argv: Sequence[str]) -> str | None:
