@@ -25,6 +25,8 @@ class Evaluation(NamedTuple):
     env_steps: int
     mean: float
     std: float
+    worst: float
+    best: float
     recent_return: float  # of the last training episodes; NaN until one has ended
 
 
@@ -75,7 +77,8 @@ def train(config: TrainConfig, world: World) -> Trained:
             recent.extend(np.asarray(finished)[~np.isnan(finished)].tolist())
             returns = learner.evaluate(carry.state, evaluate_key, runner.eval_episodes)
             running = float(np.mean(recent)) if recent else float("nan")
-            curve.append(Evaluation(env_steps, float(returns.mean()), float(returns.std()), running))
+            spread = map(float, (returns.mean(), returns.std(), returns.min(), returns.max()))
+            curve.append(Evaluation(env_steps, *spread, running))
             if best is None or curve[-1].mean >= best.mean:  # of equals the later, it has seen more
                 best, best_state = curve[-1], jax.device_get(carry.state)
             bar.update(runner.eval_every)

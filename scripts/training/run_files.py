@@ -68,11 +68,13 @@ def write_state(path: Path, state: Any) -> None:
 
 def draw_curve(path: Path, config: TrainConfig, trained: Trained, solved_return: float | None) -> None:
     """Draw return against environment steps; solved_return: where the task counts as solved, None: nobody says."""
-    steps, means, stds, recents = (np.array(column) for column in zip(*trained.curve, strict=True))
+    steps, means, stds, worst, best, recents = (np.array(column) for column in zip(*trained.curve, strict=True))
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     figure.get_layout_engine().set(rect=(0.005, 0.04, 0.99, 0.955))  # pyright: ignore[reportOptionalMemberAccess]
     axes = figure.subplots()
-    axes.fill_between(steps, means - stds, means + stds, color="tab:blue", alpha=0.15, linewidth=0)
+    # No further than what was seen: a return may have a bound.
+    low, high = np.maximum(means - stds, worst), np.minimum(means + stds, best)
+    axes.fill_between(steps, low, high, color="tab:blue", alpha=0.15, linewidth=0)
     axes.plot(steps, recents, color="0.6", linewidth=1, label="training, last 20 episodes")
     label = f"deterministic, mean ± std of {config.runner.eval_episodes} episodes"
     axes.plot(steps, means, color="tab:blue", linewidth=1.5, label=label)

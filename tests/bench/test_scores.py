@@ -19,6 +19,8 @@ def test_the_table_says_what_was_played_and_how_it_went() -> None:
         "round trip   p50 2.00 ms, p99 3.00 ms\n"
         "written      out.gif"
     )
+    told = Scores([Episode(0, 1.0, 1)], [1.0], notes=["the film ends early"])
+    assert table("Dot-v0", POLICY, told).endswith("\n             the film ends early")
     assert "episodes     1, of 1 step\n" in table("Dot-v0", POLICY, Scores([Episode(0, 1.0, 1)], [1.0]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserve.bench import video
 from policyserve.bench.video import check_encoder, filming
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -59,6 +60,19 @@ def test_a_gif_shows_25_frames_a_second_at_most_and_of_a_size_that_can_be_sent(t
         assert (shown.n_frames, shown.size, shown.info["duration"]) == (10, (480, 300), 40)
         shown.seek(3)
         assert abs(shown.convert("RGB").getpixel((5, 5))[0] - 60) <= 2
+
+
+def test_a_gif_has_an_end_and_counts_what_came_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setattr(video, "GIF_FRAMES", 3)
+    path = tmp_path / "out.gif"
+    with filming(path, fps=25) as film:
+        assert film is not None
+        for shade in range(5):
+            film.add(frame(50 * shade))
+        assert film.left_out == 2
+    with image.open(path) as shown:
+        assert shown.n_frames == 3
 
 
 def test_a_film_for_ffmpeg_has_its_size_and_rate(ffmpeg: Path, tmp_path: Path) -> None:

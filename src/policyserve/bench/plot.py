@@ -88,7 +88,8 @@ def _draw_parts(axes: Any, answered: Sequence[tuple[Result, str]]) -> None:
 
 def _ms(value: float) -> str:
     """Three figures, but microseconds at the finest: 352, 35.2, 3.52, 0.352, 0.003."""
-    return f"{value:.{max(0, 3 - len(f'{value:.0f}')) if value >= 1 else 3}f}"
+    before_point = len(f"{value:.0f}") if value >= 1 else 0
+    return f"{value:.{max(0, 3 - before_point)}f}"
 
 
 def _apart(numbers: Sequence[int]) -> list[int]:

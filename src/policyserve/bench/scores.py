@@ -23,11 +23,15 @@ class Episode:
 
 @dataclass
 class Scores:
-    """The episodes that are over, the round trip of every request in ms, and how many seconds all took."""
+    """The episodes that are over, the round trip of every request in ms, and how many seconds all took.
+
+    notes: what else there is to tell of them, a line each.
+    """
 
     episodes: list[Episode] = field(default_factory=list)
     round_trips_ms: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def in_order(self) -> list[Episode]:
@@ -59,6 +63,7 @@ def table(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores, files:
         ("answers", f"{answers} in {scores.seconds:.1f} s, {answers / max(scores.seconds, 1e-9):.0f} per second"),
         ("round trip", f"p50 {trips.p50:.2f} ms, p99 {trips.p99:.2f} ms"),
         *(("written", str(path)) for path in files),
+        *(("", note) for note in scores.notes),
     ]
     return "\n".join(f"{name:12} {value}" for name, value in rows)
 

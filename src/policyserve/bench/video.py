@@ -20,12 +20,14 @@ ENDINGS = (".mp4", ".gif")
 
 _GIF_FPS = 25  # a picture of a GIF lasts hundredths of a second, and viewers slow down those of one
 _GIF_SIDE = 480  # pixels
-_GIF_FRAMES = 1000  # they are held until the end: 150 MB at that size
+GIF_FRAMES = 1000  # they are held until the end: 150 MB at that size
 _END_S = 30.0
 
 
 class Film(Protocol):
-    """A film that is being written."""
+    """A film that is being written. left_out: how many frames came after its end."""
+
+    left_out: int
 
     def add(self, frame: Array) -> None:
         """Append a frame, (height, width, 3) uint8, all of one size; raises ConfigError if it cannot be written."""
@@ -73,9 +75,12 @@ class _Gif:
         self._frame_ms = max(20, round(100 * self._every / fps) * 10)
         self._number = 0
         self._pictures: list[Any] = []
+        self.left_out = 0
 
     def add(self, frame: Array) -> None:
-        if self._number % self._every == 0 and len(self._pictures) < _GIF_FRAMES:
+        if len(self._pictures) == GIF_FRAMES:
+            self.left_out += 1
+        elif self._number % self._every == 0:
             picture = _pillow().fromarray(np.ascontiguousarray(frame))
             picture.thumbnail((_GIF_SIDE, _GIF_SIDE))
             self._pictures.append(picture.quantize())
@@ -103,6 +108,7 @@ class _Mp4:
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the film
         self._shape: tuple[int, ...] = ()
+        self.left_out = 0
 
     def add(self, frame: Array) -> None:
         if self._process is None:

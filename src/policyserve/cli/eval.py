@@ -211,6 +211,8 @@ async def _serve_and_play(source: Source, dialect: str | None, task: Task, score
 async def _play(target: Target, task: Task, scores: Scores, on_step: OnStep) -> None:
     with video.filming(task.run.video, task.fps) as film:
         await play(target, task.plan, scores, on_step, film, task.run.video_episodes)
+        if film is not None and film.left_out:
+            scores.notes.append(f"the film ends early: a .gif has {video.GIF_FRAMES} pictures at most, an .mp4 any")
 
 
 def _evaluate(task: Task, playing: Callable[[Scores, OnStep], Coroutine[Any, Any, None]]) -> None:
