@@ -23,6 +23,7 @@ from websockets.sync.server import ServerConnection
 from policyserve.cli import main
 from policyserve.policies.fakes import EchoPolicy, demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
+from tests.cli.test_colours import Terminal
 from tests.plain_servers import in_thread, plain_server
 from tests.server.live import serving
 
@@ -113,6 +114,25 @@ def test_two_servers_in_turns_and_their_ratios(url: str, tmp_path: Path, capsys:
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert ratio["count"] == 4
         assert f"{name:<20}{ratio['median']:6.3f}" in told
+
+
+def test_a_terminal_shows_a_bar_and_then_the_part_that_takes_longest_in_colour(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    bench(url, "--duration-s", "0.6")
+    shown = terminal.getvalue()
+    assert re.search(r"\r\033\[Kws://127\.0\.0\.1:\d+: \[#+\.*\] 0\.\d of 0\.6 s, \d+ answers?", shown)
+    table = shown.rpartition("\r\033[K")[2]
+    (coloured,) = re.findall(r"^\033\[33m  (.*?) .*\033\[0m$", table, re.MULTILINE)
+    plain = re.sub(r"\033\[\d+m", "", table)
+    medians = {name: quantile_row(plain, name)[0] for name in ("client", "network", "server", "queue", "infer")}
+    assert coloured == max(medians, key=lambda name: medians[name])
+    assert max(map(len, plain.splitlines())) <= 80
 
 
 def test_all_figures_are_in_the_file(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,7 @@ class EvalFlags:
     env: str | None = None
     """Gymnasium id such as CartPole-v1; None: the one that the policy was trained in, where it says so."""
     episodes: int = 20
+    """How many to play."""
     seed: int = 0
     """Episode i starts from seed + i."""
     sessions: int = 8
