@@ -29,6 +29,7 @@ from policyserve.core.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from training.loop import Trained
+    from training.norm_stats import NormStats
 
     from policyserve.policies.vibe_rl import TrainConfig
 
@@ -69,7 +70,7 @@ def _train_demo(arguments: argparse.Namespace) -> Trained:
     config = demo_config(arguments.name, seed=arguments.seed, total_steps=arguments.total_steps)
     world = in_jax.JaxWorld(envs.ENVIRONMENTS[config.env_id])
     trained = loop.train(config, world)
-    _write(arguments, config, trained, world.task.solved_return)
+    _write(arguments, config, trained, world.facts.solved_return)
     return trained
 
 
@@ -81,8 +82,8 @@ def _train_in_gymnasium(arguments: argparse.Namespace) -> Trained:
     bounds = None if actions.is_discrete else actions.bounds
     config = general_config(arguments.name, bounds, seed=arguments.seed, total_steps=arguments.total_steps)
     trained = loop.train(config, world)
-    _write(arguments, config, trained, world.task.solved_return, actions.stats)
-    run_files.write_environment(arguments.output, world.task, actions.is_discrete)
+    _write(arguments, config, trained, world.facts.solved_return, actions.stats)
+    run_files.write_environment(arguments.output, world.facts, actions.is_discrete)
     return trained
 
 
@@ -91,12 +92,10 @@ def _write(
     config: TrainConfig,
     trained: Trained,
     solved_return: float | None,
-    action_stats: object = None,
+    action_stats: NormStats | None = None,
 ) -> None:
     from training import run_files
-    from training.norm_stats import NormStats
 
-    assert action_stats is None or isinstance(action_stats, NormStats)
     run_files.write_run(arguments.output, config, trained, action_stats)
     run_files.draw_curve(arguments.plot, config, trained, solved_return)
 

@@ -15,7 +15,7 @@ from jax import Array
 
 
 @dataclass(frozen=True)
-class Task:
+class EnvFacts:
     """What the algorithms and the files of a run have to know of an environment."""
 
     env_id: str
@@ -25,7 +25,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Environment(Task):
+class Environment(EnvFacts):
     """The physics of a task. A state is an array; how many steps it is old is Episode's business."""
 
     max_steps: int

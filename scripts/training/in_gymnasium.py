@@ -2,148 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium import spaces
 from jax import Array, lax
 
-from policyserve.bench.environments import find_environment
-from policyserve.core.errors import ConfigError
-from policyserve.policies.importing import reason
 from policyserve.policies.vibe_rl import PPOConfig, SACConfig, TrainConfig
 
-from .envs import Task, Transition
+from .envs import EnvFacts, Transition
+from .gymnasium_envs import Actions, Played, look_at, play_episodes, stacked
 from .norm_stats import NormStats
 from .ppo import PPO, PPOState
 from .sac import SAC, SACState
 
 _MEASURED_ENVS, _MEASURED_STEPS = 4, 2_000
-_LONGEST_EPISODE = 1_000  # steps, where the environment itself has no limit
-_PLAYED_AT_ONCE = 10  # episodes of an evaluation
 _UPDATES_AT_ONCE = 16  # of SAC: a compiled call costs as much as several of them
 _MOST_SEED = 2**31
 
 
 def open_world(env_id: str) -> GymnasiumWorld:
     """Look at an environment; raises ConfigError that says why a policy cannot be trained there."""
-    find_environment(env_id)
-    try:
-        env = _make(env_id)
-    except Exception as error:  # a stranger's environment
-        is_advice = type(error).__module__.startswith("gymnasium")  # what to install, say
-        raise ConfigError(f"{env_id} cannot be made: {error if is_advice else reason(error)}") from error
-    try:
-        size = _observation_size(env_id, env.observation_space)
-        actions = _actions(env_id, env.action_space)
-        solved = None if env.spec is None else env.spec.reward_threshold
-        return GymnasiumWorld(Task(env_id, size, actions.size, solved), actions)
-    finally:
-        env.close()
-
-
-@dataclass(frozen=True)
-class Actions:
-    """How an environment is acted in. size: how many actions, or how many numbers; low, high: of those, (size,)."""
-
-    size: int
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    @property
-    def is_discrete(self) -> bool:
-        return not self.low
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """What SAC's -1 and 1 stand for: the bounds where they are the same for all numbers, else `stats` scales."""
-        return (-1.0, 1.0) if self.stats is not None else (self.low[0], self.high[0])
-
-    @property
-    def stats(self) -> NormStats | None:
-        """How a server gets from -1 … 1 to each number's own bounds; None where it need not."""
-        if self.is_discrete or len(set(self.low)) == len(set(self.high)) == 1:
-            return None
-        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        return NormStats((low + high) / 2, (high - low) / 2, low, high)
-
-    def of_policy(self, action: Any) -> Any:
-        """What the environment is given for an action of the policy's."""
-        if self.is_discrete:
-            return int(action)
-        if self.stats is not None:
-            action = self.stats.mean + self.stats.std * action
-        return np.clip(action, self.low, self.high).astype(np.float32)
+    return GymnasiumWorld(*look_at(env_id))
 
 
 @dataclass(frozen=True)
 class GymnasiumWorld:
     """One of Gymnasium's environments, as the loop trains in it."""
 
-    task: Task
+    facts: EnvFacts
     actions: Actions
 
     def observations(self, key: Array) -> np.ndarray:
         """What a random policy sees in 4 environments, 2000 steps each, (n, D)."""
         random = np.random.default_rng(_seed(key))
-        played = Played(self, _MEASURED_ENVS, _seed(key))
-        low, high = self.actions.bounds if not self.actions.is_discrete else (0.0, 0.0)
-        rows = []
-        for _ in range(_MEASURED_STEPS):
-            shape = (_MEASURED_ENVS,) if self.actions.is_discrete else (_MEASURED_ENVS, self.actions.size)
-            chosen = random.integers(self.actions.size, size=shape) if self.actions.is_discrete else None
-            rows.append(played.step(random.uniform(low, high, shape) if chosen is None else chosen).obs)
+        played = self.play(_MEASURED_ENVS, key)
+        rows = [played.step(self.actions.random(random, _MEASURED_ENVS)).obs for _ in range(_MEASURED_STEPS)]
         played.close()
         return np.concatenate(rows)
 
     def learner(self, config: TrainConfig, stats: NormStats) -> GymnasiumPPO | GymnasiumSAC:
         if isinstance(config.algo, PPOConfig):
-            return GymnasiumPPO(self, stats, PPO(self.task, config.algo))
+            return GymnasiumPPO(self, stats, PPO(self.facts, config.algo))
         assert isinstance(config.algo, SACConfig), "the recipes are PPO's and SAC's"
         runner = config.runner
-        return GymnasiumSAC(self, stats, SAC(self.task, config.algo), runner.buffer_size, runner.warmup_steps)
+        return GymnasiumSAC(self, stats, SAC(self.facts, config.algo), runner.buffer_size, runner.warmup_steps)
 
+    def play(self, copies: int, key: Array, discount: float | None = None) -> Played:
+        """Begin an episode in some copies of the environment."""
+        return Played(self.facts.env_id, self.actions, copies, _seed(key), discount)
 
-class Played:
-    """Some copies of an environment, each in an episode; one that ends is followed by the next.
-
-    discount: given, rewards are scaled by the deviation of their discounted sum, as PPO needs it.
-    """
-
-    def __init__(self, world: GymnasiumWorld, count: int, seed: int, discount: float | None = None) -> None:
-        self._actions = world.actions
-        self._envs = [_make(world.task.env_id, discount) for _ in range(count)]
-        self.obs = np.stack([self._reset(env, seed + number) for number, env in enumerate(self._envs)])  # (N, D)
-
-    def step(self, actions: np.ndarray) -> Transition:
-        """Act in all. The leaves of what is returned are (N, ...), its obs those before the step."""
-        before = self.obs
-        rows = [self._step_one(number, action) for number, action in enumerate(actions)]
-        reward, following, terminated, ended, finished = (np.stack(column) for column in zip(*rows, strict=True))
-        return Transition(before, np.asarray(actions), reward, following, terminated, ended, finished)  # pyright: ignore[reportArgumentType]
-
-    def close(self) -> None:
-        for env in self._envs:
-            env.close()
-
-    def _step_one(self, number: int, action: Any) -> tuple[Any, ...]:
-        env = self._envs[number]
-        obs, reward, terminated, truncated, info = env.step(self._actions.of_policy(action))
-        ended = bool(terminated or truncated)
-        following = np.asarray(obs, np.float32)
-        self.obs = self.obs.copy()
-        self.obs[number] = self._reset(env) if ended else following
-        finished = float(info["episode"]["r"]) if ended else np.nan
-        return np.float32(reward), following, np.bool_(terminated), np.bool_(ended), np.float32(finished)
-
-    def _reset(self, env: Any, seed: int | None = None) -> np.ndarray:
-        return np.asarray(env.reset(seed=seed)[0], np.float32)
+    def evaluate(self, act: Callable[[np.ndarray], Any], key: Array, episodes: int) -> np.ndarray:
+        """The return of each episode of a policy, (episodes,). One key, the same starts."""
+        return play_episodes(self.facts.env_id, self.actions, act, _seed(key), episodes)
 
 
 class PPOCarry(NamedTuple):
@@ -164,7 +79,7 @@ class GymnasiumPPO:
     def start(self, key: Array) -> PPOCarry:
         actor_key, critic_key, episode_key, rng = jax.random.split(key, 4)
         config = self.algorithm.config
-        played = Played(self.world, config.num_envs, _seed(episode_key), discount=config.gamma)
+        played = self.world.play(config.num_envs, episode_key, discount=config.gamma)
         return PPOCarry(self.algorithm.new_state(actor_key, critic_key, rng), played)
 
     def advance(self, carry: PPOCarry, env_steps: int) -> tuple[PPOCarry, np.ndarray]:
@@ -177,7 +92,7 @@ class GymnasiumPPO:
         return carry, np.concatenate(finished)
 
     def evaluate(self, state: PPOState, key: Array, episodes: int) -> np.ndarray:
-        return _play_episodes(self.world, lambda obs: self._act(state, self.stats.normalize(obs)), key, episodes)
+        return self.world.evaluate(lambda obs: self._act(state, self.stats.normalize(obs)), key, episodes)
 
     def _update(self, carry: PPOCarry) -> tuple[PPOCarry, np.ndarray]:
         rng, improve_key, sample_key = jax.random.split(carry.state.rng, 3)
@@ -186,7 +101,7 @@ class GymnasiumPPO:
             actions, log_prob = self._sample(state, self.stats.normalize(carry.played.obs), key)
             steps.append(carry.played.step(np.asarray(actions)))
             log_probs.append(log_prob)
-        transitions = _stacked(steps, self.stats)
+        transitions = stacked(steps, self.stats)
         state = self._learn(state, transitions, jnp.stack(log_probs), improve_key)
         return PPOCarry(state, carry.played), np.asarray(transitions.finished_return)
 
@@ -227,9 +142,8 @@ class GymnasiumSAC:
 
     def start(self, key: Array) -> SACCarry:
         actor_key, critic_key, episode_key, rng = jax.random.split(key, 4)
-        seed = _seed(episode_key)
         state = self.algorithm.new_state(actor_key, critic_key, rng)
-        return SACCarry(state, Played(self.world, 1, seed), np.random.default_rng(seed))
+        return SACCarry(state, self.world.play(1, episode_key), np.random.default_rng(_seed(episode_key)))
 
     def advance(self, carry: SACCarry, env_steps: int) -> tuple[SACCarry, np.ndarray]:
         """Train for env_steps: some of them (random during warm-up), then as many updates. Changes the carry."""
@@ -245,16 +159,16 @@ class GymnasiumSAC:
         return carry, np.concatenate(carry.finished)
 
     def evaluate(self, state: SACState, key: Array, episodes: int) -> np.ndarray:
-        return _play_episodes(self.world, lambda obs: self._act(state, self.stats.normalize(obs)), key, episodes)
+        return self.world.evaluate(lambda obs: self._act(state, self.stats.normalize(obs)), key, episodes)
 
     def _step(self, carry: SACCarry) -> None:
         rng, key = jax.random.split(carry.state.rng)
         carry.state = replace(carry.state, rng=rng)
         if carry.env_steps < self.warmup_steps:
-            action = carry.random.uniform(*self.world.actions.bounds, (1, self.world.actions.size)).astype(np.float32)
+            action = self.world.actions.random(carry.random, 1)
         else:
             action = np.asarray(self._sample(carry.state, self.stats.normalize(carry.played.obs[0]), key))[None]
-        transition = _stacked([carry.played.step(action)], self.stats)
+        transition = stacked([carry.played.step(action)], self.stats)
         row = jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0], transition)
         if carry.replay is None:
             carry.replay = jax.tree.map(lambda leaf: np.zeros((self.buffer_size, *leaf.shape), leaf.dtype), row)
@@ -284,60 +198,6 @@ class GymnasiumSAC:
             return self.algorithm.update(state, batch, key), None
 
         return lax.scan(update, state, (batches, keys))[0]
-
-
-def _play_episodes(world: GymnasiumWorld, act: Callable[[np.ndarray], Any], key: Array, episodes: int) -> np.ndarray:
-    """The return of each of some episodes. One key, the same starts."""
-    returns: list[float] = []
-    while len(returns) < episodes:
-        count = min(_PLAYED_AT_ONCE, episodes - len(returns))
-        played = Played(world, count, _seed(key) + len(returns))
-        first = np.full(count, np.nan, np.float32)
-        while np.isnan(first).any():
-            finished = np.asarray(played.step(np.asarray(act(played.obs))).finished_return)
-            first = np.where(np.isnan(first), finished, first)  # episodes that follow a short first one do not count
-        played.close()
-        returns += first.tolist()
-    return np.asarray(returns)
-
-
-def _stacked(steps: Sequence[Transition], stats: NormStats) -> Transition:
-    """Transitions in a row, their leaves (T, N, ...), with observations as the policy sees them."""
-    stacked: Transition = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
-    return stacked._replace(obs=stats.normalize(stacked.obs), next_obs=stats.normalize(stacked.next_obs))
-
-
-def _make(env_id: str, discount: float | None = None) -> Any:
-    env = gymnasium.make(env_id, disable_env_checker=True)
-    if env.spec is None or env.spec.max_episode_steps is None:
-        env = gymnasium.wrappers.TimeLimit(env, _LONGEST_EPISODE)
-    env = gymnasium.wrappers.RecordEpisodeStatistics(env)
-    return env if discount is None else gymnasium.wrappers.NormalizeReward(env, gamma=discount)
-
-
-def _observation_size(env_id: str, space: Any) -> int:
-    if not isinstance(space, spaces.Box):
-        raise ConfigError(f"{env_id} shows {_named(space)}; expected a vector of numbers, a Box of one axis")
-    if len(space.shape) != 1 or not space.shape[0]:
-        what = "pictures" if space.dtype == np.uint8 and len(space.shape) >= 2 else "arrays"
-        shown = f"{what} of {space.dtype} {space.shape}"
-        raise ConfigError(f"{env_id} shows {shown}; expected a vector of numbers: there is no network for others here")
-    return space.shape[0]
-
-
-def _actions(env_id: str, space: Any) -> Actions:
-    if isinstance(space, spaces.Discrete) and space.start == 0:
-        return Actions(int(space.n))
-    is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
-    if is_vector and space.shape[0] and np.isfinite([space.low, space.high]).all() and (space.low < space.high).all():
-        return Actions(space.shape[0], tuple(map(float, space.low)), tuple(map(float, space.high)))
-    expected = "actions 0, 1, 2 … (Discrete), or a vector of floats with bounds (Box of one axis)"
-    raise ConfigError(f"{env_id} acts by {_named(space)}; expected {expected}")
-
-
-def _named(space: Any) -> str:
-    text = " ".join(str(space).split())
-    return text if len(text) <= 80 else f"{type(space).__name__}(…)"
 
 
 def _seed(key: Array) -> int:

@@ -25,11 +25,11 @@ _MEASURED_ENVS, _MEASURED_STEPS = 64, 1_000
 class JaxWorld:
     """One of our own environments, as the loop trains in it."""
 
-    task: Environment
+    facts: Environment
 
     def observations(self, key: Array) -> np.ndarray:
         """What a random policy sees in 64 environments, 1000 steps each, (n, D)."""
-        env = self.task
+        env = self.facts
 
         def one_environment(key: Array) -> Array:
             def step(episode: Any, key: Array) -> tuple[Any, Array]:
@@ -46,7 +46,7 @@ class JaxWorld:
 
     def learner(self, config: TrainConfig, stats: NormStats) -> JaxPPO | JaxSAC:
         # The environment shows what the server will show to the policy.
-        env = replace(self.task, observe=lambda state: stats.normalize(self.task.observe(state)))
+        env = replace(self.facts, observe=lambda state: stats.normalize(self.facts.observe(state)))
         if isinstance(config.algo, PPOConfig):
             return JaxPPO(env, PPO(env, config.algo))
         assert isinstance(config.algo, SACConfig), "the recipes are PPO's and SAC's"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from policyserve.policies.vibe_rl import TrainConfig
 
-from .envs import Task
+from .envs import EnvFacts
 from .norm_stats import NormStats, measured
 
 _RECENT_EPISODES = 20
@@ -54,7 +54,7 @@ class World(Protocol):
     """Where a policy is trained: an environment of ours, or one of Gymnasium's."""
 
     @property
-    def task(self) -> Task: ...
+    def facts(self) -> EnvFacts: ...
 
     def observations(self, key: Array) -> np.ndarray: ...
 

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from policyserve.policies.vibe_rl import PPOConfig
 
-from .envs import Task, Transition
+from .envs import EnvFacts, Transition
 from .networks import MLP, make_layers
 from .optimizer import begin, clipped_adam, descend
 
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 class PPO:
     """What it learns from transitions, whoever plays them."""
 
-    task: Task
+    facts: EnvFacts
     config: PPOConfig
 
     @property
@@ -57,9 +57,9 @@ class PPO:
 
     def new_state(self, actor_key: Array, critic_key: Array, rng: Array) -> PPOState:
         """Return networks that know nothing. rng: what training draws from later."""
-        inside = (self.task.observation_size, *self.config.hidden_sizes)
+        inside = (self.facts.observation_size, *self.config.hidden_sizes)
         params = PPOParams(
-            actor=MLP(make_layers((*inside, self.task.action_size), actor_key), jnp.tanh),
+            actor=MLP(make_layers((*inside, self.facts.action_size), actor_key), jnp.tanh),
             critic=MLP(make_layers((*inside, 1), critic_key), jnp.tanh),
         )
         return PPOState(params, begin(self.optimizer, params), jnp.int32(0), rng)

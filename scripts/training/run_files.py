@@ -20,7 +20,7 @@ from policyserve.bench.machine import this_machine
 from policyserve.policies.vibe_rl import TrainConfig
 
 from .config import algorithm_name
-from .envs import Task
+from .envs import EnvFacts
 from .loop import Trained
 from .norm_stats import NormStats
 
@@ -52,10 +52,10 @@ def write_run(folder: Path, config: TrainConfig, trained: Trained, action_stats:
     return checkpoint
 
 
-def write_environment(folder: Path, task: Task, is_discrete: bool) -> None:
+def write_environment(folder: Path, facts: EnvFacts, is_discrete: bool) -> None:
     """Write the sizes of an environment that the server does not know."""
-    sizes = {"env_id": task.env_id, "observation_size": task.observation_size}
-    sizes["action_count" if is_discrete else "action_size"] = task.action_size
+    sizes = {"env_id": facts.env_id, "observation_size": facts.observation_size}
+    sizes["action_count" if is_discrete else "action_size"] = facts.action_size
     (folder / "environment.json").write_text(json.dumps(sizes, indent=2) + "\n")
 
 

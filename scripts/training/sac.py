@@ -13,7 +13,7 @@ from jax import Array
 
 from policyserve.policies.vibe_rl import SACConfig
 
-from .envs import Task, Transition
+from .envs import EnvFacts, Transition
 from .networks import GaussianActor, TwinCritic, make_gaussian_actor, make_twin_critic
 from .optimizer import begin, clipped_adam, descend
 
@@ -36,7 +36,7 @@ class SACState(eqx.Module):
 class SAC:
     """What it learns from transitions, whoever plays them."""
 
-    task: Task
+    facts: EnvFacts
     config: SACConfig
 
     @property
@@ -53,7 +53,7 @@ class SAC:
 
     def new_state(self, actor_key: Array, critic_key: Array, rng: Array) -> SACState:
         """Return networks that know nothing. rng: what training draws from later."""
-        sizes = (self.task.observation_size, self.config.hidden_sizes, self.task.action_size)
+        sizes = (self.facts.observation_size, self.config.hidden_sizes, self.facts.action_size)
         actor, critic = make_gaussian_actor(*sizes, actor_key), make_twin_critic(*sizes, critic_key)
         log_alpha = jnp.log(jnp.float32(self.config.init_alpha))
         return SACState(
@@ -116,7 +116,7 @@ class SAC:
         """Move alpha so that the actor keeps an entropy of -target_entropy_scale per action number."""
         if not self.config.autotune_alpha:
             return state.log_alpha, state.alpha_opt_state
-        target_entropy = -self.config.target_entropy_scale * self.task.action_size
+        target_entropy = -self.config.target_entropy_scale * self.facts.action_size
         gradient = -(log_probs + target_entropy).mean()  # of -log_alpha * (log_prob + target)
         return descend(self.alpha_optimizer, state.log_alpha, gradient, state.alpha_opt_state)
 

@@ -111,7 +111,7 @@ class EvalPolicy(Generic[PolicyFlagsT]):
 
 
 @dataclass(frozen=True)
-class Task:
+class Evaluation:
     """What is evaluated, in which environment, and where its results go.
 
     policy: rows of the table that say which it is. solved_return: None where nobody says.
@@ -157,21 +157,21 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _evaluate_server(flags: EvalServer) -> None:
-    task = _checked((("server", without_key(flags.url)),), flags.run.env, flags.run, PROG)
+    work = _checked((("server", without_key(flags.url)),), flags.run.env, flags.run, PROG)
     warn_of_keys(PROG, flags.url)
     api_key = None if has_key(flags.url) else key_from_environment()
-    _evaluate(task, lambda scores, on_step: _play(Target(flags.url, flags.dialect, api_key), task, scores, on_step))
+    _evaluate(work, lambda scores, on_step: _play(Target(flags.url, flags.dialect, api_key), work, scores, on_step))
 
 
 def _evaluate_policy(adapter: Adapter[Any], argv: Sequence[str], name: str) -> None:
     prog = f"{PROG} {name}"
     flags = read_flags(adapter, EvalPolicy, prog, argv)
     source = find_source(adapter, flags.policy, prog)
-    task = _checked((("policy", name),), flags.run.env or source.env_id, flags.run, prog)
-    _evaluate(task, lambda scores, on_step: _serve_and_play(source, flags.dialect, task, scores, on_step))
+    work = _checked((("policy", name),), flags.run.env or source.env_id, flags.run, prog)
+    _evaluate(work, lambda scores, on_step: _serve_and_play(source, flags.dialect, work, scores, on_step))
 
 
-def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalFlags, prog: str) -> Task:
+def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalFlags, prog: str) -> Evaluation:
     """What is to be done; exits with 2 for what would else be found wrong at its end, with 1 for a missing package."""
     if env_id is None:
         complain(f"{prog}: --env is required, CartPole-v1 for example", ARGUMENT_ERROR)
@@ -189,7 +189,7 @@ def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalF
             environment.reset(run.seed)
             if run.video is not None:
                 environment.frame()
-            return Task(policy, env_id, run, environment.fps, environment.solved_return)
+            return Evaluation(policy, env_id, run, environment.fps, environment.solved_return)
         finally:
             environment.close()
     except MissingDependency as error:
@@ -198,40 +198,42 @@ def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalF
         complain(f"{prog}: {error}", ARGUMENT_ERROR)
 
 
-async def _serve_and_play(source: Source, dialect: str | None, task: Task, scores: Scores, on_step: OnStep) -> None:
+async def _serve_and_play(
+    source: Source, dialect: str | None, work: Evaluation, scores: Scores, on_step: OnStep
+) -> None:
     async with Server(source.recipe, _LOOPBACK) as server:
         spec = await server.ready()
         host, port = server.address
         spoken = dialect or ("vibe_rl" if spec.observation is None else "openpi")  # which tells errors whole
         needed = {path: leaf for path, leaf in spec.leaves.items() if not leaf.optional}
-        run = replace(task.run, obs_key=task.run.obs_key or key_of(needed))
+        run = replace(work.run, obs_key=work.run.obs_key or key_of(needed))
         target = Target(f"ws://{host}:{port}/{spoken}", spoken, key_from_environment())
-        await _play(target, replace(task, run=run), scores, on_step)
+        await _play(target, replace(work, run=run), scores, on_step)
 
 
-async def _play(target: Target, task: Task, scores: Scores, on_step: OnStep) -> None:
-    with video.filming(task.run.video, task.fps) as film:
-        await play(target, task.plan, scores, on_step, film, task.run.video_episodes)
+async def _play(target: Target, work: Evaluation, scores: Scores, on_step: OnStep) -> None:
+    with video.filming(work.run.video, work.fps) as film:
+        await play(target, work.plan, scores, on_step, film, work.run.video_episodes)
         if film is not None and film.left_out:
             scores.notes.append(f"the film ends early: a .gif has {video.GIF_FRAMES} pictures at most, an .mp4 any")
 
 
-def _evaluate(task: Task, playing: Callable[[Scores, OnStep], Coroutine[Any, Any, None]]) -> None:
+def _evaluate(work: Evaluation, playing: Callable[[Scores, OnStep], Coroutine[Any, Any, None]]) -> None:
     """Play, show how far it is, and tell the result; Ctrl-C ends it with what there is, and 130."""
     scores = Scores()
     try:
-        with _progress_bar(task.run.episodes) as show:
+        with _progress_bar(work.run.episodes) as show:
             asyncio.run(playing(scores, show))
     except KeyboardInterrupt:
         if not scores.episodes:
             raise
-        print(table(task.env_id, task.policy, scores), file=people_read(task.run.json))
-        over = f"{len(scores.episodes)} of {counted(task.run.episodes, 'episode')}"
+        print(table(work.env_id, work.policy, scores), file=people_read(work.run.json))
+        over = f"{len(scores.episodes)} of {counted(work.run.episodes, 'episode')}"
         complain(f"{PROG}: stopped after {over}; no file is written", 130)
-    write_json("json", task.run.json, as_json(task.env_id, task.policy, scores, this_machine()))
-    if task.run.plot is not None:
-        plot_scores(task.env_id, task.policy[0][1], scores, task.solved_return, task.run.plot)
-    print(table(task.env_id, task.policy, scores, task.files), file=people_read(task.run.json), flush=True)
+    write_json("json", work.run.json, as_json(work.env_id, work.policy, scores, this_machine()))
+    if work.run.plot is not None:
+        plot_scores(work.env_id, work.policy[0][1], scores, work.solved_return, work.run.plot)
+    print(table(work.env_id, work.policy, scores, work.files), file=people_read(work.run.json), flush=True)
 
 
 @contextmanager
