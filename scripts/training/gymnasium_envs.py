@@ -123,10 +123,12 @@ def play_episodes(
     while len(returns) < episodes:
         count = min(_PLAYED_AT_ONCE, episodes - len(returns))
         played = Played(env_id, actions, count, seed + len(returns))
-        first = np.full(count, np.nan, np.float32)
-        while np.isnan(first).any():
-            finished = np.asarray(played.step(np.asarray(act(played.obs))).finished_return)
-            first = np.where(np.isnan(first), finished, first)  # episodes that follow a short first one do not count
+        first, is_over = np.zeros(count, np.float32), np.zeros(count, bool)
+        while not is_over.all():
+            step = played.step(np.asarray(act(played.obs)))
+            # Episodes that follow a short first one do not count.
+            first = np.where(is_over, first, step.finished_return)
+            is_over |= np.asarray(step.ended)
         played.close()
         returns += first.tolist()
     return np.asarray(returns)
