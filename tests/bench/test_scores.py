@@ -10,14 +10,13 @@ POLICY = (("policy", "m:act"),)
 
 
 def test_the_table_says_what_was_played_and_how_it_went() -> None:
-    assert table("Dot-v0", POLICY, SCORES, ["out.gif"]) == (
+    assert table("Dot-v0", POLICY, SCORES) == (
         "environment  Dot-v0\n"
         "policy       m:act\n"
         "episodes     2, of 1 … 30 steps\n"
         "return       15.0 ± 5.0   (worst 10.0, best 20.0)\n"
         "answers      3 in 2.0 s, 2 per second\n"
-        "round trip   p50 2.00 ms, p99 3.00 ms\n"
-        "written      out.gif"
+        "round trip   p50 2.00 ms, p99 3.00 ms"
     )
     told = Scores([Episode(0, 1.0, 1)], [1.0], notes=["the film ends early"])
     assert table("Dot-v0", POLICY, told).endswith("\n             the film ends early")

@@ -44,11 +44,8 @@ class Scores:
         return np.asarray([episode.total for episode in self.in_order])
 
 
-def table(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores, files: Sequence[object] = ()) -> str:
-    """The result of at least one episode as a person reads it.
-
-    policy: rows that say which policy it is. files: what was written.
-    """
+def table(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores) -> str:
+    """The result of at least one episode as a person reads it; policy: rows that say which policy it is."""
     returns, trips = scores.returns, quantiles(scores.round_trips_ms)
     steps = [episode.steps for episode in scores.episodes]
     answers = len(scores.round_trips_ms)
@@ -62,10 +59,14 @@ def table(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores, files:
         ),
         ("answers", f"{answers} in {scores.seconds:.1f} s, {answers / max(scores.seconds, 1e-9):.0f} per second"),
         ("round trip", f"p50 {trips.p50:.2f} ms, p99 {trips.p99:.2f} ms"),
-        *(("written", str(path)) for path in files),
         *(("", note) for note in scores.notes),
     ]
-    return "\n".join(f"{name:12} {value}" for name, value in rows)
+    return "\n".join(row(name, value) for name, value in rows)
+
+
+def row(name: str, value: object) -> str:
+    """One row of the table."""
+    return f"{name:12} {value}"
 
 
 def as_json(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores, machine: Machine) -> dict[str, Any]:

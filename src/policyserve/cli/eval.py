@@ -19,7 +19,7 @@ from policyserve.bench.environments import Environment
 from policyserve.bench.episodes import OnStep, Plan, Target, key_of, play
 from policyserve.bench.figures import ENDINGS, new_figure
 from policyserve.bench.machine import counted, this_machine
-from policyserve.bench.scores import Scores, as_json, table
+from policyserve.bench.scores import Scores, as_json, row, table
 from policyserve.bench.scores_plot import plot_scores
 from policyserve.cli.keys import key_from_environment, naming_variable, warn_of_keys
 from policyserve.cli.parsing import parse
@@ -129,11 +129,6 @@ class Evaluation:
         run = self.run
         return Plan(self.env_id, run.episodes, run.seed, run.sessions, run.timeout_s, run.obs_key)
 
-    @property
-    def files(self) -> list[Path]:
-        """What will be written."""
-        return [path for path in (self.run.video, self.run.plot, self.run.json) if path is not None and path != STDOUT]
-
 
 def main(argv: Sequence[str]) -> None:
     """Evaluate a policy, or the server at --url; exits with 1 if it cannot, with 2 for wrong arguments."""
@@ -227,13 +222,26 @@ def _evaluate(work: Evaluation, playing: Callable[[Scores, OnStep], Coroutine[An
     except KeyboardInterrupt:
         if not scores.episodes:
             raise
-        print(table(work.env_id, work.policy, scores), file=people_read(work.run.json))
+        _tell(work, table(work.env_id, work.policy, scores))
         over = f"{len(scores.episodes)} of {counted(work.run.episodes, 'episode')}"
         complain(f"{PROG}: stopped after {over}; no file is written", 130)
-    write_json("json", work.run.json, as_json(work.env_id, work.policy, scores, this_machine()))
-    if work.run.plot is not None:
-        plot_scores(work.env_id, work.policy[0][1], scores, work.solved_return, work.run.plot)
-    print(table(work.env_id, work.policy, scores, work.files), file=people_read(work.run.json), flush=True)
+    _tell(work, table(work.env_id, work.policy, scores))
+    _keep(work, scores)
+
+
+def _keep(work: Evaluation, scores: Scores) -> None:
+    """Write the files that were asked for; the film is there already."""
+    run = work.run
+    write_json("json", run.json, as_json(work.env_id, work.policy, scores, this_machine()))
+    if run.plot is not None:
+        plot_scores(work.env_id, work.policy[0][1], scores, work.solved_return, run.plot)
+    for path in (run.video, run.plot, run.json):
+        if path is not None and path != STDOUT:
+            _tell(work, row("written", path))
+
+
+def _tell(work: Evaluation, text: str) -> None:
+    print(text, file=people_read(work.run.json), flush=True)
 
 
 @contextmanager
