@@ -54,15 +54,23 @@ def label_percentiles(axes: Any, most: int) -> None:
     ticks = [share for share in _TICKS if share <= max(1 - 1 / max(most, 1), 0.9)]
     axes.set_xticks(_stretch(np.asarray(ticks)), [f"{share * 100:g}" for share in ticks])
     axes.set_title("round trip", fontsize="medium")
-    axes.set(xlabel="percent of the answers, fastest first", ylabel="ms", yscale="log")
-    plain_numbers(axes.yaxis)
+    axes.set(xlabel="percent of the answers, fastest first", ylabel="ms")
+    scale_times(axes)
     axes.grid(alpha=0.3, which="both")
 
 
-def plain_numbers(axis: Any) -> None:
-    """1, 2, 5, 10 … instead of powers, on an axis of logarithms."""
-    axis.set_major_formatter(lambda value, _position: f"{value:g}")
-    axis.set_minor_formatter(lambda value, _position: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+def scale_times(axes: Any) -> None:
+    """Have the y-axis show the times that are drawn: from 0, or as logarithms where they differ by ten times or more.
+
+    Logarithms are labelled 1, 2, 5, 10 … instead of by powers.
+    """
+    least, most = axes.dataLim.intervaly
+    if not 0 < 10 * least <= most:
+        axes.set_ylim(0, most * 1.1)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda value, _position: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
 def shortened(name: str, most: int = 40) -> str:

@@ -12,8 +12,8 @@ from policyserve.bench.figures import (
     draw_percentiles,
     label_percentiles,
     new_figure,
-    plain_numbers,
     save,
+    scale_times,
     shortened,
 )
 from policyserve.bench.machine import counted
@@ -52,14 +52,14 @@ def plot_sweep(steps: Sequence[Step], settings: Settings, name: str, path: Path)
         if chosen:
             points = [step.clients for step in chosen], [step.p99_ms for step in chosen]
             axes.scatter(*points, color=colour, marker=marker, s=50, label=label, zorder=2)
-    axes.set(xlabel="clients", ylabel="p99 of the round trip, ms", xscale="log", yscale="log")
+    axes.set(xlabel="clients", ylabel="p99 of the round trip, ms", xscale="log")
     axes.margins(0.08, 0.15)
+    scale_times(axes)
     axes.xaxis.set_major_locator(FixedLocator(_apart([step.clients for step in tried])))
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    plain_numbers(axes.yaxis)
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", framealpha=0.8)
+    axes.legend(loc="lower right", framealpha=0.8)
     best = max((step.clients for step in steps if step.holds), default=0)
     holds = "holds" if best == 1 else "hold"
     found = f"{counted(best, 'client')} {holds}" if best else "no number of clients holds"
