@@ -15,13 +15,14 @@ TESTS = Path(__file__).parent
 
 # Tested by the modules that are named, in company with others that it means nothing without.
 ELSEWHERE = {
+    "bench/figures": "cli/test_bench",
     "bench/fleet": "cli/test_bench",
     "bench/load": "cli/test_bench",
+    "bench/machine": "bench/test_report",
     "bench/plot": "cli/test_bench",
-    "bench/progress": "cli/test_bench",
     "bench/raw_fleet": "cli/test_bench",
-    "bench/report": "cli/test_bench",
     "bench/run": "cli/test_bench",
+    "bench/scores_plot": "cli/test_eval",
     "bench/target": "cli/test_bench",
     "cli/echo": "cli/test_serving",
     "cli/parsing": "cli/test_server_flags",

@@ -1,4 +1,4 @@
-"""The recipes of the two demos. Nothing here imports JAX."""
+"""The recipes: those of the two demos, and one for each kind of action. Nothing here imports JAX."""
 
 from __future__ import annotations
 
@@ -14,11 +14,29 @@ def algorithm_name(config: TrainConfig) -> str:
 
 
 def demo_config(name: str, *, seed: int = 0, total_steps: int | None = None) -> TrainConfig:
-    """Return the recipe of one demo, with the numbers that the run will really use.
+    """Return the recipe of one demo, with the numbers that the run will really use."""
+    return _settled(DEMOS[name], seed, total_steps)
+
+
+def general_config(
+    env_id: str, bounds: tuple[float, float] | None, *, seed: int = 0, total_steps: int | None = None
+) -> TrainConfig:
+    """Return a recipe that gets most environments with small vectors somewhere: PPO, or SAC for continuous actions.
+
+    bounds: of a continuous action; None: actions are discrete.
+    """
+    if bounds is None:
+        return _settled(replace(_DISCRETE, env_id=env_id), seed, total_steps)
+    assert isinstance(_CONTINUOUS.algo, SACConfig)
+    algo = replace(_CONTINUOUS.algo, action_low=bounds[0], action_high=bounds[1])
+    return _settled(replace(_CONTINUOUS, env_id=env_id, algo=algo), seed, total_steps)
+
+
+def _settled(recipe: TrainConfig, seed: int, total_steps: int | None) -> TrainConfig:
+    """The numbers that a run will really use.
 
     total_steps is rounded up to whole evaluation intervals, and an interval to whole PPO rollouts.
     """
-    recipe = DEMOS[name]
     runner = recipe.runner
     wanted = runner.total_timesteps if total_steps is None else total_steps
     rollout = recipe.algo.n_steps * recipe.algo.num_envs if isinstance(recipe.algo, PPOConfig) else 1
@@ -55,3 +73,17 @@ DEMOS: dict[str, TrainConfig] = {
         replace(_KEEP_BEST, total_timesteps=30_000, eval_every=1_000),
     ),
 }
+
+# An evaluation plays 20 episodes: Gymnasium's environments are played one step at a time.
+_KEEP_BEST_OF_20 = replace(_KEEP_BEST, eval_episodes=20)
+
+_DISCRETE = TrainConfig(
+    "",
+    PPOConfig(num_envs=8, lr=1e-3, n_minibatches=8),
+    replace(_KEEP_BEST_OF_20, total_timesteps=204_800, eval_every=10_240, num_envs=8),
+)
+_CONTINUOUS = TrainConfig(
+    "",
+    SACConfig(hidden_sizes=(64, 64), actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3),
+    replace(_KEEP_BEST_OF_20, total_timesteps=30_000, eval_every=1_500),
+)

@@ -15,14 +15,20 @@ from jax import Array
 
 
 @dataclass(frozen=True)
-class Environment:
-    """The physics of a task. A state is an array; how many steps it is old is Episode's business."""
+class EnvFacts:
+    """What the algorithms and the files of a run have to know of an environment."""
 
     env_id: str
     observation_size: int
     action_size: int  # discrete: how many actions; continuous: how many numbers
+    solved_return: float | None  # None: nobody says
+
+
+@dataclass(frozen=True)
+class Environment(EnvFacts):
+    """The physics of a task. A state is an array; how many steps it is old is Episode's business."""
+
     max_steps: int
-    solved_return: float
     reset: Callable[[Array], Array]  # key -> state
     observe: Callable[[Array], Array]  # state -> (observation_size,)
     step: Callable[[Array, Array], tuple[Array, Array, Array]]  # state, action -> state, reward, terminated

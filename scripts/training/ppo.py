@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -14,7 +13,7 @@ from jax import Array, lax
 
 from policyserve.policies.vibe_rl import PPOConfig
 
-from .envs import Environment, Episode, Transition, begin_episode, play_step
+from .envs import EnvFacts, Transition
 from .networks import MLP, make_layers
 from .optimizer import begin, clipped_adam, descend
 
@@ -35,13 +34,6 @@ class PPOState(eqx.Module):
     rng: Array
 
 
-class PPOCarry(NamedTuple):
-    """What one update hands to the next."""
-
-    state: PPOState
-    episodes: Episode  # leaves: (num_envs, ...)
-
-
 class Sample(NamedTuple):
     """What one environment step teaches."""
 
@@ -54,58 +46,41 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class PPO:
-    """Proximal policy optimisation of one environment, as the loop drives it."""
+    """What it learns from transitions, whoever plays them."""
 
-    env: Environment
+    facts: EnvFacts
     config: PPOConfig
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
         return clipped_adam(self.config.lr, self.config.max_grad_norm, eps=1e-5)
 
-    @partial(jax.jit, static_argnums=0)
-    def start(self, key: Array) -> PPOCarry:
-        actor_key, critic_key, episode_key, rng = jax.random.split(key, 4)
-        inside = (self.env.observation_size, *self.config.hidden_sizes)
+    def new_state(self, actor_key: Array, critic_key: Array, rng: Array) -> PPOState:
+        """Return networks that know nothing. rng: what training draws from later."""
+        inside = (self.facts.observation_size, *self.config.hidden_sizes)
         params = PPOParams(
-            actor=MLP(make_layers((*inside, self.env.action_size), actor_key), jnp.tanh),
+            actor=MLP(make_layers((*inside, self.facts.action_size), actor_key), jnp.tanh),
             critic=MLP(make_layers((*inside, 1), critic_key), jnp.tanh),
         )
-        state = PPOState(params, begin(self.optimizer, params), jnp.int32(0), rng)
-        keys = jax.random.split(episode_key, self.config.num_envs)
-        return PPOCarry(state, jax.vmap(partial(begin_episode, self.env))(keys))
+        return PPOState(params, begin(self.optimizer, params), jnp.int32(0), rng)
 
-    @partial(jax.jit, static_argnums=(0, 2))
-    def advance(self, carry: PPOCarry, env_steps: int) -> tuple[PPOCarry, Array]:
-        """Train for env_steps, a multiple of one rollout. Also returns every step's finished_return, flat."""
-        updates = env_steps // (self.config.n_steps * self.config.num_envs)
-        carry, finished = lax.scan(lambda c, _: self._update(c), carry, length=updates)
-        return carry, finished.reshape(-1)
+    def sample(self, state: PPOState, obs: Array, key: Array) -> tuple[Array, Array]:
+        """Draw actions for obs, (N, D). Returns them and their log probabilities, (N,) each."""
+        logits = jax.vmap(state.params.actor)(obs)  # (N, A)
+        actions = jax.random.categorical(key, logits)
+        return actions, _log_prob(logits, actions)
 
     def act(self, state: PPOState, obs: Array) -> Array:
         """The served policy: the likeliest action."""
         return jnp.argmax(state.params.actor(obs))
 
-    def _update(self, carry: PPOCarry) -> tuple[PPOCarry, Array]:
-        rng, improve_key = jax.random.split(carry.state.rng)
-        carry = carry._replace(state=replace(carry.state, rng=rng))
-        carry, (transitions, log_probs) = lax.scan(
-            lambda c, _: self._act_and_step(c), carry, length=self.config.n_steps
-        )  # (T, N, ...)
-        advantages, targets = self._advantages(carry.state.params.critic, transitions)
+    def learn(self, state: PPOState, transitions: Transition, log_probs: Array, key: Array) -> PPOState:
+        """Do one update. The leaves of transitions, and log_probs, are (T, N, ...)."""
+        advantages, targets = self._advantages(state.params.critic, transitions)
         samples = Sample(transitions.obs, transitions.action, log_probs, advantages, targets)
         samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)  # (T * N, ...)
-        state = self._improve(carry.state, samples, improve_key)
-        return PPOCarry(replace(state, step=state.step + 1), carry.episodes), transitions.finished_return
-
-    def _act_and_step(self, carry: PPOCarry) -> tuple[PPOCarry, tuple[Transition, Array]]:
-        rng, action_key, reset_key = jax.random.split(carry.state.rng, 3)
-        obs = jax.vmap(self.env.observe)(carry.episodes.state)  # (N, D)
-        logits = jax.vmap(carry.state.params.actor)(obs)  # (N, A)
-        actions = jax.random.categorical(action_key, logits)  # (N,)
-        reset_keys = jax.random.split(reset_key, self.config.num_envs)
-        episodes, transitions = jax.vmap(partial(play_step, self.env))(carry.episodes, actions, reset_keys)
-        return PPOCarry(replace(carry.state, rng=rng), episodes), (transitions, _log_prob(logits, actions))
+        state = self._improve(state, samples, key)
+        return replace(state, step=state.step + 1)
 
     def _advantages(self, critic: MLP, transitions: Transition) -> tuple[Array, Array]:
         """Generalised advantage estimation. Returns advantages and value targets, (T, N) each.

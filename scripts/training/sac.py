@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax
+from jax import Array
 
 from policyserve.policies.vibe_rl import SACConfig
 
-from .envs import Environment, Episode, Transition, begin_episode, play_step
+from .envs import EnvFacts, Transition
 from .networks import GaussianActor, TwinCritic, make_gaussian_actor, make_twin_critic
 from .optimizer import begin, clipped_adam, descend
 
@@ -33,23 +32,12 @@ class SACState(eqx.Module):
     rng: Array
 
 
-class SACCarry(NamedTuple):
-    """What one chunk of environment steps hands to the next."""
-
-    state: SACState
-    episode: Episode
-    replay: Transition  # leaves: (buffer_size, ...)
-    env_steps: Array
-
-
 @dataclass(frozen=True)
 class SAC:
-    """Soft actor-critic on one environment, as the loop drives it."""
+    """What it learns from transitions, whoever plays them."""
 
-    env: Environment
+    facts: EnvFacts
     config: SACConfig
-    buffer_size: int
-    warmup_steps: int
 
     @property
     def actor_optimizer(self) -> optax.GradientTransformation:
@@ -63,13 +51,12 @@ class SAC:
     def alpha_optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.config.alpha_lr)
 
-    @partial(jax.jit, static_argnums=0)
-    def start(self, key: Array) -> SACCarry:
-        actor_key, critic_key, episode_key, rng = jax.random.split(key, 4)
-        sizes = (self.env.observation_size, self.config.hidden_sizes, self.env.action_size)
+    def new_state(self, actor_key: Array, critic_key: Array, rng: Array) -> SACState:
+        """Return networks that know nothing. rng: what training draws from later."""
+        sizes = (self.facts.observation_size, self.config.hidden_sizes, self.facts.action_size)
         actor, critic = make_gaussian_actor(*sizes, actor_key), make_twin_critic(*sizes, critic_key)
         log_alpha = jnp.log(jnp.float32(self.config.init_alpha))
-        state = SACState(
+        return SACState(
             actor=actor,
             critic=critic,
             target_critic=critic,
@@ -80,39 +67,12 @@ class SAC:
             step=jnp.int32(0),
             rng=rng,
         )
-        episode = begin_episode(self.env, episode_key)
-        _, example = play_step(self.env, episode, self.env.random_action(rng), rng)
-        replay = jax.tree.map(lambda x: jnp.zeros((self.buffer_size, *x.shape), x.dtype), example)
-        return SACCarry(state, episode, replay, jnp.int32(0))
-
-    @partial(jax.jit, static_argnums=(0, 2), donate_argnums=1)
-    def advance(self, carry: SACCarry, env_steps: int) -> tuple[SACCarry, Array]:
-        """Train for env_steps. Also returns every step's finished_return. The carry given is used up."""
-        return lax.scan(lambda c, _: self._step(c), carry, length=env_steps)
 
     def act(self, state: SACState, obs: Array) -> Array:
         """The served policy: the mean action, in the environment's units."""
         return self._to_env_units(jnp.tanh(state.actor(obs)[0]))
 
-    def _step(self, carry: SACCarry) -> tuple[SACCarry, Array]:
-        """One environment step (random during warm-up) and, after warm-up, one update."""
-        rng, explore_key, act_key, reset_key, rows_key, update_key = jax.random.split(carry.state.rng, 6)
-        state = replace(carry.state, rng=rng)
-        sampled, _ = self._sample_action(state.actor, self.env.observe(carry.episode.state), act_key)
-        action = jnp.where(carry.env_steps < self.warmup_steps, self.env.random_action(explore_key), sampled)
-        episode, transition = play_step(self.env, carry.episode, action, reset_key)
-        slot = carry.env_steps % self.buffer_size
-        replay = jax.tree.map(lambda kept, new: kept.at[slot].set(new), carry.replay, transition)
-        env_steps = carry.env_steps + 1
-        filled = jnp.minimum(env_steps, self.buffer_size)
-        rows = jax.random.randint(rows_key, (self.config.batch_size,), 0, filled)
-        batch = jax.tree.map(lambda kept: kept[rows], replay)
-        state = lax.cond(
-            env_steps > self.warmup_steps, lambda s: self._update(s, batch, update_key), lambda s: s, state
-        )
-        return SACCarry(state, episode, replay, env_steps), transition.finished_return
-
-    def _update(self, state: SACState, batch: Transition, key: Array) -> SACState:
+    def update(self, state: SACState, batch: Transition, key: Array) -> SACState:
         """One gradient step each for critics, actor and temperature; batch leaves: (B, ...)."""
         target_key, actor_key = jax.random.split(key)
         alpha = jnp.exp(state.log_alpha)
@@ -139,7 +99,7 @@ class SAC:
 
     def _critic_targets(self, state: SACState, batch: Transition, alpha: Array, key: Array) -> Array:
         keys = jax.random.split(key, self.config.batch_size)
-        actions, log_probs = jax.vmap(partial(self._sample_action, state.actor))(batch.next_obs, keys)
+        actions, log_probs = jax.vmap(partial(self.sample, state.actor))(batch.next_obs, keys)
         q1, q2 = jax.vmap(state.target_critic)(batch.next_obs, actions)
         soft_value = jnp.minimum(q1, q2) - alpha * log_probs
         return batch.reward + self.config.gamma * jnp.where(batch.terminated, 0.0, soft_value)
@@ -148,7 +108,7 @@ class SAC:
         self, actor: GaussianActor, critic: TwinCritic, obs: Array, alpha: Array, key: Array
     ) -> tuple[Array, Array]:
         keys = jax.random.split(key, self.config.batch_size)
-        actions, log_probs = jax.vmap(partial(self._sample_action, actor))(obs, keys)
+        actions, log_probs = jax.vmap(partial(self.sample, actor))(obs, keys)
         q1, q2 = jax.vmap(critic)(obs, actions)
         return (alpha * log_probs - jnp.minimum(q1, q2)).mean(), log_probs
 
@@ -156,14 +116,14 @@ class SAC:
         """Move alpha so that the actor keeps an entropy of -target_entropy_scale per action number."""
         if not self.config.autotune_alpha:
             return state.log_alpha, state.alpha_opt_state
-        target_entropy = -self.config.target_entropy_scale * self.env.action_size
+        target_entropy = -self.config.target_entropy_scale * self.facts.action_size
         gradient = -(log_probs + target_entropy).mean()  # of -log_alpha * (log_prob + target)
         return descend(self.alpha_optimizer, state.log_alpha, gradient, state.alpha_opt_state)
 
     def _follow(self, slow: Array, fast: Array) -> Array:
         return (1.0 - self.config.tau) * slow + self.config.tau * fast
 
-    def _sample_action(self, actor: GaussianActor, obs: Array, key: Array) -> tuple[Array, Array]:
+    def sample(self, actor: GaussianActor, obs: Array, key: Array) -> tuple[Array, Array]:
         """Draw an action in the environment's units, (A,), and its log density, ()."""
         mean, log_std = actor(obs)
         log_std = jnp.clip(log_std, self.config.log_std_min, self.config.log_std_max)

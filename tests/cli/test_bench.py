@@ -24,6 +24,7 @@ from policyserve.cli import main
 from policyserve.policies.fakes import EchoPolicy, demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
 from tests.cli.terminals import WHERE, Where, plain, run_in
+from tests.cli.test_colours import Terminal
 from tests.plain_servers import in_thread, plain_server
 from tests.server.live import serving
 
@@ -104,7 +105,8 @@ def test_two_servers_in_turns_and_their_ratios(url: str, tmp_path: Path, capsys:
     file = tmp_path / "figures.json"
     bench(url, "--against", f"{url}/vibe_rl", "--slices", "4", "--json", str(file))
     told = capsys.readouterr().out
-    assert f"{url} / {url}/vibe_rl: median of 4 pairs of slices (quartiles)" in told
+    assert f"{url} / {url}/vibe_rl:\n  median of 4 pairs of slices (quartiles)\n" in told
+    assert told.count("the way there and back") == 1
     figures = json.loads(file.read_text())
     assert [server["dialect"] for server in figures["servers"]] == ["openpi", "vibe_rl"]
     for name in ("round trip p50", "round trip p99", "answers per second"):
@@ -112,6 +114,25 @@ def test_two_servers_in_turns_and_their_ratios(url: str, tmp_path: Path, capsys:
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert ratio["count"] == 4
         assert f"{name:<20}{ratio['median']:6.3f}" in told
+
+
+def test_a_terminal_shows_a_bar_and_then_the_part_that_takes_longest_in_colour(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    bench(url, "--duration-s", "0.6")
+    shown = terminal.getvalue()
+    assert re.search(r"\r\033\[Kws://127\.0\.0\.1:\d+: \[#+\.*\] 0\.\d of 0\.6 s, \d+ answers?", shown)
+    table = shown.rpartition("\r\033[K")[2]
+    (coloured,) = re.findall(r"^\033\[33m  (.*?) .*\033\[0m$", table, re.MULTILINE)
+    plain = re.sub(r"\033\[\d+m", "", table)
+    medians = {name: quantile_row(plain, name)[0] for name in ("client", "network", "server", "queue", "infer")}
+    assert coloured == max(medians, key=lambda name: medians[name])
+    assert max(map(len, plain.splitlines())) <= 80
 
 
 def test_all_figures_are_in_the_file(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,20 +146,34 @@ def test_all_figures_are_in_the_file(url: str, tmp_path: Path, capsys: pytest.Ca
     assert f"{server['answers']} in" in capsys.readouterr().out
 
 
+def test_stdout_can_be_the_file_of_figures_and_the_table_is_then_on_stderr(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench(url, "--json", "-")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["servers"][0]["answers"] > 0
+    assert quantile_row(err, "round trip")[0] > 0
+    bench(url, "--sweep", "--rate-hz", "1", "--max-clients", "1", "--json", "-")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["sweep"][0]["holds"]
+    assert "1 client holds 1 Hz" in err
+
+
 def test_a_sweep_ends_with_the_number_that_holds(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     bench(url, "--sweep", "--rate-hz", "1", "--max-clients", "3", "--duration-s", "0.3", "--json", str(file))
     told = capsys.readouterr().out
-    assert re.findall(r"^ +(\d) clients   p99 [\d.]+ ms.*holds$", told, re.MULTILINE) == ["1", "2", "3"]
-    assert "3 clients hold 1 requests per second each: p99 within 1000 ms" in told
+    assert re.findall(r"^ +(\d) clients? +p99 [\d.]+ ms.*holds$", told, re.MULTILINE) == ["1", "2", "3"]
+    assert "3 clients hold 1 Hz: p99 within 1000 ms, no errors (more than 3 were not tried)\n" in told
     assert [step["clients"] for step in json.loads(file.read_text())["sweep"]] == [1, 2, 3]
 
 
-def test_a_sweep_that_no_client_holds_says_0(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_that_no_client_holds_says_what_one_alone_does(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     bench(url, "--sweep", "--rate-hz", "100000", "--clients", "2", "--duration-s", "0.05")
-    told = capsys.readouterr().out
-    assert told.count("too many") == 2
-    assert "0 clients hold" in told
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("does not hold") == 2
+    assert re.search(r"no number of clients holds 100000 Hz: one client alone has p99 [\d.]+ ms", told)
+    assert re.search(r"\(load of this machine: \d+\)$", told)
 
 
 @pytest.mark.parametrize("mode", [(), ("--against", "again"), ("--sweep", "--rate-hz", "2", "--max-clients", "2")])

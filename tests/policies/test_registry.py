@@ -18,6 +18,7 @@ from policyserve.policies.objects import DemoAdapter, ObjectAdapter
 from policyserve.policies.registry import Adapter
 from policyserve.policies.vibe_rl import PRESETS
 from policyserve.policies.vibe_rl.adapter import PresetAdapter
+from policyserve.policies.vibe_rl.run_adapter import RunAdapter
 from policyserve.policies.wall_x.adapter import WallXAdapter
 from tests.cli.serving import POLICYSERVE, run, serving
 from tests.policies.packages import install
@@ -106,8 +107,15 @@ def test_every_spelling_leads_to_its_adapter(target: str, kind: type) -> None:
 
 
 def test_every_preset_has_its_name() -> None:
-    found = [name for name in registry.names() if isinstance(registry.find(name), PresetAdapter)]
-    assert found == list(PRESETS)
+    assert [name for name in registry.names() if name in PRESETS] == list(PRESETS)
+    for name in PRESETS:
+        assert isinstance(registry.find(name), PresetAdapter)
+
+
+def test_a_runs_folder_stands_behind_its_scheme() -> None:
+    assert isinstance(registry.find("vibe_rl:runs/mine"), RunAdapter)
+    with pytest.raises(ConfigError, match="expected vibe_rl:FOLDER, got 'vibe_rl'"):
+        registry.find("vibe_rl")
 
 
 @pytest.mark.parametrize(

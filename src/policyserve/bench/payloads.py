@@ -53,9 +53,14 @@ class Payload:
             value.nbytes if isinstance(value, np.ndarray) else len(str(value)) for _, value in _leaves(self.observation)
         )
 
+    @property
+    def images(self) -> list[Array]:
+        """Its pictures: arrays of bytes with three axes or more."""
+        values = [value for _, value in _leaves(self.observation) if isinstance(value, np.ndarray)]
+        return [value for value in values if value.ndim >= 3 and value.dtype == np.uint8]
+
     def __str__(self) -> str:
-        size = f"{self.size / 1e6:.2f} MB" if self.size >= 1e6 else f"{self.size / 1e3:.3g} kB"
-        return f"{self.name} ({size if self.size >= 1000 else f'{self.size} bytes'})"
+        return f"{self.name} ({told_bytes(self.size)})"
 
 
 def payload_for(name: str, metadata: Mapping[str, Any], dialect: str) -> Payload:
@@ -72,6 +77,13 @@ def payload_for(name: str, metadata: Mapping[str, Any], dialect: str) -> Payload
     else:
         raise unknown_payload(name)
     return Payload(Path(name).name, _flat(observation) if dialect == "vibe_rl" else observation)
+
+
+def told_bytes(size: int) -> str:
+    """A size for people: `16 bytes`, `12.3 kB`, `2.77 MB`."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
 
 def _read_file(name: str) -> Observation:

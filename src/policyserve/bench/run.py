@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, field, replace
 
 from policyserve.bench.fleet import Fleet, open_fleet
 from policyserve.bench.load import Load
+from policyserve.bench.machine import counted
 from policyserve.bench.measures import Quantiles, Search, Spread, in_turns, quantiles, ratios
 from policyserve.bench.payloads import Payload, payload_for
 from policyserve.bench.tally import Tally, split
@@ -21,7 +22,8 @@ from policyserve.dialects import by_name
 
 _CALIBRATIONS = 30
 
-OnTally = Callable[[str, Tally], None]  # told what is measured next, and the tally that fills meanwhile
+# Told what is measured next, the tally that fills meanwhile, and for how many seconds.
+OnTally = Callable[[str, Tally, float], None]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Result:
         """Steps of action per second, of all clients together."""
         return self.tally.per_second * self.server.horizon
 
+    @property
+    def image_mbit_per_second(self) -> float:
+        """What the pictures in the requests of all clients took of the network, in millions of bits per second."""
+        return sum(image.nbytes for image in self.server.payload.images) * self.tally.per_second * 8e-6
+
 
 @dataclass
 class Comparison:
@@ -109,6 +116,7 @@ class Step:
     per_second: float
     errors: int
     holds: bool
+    unsent: int = 0
 
 
 def prepare(name: str, url: str, settings: Settings) -> Server:
@@ -137,7 +145,7 @@ def measure(server: Server, settings: Settings, on_tally: OnTally) -> Result:
     result = Result(server)
     with _fleet(server.load) as fleet, _interruptible():
         _warm_up(fleet, settings, on_tally)
-        on_tally(server.name, result.tally)
+        on_tally(server.name, result.tally, settings.duration_s)
         fleet.drive(result.tally, settings.duration_s)
     return result
 
@@ -153,8 +161,9 @@ def compare(servers: tuple[Server, Server], settings: Settings, on_tally: OnTall
             pair = (Tally(), Tally())
             try:
                 for number in order:
-                    on_tally(f"slice {turn + 1} of {settings.slices}, {servers[number].name}", pair[number])
-                    fleets[number].drive(pair[number], settings.duration_s / settings.slices)
+                    seconds = settings.duration_s / settings.slices
+                    on_tally(f"slice {turn + 1} of {settings.slices}, {servers[number].name}", pair[number], seconds)
+                    fleets[number].drive(pair[number], seconds)
                 comparison.slices.append(pair)
             finally:  # what an interrupted pair saw counts, but not for the ratios
                 for result, tally in zip(comparison.results, pair, strict=True):
@@ -182,11 +191,12 @@ def sweep(
 
 def _try_clients(server: Server, clients: int, settings: Settings, on_tally: OnTally) -> Step:
     assert settings.rate_hz is not None, "a sweep has a rate"
-    tally = Tally()
+    tally, told = Tally(), counted(clients, "client")
+    on_tally(f"{told}, connecting", tally, 0.0)
     try:
         with _fleet(replace(server.load, clients=clients)) as fleet:
-            _warm_up(fleet, settings, on_tally)
-            on_tally(f"{clients} clients", tally)
+            _warm_up(fleet, settings, on_tally, f"{told}, warming up")
+            on_tally(told, tally, settings.duration_s)
             fleet.drive(tally, settings.duration_s)
     except PolicyserveError as error:  # more connections than the server takes
         if clients == 1:
@@ -195,13 +205,13 @@ def _try_clients(server: Server, clients: int, settings: Settings, on_tally: OnT
     errors = sum(tally.errors.values())
     p99_ms = quantiles(tally.trips_s).p99 * 1e3 if tally.answers else None
     holds = p99_ms is not None and p99_ms <= 1e3 / settings.rate_hz and not errors and not tally.unsent
-    return Step(clients, p99_ms, tally.per_second, errors, holds)
+    return Step(clients, p99_ms, tally.per_second, errors, holds, tally.unsent)
 
 
-def _warm_up(fleet: Fleet, settings: Settings, on_tally: OnTally) -> None:
+def _warm_up(fleet: Fleet, settings: Settings, on_tally: OnTally, what: str = "warming up") -> None:
     """Drive without counting; raises RemoteError if nothing but errors came."""
     tally = Tally()
-    on_tally("warming up", tally)
+    on_tally(what, tally, settings.warmup_s)
     if settings.warmup_s:
         fleet.drive(tally, settings.warmup_s)
     if tally.errors and not tally.answers:

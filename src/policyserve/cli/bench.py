@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,14 +14,18 @@ from tyro.conf import Positional, arg
 
 from policyserve import dialects
 from policyserve.bench import plot, report
+from policyserve.bench.figures import ENDINGS, new_figure
+from policyserve.bench.machine import this_machine
 from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
+from policyserve.cli.colours import coloured
 from policyserve.cli.configuration import ConfigurationFlags, read_configuration
 from policyserve.cli.effective import end_if_printed
 from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
+from policyserve.cli.targets import check_apart, check_target, people_read, write_json
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import without_key
 from policyserve.core.errors import ConfigError, PolicyserveError
@@ -70,7 +73,7 @@ class BenchFlags(ConfigurationFlags):
     raw: bool = False
     """Send one prepared frame and count the answers undecoded: the server alone, closed loop."""
     json: Path | None = None
-    """Write all figures to this file."""
+    """Write all figures to this file; `-` is stdout, and the table goes to stderr then."""
     plot: Path | None = None
     """Draw them to this file (.png, .svg, .pdf)."""
 
@@ -133,8 +136,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         _check_targets(flags)
         warn_of_keys(flags.target, flags.against)
-        if flags.plot is not None:
-            plot.check_plot(flags.plot)
+        _check_files(flags)
         _bench(flags, serve_flags)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
@@ -157,11 +159,14 @@ def _check_targets(flags: BenchFlags) -> None:
             registry.find(name)
         except ConfigError as error:
             raise ConfigError(f"{error} (a server's address is ws://host:port)") from error
-    for option, path in (("json", flags.json), ("plot", flags.plot)):
-        if path is not None and path.is_dir():  # pathlib's path of nothing is one
-            raise ConfigError(f"--{option}: expected a file, got the directory {path.absolute()}")
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigError(f"--{option}: there is no directory {path.absolute().parent}")
+
+
+def _check_files(flags: BenchFlags) -> None:
+    check_target("json", flags.json)
+    check_target("plot", flags.plot, ENDINGS)
+    check_apart(json=flags.json, plot=flags.plot)
+    if flags.plot is not None:
+        new_figure()
 
 
 def _bench(flags: BenchFlags, serve_flags: Sequence[str]) -> None:
@@ -180,27 +185,28 @@ def _bench(flags: BenchFlags, serve_flags: Sequence[str]) -> None:
 
 
 def _measure(server: Server, flags: BenchFlags, settings: Settings) -> None:
-    with progress_line() as progress:
+    with progress_line(people_read(flags.json)) as progress:
         result = measure(server, settings, progress.show)
-    print(report.text(result, settings))
+    _tell(flags, report.text(result, settings, _highlight(flags)))
     _keep(flags, settings, [result], None)
 
 
 def _compare(servers: tuple[Server, Server], flags: BenchFlags, settings: Settings) -> None:
-    with progress_line() as progress:
+    with progress_line(people_read(flags.json)) as progress:
         comparison = compare(servers, settings, progress.show)
-    print(report.comparison_text(comparison, settings))
+    _tell(flags, report.comparison_text(comparison, settings, _highlight(flags)))
     _keep(flags, settings, comparison.results, comparison)
 
 
 def _sweep(server: Server, flags: BenchFlags, settings: Settings) -> None:
-    print(report.sweep_heading(server, settings))
-    with progress_line() as progress:
+    _tell(flags, report.sweep_heading(server, settings))
+    with progress_line(people_read(flags.json)) as progress:
         steps = sweep(
             server, settings, flags.max_clients, progress.show, lambda step: progress.say(report.step_text(step))
         )
-    print(report.sweep_text(steps, settings, flags.max_clients))
-    _write_json(flags, report.as_json([], settings, steps))
+    machine = this_machine()
+    _tell(flags, report.sweep_text(steps, settings, flags.max_clients, machine))
+    write_json("json", flags.json, report.as_json([], settings, steps, machine))
     if flags.plot is not None and steps:
         plot.plot_sweep(steps, settings, server.name, flags.plot)
 
@@ -209,7 +215,7 @@ def _keep(
     flags: BenchFlags, settings: Settings, results: Sequence[Result], found: Comparison | Sequence[Step] | None
 ) -> None:
     """Write the files that were asked for; exits with 1 if a server answered nothing."""
-    _write_json(flags, report.as_json(results, settings, found))
+    write_json("json", flags.json, report.as_json(results, settings, found, this_machine()))
     silent = [result.server.name for result in results if not result.tally.answers]
     if silent:
         complain(f"no answer from {' and '.join(silent)}", FAILURE)
@@ -217,10 +223,9 @@ def _keep(
         plot.plot_results(results, flags.plot)
 
 
-def _write_json(flags: BenchFlags, document: dict[str, object]) -> None:
-    if flags.json is None:
-        return
-    try:
-        flags.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json: {flags.json} cannot be written: {error.strerror or error}") from error
+def _tell(flags: BenchFlags, text: str) -> None:
+    print(text, file=people_read(flags.json), flush=True)
+
+
+def _highlight(flags: BenchFlags) -> report.Highlight:
+    return lambda row: coloured(row, "yellow", people_read(flags.json))

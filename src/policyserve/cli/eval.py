@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from tyro.conf import arg
 
+from policyserve import dialects
+from policyserve.bench import video
+from policyserve.bench.environments import Environment
+from policyserve.bench.episodes import OnStep, Plan, Target, key_of, play
+from policyserve.bench.figures import ENDINGS, new_figure
+from policyserve.bench.machine import counted, this_machine
+from policyserve.bench.scores import Scores, as_json, row, table
+from policyserve.bench.scores_plot import plot_scores
 from policyserve.cli import help_page
 from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
 from policyserve.cli.effective import end_if_printed
@@ -20,20 +29,17 @@ from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
 from policyserve.cli.setting import Setting
+from policyserve.cli.targets import STDOUT, check_apart, check_target, people_read, write_json
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import has_key, without_key
-from policyserve.client.aio import AsyncClient
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
-from policyserve.core.messages import Reply
 from policyserve.policies.registry import Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 PROG = "policyserve eval"
 _LOOPBACK = ServerConfig(host="127.0.0.1", port=0)
+_SHOWN_EVERY_S = 0.2
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
@@ -45,22 +51,35 @@ class EvalFlags:
     env: str | None = None
     """Gymnasium id such as CartPole-v1; None: the one that the policy was trained in, where it says so."""
     episodes: int = 20
+    """How many to play."""
     seed: int = 0
     """Episode i starts from seed + i."""
     sessions: int = 8
     """Episodes that run at the same time."""
     timeout_s: float = 60.0
     """For each answer."""
-    obs_key: str = "obs"
-    """The observation's key."""
+    obs_key: str | None = None
+    """The observation's key; None: the only one that the policy asks for, where it says so, else obs."""
+    json: Path | None = None
+    """Write all figures to this file; `-` is stdout, and the table goes to stderr then."""
+    plot: Path | None = None
+    """Draw returns and round trips to this file (.png, .svg, .pdf)."""
+    video: Path | None = None
+    """Film the first episodes to this file (.mp4, .gif)."""
+    video_episodes: int = 1
+    """How many to film."""
     group: ClassVar[str] = "common"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a flag that is out of its range."""
         check_given(env=self.env, obs_key=self.obs_key)
-        for name in ("episodes", "sessions"):
+        for name in ("episodes", "sessions", "video_episodes"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name}: expected 1 or more, got {getattr(self, name)}")
+                raise ConfigError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed: expected 0 or more, got {self.seed}")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"--timeout-s: expected more than 0, got {self.timeout_s}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,7 @@ class EvalServer(ConfigurationFlags):
 
     def __post_init__(self) -> None:
         check_given(url=self.url, dialect=self.dialect)
+        dialects.by_name(self.dialect)
 
 
 @dataclass(frozen=True)
@@ -86,26 +106,33 @@ class EvalPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
+    dialect: str | None = None
+    """How to speak with it; None: openpi with a policy that has a spec, else vibe_rl, which sends an array alone."""
+
+    def __post_init__(self) -> None:
+        check_given(dialect=self.dialect)
+        if self.dialect is not None:
+            dialects.by_name(self.dialect)
 
 
 @dataclass(frozen=True)
-class Target:
-    """A server to ask. Its key is the URL's, else the environment's."""
+class Evaluation:
+    """What is evaluated, in which environment, and where its results go.
 
-    url: str = field(repr=False)
-    dialect: str
+    policy: rows of the table that say which it is. solved_return: None where nobody says.
+    """
+
+    policy: tuple[tuple[str, str], ...]
+    env_id: str
+    run: EvalFlags
+    fps: float
+    solved_return: float | None
 
     @property
-    def api_key(self) -> str | None:
-        return None if has_key(self.url) else key_from_environment()
-
-
-@dataclass
-class Scores:
-    """What the episodes brought: a return each, and the round trip of every step in ms."""
-
-    returns: list[float] = field(default_factory=list)
-    round_trips_ms: list[float] = field(default_factory=list)
+    def plan(self) -> Plan:
+        """The episodes to play."""
+        run = self.run
+        return Plan(self.env_id, run.episodes, run.seed, run.sessions, run.timeout_s, run.obs_key)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -129,130 +156,123 @@ def main(argv: Sequence[str]) -> None:
     except PolicyserveError as error:
         complain(naming_variable(str(error)), FAILURE)
     except KeyboardInterrupt:
-        sys.exit(130)
+        complain("interrupted before an episode was over", 130)
 
 
 def _evaluate_server(argv: Sequence[str], configuration: Configuration) -> None:
     given = configuration.given_or_end(EvalServer, argv)
     flags = parse(EvalServer, PROG, argv, given=given)
     end_if_printed(flags, given)
-    env_id = _environment(flags.run.env)
+    work = _checked((("server", without_key(flags.url)),), flags.run.env, flags.run)
     warn_of_keys(flags.url)
-    asyncio.run(_evaluate(Target(flags.url, flags.dialect), env_id, flags.run))
+    api_key = None if has_key(flags.url) else key_from_environment()
+    _evaluate(work, lambda scores, on_step: _play(Target(flags.url, flags.dialect, api_key), work, scores, on_step))
 
 
 def _evaluate_policy(policy: Setting, argv: Sequence[str], configuration: Configuration) -> None:
     adapter = find_adapter(policy.value, policy.place)
     flags = read_flags(adapter, EvalPolicy, f"{PROG} {policy.value}", argv, configuration)
     source = find_source(adapter, flags.policy)
-    env_id = _environment(flags.run.env or source.env_id)
-    asyncio.run(_serve_and_evaluate(source, env_id, flags.run))
+    work = _checked((("policy", policy.value),), flags.run.env or source.env_id, flags.run)
+    _evaluate(work, lambda scores, on_step: _serve_and_play(source, flags.dialect, work, scores, on_step))
 
 
-def _environment(env_id: str | None) -> str:
+def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalFlags) -> Evaluation:
+    """What is to be done; exits with 2 for what would else be found wrong at its end, with 1 for a missing package."""
     if env_id is None:
         complain("--env is required, CartPole-v1 for example", ARGUMENT_ERROR)
-    return env_id
-
-
-async def _serve_and_evaluate(source: Source, env_id: str, run: EvalFlags) -> None:
-    async with Server(source.recipe, _LOOPBACK) as server:
-        await server.ready()
-        host, port = server.address
-        await _evaluate(Target(f"ws://{host}:{port}/vibe_rl", "vibe_rl"), env_id, run)
-
-
-async def _evaluate(target: Target, env_id: str, flags: EvalFlags) -> None:
-    make_env = _gymnasium_maker(env_id)
-    progress = _progress_bar(flags.episodes)
-    scores = Scores()
-    seeds = iter(range(flags.seed, flags.seed + flags.episodes))
-
-    async def play_episodes() -> None:
-        """One session after the other, until no seed is left."""
-        environment = make_env()
+    try:
+        check_target("json", run.json)
+        check_target("plot", run.plot, ENDINGS)
+        check_target("video", run.video, video.ENDINGS)
+        check_apart(json=run.json, plot=run.plot, video=run.video)
+        if run.plot is not None:
+            new_figure()
+        if run.video is not None:
+            video.check_encoder(run.video)
+        environment = Environment(env_id, draws=run.video is not None)
         try:
-            for seed in seeds:
-                async with AsyncClient(
-                    target.url, dialect=target.dialect, api_key=target.api_key, timeout_s=flags.timeout_s, retry_for_s=0
-                ) as client:
-                    await _play(client, environment, seed, flags.obs_key, scores)
-                progress.update()
-                progress.set_postfix({"return": f"{np.mean(scores.returns):.1f}"})
+            environment.reset(run.seed)
+            if run.video is not None:
+                environment.frame()
+            return Evaluation(policy, env_id, run, environment.fps, environment.solved_return)
         finally:
             environment.close()
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
+    except ConfigError as error:
+        complain(str(error), ARGUMENT_ERROR)
 
-    started_at = time.monotonic()
-    players = [asyncio.ensure_future(play_episodes()) for _ in range(min(flags.sessions, flags.episodes))]
+
+async def _serve_and_play(
+    source: Source, dialect: str | None, work: Evaluation, scores: Scores, on_step: OnStep
+) -> None:
+    async with Server(source.recipe, _LOOPBACK) as server:
+        spec = await server.ready()
+        host, port = server.address
+        spoken = dialect or ("vibe_rl" if spec.observation is None else "openpi")  # which tells errors whole
+        needed = {path: leaf for path, leaf in spec.leaves.items() if not leaf.optional}
+        run = replace(work.run, obs_key=work.run.obs_key or key_of(needed))
+        target = Target(f"ws://{host}:{port}/{spoken}", spoken, key_from_environment())
+        await _play(target, replace(work, run=run), scores, on_step)
+
+
+async def _play(target: Target, work: Evaluation, scores: Scores, on_step: OnStep) -> None:
+    with video.filming(work.run.video, work.fps) as film:
+        await play(target, work.plan, scores, on_step, film, work.run.video_episodes)
+        if film is not None and film.left_out:
+            scores.notes.append(f"the film ends early: a .gif has {video.GIF_FRAMES} pictures at most, an .mp4 any")
+
+
+def _evaluate(work: Evaluation, playing: Callable[[Scores, OnStep], Coroutine[Any, Any, None]]) -> None:
+    """Play, show how far it is, and tell the result; Ctrl-C ends it with what there is, and 130."""
+    scores = Scores()
     try:
-        await asyncio.gather(*players)
-    finally:
-        for player in players:
-            player.cancel()
-        progress.close()
-    print(table(env_id, without_key(target.url), scores, time.monotonic() - started_at))
+        with _progress_bar(work.run.episodes) as show:
+            asyncio.run(playing(scores, show))
+    except KeyboardInterrupt:
+        if not scores.episodes:
+            raise
+        _tell(work, table(work.env_id, work.policy, scores))
+        over = f"{len(scores.episodes)} of {counted(work.run.episodes, 'episode')}"
+        complain(f"stopped after {over}; no file is written", 130)
+    _tell(work, table(work.env_id, work.policy, scores))
+    _keep(work, scores)
 
 
-async def _play(client: AsyncClient, environment: Any, seed: int, obs_key: str, scores: Scores) -> None:
-    observation, _ = environment.reset(seed=seed)
-    total, over = 0.0, False
-    while not over:
-        asked_at = time.perf_counter()
-        reply = await client.infer({obs_key: np.asarray(observation, np.float32)})
-        scores.round_trips_ms.append((time.perf_counter() - asked_at) * 1e3)
-        for action in _actions(reply, environment.action_space):
-            observation, reward, terminated, truncated, _ = environment.step(action)
-            total += float(reward)
-            over = terminated or truncated
-            if over:
-                break
-    scores.returns.append(total)
+def _keep(work: Evaluation, scores: Scores) -> None:
+    """Write the files that were asked for; the film is there already."""
+    run = work.run
+    write_json("json", run.json, as_json(work.env_id, work.policy, scores, this_machine()))
+    if run.plot is not None:
+        plot_scores(work.env_id, work.policy[0][1], scores, work.solved_return, run.plot)
+    for path in (run.video, run.plot, run.json):
+        if path is not None and path != STDOUT:
+            _tell(work, row("written", path))
 
 
-def _actions(reply: Reply, space: Any) -> list[Any]:
-    """The steps of a reply, one or a chunk of them, as the environment takes them; raises ConfigError otherwise."""
-    steps = reply.actions
-    if steps.ndim == len(space.shape):
-        steps = steps[None]
-    if steps.shape[1:] != space.shape:
-        raise ConfigError(f"the environment's action is {space}, the policy answers shape {reply.actions.shape}")
-    if not space.shape:
-        return [int(step) for step in steps]
-    return [np.asarray(step, space.dtype) for step in steps]
+def _tell(work: Evaluation, text: str) -> None:
+    print(text, file=people_read(work.run.json), flush=True)
 
 
-def _gymnasium_maker(env_id: str) -> Any:
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise MissingDependency("gymnasium", "gym") from error
-    try:
-        gymnasium.spec(env_id)
-    except gymnasium.error.Error as error:
-        raise ConfigError(f"Gymnasium has no environment {env_id!r}: {error}") from error
-    return lambda: gymnasium.make(env_id)
-
-
-def _progress_bar(episodes: int) -> tqdm[Any]:
+@contextmanager
+def _progress_bar(episodes: int) -> Iterator[OnStep]:
+    """A bar on a terminal's stderr, which is gone at the end."""
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise MissingDependency("tqdm", "gym") from error
-    return tqdm(total=episodes, unit="episode", leave=False, disable=None)  # None: only where a terminal can show it
+    shown_at = time.monotonic()
+    with tqdm(total=episodes, unit="episode", leave=False, disable=None, dynamic_ncols=True) as bar:
 
+        def show(scores: Scores) -> None:
+            nonlocal shown_at
+            now, done = time.monotonic(), len(scores.episodes)
+            if bar.disable or (now - shown_at < _SHOWN_EVERY_S and done < episodes):
+                return
+            shown_at = now
+            bar.n = done
+            mean = f"return {np.mean(scores.returns):.1f}, " if done else ""
+            bar.set_postfix_str(f"{mean}{counted(len(scores.round_trips_ms), 'answer')}")
 
-def table(env_id: str, url: str, scores: Scores, seconds: float) -> str:
-    """The result as a person reads it."""
-    returns, trips = np.asarray(scores.returns), np.asarray(scores.round_trips_ms)
-    rows = [
-        ("environment", env_id),
-        ("server", url),
-        ("episodes", f"{len(returns)}"),
-        (
-            "return",
-            f"{returns.mean():.1f} ± {returns.std():.1f}   (worst {returns.min():.1f}, best {returns.max():.1f})",
-        ),
-        ("answers", f"{len(trips)} in {seconds:.1f} s, {len(trips) / seconds:.0f} per second"),
-        ("round trip", f"p50 {np.percentile(trips, 50):.2f} ms, p99 {np.percentile(trips, 99):.2f} ms"),
-    ]
-    return "\n".join(f"{name:12} {value}" for name, value in rows)
+        yield show

@@ -41,6 +41,7 @@ _OURS: Mapping[str, str] = {
     "pendulum_ppo": _VIBE_RL,
     "pendulum_sac": _VIBE_RL,
     "gridworld_dqn": _VIBE_RL,
+    "vibe_rl": "policyserve.policies.vibe_rl.run_adapter:RunAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.policies.vibe_rl.config import load_json
+
+FILE = "environment.json"  # beside a run's config.json: the sizes of an environment that nobody here knows
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,33 @@ def find_environment(env_id: str) -> Environment:
     if env_id not in ENVIRONMENTS:
         raise ConfigError(f"env_id: expected one of {', '.join(sorted(ENVIRONMENTS))}, got {env_id!r}")
     return ENVIRONMENTS[env_id]
+
+
+def read_environment(path: Path, env_id: str) -> Environment:
+    """Read a run's environment.json, such as {"env_id": "Acrobot-v1", "observation_size": 6, "action_count": 3}.
+
+    A continuous action has `action_size` in place of `action_count`. Raises ConfigError naming file, key, expected and
+    got.
+    """
+    values = load_json(path)
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: expected a map, got {type(values).__name__}")
+    if values.get("env_id") != env_id:
+        raise ConfigError(f"{path}: env_id: expected {env_id!r}, as in config.json, got {values.get('env_id')!r:.60}")
+    kinds = [name for name in ("action_count", "action_size") if name in values]
+    if len(kinds) != 1:
+        raise ConfigError(f"{path}: expected one of action_count and action_size, got {', '.join(kinds) or 'neither'}")
+    return Environment(
+        (_size(values, "observation_size", path),),
+        "float32",
+        f"what {env_id} shows",
+        f"as {env_id} takes it",
+        **{kinds[0]: _size(values, kinds[0], path)},
+    )
+
+
+def _size(values: Mapping[str, Any], name: str, path: Path) -> int:
+    value = values.get(name)
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{path}: {name}: expected an integer of 1 or more, got {value!r:.60}")
+    return value

@@ -13,12 +13,12 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 from policyserve.policies.vibe_rl.checkpoint import find_checkpoint, read_network
 from policyserve.policies.vibe_rl.config import SACConfig, TrainConfig
-from policyserve.policies.vibe_rl.environments import Environment, find_environment
+from policyserve.policies.vibe_rl.environments import Environment
 from policyserve.policies.vibe_rl.jax_backend import jax_forward
 from policyserve.policies.vibe_rl.networks import ActingNetwork, limit_blas_threads, numpy_forward
 from policyserve.policies.vibe_rl.norm_stats import check_size, find_norm_stats
 from policyserve.policies.vibe_rl.presets import algorithm_of, name_of
-from policyserve.policies.vibe_rl.run_config import choose_config
+from policyserve.policies.vibe_rl.run_config import choose_config, environment_of
 from policyserve.transforms import (
     ComposeTransforms,
     NormalizeInput,
@@ -57,7 +57,7 @@ def create_trained_policy(
     Raises ConfigError for whatever does not fit together, MissingDependency for an extra that is not installed.
     """
     config = choose_config(config, checkpoint_dir)
-    environment = find_environment(config.env_id)
+    environment = environment_of(config, checkpoint_dir)
     algorithm = algorithm_of(config)
     _check_actions_fit(algorithm, environment, config.env_id)
     if backend not in ("numpy", "jax"):
@@ -80,7 +80,7 @@ def create_trained_policy(
     spec = PolicySpec(
         name_of(config),
         observation={"obs": ArraySpec((sizes[0],), "float32", environment.observation_doc)},
-        action=_action_spec(environment, config, rescale_actions),
+        action=_action_spec(environment, config, rescale_actions, action_norm_key in stats),
         max_batch=max_batch,
         max_client_batch=max_client_batch,
         metadata={
@@ -119,10 +119,12 @@ def _check_at_least(name: str, value: int, bound: int) -> None:
         raise ConfigError(f"{name}: expected at least {bound}, got {value}")
 
 
-def _action_spec(environment: Environment, config: TrainConfig, rescale: bool) -> ArraySpec:
+def _action_spec(environment: Environment, config: TrainConfig, rescale: bool, has_stats: bool) -> ArraySpec:
     if environment.action_size is None:
         return ArraySpec((), "int32", environment.action_doc)
     low, high = _bounds(config) if rescale else (-1.0, 1.0)
+    if has_stats:  # each number has a scale of its own
+        return ArraySpec((environment.action_size,), "float32", environment.action_doc)
     return ArraySpec((environment.action_size,), "float32", f"{environment.action_doc}; trained for {low:g} … {high:g}")
 
 

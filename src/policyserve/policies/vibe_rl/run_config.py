@@ -15,6 +15,13 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.policies.vibe_rl.checkpoint import follow_best, is_step_name
 from policyserve.policies.vibe_rl.config import TrainConfig, load_json, parse_train_config, tell_unknown
+from policyserve.policies.vibe_rl.environments import (
+    ENVIRONMENTS,
+    FILE,
+    Environment,
+    find_environment,
+    read_environment,
+)
 from policyserve.policies.vibe_rl.presets import PRESETS, algorithm_of, find_preset, name_of
 
 log = Log(__name__)
@@ -38,9 +45,7 @@ def find_run_config(checkpoint_dir: str | Path) -> RunConfig | None:
     The parent is the one that is spelled, as for norm_stats.json, and then the one behind a link. Around the directory
     of one step (`step_<N>`, `best`) the run's is looked for too. Raises ConfigError for a file that is malformed.
     """
-    for place in _places(Path(checkpoint_dir)):
-        if not place.is_file():
-            continue
+    for place in _places(Path(checkpoint_dir), _NAME):
         values = load_json(place)
         if isinstance(values, Mapping) and isinstance(values.get("algo"), Mapping):
             return RunConfig(place, *parse_train_config(values, str(place)))
@@ -84,15 +89,26 @@ def choose_config(config: TrainConfig | None, checkpoint_dir: str | Path) -> Tra
     return config
 
 
-def _places(folder: Path) -> Iterator[Path]:
-    """Where config.json may be, the first that goes first."""
+def environment_of(config: TrainConfig, checkpoint_dir: str | Path) -> Environment:
+    """The environment that a policy was trained in: one that is known here, or whose sizes the run's own file tells.
+
+    Raises ConfigError if it is unknown and no environment.json is where config.json would be, or is malformed.
+    """
+    if config.env_id not in ENVIRONMENTS and (path := next(_places(Path(checkpoint_dir), FILE), None)):
+        return read_environment(path, config.env_id)
+    return find_environment(config.env_id)
+
+
+def _places(folder: Path, name: str) -> Iterator[Path]:
+    """The files of this name that may be a run's, the first that goes first."""
     inside = follow_best(folder)
     if not inside.is_dir():
         return
     real = inside.resolve()
-    yield from (inside / _NAME, folder.parent / _NAME, real.parent / _NAME)
-    if is_step_name(real.name):
-        yield real.parent.parent / _NAME
+    above = [real.parent.parent] if is_step_name(real.name) else []
+    for place in (inside, folder.parent, real.parent, *above):
+        if (place / name).is_file():
+            yield place / name
 
 
 def _tell_differences(run: RunConfig, config: TrainConfig) -> None:

@@ -1,0 +1,222 @@
+"""Plays episodes with a served policy: observe, ask the server, act."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyserve.bench.environments import Environment
+from policyserve.bench.scores import Episode, Scores
+from policyserve.bench.video import Film
+from policyserve.client.aio import AsyncClient
+from policyserve.core.arrays import Array, describe
+from policyserve.core.errors import ConfigError, ConnectionLost, PolicyFailed, RemoteError
+from policyserve.core.messages import Reply
+
+_USUAL_KEY = "obs"
+
+OnStep = Callable[[Scores], None]  # told of what there is so far, after every request
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to ask; api_key: None where its URL has one, or none is needed."""
+
+    url: str = field(repr=False)
+    dialect: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which episodes to play. Episode i starts from seed + i; sessions: how many play at the same time.
+
+    obs_key: the observation's; None: the only one that the policy asks for, where it says so, else `obs`.
+    """
+
+    env_id: str
+    episodes: int
+    seed: int = 0
+    sessions: int = 8
+    timeout_s: float = 60.0
+    obs_key: str | None = None
+
+
+async def play(
+    target: Target, plan: Plan, scores: Scores, on_step: OnStep, film: Film | None = None, filmed: int = 0
+) -> None:
+    """Play all episodes of a plan into `scores`, which has what there is at any time.
+
+    The first `filmed` are played before the others and one by one: drawing would add to their round trips.
+    Raises ConfigError for an environment or actions that do not fit, and what asking the server raises.
+    """
+    started_at = time.monotonic()
+    seeds = iter(range(plan.seed, plan.seed + plan.episodes))
+
+    def one_step(scores: Scores) -> None:
+        scores.seconds = time.monotonic() - started_at
+        on_step(scores)
+
+    if film is not None:
+        first = (next(seeds) for _ in range(min(filmed, plan.episodes)))
+        await _Player(target, plan, scores, one_step, film).play_episodes(first)
+    count = min(plan.sessions, plan.episodes - len(scores.episodes))
+    is_answered = asyncio.Event()  # what is refused, or fails, does so in one session and not in all
+
+    async def follow() -> None:
+        await is_answered.wait()
+        await _Player(target, plan, scores, one_step).play_episodes(seeds)
+
+    def first_step(scores: Scores) -> None:
+        is_answered.set()
+        one_step(scores)
+
+    leading = [_Player(target, plan, scores, first_step).play_episodes(seeds)] if count else []
+    tasks = [asyncio.ensure_future(work) for work in (*leading, *(follow() for _ in range(count - 1)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class _Player:
+    """One environment, and a session for each of its episodes."""
+
+    target: Target
+    plan: Plan
+    scores: Scores
+    on_step: OnStep
+    film: Film | None = None
+
+    async def play_episodes(self, seeds: Iterator[int]) -> None:
+        environment = Environment(self.plan.env_id, draws=self.film is not None)
+        try:
+            for seed in seeds:
+                async with AsyncClient(
+                    self.target.url,
+                    dialect=self.target.dialect,
+                    api_key=self.target.api_key,
+                    timeout_s=self.plan.timeout_s,
+                    retry_for_s=0,
+                ) as client:
+                    await self._play(client, environment, seed)
+        finally:
+            environment.close()
+
+    async def _play(self, client: AsyncClient, environment: Environment, seed: int) -> None:
+        await client.connect()
+        key = self.plan.obs_key or _key_asked_for(client.metadata)
+        observation = environment.reset(seed)
+        self._show(environment)
+        total, steps, over = 0.0, 0, False
+        while not over:
+            reply = await self._ask(client, observed(observation, key, environment.env_id))
+            for action in actions_of(reply, environment):
+                observation, reward, over = environment.step(action)
+                total, steps = total + reward, steps + 1
+                self._show(environment)
+                if over:
+                    break
+        self.scores.episodes.append(Episode(seed, total, steps))
+        self.on_step(self.scores)
+
+    async def _ask(self, client: AsyncClient, observation: Mapping[str, Any]) -> Reply:
+        asked_at = time.perf_counter()
+        try:
+            reply = await client.infer(observation)
+        except RemoteError as error:
+            is_bare = self.target.dialect == "vibe_rl" and list(observation) == [_USUAL_KEY]
+            raise _explained(error, self.plan.env_id, observation, is_bare) from error
+        self.scores.round_trips_ms.append((time.perf_counter() - asked_at) * 1e3)
+        self.on_step(self.scores)
+        return reply
+
+    def _show(self, environment: Environment) -> None:
+        if self.film is not None:
+            self.film.add(environment.frame())
+
+
+def key_of(observation: Mapping[str, Any]) -> str:
+    """The only key of a spec's observation; `obs` where there are none or several."""
+    return next(iter(observation)) if len(observation) == 1 else _USUAL_KEY
+
+
+def observed(observation: Any, key: str, env_id: str) -> dict[str, Any]:
+    """What an environment shows, as a policy is sent it: numbers as float32, pictures as they are.
+
+    A map keeps its own keys, those of inner ones joined by `/`. Raises ConfigError for anything else.
+    """
+    if isinstance(observation, Mapping):
+        return {path: _sendable(value, env_id) for path, value in _leaves(observation)}
+    return {key: _sendable(observation, env_id)}
+
+
+def actions_of(reply: Reply, environment: Environment) -> list[Any]:
+    """The steps of a reply, one or a chunk of them, as the environment takes them; raises ConfigError otherwise."""
+    space, steps = environment.actions, reply.actions
+    if space.shape is None:
+        raise ConfigError(f"{environment.env_id} acts by {space}; expected an array of numbers, or one number")
+    whose = f"{environment.env_id}'s action is {space}, the policy answers"
+    if steps.ndim == len(space.shape):
+        steps = steps[None]
+    if steps.shape[1:] != space.shape:
+        raise ConfigError(f"{whose} {describe(reply.actions.dtype, reply.actions.shape)}")
+    if space.shape:
+        return [np.asarray(step, space.dtype) for step in steps]
+    for step in steps:
+        if step != int(step) or not space.contains(int(step)):
+            raise ConfigError(f"{whose} {step}")
+    return [int(step) for step in steps]
+
+
+def _key_asked_for(metadata: Mapping[str, Any]) -> str:
+    """The key that a server of ours asks for in its greeting."""
+    spec = metadata.get("spec")
+    described = spec.get("observation") if isinstance(spec, Mapping) else None
+    return key_of(described) if isinstance(described, Mapping) else _USUAL_KEY
+
+
+def _leaves(observation: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _sendable(value: Any, env_id: str) -> Any:
+    if isinstance(value, str):
+        return value
+    try:
+        array: Array = np.asarray(value)
+        is_picture = array.dtype == np.uint8 and array.ndim >= 2
+        return array if is_picture else array.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{env_id} shows {type(value).__name__}, expected arrays, or a map of them") from error
+
+
+def _explained(error: RemoteError, env_id: str, observation: Mapping[str, Any], is_bare: bool) -> RemoteError:
+    """A refusal of what an environment shows, or a failure of the policy at it, with what that was.
+
+    is_bare: a policy without a spec got no map, but its only array.
+    """
+    if isinstance(error, ConnectionLost) or error.retryable:
+        return error
+    shown = ", ".join(f"{key} {_named(value)}" for key, value in observation.items())
+    is_of_keys = len(observation) == 1 and any(word in str(error) for word in ("got keys", "KeyError"))
+    hint = "; --obs-key names the key of what is sent" if is_of_keys else ""
+    if is_bare and error.code == PolicyFailed.code:
+        hint = "; a policy without a spec gets that array alone, and with --dialect openpi a map"
+    return RemoteError(f"the policy does not answer what {env_id} shows ({shown}): {error}{hint}", code=error.code)
+
+
+def _named(value: Any) -> str:
+    return describe(value.dtype, value.shape) if isinstance(value, np.ndarray) else "text"
