@@ -244,12 +244,14 @@ def test_an_image_is_never_cast(dtype: str) -> None:
     assert error.path == "image"
     assert "uint8 image HWC, 8 x 8" in error.expected
     assert dtype in error.got
+    assert error.hint == "send uint8 0 … 255"
 
 
 def test_a_uint8_image_is_refused_where_a_float_one_is_due() -> None:
     error = refusal(spec_of({"image": ImageSpec(8, 8, dtypes=("float32",))}), {"image": image(8, 8, 3)})
     assert "float32" in error.expected
     assert "uint8" in error.got
+    assert error.hint == ""
 
 
 def test_an_image_in_the_other_layout_is_told_so() -> None:

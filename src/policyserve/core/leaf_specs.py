@@ -104,7 +104,7 @@ class ImageSpec:
         if isinstance(value, (list, tuple)):
             value = array_of_list(value, path, str(self))
         if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
-            raise BadObservation(path, str(self), name_of(value) + layout_of(value))
+            raise BadObservation(path, str(self), name_of(value) + layout_of(value), self._cure(value))
         for extra in (0, 1):
             sizes = value.shape[extra:]
             if any(sizes_match(sizes, shape) for shape in self._shapes) and 0 not in sizes:
@@ -136,6 +136,11 @@ class ImageSpec:
         sizes = {"height": self.height, "width": self.width}
         formats = {"layouts": list(self.layouts), "dtypes": list(self.dtypes)}
         return {"kind": "image", **sizes, **formats, "doc": self.doc}
+
+    def _cure(self, value: Any) -> str:
+        """What to do about numbers of a dtype that is not taken."""
+        is_numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        return "send uint8 0 … 255" if is_numbers and "uint8" in self.dtypes else ""
 
     def _takes(self, dtype: np.dtype[Any]) -> bool:
         return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
