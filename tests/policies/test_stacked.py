@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import Policy, PolicyInput, PreparingPolicy
-from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
+from policyserve.engine.answering import warm_up
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 
 STATE = ArraySpec((3,))
@@ -210,6 +211,84 @@ def test_a_function_that_answers_too_few_rows_is_a_failed_policy() -> None:
         policy.infer([single(1), single(2), single(3)])
 
 
-def test_a_spec_with_texts_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got TextSpec"):
-        StackedPolicy(Recorder(), PolicySpec("texts", {"state": STATE, "prompt": TextSpec()}, ACTION))
+class Listener:
+    """Answers how long each row's prompt is and the first number of its state; keeps the prompts of each call."""
+
+    def __init__(self) -> None:
+        self.prompts: list[list[str]] = []
+
+    def __call__(self, rows: Mapping[str, Any]) -> Any:
+        prompts = rows["task"]["prompt"]
+        assert len(prompts) == len(rows["state"])
+        self.prompts.append(prompts)
+        return np.stack([[len(prompt) for prompt in prompts], rows["state"][:, 0]], axis=-1).astype(np.float32)
+
+
+def listening(optional: bool = False, *, buckets: Sequence[int] | None = None) -> tuple[StackedPolicy, Listener]:
+    forward = Listener()
+    observation = {"state": STATE, "task": {"prompt": TextSpec(), "note": TextSpec(optional=optional)}}
+    spec = PolicySpec("listening", observation, ACTION, max_batch=4, max_client_batch=100)
+    return StackedPolicy(forward, spec, buckets=buckets), forward
+
+
+def told(prompt: str, value: float, size: int | None = None, **others: str) -> PolicyInput:
+    state = np.full((3,) if size is None else (size, 3), value, np.float32)
+    return PolicyInput({"state": state, "task": {"prompt": prompt, **others}}, size)
+
+
+def test_the_texts_of_a_batch_are_a_list_in_its_order() -> None:
+    policy, forward = listening(optional=True)
+    chunks = policy.infer([told("lift", 1), told("put down", 2), told("", 3)])
+    np.testing.assert_array_equal([chunk.actions for chunk in chunks], [[4, 1], [8, 2], [0, 3]])
+    assert forward.prompts == [["lift", "put down", ""]]
+
+
+def test_one_input_brings_a_list_of_one_text() -> None:
+    policy, forward = listening(optional=True)
+    (chunk,) = policy.infer([told("lift", 7)])
+    np.testing.assert_array_equal(chunk.actions, [4, 7])
+    assert forward.prompts == [["lift"]]
+
+
+def test_the_text_of_a_clients_own_batch_is_each_of_its_rows() -> None:
+    policy, forward = listening(optional=True)
+    whole, single_one = policy.infer([told("up", 1, 5), told("down", 2)])
+    np.testing.assert_array_equal(whole.actions, [[2, 1]] * 5)
+    np.testing.assert_array_equal(single_one.actions, [4, 2])
+    assert forward.prompts == [["up"] * 4, ["up", "down"]]
+
+
+def test_a_padded_batch_has_empty_texts() -> None:
+    policy, forward = listening(optional=True, buckets=(1, 4))
+    chunks = policy.infer([told("a", 1), told("bc", 2)])
+    np.testing.assert_array_equal([chunk.actions for chunk in chunks], [[1, 1], [2, 2]])
+    assert forward.prompts == [["a", "bc", "", ""]]
+
+
+def test_inputs_with_and_without_an_optional_text_go_to_the_model_apart() -> None:
+    policy, forward = listening(optional=True)
+    policy.infer([told("a", 1), told("b", 2, note="n"), told("c", 3)])
+    assert forward.prompts == [["a", "c"], ["b"]]
+
+
+def test_texts_are_prepared_ahead_too() -> None:
+    policy, forward = listening()
+    inputs = [told("a", 1, note="x"), told("bc", 2, 2, note="y")]
+    prepared = policy.prepare(inputs)
+    assert prepared is not None
+    chunks = policy.infer_prepared(inputs, prepared)
+    np.testing.assert_array_equal(chunks[0].actions, [1, 1])
+    np.testing.assert_array_equal(chunks[1].actions, [[2, 2], [2, 2]])
+    assert forward.prompts == [["a", "bc", "bc"]]
+    assert inputs[0].observation["task"]["prompt"] == "a"
+
+
+def test_a_policy_of_texts_is_warmed_for_its_sizes() -> None:
+    policy, forward = listening(optional=True, buckets=(1, 2, 4))
+    warm_up(policy, lambda stage: None)
+    assert forward.prompts == [[""], [""] * 2, [""] * 4]
+
+
+def test_a_spec_with_lists_of_texts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="takes arrays, images and single texts, got TextListSpec in its spec"):
+        StackedPolicy(Recorder(), PolicySpec("texts", {"state": STATE, "prompt": TextListSpec()}, ACTION))

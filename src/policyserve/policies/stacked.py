@@ -1,5 +1,7 @@
 """A policy around a function of stacked rows: many clients' observations in, one call, their actions out.
 
+A row of an array is one input's array; a row of texts is one input's text, so that N texts are a list of N str.
+
 What must stay true: every input gets the rows it came with, in its order, however inputs are grouped, cut and padded;
 the function never sees more than max_batch rows, nor, with buckets, a number of rows that was not warmed; and what it
 was given never changes behind its back: it may keep its rows, and write into them.
@@ -17,9 +19,10 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 
-# Arrays with a leading axis of N rows, in the spec's nesting -> (N, *action) or (N, horizon, *action).
+# Arrays with a leading axis of N rows, and lists of N texts, in the spec's nesting -> (N, *action) or
+# (N, horizon, *action).
 Forward: TypeAlias = Callable[[Mapping[str, Any]], Array]
 # A number of bytes -> so many uint8 in one dimension, writable, that nobody else refers to.
 Allocate: TypeAlias = Callable[[int], Array]
@@ -36,9 +39,12 @@ def powers_of_two(largest: int) -> tuple[int, ...]:
 class StackedPolicy:
     """Answers a batch by stacking its inputs, clients' own batches among them, in calls of at most max_batch rows.
 
-    buckets: pad every call with zeros to the next of these sizes, whose last is spec.max_batch; None: no padding.
-    allocate: where each stack comes from, pinned memory for a GPU say; None: ordinary memory.
-    forward returns a fresh array each time: its rows are handed out as they are. A spec with texts is a ConfigError.
+    Of a text in the spec forward gets a list of N str. A client's own batch has one text, which is each of its rows'.
+
+    buckets: pad every call with zeros, and empty texts, to the next of these sizes, whose last is spec.max_batch; None:
+    no padding. allocate: where each stack comes from, pinned memory for a GPU say; None: ordinary memory.
+    forward returns a fresh array each time: its rows are handed out as they are. Raises ConfigError for a spec with
+    lists of texts.
     """
 
     def __init__(
@@ -55,8 +61,11 @@ class StackedPolicy:
         self._allocate = allocate
         # Whether two valid observations can have different shapes, and so cannot always be stacked.
         self._is_ragged = any(leaf.optional or None in _row_shape(leaf) for leaf in spec.leaves.values())
+        self._has_texts = any(isinstance(leaf, TextSpec) for leaf in spec.leaves.values())
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
+        if self._has_texts:
+            batch = _with_text_rows(batch)
         if len(batch) == 1 and batch[0].batch_size is None:
             return [ActionChunk(self._call(batch, 1)[0, ...])]
         if not self._is_ragged:
@@ -71,7 +80,7 @@ class StackedPolicy:
         count = sum(_row_count(one) for one in batch)
         if self._is_ragged or not 0 < count <= self.spec.max_batch:
             return None
-        return self._rows(batch, count, self._padded(count))
+        return self._rows(_with_text_rows(batch) if self._has_texts else batch, count, self._padded(count))
 
     def infer_prepared(self, batch: Sequence[PolicyInput], prepared: Mapping[str, Any] | None) -> list[ActionChunk]:
         if prepared is None:
@@ -117,7 +126,7 @@ class StackedPolicy:
         """The batch as `size` rows, zeros after the first `count`; what is rows already is not copied."""
         if len(batch) == 1 and size == count:
             one = batch[0]
-            return one.observation if one.batch_size is not None else _map_arrays(_as_row, one.observation)
+            return one.observation if one.batch_size is not None else _map_leaves(_as_row, one.observation)
         is_single = [one.batch_size is None for one in batch]
         return self._stack([one.observation for one in batch], is_single, count, size)
 
@@ -133,6 +142,8 @@ class StackedPolicy:
                 _copy_rows(values, is_single, rows[:count])
                 rows[count:] = 0
                 stacked[key] = rows
+            elif isinstance(first, list):
+                stacked[key] = _joined_texts(values) + [""] * (size - count)
             else:
                 stacked[key] = self._stack(values, is_single, count, size)
         return stacked
@@ -164,7 +175,9 @@ def _row_shape(leaf: Any) -> tuple[int | None, ...]:
         return leaf.shape
     if isinstance(leaf, ImageSpec):
         return (leaf.height, leaf.width) if len(leaf.layouts) == len(leaf.dtypes) == 1 else (None,)
-    raise ConfigError(f"a stacked policy takes arrays and images, got {type(leaf).__name__} in its spec")
+    if isinstance(leaf, TextSpec):
+        return ()
+    raise ConfigError(f"a stacked policy takes arrays, images and single texts, got {type(leaf).__name__} in its spec")
 
 
 def _row_count(one: PolicyInput) -> int:
@@ -186,18 +199,31 @@ def _group_by_shape(batch: Sequence[PolicyInput]) -> list[list[int]]:
     """The places in `batch` whose rows can be stacked with one another."""
     groups: dict[Any, list[int]] = {}
     for place, one in enumerate(batch):
-        shapes = _map_arrays(_without_batch_axis(one), one.observation)
+        shapes = _map_leaves(_without_batch_axis(one), one.observation)
         groups.setdefault(repr(shapes), []).append(place)
     return list(groups.values())
 
 
 def _without_batch_axis(one: PolicyInput) -> Callable[[Array], tuple[Any, ...]]:
     axes = 0 if one.batch_size is None else 1
-    return lambda array: (array.dtype.name, array.shape[axes:])
+    return lambda leaf: "text" if isinstance(leaf, list) else (leaf.dtype.name, leaf.shape[axes:])
 
 
-def _as_row(array: Array) -> Array:
-    return array[None]
+def _with_text_rows(batch: Sequence[PolicyInput]) -> list[PolicyInput]:
+    """The inputs with each of their texts in a list: once for each row of the input."""
+
+    def repeated(count: int) -> Callable[[Any], Any]:
+        return lambda leaf: [leaf] * count if isinstance(leaf, str) else leaf
+
+    return [one._replace(observation=_map_leaves(repeated(_row_count(one)), one.observation)) for one in batch]
+
+
+def _joined_texts(lists: Sequence[list[str]]) -> list[str]:
+    return [text for texts in lists for text in texts]
+
+
+def _as_row(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, list) else leaf[None]
 
 
 def _copy_rows(arrays: Sequence[Array], is_single: Sequence[bool], rows: Array) -> None:
@@ -215,21 +241,23 @@ def _join_rows(batch: Sequence[PolicyInput]) -> Mapping[str, Any]:
     """More rows than one call takes, in memory of their own."""
     is_single = [one.batch_size is None for one in batch]
 
-    def join(*arrays: Array) -> Array:
-        return np.concatenate(_with_batch_axis(arrays, is_single))
+    def join(*leaves: Any) -> Any:
+        if isinstance(leaves[0], list):
+            return _joined_texts(leaves)
+        return np.concatenate(_with_batch_axis(leaves, is_single))
 
-    return _map_arrays(join, *(one.observation for one in batch))
+    return _map_leaves(join, *(one.observation for one in batch))
 
 
 def _slice_rows(rows: Mapping[str, Any], start: int, end: int) -> Mapping[str, Any]:
-    return _map_arrays(lambda array: array[start:end], rows)
+    return _map_leaves(lambda leaf: leaf[start:end], rows)
 
 
-def _map_arrays(function: Callable[..., Any], first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
-    """Apply `function` to the arrays that stand at the same place in nested maps of the same keys."""
+def _map_leaves(function: Callable[..., Any], first: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply `function` to the arrays and texts that stand at the same place in nested maps of the same keys."""
     return {
         key: function(value, *[other[key] for other in others])
-        if isinstance(value, np.ndarray)
-        else _map_arrays(function, value, *[other[key] for other in others])
+        if isinstance(value, (np.ndarray, str, list))
+        else _map_leaves(function, value, *[other[key] for other in others])
         for key, value in first.items()
     }
