@@ -84,6 +84,29 @@ def test_a_function_policy_needs_no_spec_either() -> None:
         FunctionPolicy({})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def two(left: Any, right: Any) -> Any: ...
+
+
+def none() -> Any: ...
+
+
+class Asks:
+    def infer(self, observation: Any, prompt: str) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("thing", "got"), [(two, r"two\(left, right\)"), (none, r"none\(\)"), (Asks(), r"infer\(observation, prompt\)")]
+)
+def test_a_function_that_no_observation_fits_is_refused_when_it_is_served(thing: Any, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected a function of one observation, got {got}$"):
+        as_policy(thing)
+
+
+@pytest.mark.parametrize("function", [lambda *all_of_it: 0, lambda observation, gain=1: 0, np.asarray, max])
+def test_a_function_that_one_observation_fits_is_taken_whatever_else_it_takes(function: Any) -> None:
+    as_policy(function)
+
+
 def test_an_object_with_infer_becomes_a_policy_with_its_metadata_and_extras() -> None:
     policy = as_policy(Doubler())
     (answer,) = answers(policy, np.ones(2))

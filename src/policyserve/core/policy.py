@@ -115,12 +115,13 @@ class FunctionPolicy:
     """A policy around `function(observation) -> actions`, or -> a map that holds `actions` or `action`.
 
     Without a spec it takes whatever a client sends. A client's own batch is answered one by one and stacked.
-    Raises ConfigError for what cannot be called.
+    Raises ConfigError for what cannot be called, or not with one observation.
     """
 
     def __init__(self, function: Callable[[Any], Any], spec: PolicySpec | None = None) -> None:
         if not callable(function):
             raise ConfigError(f"function: expected a function of one observation, got {type(function).__name__}")
+        _check_takes_one(function)
         self.spec = spec or open_spec(getattr(function, "__name__", None) or type(function).__name__)
         self._function = function
 
@@ -144,6 +145,20 @@ class FunctionPolicy:
         shape = () if action is None else action.example().shape
         steps = () if self.spec.horizon is None else (self.spec.horizon,)
         return np.zeros((0, *steps, *shape), "float32" if action is None else action.dtype)
+
+
+def _check_takes_one(function: Callable[[Any], Any]) -> None:
+    """Raise ConfigError for a function that wants more than one observation, or none."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        wants = f"{name}({', '.join(signature.parameters)})"
+        raise ConfigError(f"expected a function of one observation, got {wants}") from None
 
 
 class ObjectPolicy(FunctionPolicy):
