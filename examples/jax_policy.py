@@ -32,7 +32,7 @@ def make_policy() -> StackedPolicy:
 
     @jax.jit
     def forward(joints: jax.Array) -> jax.Array:
-        print(f"compiling for {len(joints)} robots")  # is reached only while JAX compiles
+        print(f"compiling for a batch of {len(joints)}")  # is reached only while JAX compiles
         return jnp.tanh(joints @ weights).reshape(-1, HORIZON, 7)
 
     return StackedPolicy(lambda rows: np.asarray(forward(rows["joints"])), SPEC, buckets=(1, 4, 16))

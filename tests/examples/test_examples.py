@@ -48,6 +48,13 @@ SHOWN: Mapping[str, Shown] = {
             r"refused: .*; did you mean 'observation/wrist_image' by 'observation/wrist_imge'\?",
         ]
     ),
+    "torch_vla": Shown(
+        [
+            r"8 simulators, 8 different chunks of \(10, 8\), \d+ chunks a second",
+            r"a simulator of 32 robots gets \(32, 10, 8\) for one request",
+        ],
+        needs="torch",
+    ),
     "stateful": Shown(
         [
             r"one: step 1 to \[0\.5 +0\. *\], 0\.500 m left",
@@ -58,7 +65,7 @@ SHOWN: Mapping[str, Shown] = {
     ),
     "jax_policy": Shown(
         [r"100 chunks of \(16, 7\)", r"the model took [\d.]+ ms for the first, [\d.]+ ms for half of them"],
-        of_server=[f"compiling for {size} robots" for size in (1, 4, 16)],
+        of_server=[f"compiling for a batch of {size}" for size in (1, 4, 16)],
         needs="jax",
     ),
     "async_client": Shown(
