@@ -12,7 +12,7 @@ from tests.cli.serving import ROOT
 from tests.policies.frameworks import import_or_skip
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 
 
 def read_yaml(*parts: str) -> Any:

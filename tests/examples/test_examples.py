@@ -155,3 +155,8 @@ def test_an_example_does_what_its_usage_says(name: str, checkout: Path) -> None:
 def test_every_example_is_in_the_table_and_every_one_that_it_names_is_there() -> None:
     table = (EXAMPLES / "README.md").read_text()
     assert sorted(re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) ", table, re.MULTILINE)) == programs()
+
+
+def test_the_page_about_policies_points_to_every_example() -> None:
+    page = (ROOT / "docs/writing_a_policy.md").read_text()
+    assert sorted({*re.findall(r"\]\(\.\./examples/(\w+)\.py\)", page), "simple_client"}) == programs()
