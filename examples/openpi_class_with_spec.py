@@ -50,18 +50,18 @@ def make_policy() -> policyserve.Policy:
 def main(url: str = "ws://localhost:8000") -> None:
     """Ask once as the spec has it, then make three mistakes."""
     image, state = np.full((224, 224, 3), 128, np.uint8), np.linspace(-1, 1, 8)
-    right = {"observation": {"image": image, "wrist_image": image, "state": state}, "prompt": "stack the cups"}
-    seen = right["observation"]
+    seen = {"image": image, "wrist_image": image, "state": state}
     mistakes = [
-        {"observation": {**seen, "image": image.transpose(2, 0, 1)}},
-        {"observation": {**seen, "image": image / 255}},
-        {"observation": {"image": image, "wrist_imge": image, "state": state}},
+        {**seen, "image": image.transpose(2, 0, 1)},
+        {**seen, "image": image / 255},
+        {"image": image, "wrist_imge": image, "state": state},
     ]
     with policyserve.Client(url) as client:
-        print(f"{client.metadata['spec']['action']['doc']}: {client.infer(right).actions.shape}")
+        reply = client.infer({"observation": seen, "prompt": "stack the cups"})
+        print(f"{client.metadata['spec']['action']['doc']}: {reply.actions.shape}")
         for mistake in mistakes:
             try:
-                client.infer(mistake)
+                client.infer({"observation": mistake})
             except policyserve.RemoteError as error:
                 print(f"refused: {error}")
 

@@ -50,7 +50,7 @@ SHOWN: Mapping[str, Shown] = {
     ),
     "torch_vla": Shown(
         [
-            r"8 simulators, 8 different chunks of \(10, 8\), \d+ chunks a second",
+            r"8 simulators with a task each got 8 different chunks of \(10, 8\)",
             r"a simulator of 32 robots gets \(32, 10, 8\) for one request",
         ],
         needs="torch",
