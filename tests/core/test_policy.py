@@ -84,6 +84,26 @@ def test_a_function_policy_needs_no_spec_either() -> None:
         FunctionPolicy({})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def test_a_spec_of_a_functions_has_to_be_one() -> None:
+    spec: Any = {"x": ArraySpec((2,))}
+    with pytest.raises(ConfigError, match="spec: expected a PolicySpec, got dict"):
+        FunctionPolicy(lambda observation: 0, spec)
+
+
+class Half:
+    spec = PolicySpec("half", {"x": ArraySpec((2,))}, ArraySpec((2,)))
+
+    def infer(self, observation: Any) -> Any:
+        return observation["x"] / 2
+
+
+def test_an_object_that_has_a_spec_and_takes_one_observation_is_told_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"infer\(\) gets a list of inputs; .* serve as_policy\(Half\(\), spec\)"):
+        as_policy(Half())
+    with pytest.raises(ConfigError, match="got the class Half"):
+        as_policy(Half)
+
+
 def two(left: Any, right: Any) -> Any: ...
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.errors import BadObservation
+from policyserve.core.errors import BadObservation, ConfigError
 from policyserve.core.limits import WireLimits
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
@@ -25,12 +25,20 @@ _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit."""
+    """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit. Raises ConfigError."""
 
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     doc: str = ""
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = self.shape if isinstance(self.shape, tuple) else (self.shape, "")
+        is_shape = all(size is None or is_whole(size, 0) for size in sizes)
+        require(is_shape, "ArraySpec's shape", "a tuple of sizes such as (7,), None for any size", self.shape)
+        if isinstance(self.dtype, (type, np.dtype)):
+            object.__setattr__(self, "dtype", np.dtype(self.dtype).name)  # np.float32 is often written for its name
+        require(_is_dtype(self.dtype), "ArraySpec's dtype", "numbers, such as 'float32' (words go to doc=)", self.dtype)
 
     def __str__(self) -> str:
         return describe(self.dtype, self.shape)
@@ -82,7 +90,7 @@ class ImageSpec:
     """A camera image. An image is never cast between uint8 and float: its scale would be a guess.
 
     layouts: the orders of axes that pass, such as "HWC" and "CHW" (C is 3 channels), "HW" (gray) or "1HWC"; the first
-    is what example() makes. dtypes: those that pass as they are; "float" is any of them.
+    is what example() makes. dtypes: those that pass as they are; "float" is any of them. Raises ConfigError.
     """
 
     height: int | None = None
@@ -91,6 +99,14 @@ class ImageSpec:
     dtypes: tuple[str, ...] = ("uint8",)
     doc: str = ""
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            require(side is None or is_whole(side, 1), f"ImageSpec's {name}", "pixels, or None for any number", side)
+        are_layouts = is_texts(self.layouts) and all(layout and set(layout) <= set("HWC1") for layout in self.layouts)
+        require(are_layouts, "ImageSpec's layouts", "a tuple such as ('HWC',) (words go to doc=)", self.layouts)
+        are_dtypes = is_texts(self.dtypes) and all(dtype == "float" or _is_dtype(dtype) for dtype in self.dtypes)
+        require(are_dtypes, "ImageSpec's dtypes", "a tuple such as ('uint8',)", self.dtypes)
 
     def __str__(self) -> str:
         sizes = f", {self.height or '*'} x {self.width or '*'}" if self.height or self.width else ""
@@ -208,6 +224,29 @@ class TextListSpec:
 
 
 LeafSpec: TypeAlias = ArraySpec | ImageSpec | TextSpec | TextListSpec
+
+
+def require(is_fine: bool, what: str, expected: str, got: object) -> None:
+    """Raise ConfigError about a part of a spec unless it is fine."""
+    if not is_fine:
+        raise ConfigError(f"{what}: expected {expected}, got {got!r:.80}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, not below `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
+def is_texts(value: object) -> bool:
+    """Whether it is a tuple of texts with one in it at least."""
+    return isinstance(value, tuple) and value != () and all(isinstance(text, str) for text in value)
+
+
+def _is_dtype(name: object) -> bool:
+    try:
+        return isinstance(name, str) and np.dtype(name).kind in "biuf"
+    except TypeError:
+        return False
 
 
 def check_texts(value: Any, path: str, limits: WireLimits) -> None:

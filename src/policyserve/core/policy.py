@@ -122,6 +122,8 @@ class FunctionPolicy:
         if not callable(function):
             raise ConfigError(f"function: expected a function of one observation, got {type(function).__name__}")
         _check_takes_one(function)
+        if spec is not None and not isinstance(spec, PolicySpec):
+            raise ConfigError(f"spec: expected a PolicySpec, got {type(spec).__name__}")
         self.spec = spec or open_spec(getattr(function, "__name__", None) or type(function).__name__)
         self._function = function
 
@@ -236,9 +238,10 @@ def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
 
     Raises ConfigError for anything else. Without a `spec` (given here, or the object's own) anything decodable passes.
     """
-    if isinstance(getattr(thing, "spec", None), PolicySpec) and callable(getattr(thing, "infer", None)):
-        return thing
     function = getattr(thing, "infer", None) or thing
+    has_spec = isinstance(getattr(thing, "spec", None), PolicySpec) and function is not thing and callable(function)
+    if has_spec and not isinstance(thing, type):
+        return _closable(thing)
     if isinstance(thing, type) or not callable(function):
         what = f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
         raise ConfigError(
@@ -247,6 +250,17 @@ def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
     name = getattr(thing, "__name__", None) or type(thing).__name__
     spec = spec or open_spec(name, getattr(thing, "metadata", None))
     return ObjectPolicy(thing, spec) if function is not thing and has_memory(thing) else FunctionPolicy(function, spec)
+
+
+def _closable(thing: Any) -> Policy:
+    """What has a spec and infer(), if it has close(); else raises ConfigError, as infer() may take one observation."""
+    if not callable(getattr(thing, "close", None)):
+        name = type(thing).__name__
+        raise ConfigError(
+            f"{name} has a spec but no close(): as a Policy it needs one, and its infer() gets a list of inputs;"
+            f" for infer(observation) keep the spec apart and serve as_policy({name}(), spec)"
+        )
+    return thing
 
 
 def policy_from(factory: Callable[[], Any]) -> Policy:
