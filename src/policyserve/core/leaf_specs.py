@@ -25,7 +25,7 @@ _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit. Raises ConfigError."""
+    """Numbers of one shape and dtype. shape: None is any size. doc: meaning and unit."""
 
     shape: tuple[int | None, ...]
     dtype: str = "float32"
@@ -33,6 +33,7 @@ class ArraySpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ConfigError for a shape or a dtype that cannot be."""
         sizes = self.shape if isinstance(self.shape, tuple) else (self.shape, "")
         is_shape = all(size is None or is_whole(size, 0) for size in sizes)
         require(is_shape, "ArraySpec's shape", "a tuple of sizes such as (7,), None for any size", self.shape)
@@ -90,7 +91,7 @@ class ImageSpec:
     """A camera image. An image is never cast between uint8 and float: its scale would be a guess.
 
     layouts: the orders of axes that pass, such as "HWC" and "CHW" (C is 3 channels), "HW" (gray) or "1HWC"; the first
-    is what example() makes. dtypes: those that pass as they are; "float" is any of them. Raises ConfigError.
+    is what example() makes. dtypes: those that pass as they are; "float" is any of them.
     """
 
     height: int | None = None
@@ -101,6 +102,7 @@ class ImageSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ConfigError for sides, layouts or dtypes that cannot be."""
         for name, side in (("height", self.height), ("width", self.width)):
             require(side is None or is_whole(side, 1), f"ImageSpec's {name}", "pixels, or None for any number", side)
         are_layouts = is_texts(self.layouts) and all(layout and set(layout) <= set("HWC1") for layout in self.layouts)
