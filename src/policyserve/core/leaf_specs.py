@@ -155,13 +155,13 @@ class ImageSpec:
         formats = {"layouts": list(self.layouts), "dtypes": list(self.dtypes)}
         return {"kind": "image", **sizes, **formats, "doc": self.doc}
 
+    def _takes(self, dtype: np.dtype[Any]) -> bool:
+        return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
+
     def _cure(self, value: Any) -> str:
         """What to do about numbers of a dtype that is not taken."""
         is_numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
         return "send uint8 0 … 255" if is_numbers and "uint8" in self.dtypes else ""
-
-    def _takes(self, dtype: np.dtype[Any]) -> bool:
-        return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
 
     @cached_property
     def _shapes(self) -> tuple[tuple[int | None, ...], ...]:
@@ -228,29 +228,6 @@ class TextListSpec:
 LeafSpec: TypeAlias = ArraySpec | ImageSpec | TextSpec | TextListSpec
 
 
-def require(is_fine: bool, what: str, expected: str, got: object) -> None:
-    """Raise ConfigError about a part of a spec unless it is fine."""
-    if not is_fine:
-        raise ConfigError(f"{what}: expected {expected}, got {got!r:.80}")
-
-
-def is_whole(value: object, least: int) -> bool:
-    """Whether it is a whole number, not below `least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
-
-def is_texts(value: object) -> bool:
-    """Whether it is a tuple of texts with one in it at least."""
-    return isinstance(value, tuple) and value != () and all(isinstance(text, str) for text in value)
-
-
-def _is_dtype(name: object) -> bool:
-    try:
-        return isinstance(name, str) and np.dtype(name).kind in "biuf"
-    except TypeError:
-        return False
-
-
 def check_texts(value: Any, path: str, limits: WireLimits) -> None:
     """Raise BadObservation if a text, or one within maps and lists, has more characters than it may."""
     if isinstance(value, str):
@@ -309,6 +286,29 @@ def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -
         elif shape != first:
             raise BadObservation(f"{path}[{index}]", f"shape {first}, as the first of its list has", f"{shape}")
     return (len(items), *first)
+
+
+def require(is_fine: bool, what: str, expected: str, got: object) -> None:
+    """Raise ConfigError about a part of a spec unless it is fine."""
+    if not is_fine:
+        raise ConfigError(f"{what}: expected {expected}, got {got!r:.80}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, not below `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
+def is_texts(value: object) -> bool:
+    """Whether it is a tuple of texts with one in it at least."""
+    return isinstance(value, tuple) and value != () and all(isinstance(text, str) for text in value)
+
+
+def _is_dtype(name: object) -> bool:
+    try:
+        return isinstance(name, str) and np.dtype(name).kind in "biuf"
+    except TypeError:
+        return False
 
 
 def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
