@@ -88,6 +88,7 @@ def test_numbers_that_would_change_are_refused(dtype: str, value: list[float]) -
         (lambda: ArraySpec((7.0,)), r"shape: .* got \(7.0,\)"),  # pyright: ignore
         (lambda: ArraySpec((-1,)), r"shape: .* got \(-1,\)"),
         (lambda: ArraySpec((7,), "angles in rad"), r"dtype: expected numbers, .* doc=\), got 'angles in rad'"),
+        (lambda: ArraySpec((2,), "x, y in m"), r"dtype: .* doc=\), got 'x, y in m'"),
         (lambda: ArraySpec((7,), "object"), "dtype: .* got 'object'"),
         (lambda: ImageSpec((224, 224)), r"ImageSpec's height: expected pixels, .* got \(224, 224\)"),  # pyright: ignore
         (lambda: ImageSpec(224, 0), "ImageSpec's width: expected pixels, .* got 0"),

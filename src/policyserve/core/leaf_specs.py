@@ -34,8 +34,7 @@ class ArraySpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a shape or a dtype that cannot be."""
-        sizes = self.shape if isinstance(self.shape, tuple) else (self.shape, "")
-        is_shape = all(size is None or is_whole(size, 0) for size in sizes)
+        is_shape = isinstance(self.shape, tuple) and all(size is None or is_whole(size, 0) for size in self.shape)
         require(is_shape, "ArraySpec's shape", "a tuple of sizes such as (7,), None for any size", self.shape)
         if isinstance(self.dtype, (type, np.dtype)):
             object.__setattr__(self, "dtype", np.dtype(self.dtype).name)  # np.float32 is often written for its name
@@ -307,7 +306,7 @@ def is_texts(value: object) -> bool:
 def _is_dtype(name: object) -> bool:
     try:
         return isinstance(name, str) and np.dtype(name).kind in "biuf"
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # "x, y in m" is read as a list of dtypes
         return False
 
 
