@@ -204,6 +204,25 @@ def test_a_chunk_is_read_as_it_is() -> None:
     assert read_answer(chunk) is chunk
 
 
+class OnGpu:
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "the policy answered None, expected numbers$"),
+        ({1, 2}, "answered set, expected numbers$"),
+        (OnGpu(), r"answered OnGpu, expected numbers: .* Use Tensor.cpu\(\)$"),
+        ([[1, 2], [3]], "answered list, expected numbers: .*inhomogeneous"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_told_with_the_reason(answer: Any, said: str) -> None:
+    with pytest.raises(BadAction, match=said):
+        read_answer(answer)
+
+
 def test_a_map_without_actions_names_its_keys() -> None:
     with pytest.raises(BadAction, match="movement"):
         read_answer({"movement": [1, 2]})

@@ -211,6 +211,13 @@ def test_a_function_that_answers_too_few_rows_is_a_failed_policy() -> None:
         policy.infer([single(1), single(2), single(3)])
 
 
+@pytest.mark.parametrize("answer", [None, {"actions": np.zeros((1, 2))}, [[0, 0]]])
+def test_a_function_that_answers_no_array_is_told_so(answer: Any) -> None:
+    policy = StackedPolicy(lambda rows: answer, PolicySpec("odd", {"state": STATE}, ACTION))
+    with pytest.raises(PolicyFailed, match=f"odd answered {type(answer).__name__}, expected an array of 1 rows"):
+        policy.infer([single(1)])
+
+
 class Listener:
     """Answers how long each row's prompt is and the first number of its state; keeps the prompts of each call."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, ConfigError, Overloaded, PolicyserveError, of_policy
 from policyserve.core.messages import Observation
+from policyserve.core.printable import text_of, type_name
 from policyserve.core.spec import PolicySpec
 
 
@@ -314,9 +315,12 @@ def read_answer(answer: Any) -> ActionChunk:
 
 def _as_numbers(answer: Any) -> Array:
     try:
-        return np.asarray(answer)
-    except (ValueError, TypeError) as error:
-        raise BadAction(f"the policy answered {type(answer).__name__}, expected numbers") from error
+        array: Array = np.asarray(answer)
+    except (ValueError, TypeError) as error:  # its text says what a tensor of a GPU, or a ragged list, lacks
+        raise BadAction(f"the policy answered {type_name(answer)}, expected numbers: {text_of(error)}") from error
+    if array.dtype.kind == "O":
+        raise BadAction(f"the policy answered {'None' if answer is None else type_name(answer)}, expected numbers")
+    return array
 
 
 def split_rows(observation: Observation, batch_size: int) -> list[dict[str, Any]]:

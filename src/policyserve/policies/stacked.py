@@ -19,6 +19,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.printable import type_name
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 
 # Arrays with a leading axis of N rows, and lists of N texts, in the spec's nesting -> (N, *action) or
@@ -115,6 +116,8 @@ class StackedPolicy:
     def _forward_rows(self, rows: Mapping[str, Any], count: int, size: int) -> Array:
         """The actions of the first `count` of `size` rows."""
         actions = self._forward(rows)
+        if not hasattr(actions, "shape"):
+            raise PolicyFailed(f"{self.spec.name} answered {type_name(actions)}, expected an array of {size} rows")
         if len(actions) != size:
             raise PolicyFailed(f"{self.spec.name} answered {len(actions)} rows for {size}")
         return actions[:count]
