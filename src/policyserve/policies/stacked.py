@@ -19,7 +19,6 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.core.printable import type_name
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 
 # Arrays with a leading axis of N rows, and lists of N texts, in the spec's nesting -> (N, *action) or
@@ -117,7 +116,7 @@ class StackedPolicy:
         """The actions of the first `count` of `size` rows."""
         actions = self._forward(rows)
         if not hasattr(actions, "shape"):
-            raise PolicyFailed(f"{self.spec.name} answered {type_name(actions)}, expected an array of {size} rows")
+            raise PolicyFailed(f"{self.spec.name} answered {type(actions).__name__}, expected an array of {size} rows")
         if len(actions) != size:
             raise PolicyFailed(f"{self.spec.name} answered {len(actions)} rows for {size}")
         return actions[:count]
