@@ -48,7 +48,7 @@ def test_the_workflow_runs_every_python_that_is_promised_and_the_oldest_dependen
 
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs/README.md").read_text()
-    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index)}
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", index)}
     assert linked == {page for page in PAGES if page != ROOT / "docs/README.md"}
 
 
