@@ -1,10 +1,11 @@
 """A client for vibe_rl's protocol with nothing but msgpack, NumPy and a WebSocket library.
 
-    python examples/simple_client.py                     four numbers (CartPole)
-    python examples/simple_client.py --obs_shape 3       three (Pendulum)
-    python examples/simple_client.py --image             an image and a state
+Usage:
+    policyserve serve cartpole_ppo
+    python examples/simple_client.py
 
-It sends random observations and prints what comes back; `policyserve.Client` does the same in one line.
+It sends random observations and prints what comes back; `policyserve.Client` does the same in one line. Four numbers
+are CartPole's; `--obs_shape 3` sends three, for pendulum_sac, and `--image` an image and a state, for demo_image.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ import websockets
 
 def encode_observation(observation: dict[str, np.ndarray[Any, Any]]) -> bytes:
     """Pack arrays as raw bytes, their dtypes and shapes beside them in `__meta__`."""
-    message: dict[bytes, Any] = {}
+    arrays: dict[bytes, Any] = {}
     meta: dict[bytes, Any] = {}
     for key, array in observation.items():
-        message[key.encode()] = array.tobytes()
+        arrays[key.encode()] = array.tobytes()
         meta[key.encode()] = {b"dtype": array.dtype.str, b"shape": list(array.shape)}
-    frame: Any = msgpack.packb({**message, b"__meta__": meta}, use_bin_type=True)
-    return frame
+    packed: Any = msgpack.packb({**arrays, b"__meta__": meta}, use_bin_type=True)
+    return packed
 
 
-def decode_action(frame: bytes) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
+def decode_action(packed: bytes) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
     """Unpack the action and the server's own time in ms."""
-    message = msgpack.unpackb(frame, raw=True)
+    message = msgpack.unpackb(packed, raw=True)
     meta = message[b"__meta__"]
     layout = meta[b"action"]
     action = np.frombuffer(message[b"action"], layout[b"dtype"].decode()).reshape(layout[b"shape"])
@@ -60,9 +61,9 @@ async def run(url: str, obs_shape: list[int], image: bool, n_steps: int) -> None
         for step in range(n_steps):
             sent_at = time.perf_counter()
             await socket.send(encode_observation(random_observation(obs_shape, image)))
-            frame = await socket.recv()
-            assert isinstance(frame, bytes), f"the server speaks another protocol: {frame}"
-            action, timing = decode_action(frame)
+            message = await socket.recv()
+            assert isinstance(message, bytes), f"the server speaks another protocol: {message}"
+            action, timing = decode_action(message)
             rtt_ms = (time.perf_counter() - sent_at) * 1e3
             shown = np.array2string(action, precision=4, max_line_width=1000)
             print(f"step {step:3d} | action={shown} | server={timing['latency_ms']:.2f}ms | rtt={rtt_ms:.2f}ms")

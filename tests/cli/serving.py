@@ -21,7 +21,7 @@ class Serving:
     def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         self.process = process
         self.lines = lines
-        found = re.search(r"wss?://\S+:\d+", "".join(lines))
+        found = re.search(r"wss?://\S+:\d+|ws\+unix://\S+", "".join(lines))
         assert found, lines
         self.url = found.group()
 

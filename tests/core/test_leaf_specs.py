@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import BadObservation
+from policyserve.core.errors import BadObservation, ConfigError
 from policyserve.core.leaf_specs import (
     ArraySpec,
     ImageSpec,
@@ -79,6 +79,33 @@ def test_numbers_are_cast_where_they_stay_what_they_are(dtype: str, value: Any, 
 def test_numbers_that_would_change_are_refused(dtype: str, value: list[float]) -> None:
     with pytest.raises(BadObservation):
         ArraySpec((2,), dtype).read(np.array(value), "x")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ArraySpec(7), r"ArraySpec's shape: expected a tuple of sizes such as \(7,\), .*, got 7"),  # pyright: ignore
+        (lambda: ArraySpec((7.0,)), r"shape: .* got \(7.0,\)"),  # pyright: ignore
+        (lambda: ArraySpec((-1,)), r"shape: .* got \(-1,\)"),
+        (lambda: ArraySpec((7,), "angles in rad"), r"dtype: expected numbers, .* doc=\), got 'angles in rad'"),
+        (lambda: ArraySpec((2,), "x, y in m"), r"dtype: .* doc=\), got 'x, y in m'"),
+        (lambda: ArraySpec((7,), "object"), "dtype: .* got 'object'"),
+        (lambda: ImageSpec((224, 224)), r"ImageSpec's height: expected pixels, .* got \(224, 224\)"),  # pyright: ignore
+        (lambda: ImageSpec(224, 0), "ImageSpec's width: expected pixels, .* got 0"),
+        (lambda: ImageSpec(224, 224, "the camera"), r"layouts: .* doc=\), got 'the camera'"),  # pyright: ignore
+        (lambda: ImageSpec(layouts=("HWD",)), r"layouts: .* got \('HWD',\)"),
+        (lambda: ImageSpec(dtypes="uint8"), r"dtypes: expected a tuple .* got 'uint8'"),  # pyright: ignore
+        (lambda: ImageSpec(dtypes=()), r"dtypes: .* got \(\)"),
+    ],
+)
+def test_a_leaf_that_cannot_be_is_refused_when_it_is_made(make: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def test_a_dtype_may_be_numpys_own_and_is_then_known_by_its_name() -> None:
+    for dtype in (np.uint8, np.dtype("uint8")):
+        assert ArraySpec((2,), dtype) == ArraySpec((2,), "uint8")  # pyright: ignore
 
 
 def test_an_image_is_never_cast_between_bytes_and_floats() -> None:

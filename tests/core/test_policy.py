@@ -84,6 +84,49 @@ def test_a_function_policy_needs_no_spec_either() -> None:
         FunctionPolicy({})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def test_a_spec_of_a_functions_has_to_be_one() -> None:
+    spec: Any = {"x": ArraySpec((2,))}
+    with pytest.raises(ConfigError, match="spec: expected a PolicySpec, got dict"):
+        FunctionPolicy(lambda observation: 0, spec)
+
+
+class Half:
+    spec = PolicySpec("half", {"x": ArraySpec((2,))}, ArraySpec((2,)))
+
+    def infer(self, observation: Any) -> Any:
+        return observation["x"] / 2
+
+
+def test_an_object_that_has_a_spec_and_takes_one_observation_is_told_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"infer\(\) gets a list of inputs; .* serve as_policy\(Half\(\), spec\)"):
+        as_policy(Half())
+    with pytest.raises(ConfigError, match="got the class Half"):
+        as_policy(Half)
+
+
+def two(left: Any, right: Any) -> Any: ...
+
+
+def none() -> Any: ...
+
+
+class Asks:
+    def infer(self, observation: Any, prompt: str) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("thing", "got"), [(two, r"two\(left, right\)"), (none, r"none\(\)"), (Asks(), r"infer\(observation, prompt\)")]
+)
+def test_a_function_that_no_observation_fits_is_refused_when_it_is_served(thing: Any, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected a function of one observation, got {got}$"):
+        as_policy(thing)
+
+
+@pytest.mark.parametrize("function", [lambda *all_of_it: 0, lambda observation, gain=1: 0, np.asarray, max])
+def test_a_function_that_one_observation_fits_is_taken_whatever_else_it_takes(function: Any) -> None:
+    as_policy(function)
+
+
 def test_an_object_with_infer_becomes_a_policy_with_its_metadata_and_extras() -> None:
     policy = as_policy(Doubler())
     (answer,) = answers(policy, np.ones(2))
@@ -159,6 +202,25 @@ def test_an_answer_may_be_numbers_or_a_map(answer: Any) -> None:
 def test_a_chunk_is_read_as_it_is() -> None:
     chunk = ActionChunk(np.zeros(2), state="s")
     assert read_answer(chunk) is chunk
+
+
+class OnGpu:
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "the policy answered None, expected numbers$"),
+        ({1, 2}, "answered set, expected numbers$"),
+        (OnGpu(), r"answered OnGpu, expected numbers: .* Use Tensor.cpu\(\)$"),
+        ([[1, 2], [3]], "answered list, expected numbers: .*inhomogeneous"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_told_with_the_reason(answer: Any, said: str) -> None:
+    with pytest.raises(BadAction, match=said):
+        read_answer(answer)
 
 
 def test_a_map_without_actions_names_its_keys() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.core.errors import BadAction, BadObservation
+from policyserve.core.errors import BadAction, BadObservation, ConfigError
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 
 CARTPOLE = PolicySpec("cartpole", {"obs": ArraySpec((4,))}, ArraySpec((), "int32"), max_batch=8, max_client_batch=64)
@@ -220,6 +220,30 @@ def test_a_list_of_pictures_is_stacked_and_one_of_numbers_is_no_picture() -> Non
     assert "int64" in refusal(spec, {"view": image().tolist()}).got
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("observation", ["x"], r"PolicySpec's observation: expected a map from paths to specs, or None, got \['x'\]"),
+        (
+            "observation",
+            {"a": {"b": (3,)}},
+            r"observation 'a/b': expected a spec such as ArraySpec\(\(7,\)\), .* got \(3,\)",
+        ),
+        ("observation", {"x": ArraySpec}, r"observation 'x': .* got <class .*ArraySpec'>"),
+        ("action", (7,), r"action: expected a spec such as ArraySpec\(\(7,\)\), or None, got \(7,\)"),
+        ("horizon", "50", "horizon: expected 1 or more actions, or None, got '50'"),
+        ("horizon", 0, "horizon: .* got 0"),
+        ("max_batch", 0, "max_batch: expected 1 or more, got 0"),
+        ("max_batch", True, "max_batch: .* got True"),
+        ("max_client_batch", -1, "max_client_batch: expected 0 or more, got -1"),
+    ],
+)
+def test_a_spec_that_cannot_be_is_refused_when_it_is_made(field: str, value: Any, said: str) -> None:
+    fields: dict[str, Any] = {"observation": {"x": ArraySpec((2,))}, "action": ArraySpec((2,)), field: value}
+    with pytest.raises(ConfigError, match=said):
+        PolicySpec("robot", **fields)
+
+
 def test_a_python_number_meets_a_scalar_spec() -> None:
     spec = spec_of({"gain": ArraySpec(())})
     for value in (1, 1.0, True, np.float32(1), np.array(1)):
@@ -250,12 +274,14 @@ def test_an_image_is_never_cast(dtype: str) -> None:
     assert error.path == "image"
     assert "uint8 image HWC, 8 x 8" in error.expected
     assert dtype in error.got
+    assert error.hint == "send uint8 0 … 255"
 
 
 def test_a_uint8_image_is_refused_where_a_float_one_is_due() -> None:
     error = refusal(spec_of({"image": ImageSpec(8, 8, dtypes=("float32",))}), {"image": image(8, 8, 3)})
     assert "float32" in error.expected
     assert "uint8" in error.got
+    assert error.hint == ""
 
 
 def test_an_image_in_the_other_layout_is_told_so() -> None:

@@ -12,7 +12,7 @@ from tests.cli.serving import ROOT
 from tests.policies.frameworks import import_or_skip
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 
 
 def read_yaml(*parts: str) -> Any:
@@ -48,7 +48,7 @@ def test_the_workflow_runs_every_python_that_is_promised_and_the_oldest_dependen
 
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs/README.md").read_text()
-    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index)}
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", index)}
     assert linked == {page for page in PAGES if page != ROOT / "docs/README.md"}
 
 

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve import Client, PolicyServer, Recipe, Server
+from policyserve import Client, PolicyServer, Recipe, Server, StackedPolicy
 from policyserve.core.errors import RemoteError
 from policyserve.core.messages import Reply
 from policyserve.core.policy import ActionChunk, PolicyInput, PreparingPolicy
-from policyserve.engine.answering import batch_buckets
 from tests.cli.serving import POLICYSERVE, ROOT, Serving, serving
 from tests.cli.terminals import knows
-from tests.policies.frameworks import import_or_skip
 from tests.server import live
 
 PAGE = (ROOT / "docs/writing_a_policy.md").read_text()
@@ -49,15 +47,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where my_policy.py is put, and found by whoever imports it."""
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    sys.modules.pop("my_policy", None)
+    for name in ("my_policy", "test_my_policy"):
+        sys.modules.pop(name, None)
 
 
-def save(heading: str, folder: Path) -> Any:
+def save(heading: str, folder: Path, name: str = "my_policy") -> Any:
     """Save the one program under a heading, and import it."""
     (program,) = blocks("python")[heading]
-    (folder / "my_policy.py").write_text(program)
+    (folder / f"{name}.py").write_text(program)
     importlib.invalidate_caches()
-    return importlib.import_module("my_policy")
+    return importlib.import_module(name)
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def ask(server: Serving, observation: dict[str, Any]) -> Reply:
 
 
 def test_every_program_has_its_test() -> None:
-    tested = set(re.findall(r'save\("([^"]+)", folder\)', Path(__file__).read_text()))
+    tested = set(re.findall(r'save\("([^"]+)", folder', Path(__file__).read_text()))
     assert set(blocks("python")) == tested
 
 
@@ -136,16 +135,6 @@ def test_a_policy_that_prepares_is_served_as_one(folder: Path) -> None:
     assert np.allclose(plain.actions, 0.2)
 
 
-def test_a_sessions_state_is_its_own_and_ends_with_it(folder: Path) -> None:
-    policy = save("State of a session", folder).Smooth()
-    with live.serving(policy) as server, Client(server.url("/openpi")) as one, Client(server.url("/openpi")) as other:
-        assert np.allclose(one.infer({"x": np.ones(2)}).actions, 1)
-        assert np.allclose(one.infer({"x": np.zeros(2)}).actions, 0.9)
-        assert np.allclose(other.infer({"x": np.zeros(2)}).actions, 0)
-        one.reset()
-        assert np.allclose(one.infer({"x": np.zeros(2)}).actions, 0)
-
-
 def test_a_factorys_objects_are_one_per_session_and_told_of_resets(folder: Path) -> None:
     make_policy = save("Objects that have reset()", folder).make_policy
     running = live.Live(PolicyServer(factory=make_policy, host="127.0.0.1", port=0))
@@ -162,16 +151,6 @@ def test_a_factorys_objects_are_one_per_session_and_told_of_resets(folder: Path)
         running.join()
 
 
-def test_a_network_of_torch_is_loaded_by_a_function(folder: Path) -> None:
-    torch = import_or_skip("torch")
-    module = save("On a GPU", folder)
-    torch.manual_seed(0)
-    policy = module.make_policy()
-    assert list(batch_buckets(policy)) == [1, 8, 64]
-    with asking(policy) as client:
-        assert client.infer({"state": np.ones(16)}).actions.shape == (4,)
-
-
 def test_a_recipe_loads_the_policy_in_a_process_of_its_own(folder: Path) -> None:
     module = save("In a process of its own", folder)
     np.save(folder / "weights.npy", np.eye(3, dtype=np.float32))
@@ -181,3 +160,14 @@ def test_a_recipe_loads_the_policy_in_a_process_of_its_own(folder: Path) -> None
         server.ready()
         with Client(server.url("/openpi")) as client:
             assert client.infer({"state": np.arange(3.0)}).actions.tolist() == [0, 1, 2]
+
+
+def test_the_test_passes_and_fails_for_a_policy_that_mixes_up_its_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = save("A batch", folder)
+    test = save("Testing it", folder, "test_my_policy")
+    test.test_a_batch_answers_what_single_calls_answer()
+    monkeypatch.setattr(test, "policy", StackedPolicy(lambda rows: module.forward(rows)[::-1], module.SPEC))
+    with pytest.raises(AssertionError):
+        test.test_a_batch_answers_what_single_calls_answer()

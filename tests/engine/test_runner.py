@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -267,6 +268,22 @@ def test_a_wrong_count_of_answers_fails_every_input(answer: Callable[[Any], Any]
 def test_an_answer_that_is_no_chunk_of_actions_fails(answer: Any) -> None:
     (outcome,) = run_batch(Batched(lambda batch: [answer]), inputs(1))
     assert isinstance(outcome, PolicyFailed)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (None, r"policy answered NoneType, expected a list of ActionChunks, one for each input \(1\)"),
+        ({"actions": [1]}, "policy answered dict, expected a list of ActionChunks"),
+        (ActionChunk(np.zeros(1)), "policy answered ActionChunk, expected a list of ActionChunks"),
+        ([{"actions": [1]}], "policy answered dict for an input, expected an ActionChunk"),
+        ([np.zeros(1)], "policy answered ndarray for an input, expected an ActionChunk"),
+    ],
+)
+def test_an_answer_of_another_form_is_told_by_what_was_expected(answers: Any, said: str) -> None:
+    (outcome,) = run_batch(Batched(lambda batch: answers), inputs(1))
+    assert isinstance(outcome, PolicyFailed)
+    assert re.search(said, str(outcome))
 
 
 @pytest.mark.parametrize(

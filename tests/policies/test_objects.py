@@ -70,6 +70,8 @@ def make(): return Policy()
 def act(observation): return [0.0]
 def breaks(): raise KeyError("weights")
 nothing = 3
+class Needs:
+    def __init__(self, weights): ...
 """
 
 
@@ -81,6 +83,8 @@ def test_the_name_may_be_a_policy_or_make_one(tmp_path: Path, monkeypatch: pytes
     assert isinstance(load_from_module("makers", "act", print), FunctionPolicy)
     with pytest.raises(ConfigError, match=r"makers:breaks\(\) failed: KeyError: 'weights' \(.*makers.py, line 10\)"):
         load_from_module("makers", "breaks", print)
+    with pytest.raises(ConfigError, match=r"makers:Needs\(\) failed: TypeError: .*: 'weights'$"):
+        load_from_module("makers", "Needs", print)
     with pytest.raises(ConfigError, match=r"a policy is a Policy, .* got int"):
         load_from_module("makers", "nothing", print)
 

@@ -204,6 +204,13 @@ def test_inputs_with_and_without_an_optional_key_go_to_the_model_apart() -> None
     np.testing.assert_array_equal([chunk.actions for chunk in chunks], [[1, 2], [101, 102], [2, 3]])
 
 
+@pytest.mark.parametrize("answer", [None, {"actions": np.zeros((1, 2))}, [[0, 0]]])
+def test_a_function_that_answers_no_array_is_told_so(answer: Any) -> None:
+    policy = StackedPolicy(lambda rows: answer, PolicySpec("odd", {"state": STATE}, ACTION))
+    with pytest.raises(PolicyFailed, match=f"odd answered {type(answer).__name__}, expected an array of 1 rows"):
+        policy.infer([single(1)])
+
+
 def test_a_function_that_answers_too_few_rows_is_a_failed_policy() -> None:
     spec = PolicySpec("short", {"state": STATE}, ACTION, max_batch=8)
     policy = StackedPolicy(lambda rows: rows["state"][:1, :2], spec)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.errors import BadObservation
+from policyserve.core.errors import BadObservation, ConfigError
 from policyserve.core.limits import WireLimits
 
 _ANY_SIZE_EXAMPLE = 8  # what example() puts where a spec leaves a size free
@@ -45,6 +45,14 @@ class ArraySpec(ShortRepr):
     dtype: str = "float32"
     doc: str = ""
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a shape or a dtype that cannot be."""
+        is_shape = isinstance(self.shape, tuple) and all(size is None or is_whole(size, 0) for size in self.shape)
+        require(is_shape, "ArraySpec's shape", "a tuple of sizes such as (7,), None for any size", self.shape)
+        if isinstance(self.dtype, (type, np.dtype)):
+            object.__setattr__(self, "dtype", np.dtype(self.dtype).name)  # np.float32 is often written for its name
+        require(_is_dtype(self.dtype), "ArraySpec's dtype", "numbers, such as 'float32' (words go to doc=)", self.dtype)
 
     def __str__(self) -> str:
         return describe(self.dtype, self.shape)
@@ -106,6 +114,15 @@ class ImageSpec(ShortRepr):
     doc: str = ""
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for sides, layouts or dtypes that cannot be."""
+        for name, side in (("height", self.height), ("width", self.width)):
+            require(side is None or is_whole(side, 1), f"ImageSpec's {name}", "pixels, or None for any number", side)
+        are_layouts = is_texts(self.layouts) and all(layout and set(layout) <= set("HWC1") for layout in self.layouts)
+        require(are_layouts, "ImageSpec's layouts", "a tuple such as ('HWC',) (words go to doc=)", self.layouts)
+        are_dtypes = is_texts(self.dtypes) and all(dtype == "float" or _is_dtype(dtype) for dtype in self.dtypes)
+        require(are_dtypes, "ImageSpec's dtypes", "a tuple such as ('uint8',)", self.dtypes)
+
     def __str__(self) -> str:
         sizes = f", {self.height or '*'} x {self.width or '*'}" if self.height or self.width else ""
         return f"{' or '.join(self.dtypes)} image {'|'.join(self.layouts)}{sizes}"
@@ -118,7 +135,7 @@ class ImageSpec(ShortRepr):
         if isinstance(value, (list, tuple)):
             value = array_of_list(value, path, str(self))
         if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
-            raise BadObservation(path, str(self), name_of(value) + layout_of(value))
+            raise BadObservation(path, str(self), name_of(value) + layout_of(value), self._cure(value))
         for extra in (0, 1):
             sizes = value.shape[extra:]
             if any(sizes_match(sizes, shape) for shape in self._shapes) and 0 not in sizes:
@@ -153,6 +170,11 @@ class ImageSpec(ShortRepr):
 
     def _takes(self, dtype: np.dtype[Any]) -> bool:
         return dtype.name in self.dtypes or (dtype.kind == "f" and "float" in self.dtypes)
+
+    def _cure(self, value: Any) -> str:
+        """What to do about numbers of a dtype that is not taken."""
+        is_numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        return "send uint8 0 … 255" if is_numbers and "uint8" in self.dtypes else ""
 
     @cached_property
     def _shapes(self) -> tuple[tuple[int | None, ...], ...]:
@@ -282,6 +304,29 @@ def _check_items(items: list[Any] | tuple[Any, ...], path: str, expected: str) -
         elif shape != first:
             raise BadObservation(f"{path}[{index}]", f"shape {first}, as the first of its list has", f"{shape}")
     return (len(items), *first)
+
+
+def require(is_fine: bool, what: str, expected: str, got: object) -> None:
+    """Raise ConfigError about a part of a spec unless it is fine."""
+    if not is_fine:
+        raise ConfigError(f"{what}: expected {expected}, got {got!r:.80}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, not below `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
+def is_texts(value: object) -> bool:
+    """Whether it is a tuple of texts with one in it at least."""
+    return isinstance(value, tuple) and value != () and all(isinstance(text, str) for text in value)
+
+
+def _is_dtype(name: object) -> bool:
+    try:
+        return isinstance(name, str) and np.dtype(name).kind in "biuf"
+    except (TypeError, ValueError, SyntaxError):  # "x, y in m" is read as a list of dtypes
+        return False
 
 
 def sizes_match(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, ConfigError, Overloaded, PolicyserveError, of_policy
 from policyserve.core.messages import Observation
+from policyserve.core.printable import text_of, type_name
 from policyserve.core.spec import PolicySpec
 
 
@@ -115,12 +116,15 @@ class FunctionPolicy:
     """A policy around `function(observation) -> actions`, or -> a map that holds `actions` or `action`.
 
     Without a spec it takes whatever a client sends. A client's own batch is answered one by one and stacked.
-    Raises ConfigError for what cannot be called.
+    Raises ConfigError for what cannot be called, or not with one observation.
     """
 
     def __init__(self, function: Callable[[Any], Any], spec: PolicySpec | None = None) -> None:
         if not callable(function):
             raise ConfigError(f"function: expected a function of one observation, got {type(function).__name__}")
+        _check_takes_one(function)
+        if spec is not None and not isinstance(spec, PolicySpec):
+            raise ConfigError(f"spec: expected a PolicySpec, got {type(spec).__name__}")
         self.spec = spec or open_spec(getattr(function, "__name__", None) or type(function).__name__)
         self._function = function
 
@@ -144,6 +148,20 @@ class FunctionPolicy:
         shape = () if action is None else action.example().shape
         steps = () if self.spec.horizon is None else (self.spec.horizon,)
         return np.zeros((0, *steps, *shape), "float32" if action is None else action.dtype)
+
+
+def _check_takes_one(function: Callable[[Any], Any]) -> None:
+    """Raise ConfigError for a function that wants more than one observation, or none."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        wants = f"{name}({', '.join(signature.parameters)})"
+        raise ConfigError(f"expected a function of one observation, got {wants}") from None
 
 
 class ObjectPolicy(FunctionPolicy):
@@ -221,9 +239,10 @@ def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
 
     Raises ConfigError for anything else. Without a `spec` (given here, or the object's own) anything decodable passes.
     """
-    if isinstance(getattr(thing, "spec", None), PolicySpec) and callable(getattr(thing, "infer", None)):
-        return thing
     function = getattr(thing, "infer", None) or thing
+    has_spec = isinstance(getattr(thing, "spec", None), PolicySpec) and function is not thing and callable(function)
+    if has_spec and not isinstance(thing, type):
+        return _closable(thing)
     if isinstance(thing, type) or not callable(function):
         what = f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
         raise ConfigError(
@@ -232,6 +251,17 @@ def as_policy(thing: Any, spec: PolicySpec | None = None) -> Policy:
     name = getattr(thing, "__name__", None) or type(thing).__name__
     spec = spec or open_spec(name, getattr(thing, "metadata", None))
     return ObjectPolicy(thing, spec) if function is not thing and has_memory(thing) else FunctionPolicy(function, spec)
+
+
+def _closable(thing: Any) -> Policy:
+    """What has a spec and infer(), if it has close(); else raises ConfigError, as infer() may take one observation."""
+    if not callable(getattr(thing, "close", None)):
+        name = type(thing).__name__
+        raise ConfigError(
+            f"{name} has a spec but no close(): as a Policy it needs one, and its infer() gets a list of inputs;"
+            f" for infer(observation) keep the spec apart and serve as_policy({name}(), spec)"
+        )
+    return thing
 
 
 def policy_from(factory: Callable[[], Any]) -> Policy:
@@ -285,9 +315,12 @@ def read_answer(answer: Any) -> ActionChunk:
 
 def _as_numbers(answer: Any) -> Array:
     try:
-        return np.asarray(answer)
-    except (ValueError, TypeError) as error:
-        raise BadAction(f"the policy answered {type(answer).__name__}, expected numbers") from error
+        array: Array = np.asarray(answer)
+    except (ValueError, TypeError) as error:  # its text says what a tensor of a GPU, or a ragged list, lacks
+        raise BadAction(f"the policy answered {type_name(answer)}, expected numbers: {text_of(error)}") from error
+    if array.dtype.kind == "O":
+        raise BadAction(f"the policy answered {'None' if answer is None else type_name(answer)}, expected numbers")
+    return array
 
 
 def split_rows(observation: Observation, batch_size: int) -> list[dict[str, Any]]:

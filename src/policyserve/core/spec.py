@@ -27,8 +27,10 @@ from policyserve.core.leaf_specs import (
     TextListSpec,
     TextSpec,
     check_texts,
+    is_whole,
     layout_of,
     name_of,
+    require,
     sizes_match,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
@@ -38,6 +40,7 @@ __all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "
 
 _MAX_KEYS_TOLD = 64  # of an observation that lacks one; comparing thousands would hold the event loop up
 _MAX_UNKNOWN = 10  # keys that are told of those that were dropped
+_LEAVES = "a spec such as ArraySpec((7,)), ImageSpec(224, 224) or TextSpec()"
 
 
 # Values are LeafSpecs or, nested, maps of them.
@@ -62,6 +65,7 @@ class PolicySpec(ShortRepr):
     max_batch: inputs per call. max_client_batch: the largest batch that one client may send as one request, 0: none.
     metadata: JSON-like facts for greetings. dialect: the family whose clients this policy usually serves. inline: one
     call takes well under 0.1 ms, so that it may run in the event loop.
+    Raises ConfigError that names what is wrong in it, expected and got.
     """
 
     name: str
@@ -73,6 +77,18 @@ class PolicySpec(ShortRepr):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     dialect: str | None = None
     inline: bool = False
+
+    def __post_init__(self) -> None:
+        is_map = self.observation is None or isinstance(self.observation, Mapping)
+        require(is_map, "PolicySpec's observation", "a map from paths to specs, or None", self.observation)
+        for path, leaf in _flatten(self.observation or {}):
+            require(isinstance(leaf, LeafSpec), f"PolicySpec's observation {path!r}", _LEAVES, leaf)
+        is_action = self.action is None or isinstance(self.action, ArraySpec)
+        require(is_action, "PolicySpec's action", "a spec such as ArraySpec((7,)), or None", self.action)
+        is_horizon = self.horizon is None or is_whole(self.horizon, 1)
+        require(is_horizon, "PolicySpec's horizon", "1 or more actions, or None", self.horizon)
+        require(is_whole(self.max_batch, 1), "PolicySpec's max_batch", "1 or more", self.max_batch)
+        require(is_whole(self.max_client_batch, 0), "PolicySpec's max_client_batch", "0 or more", self.max_client_batch)
 
     def validate(self, observation: Observation, limits: WireLimits = DEFAULT_LIMITS) -> ValidObservation:
         """Check and cast an observation and give it the spec's nesting.

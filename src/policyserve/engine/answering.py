@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -137,7 +137,7 @@ def run_batch(
     spec = policy.spec if spec is None else spec
     try:
         answers = policy.infer(inputs) if prepared is None else prepared.infer(inputs)
-        answers = [*answers] if type(answers) is list else _listed(answers, len(inputs))
+        answers = [*answers] if type(answers) is list else _listed(answers, len(inputs), spec.name)
         if len(answers) != len(inputs):
             raise PolicyFailed(f"{spec.name} answered {len(answers)} chunks for {len(inputs)} inputs")
     except BaseException as error:  # a stranger's policy: even sys.exit() must not end the thread that others wait for
@@ -148,8 +148,14 @@ def run_batch(
     return [_checked(spec, one, answer) for one, answer in zip(inputs, answers, strict=True)]
 
 
-def _listed(answers: Any, count: int) -> list[Any]:
-    """Answers that are no list as one; at most one too many of them, since a generator may have no end."""
+def _listed(answers: Any, count: int, name: str) -> list[Any]:
+    """Answers that are no list as one; at most one too many of them, since a generator may have no end.
+
+    Raises PolicyFailed for what was meant for one answer.
+    """
+    if answers is None or isinstance(answers, (ActionChunk, Mapping, str)):
+        got = type_name(answers)
+        raise PolicyFailed(f"{name} answered {got}, expected a list of ActionChunks, one for each input ({count})")
     return [*answers] if type(answers) is tuple else list(islice(answers, count + 1))
 
 
@@ -212,4 +218,6 @@ def _checked(spec: PolicySpec, one: PolicyInput, answer: Any) -> ActionChunk | P
             extras = NO_EXTRAS if extras is None else plain_map(extras)
         return ActionChunk(actions, answer.state, extras)
     except BaseException as error:  # a stranger's answer: reading it may run and raise anything
+        if isinstance(error, AttributeError) and not issubclass(type(answer), ActionChunk):
+            return PolicyFailed(f"{spec.name} answered {type_name(answer)} for an input, expected an ActionChunk")
         return of_policy(error, f"{spec.name} raised")

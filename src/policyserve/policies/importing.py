@@ -16,6 +16,7 @@ from typing import Any
 from policyserve.core.errors import ConfigError
 from policyserve.core.printable import UNPRINTABLE, type_name
 
+_OURS = str(Path(__file__).parents[1]) + os.sep  # where policyserve is
 _NO_PACKAGE = "attempted relative import with no known parent package"
 
 
@@ -126,9 +127,9 @@ def _advised(error: BaseException, path: Path) -> str:
 
 
 def _line_of(error: BaseException) -> str | None:
-    """`file, line N`: the last line of the user's own code, else the last of anybody's but the import system's."""
+    """`file, line N`: the last line of the user's own code, else the last of a library's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    frames = [frame for frame in frames if frame.filename != __file__]
+    frames = [frame for frame in frames if not frame.filename.startswith(_OURS)]
     own = [frame for frame in frames if not frame.filename.startswith(_others_code())]
     if not frames:
         return None
@@ -140,8 +141,7 @@ def _line_of(error: BaseException) -> str | None:
 
 def _others_code() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    installed = (paths[kind] + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return (*installed, str(Path(__file__).parents[1]) + os.sep)
+    return tuple(paths[kind] + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def _public(found: object) -> list[str]:

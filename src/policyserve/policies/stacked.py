@@ -115,6 +115,8 @@ class StackedPolicy:
     def _forward_rows(self, rows: Mapping[str, Any], count: int, size: int) -> Array:
         """The actions of the first `count` of `size` rows."""
         actions = self._forward(rows)
+        if not hasattr(actions, "shape"):
+            raise PolicyFailed(f"{self.spec.name} answered {type(actions).__name__}, expected an array of {size} rows")
         if len(actions) != size:
             raise PolicyFailed(f"{self.spec.name} answered {len(actions)} rows for {size}")
         return actions[:count]
