@@ -25,7 +25,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def end_if_printed(command: Any, given: Given, policy: Setting | None = None) -> None:
-    """Print the configuration and exit with 0 where --print-config is given."""
+    """Print the configuration where --print-config is given; raises SystemExit(0) then."""
     if getattr(command, "print_config", False):
         print(as_toml(command, given, policy), end="")
         raise SystemExit(0)

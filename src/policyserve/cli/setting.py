@@ -40,7 +40,7 @@ def beside(folder: str, flag: Flag, value: Any) -> Any:
 
 
 def as_listed(flag: Flag, text: str, variable: str) -> Any:
-    """A variable's text as a file would hold it: several words for what takes a list."""
+    """A variable's text as a file would hold it: several words for what takes a list. Raises ConfigError."""
     if not flag.takes_many:
         return text
     try:
