@@ -45,6 +45,15 @@ def test_a_long_path_lacks_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.endswith("/state.eqx (PPO)")
 
 
+def test_a_long_line_goes_on_below_and_no_word_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["served"] * 30
+    told = line("policyserve", logging.INFO, " ".join(words), monkeypatch).removeprefix("\x1b[2mINFO\x1b[0m")
+    first, *below = told.split("\n")
+    assert max(map(len, [" " * len("15:49:41 INFO") + first, *below])) < 80
+    assert all(one.startswith("    ") for one in below)
+    assert told.split() == words
+
+
 def test_no_line_drives_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     told = line("jax\x1b[2J", logging.WARNING, f"x\x1b[2J\n{FORGED}", monkeypatch)
     first, below = told.removeprefix("\x1b[33mWARNING\x1b[0m").split("\n")
