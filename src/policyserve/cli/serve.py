@@ -36,7 +36,7 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
 
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
-    write_spec: Annotated[str | None, arg(metavar="FILE")] = None
+    write_spec: Annotated[str | None, arg(metavar="PATH")] = None
     """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
