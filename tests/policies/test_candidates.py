@@ -28,19 +28,22 @@ class Arm:
     def infer(self, observation): ...
 class Leg:
     infer = staticmethod(act)
+SPEC = policyserve.PolicySpec("arm", {}, None)
+IMAGE = ImageSpec(1, 1)
+def test_arm(observation): ...
 policy = Arm()
 always: object = lambda observation: 0
 """
 
 
-def test_what_may_be_a_policy_is_found_and_what_has_infer_comes_first() -> None:
-    assert candidates(SOURCE) == ["Arm", "Leg", "Child", "act", "make_policy", "policy", "always"]
+def test_what_may_be_a_policy_is_found_and_what_is_called_so_or_has_infer_comes_first() -> None:
+    assert candidates(SOURCE) == ["policy", "Arm", "Leg", "Child", "act", "make_policy", "always"]
 
 
 def test_a_file_says_how_to_write_what_is_in_it(tmp_path: Path) -> None:
     file = tmp_path / "robot.py"
     file.write_text(SOURCE)
-    assert how_to_name("robot", file) == "write robot:NAME; it has Arm, Leg, Child, act, make_policy, …"
+    assert how_to_name("robot", file) == "write robot:NAME; it has policy, Arm, Leg, Child, act, …"
     file.write_text("policy = 3\n")
     assert (
         how_to_name("robot.py", file) == "write robot.py:NAME; it has no function, class or object that may be a policy"

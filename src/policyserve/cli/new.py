@@ -78,15 +78,15 @@ def main(argv: Sequence[str], *, prog: str = "policyserve new") -> None:
         return
     if len(argv) != 1 or argv[0].startswith("-"):
         got = " ".join(argv) or "nothing"
-        complain(f"{prog}: expected one file to write, such as my_policy.py, got {got}", ARGUMENT_ERROR)
+        complain(f"expected one file to write, such as my_policy.py, got {got} ({prog} --help)", ARGUMENT_ERROR)
     try:
         path = check_new_module(argv[0])
     except ConfigError as error:
-        complain(f"{prog}: {error}", ARGUMENT_ERROR)
+        complain(str(error), ARGUMENT_ERROR)
     try:
         write_new_module(path, template(path))
     except ConfigError as error:
-        complain(f"{prog}: {error}", FAILURE)
+        complain(str(error), FAILURE)
     print(one_line(f'{path} is written: put your model where it says "your model here"'))
     for line in _next_steps(path):
         print(f"  {one_line(line)}")

@@ -38,9 +38,9 @@ def source_of(name: str) -> Path | None:
 
 
 def candidates(text: str) -> list[str]:
-    """The names in a module's text that may be policies, classes with `infer` first; raises SyntaxError.
+    """The names in a module's text that may be policies; raises SyntaxError.
 
-    Else a class that may inherit it, a function that needs one argument or none, and what a call or a lambda made.
+    First what is called `policy`, then classes with `infer`. Else a class that may inherit it, a function that needs one argument or none, and what a call or a lambda made.
     """
     sure: list[str] = []
     possible: list[str] = []
@@ -52,9 +52,17 @@ def candidates(text: str) -> list[str]:
                 possible.append(node.name)
         elif isinstance(node, ast.FunctionDef) and _needed(node.args) <= 1:
             possible.append(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, (ast.Call, ast.Lambda)):
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and _may_make_a_policy(node.value):
             possible += _names(node)
-    return [name for name in dict.fromkeys([*sure, *possible]) if not name.startswith("_")]
+    found = [name for name in dict.fromkeys([*sure, *possible]) if not name.startswith(("_", "test_"))]
+    return sorted(found, key=lambda name: name != "policy")
+
+
+def _may_make_a_policy(value: ast.expr | None) -> bool:
+    """Whether it is a lambda, or a call of anything but PolicySpec and its like."""
+    called = value.func if isinstance(value, ast.Call) else None
+    name = getattr(called, "id", None) or getattr(called, "attr", "")
+    return isinstance(value, ast.Lambda) or (called is not None and not name.endswith("Spec"))
 
 
 def _has_infer(node: ast.ClassDef) -> bool:
