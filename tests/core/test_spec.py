@@ -142,6 +142,27 @@ def test_any_number_is_cast_to_a_float_spec(dtype: str) -> None:
     assert got.tolist() == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("sent", "wanted", "is_read"),
+    [
+        ("uint8", "float32", True),
+        ("float32", "float64", True),
+        ("float16", "float32", True),
+        ("uint8", "float64", False),
+        ("float16", "float64", False),  # four times its bytes, and it may be a copy already
+        ("bool", "float32", False),
+    ],
+)
+def test_a_large_array_takes_four_times_its_bytes_at_most(sent: str, wanted: str, is_read: bool) -> None:
+    spec = spec_of({"x": ArraySpec((None,), wanted)})
+    large, small = np.zeros(1 << 20, sent), np.zeros(1 << 10, sent)
+    assert spec.validate({"x": small}).observation["x"].dtype == wanted
+    if is_read:
+        assert spec.validate({"x": large}).observation["x"].dtype == wanted
+    else:
+        assert f"so many numbers have to be sent as {wanted}" in str(refusal(spec, {"x": large}))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_nan_inf_and_overflow_are_left_to_the_policy(value: float) -> None:
     got = CARTPOLE.validate({"obs": np.array([value, 0, 0, 0])}).observation["obs"]

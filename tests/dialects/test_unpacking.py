@@ -167,7 +167,7 @@ def test_a_client_reads_as_many_arrays_as_a_server_sends(name: str) -> None:
 
 TIGHT = {
     "depth": (replace(DEFAULT_LIMITS, max_depth=3), {"x": [[[[0]]]]}, "at most 3 levels of nesting"),
-    "items": (replace(DEFAULT_LIMITS, max_items=70), {"x": [0] * 40}, "at most 70 items"),
+    "items": (replace(DEFAULT_LIMITS, max_items=84), {"x": [0] * 50}, "at most 84 items"),
     "arrays": (replace(DEFAULT_LIMITS, max_arrays=1), {"x": np.zeros(1), "y": np.zeros(1)}, "at most 1 arrays"),
     "text": (replace(DEFAULT_LIMITS, max_text=3), {"x": "long"}, "a text of at most 3 characters"),
 }

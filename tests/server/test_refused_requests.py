@@ -122,7 +122,7 @@ TIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "items": (
         {"max_items": 90},
         {"x": [0] * 90},
-        "at most 90 items (--max-items): list items, and map entries, texts, bins, maps and lists as 5 each, got more",
+        "at most 90 items (--max-items): list items, and map entries, texts, bins, maps and lists as 6 each, got more",
     ),
     "key": ({"max_key": 16}, {"x" * 17: 1}, "expected a key of at most 16 bytes (--max-key), got 17"),
     "arrays": ({"max_arrays": 1}, {"x": np.zeros(1)}, "expected at most 1 arrays, got more"),

@@ -72,7 +72,7 @@ def array_from_buffer(data: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]
         raise WireError(path, f"{expected} bytes for {describe(dtype, shape)}", f"{len(data)} bytes")
     flat = np.frombuffer(data, dtype)
     if dtype.kind == "b":
-        flat = flat.view(np.uint8) != 0  # any non-zero byte is true: other bit patterns are not a valid bool
+        return (flat.view(np.uint8) != 0).reshape(shape)  # any non-zero byte is true: other bits are not a valid bool
     if isinstance(data, memoryview) and flat.flags.writeable and flat.flags.aligned and flat.dtype.isnative:
         return flat.reshape(shape)
     return flat.astype(dtype.newbyteorder("=")).reshape(shape)

@@ -19,7 +19,7 @@ _NUMBERS = frozenset((float, bool, int))
 _CONTAINERS = frozenset((dict, list))
 _WITH_TEXTS = _CONTAINERS | {str}
 _MOST_CAST = 1 << 20  # bytes, to which an array may grow as much as its dtype wants
-_MOST_GROWTH = 4  # times its bytes that a larger array may take as another dtype
+_MOST_GROWTH = 4  # times its bytes that a larger array may take as another dtype, with its own copy if it is one
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 
 
@@ -77,7 +77,10 @@ class ArraySpec(ShortRepr):
         wanted = np.dtype(self.dtype)
         if array.dtype == wanted:
             return array
-        if array.size * wanted.itemsize > max(_MOST_CAST, array.nbytes * _MOST_GROWTH):
+        copied = (
+            0 if array.dtype.itemsize == 1 and array.dtype.kind != "b" else array.nbytes
+        )  # bytes lie in the message
+        if array.size * wanted.itemsize > max(_MOST_CAST, array.nbytes * _MOST_GROWTH - copied):
             hint = f"so many numbers have to be sent as {wanted}"
             raise BadObservation(path, str(self), name_of(array), hint)
         if wanted.kind == "f" and array.dtype.kind in "biuf":

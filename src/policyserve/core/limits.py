@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from policyserve.core.settings import Settings
 
 # Items that an entry of a map, a text, a bin, a map and a list count as: each takes that much to read and to keep.
-HEAVY = 5
+HEAVY = 6
 _SHALLOWEST = 3  # where a shape stands in vibe_rl's messages: with less there would be no arrays
 _SHORTEST_KEY = 16  # the keys that describe arrays have up to 13 letters
 _DEEPEST = 64  # readers call themselves at each level, up to four calls deep, and Python ends at a thousand
@@ -22,15 +22,15 @@ _DEEPEST = 64  # readers call themselves at each level, up to four calls deep, a
 class WireLimits(Settings):
     """How much one message may hold. Raises ConfigError that names the field, its value and the bound.
 
-    Each entry of a map, each text, bin, map and list counts as five items: a list of numbers is read much faster than
-    anything else. An array as openpi's clients write it counts as 50. Reading one takes microseconds of everybody's
+    Each entry of a map, each text, bin, map and list counts as six items: a list of numbers is read much faster than
+    anything else. An array as openpi's clients write it counts as 70. Reading one takes microseconds of everybody's
     event loop, and robots send a dozen. 64 MiB hold a picture of 22 million pixels in colour, so that by default
     max_image_mpixels bounds gray pictures, and all where a server takes larger messages.
     """
 
     max_depth: int = 8  # the most levels of maps and lists in one message
-    max_items: int = 16_384  # the most list items in one message; map entries, texts, bins, maps, lists: 5 each
-    max_arrays: int = 256  # the most arrays and NumPy scalars in one message
+    max_items: int = 16_384  # the most list items in one message; map entries, texts, bins, maps, lists: 6 each
+    max_arrays: int = 200  # the most arrays and NumPy scalars in one message
     max_key: int = 128  # the most bytes of a map's key, in UTF-8
     max_image_side: int = 8192  # the most pixels of an image's height, and of its width
     max_image_mpixels: float = 32.0  # the most pixels of an image, in millions
