@@ -40,7 +40,8 @@ def source_of(name: str) -> Path | None:
 def candidates(text: str) -> list[str]:
     """The names in a module's text that may be policies; raises SyntaxError.
 
-    First what is called `policy`, then classes with `infer`. Else a class that may inherit it, a function that needs one argument or none, and what a call or a lambda made.
+    First what is called `policy`, then classes with `infer`. Else a class that may inherit it, a function that needs
+    one argument or none, and what a call or a lambda made.
     """
     sure: list[str] = []
     possible: list[str] = []
