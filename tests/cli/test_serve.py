@@ -149,7 +149,12 @@ WRONG = {
         "--model-config.model-path: expected a value, got nothing",
         "",
     ),
-    "a checkpoint that is not there": (["serve", "cartpole_ppo", "--checkpoint-dir", "nowhere"], 1, "nowhere", ""),
+    "a checkpoint that is not there": (
+        ["serve", "cartpole_ppo", "--checkpoint-dir", "nowhere", *PORT_0],
+        1,
+        "checkpoint directory not found: nowhere",
+        "policyserve serves",
+    ),
     "a step that is not there": (
         ["serve", "cartpole_ppo", "--checkpoint-dir", CARTPOLE, "--step", "7", *PORT_0],
         1,
