@@ -90,7 +90,7 @@ class Bench:
         return "".join(name for name, one in self.outcomes if isinstance(one, Answered))
 
 
-def run(talk: Callable[[Bench], Awaitable[None]], **options: int) -> None:
+def run(talk: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
     async def bounded() -> None:
         bench = Bench(**options)
         await bench.share_a_turn()

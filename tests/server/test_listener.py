@@ -281,7 +281,9 @@ def test_a_host_and_a_port_beside_a_unix_socket_are_said_to_be_unused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "policy.sock"
-    for given, told in (({"host": Listen.host, "port": 9}, "--port 9"), ({"port": 0}, "--host 127.0.0.1 and --port 0")):
+    both: dict[str, Any] = {"host": "127.0.0.1", "port": 0}
+    port: dict[str, Any] = {"host": Listen.host, "port": 9}
+    for given, told in ((port, "--port 9"), (both, "--host 127.0.0.1 and --port 0")):
         caplog.clear()
         with serving(uds=str(path), **given):
             pass
