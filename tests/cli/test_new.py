@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,11 +50,9 @@ def test_any_modules_name_gives_a_policy_that_answers(
     monkeypatch.chdir(tmp_path)
     main(["new", f"{name}.py"])
     assert f"policyserve serve {shlex.quote(f'{name}:policy')}\n" in capsys.readouterr().out
-    module: dict[str, object] = {}
+    module: dict[str, Any] = {}
     exec((tmp_path / f"{name}.py").read_text(), module)
-    made = module["policy"]
-    assert callable(made)
-    policy = made()
+    policy = module["policy"]()
     assert policy.spec.name == name
     assert policy._function(policy.spec.example()).shape == (16, 7)
 

@@ -120,10 +120,15 @@ def test_a_listener_that_raises_disturbs_nobody() -> None:
     bench.answer()
 
 
-def test_requests_that_never_end_are_not_kept() -> None:
+def test_of_requests_that_never_end_a_few_are_kept_until_their_session_closes() -> None:
     bench = Bench()
     for ticket in range(100):
         bench.ask(STATE, ticket)
-    assert len(bench.learner._waiting) == 16
+    bench.answer(ticket=16)  # the seventeenth: there was no room for it
+    assert bench.seen == []
     bench.learner.on_session_closed(1)
-    assert bench.learner._waiting == {}
+    bench.answer(ticket=15)
+    assert bench.seen == []
+    bench.ask(STATE, 100, session=2)
+    bench.answer(ticket=100, session=2)
+    assert len(bench.seen) == 1
