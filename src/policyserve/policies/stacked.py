@@ -206,7 +206,7 @@ def _group_by_shape(batch: Sequence[PolicyInput]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _without_batch_axis(one: PolicyInput) -> Callable[[Array], tuple[Any, ...]]:
+def _without_batch_axis(one: PolicyInput) -> Callable[[Any], Any]:
     axes = 0 if one.batch_size is None else 1
     return lambda leaf: "text" if isinstance(leaf, list) else (leaf.dtype.name, leaf.shape[axes:])
 
