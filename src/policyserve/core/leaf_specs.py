@@ -317,7 +317,7 @@ def require(is_fine: bool, what: str, expected: str, got: object) -> None:
 
 def is_whole(value: object, least: int) -> bool:
     """Whether it is a whole number, not below `least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def is_texts(value: object) -> bool:
