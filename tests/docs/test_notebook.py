@@ -26,9 +26,9 @@ def code_cells(notebook: Path) -> list[Any]:
 
 
 def shown(cell: Any) -> list[tuple[str, str]]:
-    """What stands below a cell: the kind of each output, and its text without the numbers."""
+    """What stands below a cell: the kind of each output, and its text without the numbers; nothing of the log."""
     told = []
-    for output in cell["outputs"]:
+    for output in (one for one in cell["outputs"] if one.get("name") != "stderr"):
         text = output.get("text") or output.get("data", {}).get("text/plain") or output.get("ename", "")
         told.append((output["output_type"], re.sub(r"-?\d[\d.]*", "N", "".join(text))))
     return told
