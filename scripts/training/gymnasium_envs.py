@@ -161,9 +161,10 @@ def _observation_size(env_id: str, space: Any) -> int:
 def _actions(env_id: str, space: Any) -> Actions:
     if isinstance(space, spaces.Discrete) and space.start == 0:
         return Actions(int(space.n))
-    is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
-    if is_vector and space.shape[0] and np.isfinite([space.low, space.high]).all() and (space.low < space.high).all():
-        return Actions(space.shape[0], tuple(map(float, space.low)), tuple(map(float, space.high)))
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and np.dtype(space.dtype).kind == "f":
+        low, high = tuple(map(float, space.low)), tuple(map(float, space.high))
+        if low and np.isfinite([*low, *high]).all() and all(one < other for one, other in zip(low, high, strict=True)):
+            return Actions(len(low), low, high)
     expected = "actions 0, 1, 2 … (Discrete), or a vector of floats with bounds (Box of one axis)"
     raise ConfigError(f"{env_id} acts by {_named(space)}; expected {expected}")
 

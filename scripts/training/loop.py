@@ -77,8 +77,8 @@ def train(config: TrainConfig, world: World) -> Trained:
             recent.extend(np.asarray(finished)[~np.isnan(finished)].tolist())
             returns = learner.evaluate(carry.state, evaluate_key, runner.eval_episodes)
             running = float(np.mean(recent)) if recent else float("nan")
-            spread = map(float, (returns.mean(), returns.std(), returns.min(), returns.max()))
-            curve.append(Evaluation(env_steps, *spread, running))
+            mean, std, worst, best_return = map(float, (returns.mean(), returns.std(), returns.min(), returns.max()))
+            curve.append(Evaluation(env_steps, mean, std, worst, best_return, running))
             if best is None or curve[-1].mean >= best.mean:  # of equals the later, it has seen more
                 best, best_state = curve[-1], jax.device_get(carry.state)
             bar.update(runner.eval_every)

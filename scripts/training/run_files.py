@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from policyserve.bench.machine import this_machine
 from policyserve.policies.vibe_rl import TrainConfig
@@ -69,8 +70,8 @@ def write_state(path: Path, state: Any) -> None:
 def draw_curve(path: Path, config: TrainConfig, trained: Trained, solved_return: float | None) -> None:
     """Draw return against environment steps; solved_return: where the task counts as solved, None: nobody says."""
     steps, means, stds, worst, best, recents = (np.array(column) for column in zip(*trained.curve, strict=True))
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(rect=(0.005, 0.04, 0.99, 0.955))  # pyright: ignore[reportOptionalMemberAccess]
+    layout = ConstrainedLayoutEngine(rect=(0.005, 0.04, 0.99, 0.955))
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout=layout)
     axes = figure.subplots()
     # No further than what was seen: a return may have a bound.
     low, high = np.maximum(means - stds, worst), np.minimum(means + stds, best)

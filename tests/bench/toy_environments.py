@@ -146,9 +146,10 @@ class Table(Dot):
 
 
 HERE = "tests.bench.toy_environments:"
-for kind in (
+KINDS: tuple[Any, ...] = (
     Dot, Slider, Named, Camera, Undrawn, Blind, Broken, Unmade, Paired, Counted, Offset, Unbounded, Table,
-):  # fmt: skip
+)  # fmt: skip
+for kind in KINDS:
     gymnasium.register(f"{kind.__name__}-v0", kind, reward_threshold=10.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -117,4 +118,6 @@ def _make(env_id: str, draws: bool) -> Any:
         raise ConfigError(
             f"{env_id} draws no pictures: it renders {', '.join(map(str, modes)) or 'nothing'}, not {_RGB}"
         )
+    # pygame draws without a window then, and says nothing of a machine that has no screen.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     return gymnasium.make(env_id, render_mode=_RGB, disable_env_checker=True)

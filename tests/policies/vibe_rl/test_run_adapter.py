@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError
-from policyserve.core.policy import PolicyInput
+from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.policies import registry
 from policyserve.policies.vibe_rl import PPOConfig, TrainConfig, demo_directory
 from policyserve.policies.vibe_rl.run_adapter import RunAdapter, RunFlags
@@ -42,6 +42,7 @@ def test_a_run_in_any_environment_is_served_by_its_folder(below: str, tmp_path: 
     assert policy.spec.name == "acrobot_v1_ppo"
     assert "what Acrobot-v1 shows" in str(policy.spec.describe())
     (chunk,) = policy.infer([PolicyInput({"obs": np.zeros(4, np.float32)})])
+    assert isinstance(chunk, ActionChunk)
     assert int(chunk.actions) in (0, 1)
 
 
