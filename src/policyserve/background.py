@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import errno
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -123,7 +122,6 @@ class _ServerThread(threading.Thread):
         self.ready: Future[PolicySpec] = Future()
         server.farewell_s = _FAREWELL_S
         self.loop = asyncio.new_event_loop()  # and not asyncio.run(), which notebooks patch
-        self._process = os.getpid()
 
     def run(self) -> None:
         try:
@@ -141,8 +139,8 @@ class _ServerThread(threading.Thread):
 
     def ask_to_stop(self) -> None:
         """Have it end; from any thread. A second call ends the wait for what is in flight."""
-        if self._process == os.getpid():  # a fork's child has the loop, but not the thread
-            with suppress(RuntimeError):  # the loop is closed: it has ended
+        if self.is_alive():  # in a fork's child it is not, though the loop is there
+            with suppress(RuntimeError):  # the loop was closed meanwhile
                 self.loop.call_soon_threadsafe(self.server.stop)
 
     def end(self) -> None:
