@@ -37,7 +37,12 @@ CARTPOLE = 'policy = "cartpole_ppo"\n'
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each test begins in an empty directory, without variables of ours."""
+    """Each test begins in an empty directory, without variables of ours; nothing is served in this process."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("it serves, with this configuration")
+
+    monkeypatch.setattr("policyserve.cli.serve.serve_until_stopped", refuse)
     for name in [name for name in os.environ if name.startswith("POLICYSERVE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
