@@ -386,12 +386,14 @@ def test_a_wrong_value_that_a_flag_replaces_is_no_mistake() -> None:
     assert read("--port", "3", file='port = "eighty"\n').server.port == 3
 
 
+@pytest.mark.parametrize("words", [("--config", "nowhere.toml"), ("--config", "serve.toml"), ()])
 def test_help_is_given_whatever_is_wrong_with_the_configuration(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("serve.toml").write_text("prot = 1\n")
     monkeypatch.setenv("POLICYSERVE_PROT", "1")
     with pytest.raises(SystemExit) as ended:
-        main(["serve", "cartpole_ppo", "--config", "nowhere.toml", "--help"])
+        main(["serve", "cartpole_ppo", *words, "--help"])
     out, err = capfd.readouterr()
     assert ended.value.code == 0
     assert "--port" in out
