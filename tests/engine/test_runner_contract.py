@@ -130,7 +130,7 @@ def test_what_a_policy_raises_fails_that_input_alone(kind: Kind, number: int) ->
         ("nan", BadAction, "obedient answered NaN or Inf"),
         ("wide", BadAction, r"answered float32 \(2,\), expected float32 \(1,\)"),
         ("miscount", PolicyFailed, "obedient answered 0 chunks for 1 inputs"),
-        ("nothing", PolicyFailed, "obedient raised AttributeError"),
+        ("nothing", PolicyFailed, "obedient answered NoneType for an input"),
         ("error", BadObservation, "x: expected more, got less; try again"),
     ],
 )
