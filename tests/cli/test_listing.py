@@ -23,13 +23,13 @@ def test_every_policy_is_listed_with_what_it_is_within_80_columns(where: Where) 
     said = run_in(where, ["list"])
     assert (said.code, said.err) == (0, "")
     assert max(map(len, plain(said.out).splitlines())) <= COLUMNS
-    for name in [*registry.names(), registry.OWN]:
+    for name in registry.listing():
         assert f"\n  {name} " in plain(said.out)
 
 
 def test_demos_stand_apart_from_what_needs_files_of_the_users() -> None:
     told = sections(run_in("pipe", ["list"]).out)
-    assert list(told) == ["demos", "with files of yours", "your own", "extras"]
+    assert list(told) == ["demos", "with files of yours", "by scheme", "your own", "extras"]
     for name in ("cartpole_ppo", "pendulum_sac", "demo_image"):
         assert f"  {name} " in told["demos"]
     for name in ("cartpole_dqn", "wall-x"):
