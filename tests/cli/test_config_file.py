@@ -177,9 +177,10 @@ def test_what_is_wrong_with_a_file_is_one_line_that_names_it(mistake: str, tmp_p
 def test_what_only_toml_1_1_has_is_read_or_refused_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, "serve.toml", "port = 1\na = { b = 1,\n}\n")
     try:
-        assert [entry.name for entry in read_entries(path)] == ["port", "a.b"]  # by a newer parser
+        told = [entry.name for entry in read_entries(path)]  # by a newer parser
     except ConfigError as error:
-        assert str(error).startswith(f"{path}: line 2: cannot be read as TOML: ")
+        told = [str(error)]
+    assert told == ["port", "a.b"] or told[0].startswith(f"{path}: line 2: cannot be read as TOML: ")
 
 
 def test_yaml_that_refers_to_itself_again_and_again_is_refused_at_once(tmp_path: Path) -> None:
