@@ -131,13 +131,13 @@ def _toml_error(told: str, text: str, path: str) -> ConfigError:
     found = _LINE_OF_TOML.search(told)
     told = _LINE_OF_TOML.sub("", told[:1].lower() + told[1:])
     if found is None or found[1] is None:
-        return ConfigError(f"{path}: cannot be read as TOML 1.0: at its end: {told}")
+        return ConfigError(f"{path}: cannot be read as TOML: at its end: {told}")
     first: dict[str, int] = {}
     for name, line in _toml_lines(text):
         if line == int(found[1]) and name in first:
             return ConfigError(f"{path}: line {line}: {name} stands there again, after line {first[name]}: keep one")
         first.setdefault(name, line)
-    return ConfigError(f"{path}: line {found[1]}: cannot be read as TOML 1.0: {told}")
+    return ConfigError(f"{path}: line {found[1]}: cannot be read as TOML: {told}")
 
 
 def _toml_lines(text: str) -> Iterator[tuple[str, int]]:
@@ -184,8 +184,11 @@ def _read_yaml(text: str, path: str) -> Iterator[Entry]:
 
 def _yaml_entries(loader: yaml.SafeLoader, node: yaml.Node, path: str, above: Sequence[str] = ()) -> Iterator[Entry]:
     """The keys of a mapping and of those in it. Keys are taken as they are written: YAML's own `on` is no text."""
-    if node.id != "mapping":
-        raise ConfigError(f"{path}: expected keys and values, as in `port: 8000`, got a {node.id}")
+    from yaml import MappingNode
+
+    if not isinstance(node, MappingNode):
+        kind = type(node).__name__.removesuffix("Node").lower()
+        raise ConfigError(f"{path}: expected keys and values, as in `port: 8000`, got a {kind}")
     if len(above) > _DEEPEST:
         raise RecursionError
     seen: dict[str, int] = {}
@@ -195,7 +198,7 @@ def _yaml_entries(loader: yaml.SafeLoader, node: yaml.Node, path: str, above: Se
         if name in seen:
             raise ConfigError(f"{path}: line {line}: {name} stands there again, after line {seen[name]}: keep one")
         seen[name] = line
-        if value.id == "mapping" and value.value:
+        if isinstance(value, MappingNode) and value.value:
             yield from _yaml_entries(loader, value, path, (*above, str(key.value)))
         else:
             yield Entry(name, loader.construct_object(value, deep=True), f"{path}: line {line}")
