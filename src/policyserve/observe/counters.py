@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -10,8 +11,6 @@ from policyserve.core.messages import Timing
 from policyserve.core.observer import Observer, SessionFacts
 from policyserve.core.policy import ActionChunk
 from policyserve.observe.histogram import SIZES, TIMES_MS, Counts, Histogram
-
-_KEPT = 1024
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ class Counters(Observer):
         return Snapshot(
             self.sessions_open,
             self.errors.copy(),
-            self.round_trip_ms.counts(),
-            self.queue_ms.counts(),
-            self.policy_ms.counts(),
-            self.batch_size.counts(),
+            self.round_trip_ms.snapshot(),
+            self.queue_ms.snapshot(),
+            self.policy_ms.snapshot(),
+            self.batch_size.snapshot(),
         )
 
     def on_session_opened(self, session: SessionFacts) -> None:
@@ -81,21 +80,16 @@ class Counters(Observer):
         self.sessions_open -= 1
 
     def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
-        # Called for each answer, so without a call of its own: an append takes 20 ns, a method as many again.
-        recent = self.round_trip_ms.recent
-        recent.append(timing.total_ms)
-        self.queue_ms.recent.append(timing.queue_ms)
-        if len(recent) >= _KEPT:
-            self.round_trip_ms.fold()
-            self.queue_ms.fold()
+        # Histogram.add() without the call, since it is for each answer: both take some 0.2 µs so.
+        round_trip, queue, total_ms, queue_ms = self.round_trip_ms, self.queue_ms, timing.total_ms, timing.queue_ms
+        round_trip.total += total_ms
+        round_trip.counts[bisect_left(TIMES_MS, total_ms)] += 1
+        queue.total += queue_ms
+        queue.counts[bisect_left(TIMES_MS, queue_ms)] += 1
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
         self.errors[error.code] += 1
 
     def on_batch_ended(self, size: int, seconds: float) -> None:
-        recent = self.policy_ms.recent
-        recent.append(seconds * 1e3)
-        self.batch_size.recent.append(size)
-        if len(recent) >= _KEPT:
-            self.policy_ms.fold()
-            self.batch_size.fold()
+        self.policy_ms.add(seconds * 1e3)
+        self.batch_size.add(size)
