@@ -373,7 +373,12 @@ def test_a_clock_that_jumps_ends_no_session(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_reads_a_clock_that_can_jump() -> None:
     source = Path(policyserve.__file__).parent
     wall_clocks = re.compile(r"\btime\.time(_ns)?\(|datetime\.(now|utcnow)\(")
-    assert [path.name for path in source.rglob("*.py") if wall_clocks.search(path.read_text())] == []
+    # Files are stamped by that clock, and pictures have a date.
+    may = {"engine/reloading.py", "bench/machine.py"}
+    found = {
+        path.relative_to(source).as_posix() for path in source.rglob("*.py") if wall_clocks.search(path.read_text())
+    }
+    assert found == may
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,14 +143,14 @@ class ReloadingEngine:
 
         Returns the files that did.
         """
-        engine, started_at = self._make(), time.time_ns()
+        engine, started_at, began_at = self._make(), time.time_ns(), time.monotonic()
         loading = asyncio.ensure_future(engine.start(_note_stage, self._observers))
         changing = asyncio.ensure_future(self._changed_files())
         try:
             await asyncio.wait([loading, changing], return_when=asyncio.FIRST_COMPLETED)
             if changing.done():
                 return changing.result()
-            self._take_over(engine, loading.result(), started_at)
+            self._take_over(engine, loading.result(), started_at, began_at)
         except Exception as error:  # a stranger's code, which is being written
             self._has_failed = True
             self._stamps = {**self._look(), **self._stamps}
@@ -161,13 +161,13 @@ class ReloadingEngine:
                 await engine.close(_CLOSE_S)
         return []
 
-    def _take_over(self, engine: SourcedEngine, spec: PolicySpec, started_at: int) -> None:
+    def _take_over(self, engine: SourcedEngine, spec: PolicySpec, started_at: int, began_at: float) -> None:
         self.on_change(spec)
         before, self._current = self._current, engine
         self._stamps = _since(started_at, self._stamps, engine.sources)
         self._has_failed = False
         self._retiring[before] = asyncio.get_running_loop().create_task(self._retire(before))
-        log.info("the changed policy answers after %.1f s", (time.time_ns() - started_at) / 1e9)
+        log.info("the changed policy answers after %.1f s", time.monotonic() - began_at)
 
     async def _retire(self, engine: SourcedEngine) -> None:
         await engine.drained()  # every request has its time-out

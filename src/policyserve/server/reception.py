@@ -169,7 +169,7 @@ class Reception:
 
     def say_changed(self, spec: PolicySpec) -> None:
         """Another policy answers from now on: sessions of the one before are answered and closed, to connect again."""
-        self._spec, self._metadata = spec, greeting.metadata_of(spec)
+        self.spec, self._metadata = spec, greeting.metadata_of(spec)
         conversations = self.conversations
         for conversation in conversations:
             conversation.drain(NotReady("the policy was loaded anew: connect again"))
