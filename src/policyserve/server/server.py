@@ -61,7 +61,7 @@ class Server:
         self.config = config or ServerConfig()
         self.counters = Counters()
         self.observers = Observers(_log_failed_observer)
-        self.observers.add(self.counters)
+        self.observers.add(self.counters, is_trusted=True)
         self.engine = policy if isinstance(policy, Engine) else _local_engine(policy, self.config)
         self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
         self._turns = LoopTurns()
