@@ -87,3 +87,22 @@ def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(kind: type[Ba
     assert listening.seen == [FACTS]
     ((observer, error),) = failed  # type: ignore[misc]
     assert (observer, str(error)) == (broken, "disk full")
+
+
+def test_an_observer_need_not_hear_of_batches_in_the_event_loop() -> None:
+    class Hearing(Observer):
+        def on_batch_ended(self, size: int, seconds: float) -> None: ...
+
+    class Deaf(Hearing):
+        hears_inline_batches = False
+
+    told = observers()
+    told.add(Hearing())
+    told.add(Deaf())
+    assert (len(told.batch_ended), len(told.inline_batch_ended)) == (2, 1)
+
+
+def test_a_trusted_observer_is_told_without_a_guard() -> None:
+    told, listening = observers(), Listening()
+    told.add(listening, is_trusted=True)
+    assert told.session_opened == (listening.on_session_opened,)

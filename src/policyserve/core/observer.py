@@ -35,6 +35,9 @@ class Observer:
     the policy saw it has one, too. Observations and chunks are the policy's own: copy what is kept, change nothing.
     """
 
+    # Whether it is told of batches that run in the event loop, too: those of policies that take microseconds.
+    hears_inline_batches = True
+
     def on_session_opened(self, session: SessionFacts) -> None:
         """A peer's handshake was accepted."""
 
@@ -74,11 +77,14 @@ class Observers:
     def __init__(self, on_failure: Callable[[Observer, BaseException], None]) -> None:
         self._on_failure = on_failure
         self._observers: list[Observer] = []
+        self._trusted: list[Observer] = []
         self._sort()
 
-    def add(self, observer: Observer) -> None:
-        """Tell it what happens from now on."""
+    def add(self, observer: Observer, *, is_trusted: bool = False) -> None:
+        """Tell it what happens from now on. is_trusted: it never raises, and is told without the cost of a guard."""
         self._observers.append(observer)
+        if is_trusted:
+            self._trusted.append(observer)
         self._sort()
 
     def remove(self, observer: Observer) -> None:
@@ -94,12 +100,20 @@ class Observers:
         self.refusal = self._listening("on_refusal")
         self.batch_started = self._listening("on_batch_started")
         self.batch_ended = self._listening("on_batch_ended")
+        hearing = [one for one in self._observers if one.hears_inline_batches]
+        self.inline_batch_started = self._listening("on_batch_started", hearing)
+        self.inline_batch_ended = self._listening("on_batch_ended", hearing)
         self.policy_replaced = self._listening("on_policy_replaced")
         self.stage = self._listening("on_stage")
 
-    def _listening(self, name: str) -> tuple[Callable[..., None], ...]:
+    def _listening(self, name: str, observers: Sequence[Observer] | None = None) -> tuple[Callable[..., None], ...]:
         silent = getattr(Observer, name)
-        return tuple(self._guarded(one, name) for one in self._observers if getattr(type(one), name) is not silent)
+        asked = self._observers if observers is None else observers
+        listening = [one for one in asked if getattr(type(one), name) is not silent]
+        return tuple(
+            getattr(one, name) if any(one is other for other in self._trusted) else self._guarded(one, name)
+            for one in listening
+        )
 
     def _guarded(self, observer: Observer, name: str) -> Callable[..., None]:
         method = getattr(observer, name)

@@ -114,7 +114,8 @@ class InlineRequests:
         if self._turns.waits(task.session):
             self._wait((task, arrived_at, on_outcome))
         else:
-            on_outcome(self._answer_one(policy, task))
+            is_watched = self._observers.inline_batch_started or self._observers.inline_batch_ended
+            on_outcome(self._answer(policy, (task,))[0] if is_watched else policy.answer_one(task))
         return True
 
     def end_turn(self) -> None:
@@ -144,21 +145,12 @@ class InlineRequests:
             self._is_end_near = True
             self._loop.call_soon(self._end_soon)
 
-    def _answer_one(self, policy: InlinePolicy, task: Task) -> Outcome:
-        started_at = time.monotonic()
-        for tell in self._observers.batch_started:
-            tell([task.session], started_at)
-        outcome = policy.answer_one(task)
-        for tell in self._observers.batch_ended:
-            tell(1, time.monotonic() - started_at)
-        return outcome
-
     def _answer(self, policy: InlinePolicy, batch: Sequence[Task]) -> Sequence[Outcome]:
         started_at = time.monotonic()
-        for tell in self._observers.batch_started:
+        for tell in self._observers.inline_batch_started:
             tell([task.session for task in batch], started_at)
         outcomes = policy.answer(batch)
-        for tell in self._observers.batch_ended:
+        for tell in self._observers.inline_batch_ended:
             tell(len(batch), time.monotonic() - started_at)
         return outcomes
 

@@ -35,8 +35,10 @@ class Counters(Observer):
     """Counts since the server started. Written by the event loop's thread only.
 
     round_trip_ms: of requests that were answered, from arrival to reply. queue_ms: their wait for the policy.
-    policy_ms, batch_size: of the policy's calls.
+    policy_ms, batch_size: of the policy's calls, but for those in the event loop, which counting would slow by 5 %.
     """
+
+    hears_inline_batches = False
 
     sessions_opened: int = 0
     sessions_open: int = 0
@@ -45,6 +47,10 @@ class Counters(Observer):
     queue_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
     policy_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
     batch_size: Histogram = field(default_factory=lambda: Histogram(SIZES))
+
+    def __post_init__(self) -> None:
+        self._round_trips, self._queues = self.round_trip_ms.counts, self.queue_ms.counts
+        self._policies, self._batches = self.policy_ms.counts, self.batch_size.counts
 
     @property
     def requests(self) -> int:
@@ -80,16 +86,19 @@ class Counters(Observer):
         self.sessions_open -= 1
 
     def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
-        # Histogram.add() without the call, since it is for each answer: both take some 0.2 µs so.
-        round_trip, queue, total_ms, queue_ms = self.round_trip_ms, self.queue_ms, timing.total_ms, timing.queue_ms
-        round_trip.total += total_ms
-        round_trip.counts[bisect_left(TIMES_MS, total_ms)] += 1
-        queue.total += queue_ms
-        queue.counts[bisect_left(TIMES_MS, queue_ms)] += 1
+        # Histogram.add() without the call, since it is for each answer.
+        total_ms, queue_ms = timing.total_ms, timing.queue_ms
+        self.round_trip_ms.total += total_ms
+        self._round_trips[bisect_left(TIMES_MS, total_ms)] += 1
+        self.queue_ms.total += queue_ms
+        self._queues[bisect_left(TIMES_MS, queue_ms)] += 1
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
         self.errors[error.code] += 1
 
     def on_batch_ended(self, size: int, seconds: float) -> None:
-        self.policy_ms.add(seconds * 1e3)
-        self.batch_size.add(size)
+        policy_ms = seconds * 1e3
+        self.policy_ms.total += policy_ms
+        self._policies[bisect_left(TIMES_MS, policy_ms)] += 1
+        self.batch_size.total += size
+        self._batches[bisect_left(SIZES, size)] += 1

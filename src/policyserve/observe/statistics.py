@@ -58,8 +58,10 @@ class Statistics:
             batch = now.batch_size.since(before.batch_size)
             policy, queue = now.policy_ms.since(before.policy_ms), now.queue_ms.since(before.queue_ms)
             p50, p99 = (_ms(round_trip.percentile(percent)) for percent in (50, 99))
-            parts += [f"batch {batch.mean:.1f}"] if batch.count else []
-            parts += [f"round trip p50 {p50} p99 {p99} ms", f"policy {_middle(policy)}", f"queue {_middle(queue)}"]
+            parts += [f"batch {batch.mean:.1f}"] if batch.count else []  # none is counted of an inline policy
+            parts += [f"round trip p50 {p50} p99 {p99} ms"]
+            parts += [f"policy {_middle(policy)}"] if policy.count else []
+            parts += [f"queue {_middle(queue)}"]
         else:
             parts.append(f"{counted(load, 'request')} unanswered")
         return " · ".join([*parts, f"refused {refused:,}"])

@@ -64,7 +64,7 @@ class Server:
         self.config = config or ServerConfig()
         self.counters = Counters()
         self.observers = Observers(_log_failed_observer)
-        self.observers.add(self.counters)
+        self.observers.add(self.counters, is_trusted=True)
         self.engine = policy if isinstance(policy, Engine) else local_engine(policy, self.config)
         if isinstance(self.engine, ChangingEngine):
             self.engine.on_change = self._change_policy
