@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from policyserve import Client, NotReady, RemoteError
+from policyserve import Client, PolicyserveError, RemoteError
 from policyserve.core.recipe import Recipe
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.reloading import ReloadingEngine
@@ -74,9 +74,11 @@ def answer(live: Live, **observation: Any) -> float:
 def until_answering(live: Live, number: float, **observation: Any) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
-        with suppress(NotReady):  # what a request is told that comes between two versions
+        try:
             if answer(live, **observation) == number:
                 return
+        except PolicyserveError as error:
+            assert error.retryable, error  # what a request is told that comes between two versions
     raise AssertionError(f"no answer is {number}")
 
 
