@@ -168,7 +168,7 @@ def test_a_complaint_that_cannot_be_written_keeps_its_exit_code(stderr: str) -> 
 
 def test_what_loading_is_at_is_shown_to_a_terminal_that_lacks_characters(capfd: pytest.CaptureFixture[str]) -> None:
     program = (
-        "from policyserve.cli.progress import stage_line\n"
+        "from policyserve.cli.foreground.progress import stage_line\n"
         "from policyserve.cli.terminal import keep_output_harmless\n"
         "keep_output_harmless()\nprint(stage_line('weights: 50 % of 8 GB …'))\n"
     )

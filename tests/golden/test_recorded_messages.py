@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.cli.parsing import parse
+from policyserve.cli.arguments.parsing import parse
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
 from policyserve.core.session import Answered, Close, Send, Session, Submit
 from policyserve.dialects import by_name

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import policyserve
-from policyserve.cli.start_screen import Screen
+from policyserve.cli.foreground.start_screen import Screen
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress

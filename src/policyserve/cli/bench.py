@@ -20,11 +20,11 @@ from policyserve.bench.payloads import payload_for
 from policyserve.bench.progress import progress_line
 from policyserve.bench.run import Comparison, Result, Server, Settings, Step, compare, measure, prepare, sweep
 from policyserve.bench.target import is_url, running
+from policyserve.cli.arguments.configuration import ConfigurationFlags, read_configuration
+from policyserve.cli.arguments.effective import end_if_printed
+from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.colours import coloured
-from policyserve.cli.configuration import ConfigurationFlags, read_configuration
-from policyserve.cli.effective import end_if_printed
 from policyserve.cli.keys import key_from_environment, naming_variable
-from policyserve.cli.parsing import parse
 from policyserve.cli.targets import check_apart, check_target, people_read, write_json
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import without_key

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from policyserve.cli import COMMANDS, bench, serve
 from policyserve.cli import eval as evaluate
-from policyserve.cli.flags import Flag, flags_of
-from policyserve.cli.help_page import wanted
+from policyserve.cli.arguments.flags import Flag, flags_of
+from policyserve.cli.arguments.help_page import wanted
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.core.nearest import nearest

@@ -21,14 +21,14 @@ from policyserve.bench.figures import ENDINGS, new_figure
 from policyserve.bench.machine import counted, this_machine
 from policyserve.bench.scores import Scores, as_json, row, table
 from policyserve.bench.scores_plot import plot_scores
-from policyserve.cli import help_page
-from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
-from policyserve.cli.effective import end_if_printed
-from policyserve.cli.flags import flags_of
+from policyserve.cli.arguments import help_page
+from policyserve.cli.arguments.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.arguments.effective import end_if_printed
+from policyserve.cli.arguments.flags import flags_of
+from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.arguments.setting import Setting
 from policyserve.cli.keys import key_from_environment, naming_variable
-from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.setting import Setting
 from policyserve.cli.targets import STDOUT, check_apart, check_target, people_read, write_json
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import has_key, without_key

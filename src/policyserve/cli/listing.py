@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from policyserve.cli.arguments.help_page import entry
 from policyserve.cli.colours import coloured
 from policyserve.cli.extras import extras
-from policyserve.cli.help_page import entry
 from policyserve.cli.terminal import take_no_arguments
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry

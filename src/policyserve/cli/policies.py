@@ -7,11 +7,11 @@ from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any, Protocol, TypeVar, cast
 
-from policyserve.cli import help_page, mistakes
-from policyserve.cli.configuration import Configuration, Given
-from policyserve.cli.effective import end_if_printed
-from policyserve.cli.flags import Flag
-from policyserve.cli.parsing import parse
+from policyserve.cli.arguments import help_page, mistakes
+from policyserve.cli.arguments.configuration import Configuration, Given
+from policyserve.cli.arguments.effective import end_if_printed
+from policyserve.cli.arguments.flags import Flag
+from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.policies import registry

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
-from policyserve.cli import help_page
-from policyserve.cli.configuration import Configuration, ConfigurationFlags, read_configuration
-from policyserve.cli.flags import flags_of
+from policyserve.cli.arguments import help_page
+from policyserve.cli.arguments.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.arguments.flags import flags_of
+from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.foreground.seen_spec import show_seen_spec
+from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
-from policyserve.cli.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.seen_spec import show_seen_spec
-from policyserve.cli.serving import serve_until_stopped
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.engine.reloading import ReloadingEngine

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.cli.parsing import parse
+from policyserve.cli.arguments.parsing import parse
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import PolicyInput
 from policyserve.policies.vibe_rl import (

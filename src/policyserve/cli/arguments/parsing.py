@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
-from policyserve.cli import help_page, mistakes
-from policyserve.cli.configuration import Given
-from policyserve.cli.flags import build, flags_of
+from policyserve.cli.arguments import help_page, mistakes
+from policyserve.cli.arguments.configuration import Given
+from policyserve.cli.arguments.flags import build, flags_of
+from policyserve.cli.arguments.values import read
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain, keep_output_harmless
-from policyserve.cli.values import read
 from policyserve.core.errors import ConfigError
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from policyserve.cli.configuration import Given, keys_of
-from policyserve.cli.flags import Flag
+from policyserve.cli.arguments.configuration import Given, keys_of
+from policyserve.cli.arguments.flags import Flag
+from policyserve.cli.arguments.setting import NOT_A_PATH, TYPED, Setting
 from policyserve.cli.keys import complaint_about_a_key
-from policyserve.cli.setting import NOT_A_PATH, TYPED, Setting
 from policyserve.client.address import without_key
 from policyserve.core.printable import one_line
 from policyserve.server.keys import VARIABLE as KEYS

@@ -14,18 +14,18 @@ from tyro.conf import Positional, arg
 
 from policyserve import Client
 from policyserve.cli import main
-from policyserve.cli.bench import BenchFlags
-from policyserve.cli.configuration import (
+from policyserve.cli.arguments.configuration import (
     ConfigurationFlags,
     Given,
     keys_of,
     read_configuration,
     variable_of,
 )
-from policyserve.cli.parsing import parse
+from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.arguments.setting import NOT_A_PATH, TYPED, Setting
+from policyserve.cli.bench import BenchFlags
 from policyserve.cli.policies import read_flags
 from policyserve.cli.serve import ServeFlags
-from policyserve.cli.setting import NOT_A_PATH, TYPED, Setting
 from policyserve.policies import registry
 from policyserve.policies.vibe_rl import demo_directory
 from policyserve.policies.wall_x import STAND_IN

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from policyserve.cli import main
+from policyserve.cli.arguments.configuration import ConfigurationFlags, Given, keys_of, read_configuration
+from policyserve.cli.arguments.effective import as_toml
+from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.bench import BenchFlags
-from policyserve.cli.configuration import ConfigurationFlags, Given, keys_of, read_configuration
-from policyserve.cli.effective import as_toml
 from policyserve.cli.eval import EvalServer
-from policyserve.cli.parsing import parse
 from policyserve.cli.policies import read_flags
 from policyserve.cli.serve import ServeFlags
 from policyserve.policies import registry

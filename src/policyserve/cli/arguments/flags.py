@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from tyro.conf import Positional, arg
 
-from policyserve.cli import server_flags
+from policyserve.cli.arguments import server_flags
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 

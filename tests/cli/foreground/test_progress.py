@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from policyserve.cli.progress import ProgressLine, stage_line
+from policyserve.cli.foreground.progress import ProgressLine, stage_line
 from policyserve.core.output import LossyStream
 from tests.cli.watching import rendered
 
@@ -136,7 +136,7 @@ def test_a_thread_that_never_comes_back_from_a_write_holds_no_other_up(monkeypat
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that is what is tested
 def test_a_forked_process_prints_though_a_thread_was_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal(monkeypatch)
-    monkeypatch.setattr("policyserve.cli.progress._PATIENCE_S", 1e6)
+    monkeypatch.setattr("policyserve.cli.foreground.progress._PATIENCE_S", 1e6)
     line = ProgressLine()
     is_in, leave = threading.Event(), threading.Event()
     stuck = threading.Thread(target=line.write, args=(lambda text: is_in.set() or leave.wait(30), "stuck\n"))

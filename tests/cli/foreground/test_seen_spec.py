@@ -12,7 +12,7 @@ import pytest
 
 from policyserve import Client
 from policyserve.cli import main
-from policyserve.cli.seen_spec import module_of
+from policyserve.cli.foreground.seen_spec import module_of
 from policyserve.core.spec_from_values import seen_observation, seen_policy
 from tests.cli.serving import POLICYSERVE, Serving, run, serving
 

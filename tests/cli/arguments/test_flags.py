@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 import pytest
 from tyro.conf import Positional, arg
 
-from policyserve.cli.flags import NEEDED, Flag, build, flags_of
-from policyserve.cli.values import read
+from policyserve.cli.arguments.flags import NEEDED, Flag, build, flags_of
+from policyserve.cli.arguments.values import read
 from policyserve.core.errors import ConfigError
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")

@@ -11,13 +11,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from policyserve.cli.arguments.flags import naming_flag
 from policyserve.cli.colours import coloured
-from policyserve.cli.echo import without_control_characters
-from policyserve.cli.flags import naming_flag
-from policyserve.cli.progress import ProgressLine, stage_line
-from policyserve.cli.start_screen import Screen
+from policyserve.cli.foreground.echo import without_control_characters
+from policyserve.cli.foreground.progress import ProgressLine, stage_line
+from policyserve.cli.foreground.start_screen import Screen
+from policyserve.cli.foreground.terminal_log import TerminalFormatter
 from policyserve.cli.terminal import FAILURE, complain, keep_output_harmless
-from policyserve.cli.terminal_log import TerminalFormatter
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.log import Log, ShortFormatter, log_to_stderr
 from policyserve.observe.statistics import counted, summary

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from policyserve.cli import layout
-from policyserve.cli.start_screen import Screen
+from policyserve.cli.foreground import layout
+from policyserve.cli.foreground.start_screen import Screen
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.policies.wall_x.config import MODEL_CONFIGS
 from policyserve.policies.wall_x.spec import wall_x_spec
@@ -63,7 +63,7 @@ def _without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_every_line_fits(spec: PolicySpec, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policyserve.cli.start_screen.columns_of", lambda stream: columns)
+    monkeypatch.setattr("policyserve.cli.foreground.start_screen.columns_of", lambda stream: columns)
     screen = Screen(Terminal())
     lines = [*screen.heading("a title " * 30, f"file {'/home/somebody/a/long/path' * 8}/robot.py"), *described(spec)]
     assert [line for line in lines if layout.width_of(line) >= columns] == []

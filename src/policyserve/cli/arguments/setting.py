@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.cli.flags import Flag, members
+from policyserve.cli.arguments.flags import Flag, members
 from policyserve.core.errors import ConfigError
 
 TYPED = "typed"  # where a value is from that stands on the command line

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from policyserve.cli.flags import NEEDED, Flag
+from policyserve.cli.arguments.flags import NEEDED, Flag
+from policyserve.cli.arguments.values import read
 from policyserve.cli.keys import complaint_about_a_key
-from policyserve.cli.values import read
 from policyserve.core.nearest import nearest
 
 _FLAG = re.compile(r"--?[A-Za-z]")

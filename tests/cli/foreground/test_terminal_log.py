@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from policyserve.cli.terminal_log import TerminalFormatter
+from policyserve.cli.foreground.terminal_log import TerminalFormatter
 from tests.core.test_printable import is_harmless
 from tests.strange import FORGED
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from policyserve.cli.flags import NEEDED, Flag
+from policyserve.cli.arguments.flags import NEEDED, Flag
 
 
 def read(argv: Sequence[str], flags: Sequence[Flag]) -> dict[tuple[str, ...], Any] | None:

@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from policyserve.cli import help_page
-from policyserve.cli.flags import Flag, flags_of
+from policyserve.cli.arguments import help_page
+from policyserve.cli.arguments.flags import Flag, flags_of
+from policyserve.cli.arguments.setting import TYPED, Setting, as_listed, beside, shown, words_of
 from policyserve.cli.keys import complaint_about_a_key
-from policyserve.cli.setting import TYPED, Setting, as_listed, beside, shown, words_of
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
 from policyserve.server.keys import VARIABLE as KEYS
@@ -210,7 +210,7 @@ def _taken(variables: dict[str, str], name: str) -> str | None:
 
 def _settings_of(path: str) -> Iterator[Setting]:
     """The settings of a file. Raises ConfigError, also for keys that no command has and for one that stands twice."""
-    from policyserve.cli.config_file import read_entries  # the parsers are imported where there is a file
+    from policyserve.cli.arguments.config_file import read_entries  # the parsers are imported where there is a file
 
     seen: dict[str, str] = {}
     for entry in read_entries(path):
@@ -237,7 +237,7 @@ def _policy_of_file(setting: Setting, folder: str) -> Setting:
 
 def _folder(path: str | None) -> str:
     """What paths in a file are relative to; empty: the working directory."""
-    from policyserve.cli.config_file import is_stream
+    from policyserve.cli.arguments.config_file import is_stream
 
     return "" if path is None or is_stream(path) else os.path.dirname(path)
 

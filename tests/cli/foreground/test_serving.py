@@ -211,7 +211,7 @@ def test_at_the_end_a_server_tells_what_it_did_and_of_a_pipe_that_closes_nothing
 def test_an_error_of_the_loop_is_not_told_as_one_of_uvloop(tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')\n")
     program = (
-        "from policyserve.cli import serving\n"
+        "from policyserve.cli.foreground import serving\n"
         "async def fail(): raise ValueError('a bug')\n"
         "serving._run_in_loop(fail())\n"
     )

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import pytest
 from tyro.conf import arg
 
-from policyserve.cli.parsing import parse
-from policyserve.cli.server_flags import GROUPS, PATHS, USUAL, groups, help_lines
+from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.arguments.server_flags import GROUPS, PATHS, USUAL, groups, help_lines
 from policyserve.server.config import ServerConfig
 from tests.cli.terminals import run_in
 

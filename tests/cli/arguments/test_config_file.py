@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policyserve.cli.config_file import read_entries
+from policyserve.cli.arguments.config_file import read_entries
 from policyserve.core.errors import ConfigError
 
 TOML = """\

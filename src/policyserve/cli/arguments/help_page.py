@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from policyserve.cli.arguments.flags import COMMON, NEEDED, Flag
 from policyserve.cli.colours import coloured
-from policyserve.cli.flags import COMMON, NEEDED, Flag
 from policyserve.core.errors import ConfigError
 from policyserve.core.nearest import nearest
 

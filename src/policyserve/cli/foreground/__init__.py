@@ -1,0 +1,1 @@
+"""What somebody sees who runs a server in a terminal."""
