@@ -10,7 +10,7 @@ import pytest
 from tests.cli.terminals import WHERE, Where, plain, run_in
 
 HELP = "(policyserve serve cartpole_ppo --help)"
-KNOWN = "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, demo_image, wall-x"
+KNOWN = "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl, demo_image, wall-x"
 
 # The words, and what is said of them behind `error: `.
 SAID: Sequence[tuple[str, str]] = [
@@ -33,9 +33,9 @@ SAID: Sequence[tuple[str, str]] = [
     ("serve CARTPOLE_PPO", "there is no policy 'CARTPOLE_PPO'; did you mean cartpole_ppo?"),
     ("serve --port 8001 wall_x", "there is no policy 'wall_x'; did you mean wall-x?"),
     ("serve zzz", f"there is no policy 'zzz'; expected {KNOWN} or package.module:name"),
-    ("serve my_robot", "write my_robot:NAME; it has MyPolicy, policy"),
-    ("serve my_robot.py", "write my_robot.py:NAME; it has MyPolicy, policy"),
-    ("serve my_robot:", "write my_robot:NAME; it has MyPolicy, policy"),
+    ("serve my_robot", "write my_robot:NAME; it has policy, MyPolicy"),
+    ("serve my_robot.py", "write my_robot.py:NAME; it has policy, MyPolicy"),
+    ("serve my_robot:", "write my_robot:NAME; it has policy, MyPolicy"),
     ("serve my_robt", "there is no policy 'my_robt'; did you mean my_robot:NAME?"),
     ("serve other.py", "write other.py:NAME, the policy's name in it; there is no file other.py yet"),
     ("bench cartpole_pp", "there is no policy 'cartpole_pp'; did you mean cartpole_ppo? (a server's address is ws://host:port)"),
