@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DEMOS_FOLDER = ROOT / "src" / "policyserve" / "policies" / "vibe_rl" / "demos"
 PLOTS_FOLDER = ROOT / "docs" / "demos"
-FAILURE, ARGUMENT_ERROR = 1, 2
+FAILURE, ARGUMENT_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}", FAILURE)
     except KeyboardInterrupt:
-        return _complain("interrupted: nothing is written", 130)
+        return _complain("interrupted: nothing is written", INTERRUPTED)
     folder = shlex.quote(f"vibe_rl:{arguments.output}")
     print(f"{arguments.output}: return {trained.best.mean:.1f} ± {trained.best.std:.1f} in evaluation")
     print(f"{arguments.plot}: the learning curve")
@@ -179,4 +179,9 @@ def _whole_number(least: int) -> Callable[[str], int]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    status = main()
+    if status == INTERRUPTED:  # JAX may still compile, and then crashes while the interpreter is taken down
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)

@@ -16,6 +16,7 @@ from policyserve.cli import main
 from policyserve.policies.vibe_rl import demo_directory
 from tests.cli.serving import POLICYSERVE, ROOT, serving
 from tests.cli.terminals import WHERE, Where, plain, run_in
+from tests.cli.watching import rendered
 from tests.server.live import serving as live_server
 
 pytest.importorskip("gymnasium")
@@ -109,6 +110,28 @@ def test_a_policys_only_key_is_found_in_its_spec(
     monkeypatch.chdir(tmp_path)
     main(["eval", "keyed.py:policy", "--env", f"{HERE}Dot-v0", "--episodes", "1"])
     assert mean_return(capsys.readouterr().out)
+
+
+def test_what_a_policy_prints_has_lines_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "talking.py").write_text(
+        "print('reading weights')\n"
+        "def act(observation):\n"
+        "    print('step', end=' ')\n"
+        "    return int(observation[0] < 0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    said = run_in("terminal", ["eval", "talking.py:act", "--env", f"{HERE}Dot-v0", "--episodes", "1"])
+    sys.modules.pop("talking")
+    lines = rendered(said.out)
+    assert lines[0] == "reading weights"
+    assert set(lines[1].split()) == {"step"}
+    assert any(line.startswith("environment ") for line in lines)
+
+
+def test_a_terminal_shows_how_many_episodes_are_over_until_all_are() -> None:
+    said = run_in("terminal", ["eval", *TOY, f"{HERE}Dot-v0", "--episodes", "2"])
+    assert "0/2 [" in said.out
+    assert rendered(said.out)[0].startswith("environment ")
 
 
 def test_ctrl_c_prints_the_episodes_that_are_over(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from policyserve.client.session import ClientSession, ended, open_session
+from policyserve.core.arrays import Placed
 from policyserve.core.dialect import close_reason
 from policyserve.core.errors import (
     BadAction,
@@ -21,7 +22,9 @@ from policyserve.core.errors import (
     WireError,
     WrongDialect,
 )
+from policyserve.core.messages import Message
 from policyserve.dialects import by_name
+from policyserve.dialects.vibe_rl import VibeRL
 
 TOLD = [
     WireError("", "a map", "a list"),
@@ -79,6 +82,18 @@ def test_vibe_rls_close_carries_code_and_retryable(error: PolicyserveError) -> N
 def test_another_servers_text_is_no_code(name: str, text: str) -> None:
     seen = told(greeted(name, {"robot": "arm"}), text)
     assert (seen.code, seen.retryable) == ("remote", False)
+
+
+class TellsCodes(VibeRL):
+    """A dialect of another package that does not greet, and has a place of its own for the code of an error."""
+
+    def reply_fields(self, message: Message, placed: list[Placed] | None = None) -> dict[str, Any]:
+        raise RemoteError(str(message), code="overloaded")
+
+
+def test_a_code_that_the_dialect_has_read_is_kept() -> None:
+    seen = told(ClientSession(TellsCodes(), "ws://robot:8000"), "full")
+    assert (seen.code, seen.retryable) == ("overloaded", True)
 
 
 @pytest.mark.parametrize("text", ["my_error: overloaded: no", "Traceback: overloaded", "overloaded", "remote: x", ""])

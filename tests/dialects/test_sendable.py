@@ -167,3 +167,8 @@ def test_a_map_that_holds_itself_is_refused_with_an_end(dialect: str) -> None:
     error = refusal(dialect, observation)
     assert error.path.startswith("again/again/")
     assert "hold itself" in error.hint
+
+
+@every_dialect
+def test_an_array_alone_is_told_to_need_a_key(dialect: str) -> None:
+    assert '{"obs": array}' in refusal(dialect, np.zeros(3)).hint

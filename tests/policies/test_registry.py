@@ -118,6 +118,13 @@ def test_a_runs_folder_stands_behind_its_scheme() -> None:
         registry.find("vibe_rl")
 
 
+def test_a_runs_folder_without_its_scheme_is_told_which_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    said = f"there is no policy '{tmp_path}'; did you mean the training run vibe_rl:{tmp_path}?"
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        registry.find(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

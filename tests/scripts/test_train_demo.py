@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -204,6 +205,22 @@ def test_the_bar_has_room_in_80_columns(total: int, done: int, monkeypatch: pyte
     assert max(map(len, lines)) <= 79
     assert all("return -1235, best -987.6" in line for line in lines[2:])
     assert min(len(line.split("|")[1]) for line in lines if line) >= 10
+
+
+def test_ctrl_c_leaves_nothing_to_the_interpreters_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Interrupted while it compiles, JAX crashes there, some seconds after the bar came."""
+    for module in ("optax", "equinox", "matplotlib"):
+        pytest.importorskip(module)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ended: list[int] = []
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr(importlib.import_module("training.loop"), "train", interrupted)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    run_here(monkeypatch, "cartpole_ppo", "--output", str(tmp_path / "run"))
+    assert ended == [130]
 
 
 def test_what_never_varied_before_training_does_not_blow_a_trained_policy_up(monkeypatch: pytest.MonkeyPatch) -> None:

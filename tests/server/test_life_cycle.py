@@ -156,7 +156,7 @@ def test_a_port_in_use_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use by another program: take another"):
             asyncio.run(PolicyServer(lambda x: x, "127.0.0.1", port).run())
 
 

@@ -27,6 +27,7 @@ from policyserve.cli.arguments.effective import end_if_printed
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.arguments.setting import Setting
+from policyserve.cli.foreground.progress import ProgressLine
 from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
 from policyserve.cli.targets import STDOUT, check_apart, check_target, people_read, write_json
@@ -257,22 +258,28 @@ def _tell(work: Evaluation, text: str) -> None:
 
 @contextmanager
 def _progress_bar(episodes: int) -> Iterator[OnStep]:
-    """A bar on a terminal's stderr, which is gone at the end."""
+    """A bar on a terminal, below what the policy prints, which is gone at the end."""
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise MissingDependency("tqdm", "gym") from error
-    shown_at = time.monotonic()
-    with tqdm(total=episodes, unit="episode", leave=False, disable=None, dynamic_ncols=True) as bar:
+    started_at = time.monotonic()
+    shown_at = 0.0
+    line = ProgressLine(beside_pipe=True)
 
-        def show(scores: Scores) -> None:
-            nonlocal shown_at
-            now, done = time.monotonic(), len(scores.episodes)
-            if bar.disable or (now - shown_at < _SHOWN_EVERY_S and done < episodes):
-                return
-            shown_at = now
-            bar.n = done
-            mean = f"return {np.mean(scores.returns):.1f}, " if done else ""
-            bar.set_postfix_str(f"{mean}{counted(len(scores.round_trips_ms), 'answer')}")
+    def show(scores: Scores) -> None:
+        nonlocal shown_at
+        now, done = time.monotonic(), len(scores.episodes)
+        if now - shown_at < _SHOWN_EVERY_S and done < episodes:
+            return
+        shown_at = now
+        mean = f"return {np.mean(scores.returns):.1f}, " if done else ""
+        told = f"{mean}{counted(len(scores.round_trips_ms), 'answer')}"
+        line.show(tqdm.format_meter(done, episodes, now - started_at, line.columns, unit="episode", postfix=told))
 
-        yield show
+    with line.shared():
+        show(Scores())
+        try:
+            yield show
+        finally:
+            line.start_line()

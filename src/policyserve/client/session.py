@@ -83,7 +83,9 @@ class ClientSession:
             reply = self._replies.read(message)
         except RemoteError as error:
             self.may_close = self._is_answered = True
-            code = code_in_text(str(error)) if _OURS in self.metadata else None
+            code = error.code if error.code != RemoteError.code else None  # the dialect has read it
+            if code is None and _OURS in self.metadata:
+                code = code_in_text(str(error))
             raise RemoteError(str(error), error.close_code, code) from error.__cause__
         except WireError as error:
             if not self._is_answered and not self.dialect.greets and _is_greeting(message, self.dialect):

@@ -1,7 +1,7 @@
 """What a wire dialect is: it turns messages, which are bytes or text, into observations and actions, and back.
 
-Both halves live in one class so that server and client cannot drift apart. ARCHITECTURE.md says how to add a dialect,
-from this package or from another one.
+Both halves live in one class so that server and client cannot drift apart. CONTRIBUTING.md says how to add a dialect,
+in this package or in another one.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Dialect(Protocol):
     def read_reply(self, message: Message) -> Reply:
         """Read an answer; arrays are as read_request() makes them, and belong to the caller.
 
-        Raises RemoteError if it is the server's error, WireError if it is no answer. What a server sends is bounded by
-        the default limits, and may have any number of arrays.
+        Raises RemoteError if it is the server's error, with the code where the message has a place for one, WireError
+        if it is no answer. What a server sends is bounded by the default limits, and may have any number of arrays.
         """
         ...
 

@@ -32,7 +32,8 @@ def why_not(observation: Any, write: Callable[[Any], Any]) -> WireError | None:
     write: what MessagePack is to make of a value that it does not know; raises if that is nothing.
     """
     if not isinstance(observation, Mapping):
-        return WireError("", "a map of arrays, texts and numbers", f"a {type_name(observation)}")
+        hint = 'send it under its key, as in {"obs": array}' if isinstance(observation, np.ndarray) else ""
+        return WireError("", "a map of arrays, texts and numbers", f"a {type_name(observation)}", hint)
     return next(_refusals(observation, write, "", 0), None)
 
 

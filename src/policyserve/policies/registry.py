@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from policyserve.core.errors import ConfigError
@@ -128,6 +129,8 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
     if adapter is not None and (adapter.rest or not colon):
         return adapter
+    if not colon and (Path(target).expanduser() / "config.json").is_file():
+        raise ConfigError(f"there is no policy {target!r}; did you mean the training run vibe_rl:{target}?")
     if is_file(name):
         return _named(_OBJECTS)(target)
     if colon:

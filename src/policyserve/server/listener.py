@@ -191,7 +191,7 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"host: expected an address of this machine, got {host!r}: {error.strerror}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use by another program"
+        return f"port {port} on {host} is in use by another program: take another, or 0 for any that is free"
     if error.errno == errno.EAFNOSUPPORT:
         return f"host: this system has no IPv6 for {host}; 0.0.0.0 is all of IPv4"
     if error.errno == errno.EADDRNOTAVAIL:

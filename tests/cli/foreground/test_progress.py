@@ -54,6 +54,18 @@ def test_a_newer_stage_takes_the_place_of_the_older(monkeypatch: pytest.MonkeyPa
     assert shown(terminal) == [""]
 
 
+@pytest.mark.parametrize("beside_pipe", [True, False])
+def test_beside_a_pipe_the_line_is_shown_where_that_is_wanted(
+    beside_pipe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = on_terminal(monkeypatch)
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    ProgressLine(beside_pipe).show("1 of 2")
+    assert shown(terminal) == (["1 of 2"] if beside_pipe else [""])
+    assert pipe.getvalue() == ""
+
+
 def test_a_line_that_is_too_long_is_cut_so_that_it_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     ProgressLine().show("x" * 200)

@@ -91,7 +91,7 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
         find_checkpoint(tmp_path)
     with pytest.raises(ConfigError, match=r"expected step_5/state\.eqx or orbax 5/, got steps 9000, 10000"):
         find_checkpoint(tmp_path / "checkpoints", 5)
-    with pytest.raises(ConfigError, match="got steps none"):
+    with pytest.raises(ConfigError, match="got no step"):
         find_checkpoint(tmp_path, 5)
 
 

@@ -176,7 +176,7 @@ REFUSED: Mapping[str, tuple[TrainConfig, Mapping[str, Any], str]] = {
         r"record 0 .*looks like PPO with hidden_sizes \(8, 6\)",
     ),
     "backend": (PPO, {"backend": "torch"}, "backend: expected numpy or jax, got 'torch'"),
-    "step": (PPO, {"step": 8}, "got steps 7"),
+    "step": (PPO, {"step": 8}, "got step 7"),
     "max_batch": (PPO, {"max_batch": 0}, "max_batch: expected at least 1, got 0"),
     "max_client_batch": (PPO, {"max_client_batch": -1}, "max_client_batch: expected at least 0, got -1"),
     "norm stats": (PPO, {"norm_stats_path": "missing.json"}, r"norm_stats_path: no such file: missing\.json"),

@@ -75,6 +75,24 @@ def test_a_folder_that_is_no_run_is_told(
 
 
 @pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["one"], "or in the folder above; did you mean vibe_rl:runs/one?"),
+        (["one", "two"], "or in the folder above; it has the runs one, two: take runs/NAME"),
+    ],
+)
+def test_a_folder_of_runs_is_told_which_it_has(
+    names: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        write_run(tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refusal:
+        RunAdapter("vibe_rl:runs/").source(RunFlags())
+    assert str(refusal.value).endswith(said)
+
+
+@pytest.mark.parametrize(
     ("environment", "said"),
     [
         (None, "env_id: expected one of CartPole-v1, "),

@@ -24,11 +24,14 @@ _PATIENCE_S = 0.5
 
 
 class ProgressLine:
-    """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase."""
+    """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase.
 
-    def __init__(self) -> None:
-        # Where output goes through a pipe, another program may write it to the same terminal.
-        can_replace = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    beside_pipe: have the line on standard error also where standard output goes through a pipe: another program may
+    write that to the same terminal.
+    """
+
+    def __init__(self, beside_pipe: bool = False) -> None:
+        can_replace = (beside_pipe or sys.stdout.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
         self._streams = [stream for stream in (sys.stdout, sys.stderr) if can_replace and stream.isatty()]
         self._wanted = ""
         self._is_drawn = False
@@ -36,6 +39,11 @@ class ProgressLine:
         self._lock = threading.RLock()
         if hasattr(os, "register_at_fork"):  # a process that a policy forks may find the lock held by another thread
             os.register_at_fork(after_in_child=self._forget_lock)
+
+    @property
+    def columns(self) -> int:
+        """How many columns a text may have that is not cut."""
+        return columns_of(self._streams[0] if self._streams else sys.stderr) - _SPARE
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -59,7 +67,7 @@ class ProgressLine:
                 self._draw()
 
     def start_line(self) -> None:
-        """Go to a new line, over what the terminal itself has written: `^C`, where its user stops the program."""
+        """Go to a new line, if something has begun one, else over what the terminal itself has written: `^C`."""
         with self._turn():
             if self._streams:
                 self._put("\n" if self._is_mid_line else ERASE_LINE)
@@ -96,7 +104,7 @@ class ProgressLine:
             stream = self._streams[0]
             told = as_encoded(self._wanted, stream.encoding or "utf-8")
             # The cursor waits at the beginning: what a C library or another process writes takes the line's place.
-            self._put(f"{ERASE_LINE}{cut(told, columns_of(stream) - _SPARE)}\r")
+            self._put(f"{ERASE_LINE}{cut(told, self.columns)}\r")
         self._is_drawn = bool(self._wanted)
 
     def _put(self, text: str) -> None:

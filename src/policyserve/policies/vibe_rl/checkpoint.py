@@ -191,8 +191,8 @@ def _check_file(path: Path) -> Path:
 
 def _nothing_found(folder: Path, step: int | None, there: Sequence[int]) -> str:
     if step is not None:
-        steps = ", ".join(map(str, there)) or "none"
-        return f"expected step_{step}/state.eqx or orbax {step}/, got steps {steps}"
+        steps = f"step{'s' * (len(there) > 1)} {', '.join(map(str, there))}" if there else "no step"
+        return f"expected step_{step}/state.eqx or orbax {step}/, got {steps}"
     inner = folder / "checkpoints"
     hint = f"; did you mean {inner}?" if inner.is_dir() else ""
     names = ", ".join(sorted(path.name for path in folder.iterdir()))[:200]

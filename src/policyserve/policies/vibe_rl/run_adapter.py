@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, names_told
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
 from policyserve.policies.registry import Source, check_given
 from policyserve.policies.vibe_rl.policy import create_trained_policy
 from policyserve.policies.vibe_rl.presets import algorithm_of
-from policyserve.policies.vibe_rl.run_config import find_run_config
+from policyserve.policies.vibe_rl.run_config import NAME, find_run_config
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,19 @@ class RunAdapter:
         checkpoints = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
         run = find_run_config(checkpoints)
         if run is None:
-            raise ConfigError(f"{named}: expected a training run's config.json in it, or in the folder above")
+            told = f"{named}: expected a training run's config.json in it, or in the folder above"
+            raise ConfigError(f"{told}{_runs_below(folder, named)}")
         recipe = Recipe(f"{__name__}:load_run", {"flags": flags, "directory": checkpoints})
         title = f"{algorithm_of(run.config)} on {run.config.env_id}"
         return Source(title, f"run {folder.absolute()}", recipe, env_id=run.config.env_id)
+
+
+def _runs_below(folder: Path, named: str) -> str:
+    """Which runs are meant, maybe, where the folder is one of runs."""
+    names = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
+    if len(names) > 1:
+        return f"; it has the runs {names_told(names)}: take {named.rstrip('/')}/NAME"
+    return f"; did you mean vibe_rl:{named.rstrip('/')}/{names[0]}?" if names else ""
 
 
 def load_run(flags: RunFlags, directory: Path, on_stage: OnStage) -> Policy:

@@ -26,7 +26,7 @@ from policyserve.policies.vibe_rl.presets import PRESETS, algorithm_of, find_pre
 
 log = Log(__name__)
 
-_NAME = "config.json"
+NAME = "config.json"
 _SERVED = ("hidden_sizes", "action_low", "action_high")  # fields of an algorithm that change what is answered
 
 
@@ -45,7 +45,7 @@ def find_run_config(checkpoint_dir: str | Path) -> RunConfig | None:
     The parent is the one that is spelled, as for norm_stats.json, and then the one behind a link. Around the directory
     of one step (`step_<N>`, `best`) the run's is looked for too. Raises ConfigError for a file that is malformed.
     """
-    for place in _places(Path(checkpoint_dir), _NAME):
+    for place in _places(Path(checkpoint_dir), NAME):
         values = load_json(place)
         if isinstance(values, Mapping) and isinstance(values.get("algo"), Mapping):
             return RunConfig(place, *parse_train_config(values, str(place)))
@@ -67,7 +67,7 @@ def starting_config(preset: str, checkpoint_dir: str | Path) -> TrainConfig:
         right = name if name in alike else " or ".join(alike)
         raise ConfigError(
             f"{run.path}: expected a run of {preset} ({_title(config)}), got {_title(run.config)}: "
-            f"serve it with {right}, or put the checkpoint's own {_NAME} into {checkpoint_dir}"
+            f"serve it with {right}, or put the checkpoint's own {NAME} into {checkpoint_dir}"
         )
     return run.config
 
@@ -85,7 +85,7 @@ def choose_config(config: TrainConfig | None, checkpoint_dir: str | Path) -> Tra
         return chosen
     if config is None:
         places = f"{checkpoint_dir} or its parent"
-        raise ConfigError(f"config: expected a TrainConfig, or a training run's {_NAME} in {places}, got neither")
+        raise ConfigError(f"config: expected a TrainConfig, or a training run's {NAME} in {places}, got neither")
     return config
 
 
