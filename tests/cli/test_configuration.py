@@ -283,7 +283,11 @@ WRONG_FILES = {
         "line 3: max-batch stands there again, as max_batch",
     ),
     "another file": (CARTPOLE + 'config = "b.toml"\n', "line 2: config: stands on the command line only"),
-    "printing": (CARTPOLE + "print-config = true\n", "line 2: print-config: stands on the command line only"),
+    "a key far from all others in a table of the policy": (
+        CARTPOLE + "[config.algo]\naction-high = 1\n",
+        "line 3: unknown key config.algo.action-high; keys are flags without their dashes",
+    ),
+    "printing": (CARTPOLE + "print-config = true\n", "print-config: stands on the command line only, not in a file\n"),
     "a key": (CARTPOLE + 'api_key = "zq7"\n', "line 2: api_key: a key itself stands in no file like this"),
     "a misspelt file of keys": (
         CARTPOLE + 'api-key-fil = "k"\n',
@@ -314,6 +318,11 @@ WRONG_VARIABLES = {
     "an empty variable": ("PORT", "", "POLICYSERVE_PORT: expected a value, got nothing; unset it"),
     "an empty variable of a list": ("ALLOWED_ORIGINS", " ", "POLICYSERVE_ALLOWED_ORIGINS: expected a"),
     "an empty variable for the file": ("CONFIG", "", "POLICYSERVE_CONFIG: expected a value, got nothing"),
+    "a variable for a file that is not there": (
+        "CONFIG",
+        "nowhere.toml",
+        "POLICYSERVE_CONFIG: nowhere.toml: there is no such file",
+    ),
     "an empty variable for the policy": ("POLICY", "", "POLICYSERVE_POLICY: expected a value, got nothing"),
     "a misspelt variable": ("PROT", "1", "unknown variable POLICYSERVE_PROT; did you mean POLICYSERVE"),
     "a variable of nothing": ("XYZZY", "1", "unknown variable POLICYSERVE_XYZZY; what begins with"),
