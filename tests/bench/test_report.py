@@ -114,6 +114,8 @@ def step(clients: int = 1, p99_ms: float | None = 352.0, errors: int = 0, holds:
         ([], "stopped before any number of clients was tried at 50 Hz"),
         ([step(1, 12, holds=True), step(2)], "1 client holds 50 Hz: p99 within 20 ms, no errors"),
         ([step(8, 12, holds=True)], "8 clients hold 50 Hz: p99 within 20 ms, no errors (more than 8 were not tried)"),
+        ([step(2, 12, holds=True)], "2 clients hold 50 Hz: p99 within 20 ms, no errors (more than 2 were not tried)"),
+        ([step(2, 12, holds=True), step(8)], "within 20 ms, no errors (stopped: 3 … 7 were not tried)"),
     ],
 )  # fmt: skip
 def test_a_sweep_ends_with_a_true_sentence(steps: list[Step], told: str) -> None:

@@ -153,7 +153,7 @@ WRONG = {
         ["serve", "cartpole_ppo", "--checkpoint-dir", "nowhere", *PORT_0],
         1,
         "checkpoint directory not found: nowhere",
-        "policyserve serves",
+        "policyserve",
     ),
     "a step that is not there": (
         ["serve", "cartpole_ppo", "--checkpoint-dir", CARTPOLE, "--step", "7", *PORT_0],

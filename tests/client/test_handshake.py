@@ -143,12 +143,20 @@ def test_an_end_without_a_word_is_named_all_the_same() -> None:
         ),
     ],
 )
-def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str) -> None:
+def test_what_openssl_says_comes_with_a_cure(reason: str, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     error = ssl.SSLError(1, f"[SSL: {reason}] no")
     error.reason = reason
     told = connect_error(ROBOT, error)
     assert isinstance(told, ConnectionLost)
     assert cure in str(told)
+
+
+def test_where_the_variable_for_a_ca_names_no_file_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    error = ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] no")
+    error.reason = "CERTIFICATE_VERIFY_FAILED"
+    assert str(connect_error(ROBOT, error)).endswith("; there is no file nowhere.pem, which SSL_CERT_FILE names")
 
 
 def test_a_certificate_of_another_name_is_no_matter_of_trust() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,30 @@ def test_of_a_server_that_does_not_tell_what_it_takes_nothing_is_asked(capsys: p
     assert "does not tell what it takes" in capsys.readouterr().out
 
 
-def test_a_key_is_taken_from_the_environment_and_shown_nowhere(
+def test_a_key_is_taken_from_the_environment_by_the_program_too_and_shown_nowhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("POLICYSERVE_API_KEY", "robot-7:0123456789abcdef0123")
-    with serving(FunctionPolicy(act, SPEC)) as live:
-        assert main([live.url("")]) == 0
-    assert "0123456789" not in "".join(capsys.readouterr())
+    for keys in ("0123456789abcdef0123", "robot-7:0123456789abcdef0123,sim:abcdef0123456789abcd"):
+        monkeypatch.setenv("POLICYSERVE_API_KEY", keys)
+        with serving(FunctionPolicy(act, SPEC)) as live:  # it takes the keys of the same variable
+            assert main([live.url("")]) == 0
+            program, _, _ = capsys.readouterr().out.partition("\nreply.actions")
+            assert "0123456789" not in program
+            done = run(sys.executable, "-c", f"{program}\nprint(reply.actions.sum())\nclient.close()")
+            assert (done.stdout, done.stderr) == ("40.0\n", "")
+
+
+def test_a_key_that_is_missing_is_asked_for_by_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("POLICYSERVE_API_KEY", raising=False)
+    keys = tmp_path / "keys"
+    keys.write_text("robot-7: 0123456789abcdef0123\n")
+    with serving(FunctionPolicy(act, SPEC), api_key_file=str(keys)) as live:
+        assert main([live.url("")]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {live.url('')}")
+        assert "wants an API key (set POLICYSERVE_API_KEY)" in told
 
 
 @pytest.mark.parametrize(
@@ -56,7 +74,7 @@ def test_a_key_is_taken_from_the_environment_and_shown_nowhere(
     [
         ([], 2, "usage: python -m policyserve.client URL"),
         (["--help"], 2, "usage: python -m policyserve.client URL"),
-        (["http://x"], 1, "http://x: "),
+        (["http://x"], 1, "error: url: expected ws://host:port"),
         (["ws://user:hidden@[::1"], 1, ""),
     ],
 )

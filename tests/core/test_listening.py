@@ -66,4 +66,4 @@ def test_a_loop_that_nobody_closed_is_not_kept() -> None:
     listening.note(loop, [("127.0.0.1", 8000)])
     del loop
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Loop)]
+    assert not [one for one in gc.get_objects() if type(one) is Loop]

@@ -41,3 +41,8 @@ def test_a_repr_shows_small_actions_and_the_times_in_short() -> None:
 def test_a_repr_of_large_actions_and_of_what_a_server_should_not_send_is_one_line() -> None:
     shown = repr(reply(np.zeros((50, 32)), {"infer_ms": "much\n", "other": None}))
     assert shown == "<policyserve.Reply float64 (50, 32), infer_ms much\\n, other None>"
+
+
+def test_a_reply_shows_long_times_as_people_write_them_and_the_absurd_in_short() -> None:
+    shown = repr(reply(np.zeros((50, 32)), {"infer_ms": 2000.4, "total_ms": 1e300}))
+    assert shown.endswith(", infer_ms 2,000, total_ms 1e+300>")

@@ -180,7 +180,9 @@ def test_files_that_are_no_pair_are_one_line_each(pair: tuple[str, str], tmp_pat
         "tls_key: nowhere.pem cannot be read: No such file": (cert, "nowhere.pem"),
         "tls_cert: expected a PEM file": (str(garbage), key),
         "is not the key of the certificate": (cert, other_key),
-        "are no certificate and key": (str(half), key),
+        "tls_cert: .* are no certificate and key": (str(half), key),
+        "tls_cert: expected a PEM file with a line -----BEGIN … CERTIFICATE-----": (key, cert),
+        "tls_key: expected a PEM file with a line -----BEGIN … PRIVATE KEY-----": (cert, cert),
         "tls_key: expected a key without a passphrase": (cert, locked),
     }
     for told, files in wrong.items():
@@ -189,9 +191,15 @@ def test_files_that_are_no_pair_are_one_line_each(pair: tuple[str, str], tmp_pat
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [{"tls_cert": "c.pem"}, {"tls_key": "k.pem"}])
-def test_half_a_pair_is_named(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="tls_key: expected tls_cert and tls_key, or neither"):
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"tls_cert": "c.pem"}, "tls_key: expected the key of the certificate, got None"),
+        ({"tls_key": "k.pem"}, "tls_cert: expected the certificate of the key, got None"),
+    ],
+)
+def test_half_a_pair_is_named(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
         ServerConfig(**settings)
 
 
@@ -200,7 +208,7 @@ def test_a_wrong_pair_stops_the_start_before_it_listens(pair: tuple[str, str]) -
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
     config = ServerConfig(tls_cert=pair[1], tls_key=pair[0])
-    with pytest.raises(ConfigError, match="no certificate and key"):
+    with pytest.raises(ConfigError, match="tls_cert: expected a PEM file with a line"):
         asyncio.run(PolicyServer(lambda x: x, "127.0.0.1", port, config=config).run())
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

@@ -81,7 +81,7 @@ def _draw_parts(axes: Any, answered: Sequence[tuple[Result, str]]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_title("its parts: median … p99", fontsize="medium")
     axes.set(xlabel="ms", ylim=(len(names) - 0.4, -0.6))
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.3)  # room for the figures
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.45)  # room for the figures
     axes.grid(alpha=0.3, axis="x")
     axes.set_axisbelow(True)
 

@@ -62,7 +62,10 @@ def sweep_text(steps: Sequence[Step], settings: Settings, most: int, machine: Ma
     rate = f"{settings.rate_hz:g} Hz"
     best = max((step.clients for step in steps if step.holds), default=0)
     if best:
-        least = f" (more than {most} were not tried)" if best == most else ""
+        too_many = min((step.clients for step in steps if not step.holds), default=None)
+        least = f" (more than {best} were not tried)" if too_many is None else ""
+        if too_many is not None and too_many > best + 1:
+            least = f" (stopped: {best + 1} … {too_many - 1} were not tried)"
         holds = f"{counted(best, 'client')} {'holds' if best == 1 else 'hold'} {rate}"
         return _wrapped(f"{holds}: p99 within {1e3 / (settings.rate_hz or 1):g} ms, no errors{least}")
     if not steps:

@@ -69,6 +69,8 @@ def _meant(word: str) -> str:
     near = nearest(word, [*COMMANDS, "--help", "--version"])
     if near is not None:
         return f"did you mean {near}?"
+    if word.startswith("-"):
+        return f"flags stand behind a command: {', '.join(COMMANDS)}"
     is_policy = word in registry.names() or word.endswith(".py") or (":" in word and "://" not in word)
     return f"did you mean serve {word}?" if is_policy else f"there are {', '.join(COMMANDS)}"
 

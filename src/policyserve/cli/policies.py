@@ -25,6 +25,8 @@ class CommandFlags(Protocol):
     def policy(self) -> Any: ...
 
 
+_SETTINGS = (".toml", ".yaml", ".yml", ".json")
+
 FlagsT = TypeVar("FlagsT", bound=CommandFlags)
 
 
@@ -60,6 +62,8 @@ def find_adapter(target: str, place: str = "") -> Adapter[Any]:
     try:
         return registry.find(target)
     except ConfigError as error:
+        if not place and target.endswith(_SETTINGS):
+            complain(f"expected a policy, got {target}: a file of settings stands behind --config", ARGUMENT_ERROR)
         complain(f"{place}: {error}" if place else str(error), ARGUMENT_ERROR)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserve.client.address import first_key, without_key
+from policyserve.client.address import HOW_TO_GIVE_A_KEY, first_key, without_key
 from policyserve.client.sync import Client
 from policyserve.core.arrays import describe
 from policyserve.core.errors import PolicyserveError
@@ -35,19 +35,20 @@ def main(argv: Sequence[str]) -> int:
             if not observation:
                 print(f"{client.url} does not tell what it takes: call infer() with what your policy expects")
                 return 1
-            print(program(without_key(argv[0]), observation))
+            print(program(without_key(argv[0]), observation, keys or ""))
             print(answer(client.infer(observation)))
     except PolicyserveError as error:
-        print(one_line(f"{without_key(argv[0])}: {error}"), file=sys.stderr)
+        print(one_line(f"error: {error}".replace(HOW_TO_GIVE_A_KEY, f"set {_KEY}")), file=sys.stderr)
         return 1
     return 0
 
 
-def program(url: str, observation: Observation) -> str:
-    """What asks for the same in Python."""
+def program(url: str, observation: Observation, keys: str = "") -> str:
+    """What asks for the same in Python. keys: what the variable for keys holds, which the program reads again."""
     items = [f"    {key!r}: {_written(value)}," for key, value in observation.items()]
-    lines = ["import numpy as np", "import policyserve", ""]
-    lines += [f"client = policyserve.Client({url!r})", "reply = client.infer({", *items, "})"]
+    lines = [*(["import os", ""] if keys else []), "import numpy as np", "import policyserve", ""]
+    arguments = f"{url!r}, api_key={_first_of_variable(keys)}" if keys else repr(url)
+    lines += [f"client = policyserve.Client({arguments})", "reply = client.infer({", *items, "})"]
     return "\n".join(one_line(line) if line else "" for line in lines)
 
 
@@ -57,6 +58,12 @@ def answer(reply: Reply) -> str:
     took = ", ".join(f"{name} {value:.2f}" for name, value in reply.timing.items() if isinstance(value, float))
     kind = describe(reply.actions.dtype, reply.actions.shape)
     return f"\nreply.actions   {kind}\n    {values}\nreply.timing    {took} (ms)"
+
+
+def _first_of_variable(keys: str) -> str:
+    """Python for the first key of the variable, which may hold several with names."""
+    variable = f"os.environ[{_KEY!r}]"
+    return variable if keys == first_key(keys) else f"{variable}.partition(',')[0].rpartition(':')[2].strip()"
 
 
 def _written(value: Any) -> str:

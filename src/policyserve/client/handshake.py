@@ -114,8 +114,17 @@ def connect_error(address: Address, error: Exception) -> Exception:
     if isinstance(error, ConnectionError) or number in _HEALING or is_name_service_down:
         return NotYet(_spoken(error, number))
     is_other_name = getattr(error, "verify_code", None) in _ANOTHER_NAME
-    hint = _NAME_HINT if is_other_name else _TLS_HINTS.get(getattr(error, "reason", None) or "", "")
+    reason = getattr(error, "reason", None) or ""
+    hint = _NAME_HINT if is_other_name else _missing_ca(reason) or _TLS_HINTS.get(reason, "")
     return ConnectionLost(f"cannot connect to {address.url}: {_spoken(error, number)}{hint}")
+
+
+def _missing_ca(reason: str) -> str:
+    """What to say where SSL_CERT_FILE names no file, which OpenSSL takes without a word; empty where it does."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if reason != "CERTIFICATE_VERIFY_FAILED" or not path or os.path.isfile(path):
+        return ""
+    return f"; there is no file {path}, which SSL_CERT_FILE names"
 
 
 def _spoken(error: Exception, number: int | None) -> str:

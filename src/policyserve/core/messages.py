@@ -101,4 +101,6 @@ class Reply(Mapping[str, Any]):
 
 def _told(value: Any) -> str:
     """A time in short; it is a server's, which may have sent anything."""
-    return f"{value:.3g}" if isinstance(value, (int, float)) else text_of(value)
+    if not isinstance(value, (int, float)):
+        return text_of(value)
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.3g}"

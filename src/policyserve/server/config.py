@@ -58,7 +58,8 @@ class Listen(_Group):
             self._require_path(name)
         fits = self.uds is None or len(os.fsencode(self.uds)) <= _LONGEST_UNIX_PATH
         self.require("uds", fits, f"a path of at most {_LONGEST_UNIX_PATH} bytes")
-        self.require("tls_key", (self.tls_key is None) == (self.tls_cert is None), "tls_cert and tls_key, or neither")
+        self.require("tls_key", self.tls_key is not None or self.tls_cert is None, "the key of the certificate")
+        self.require("tls_cert", self.tls_cert is not None or self.tls_key is None, "the certificate of the key")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,10 +92,13 @@ def reload(context: ssl.SSLContext, cert: str, key: str) -> None:
 
 
 def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
-    for name, path in (("tls_cert", cert), ("tls_key", key)):
+    for name, path, what in (("tls_cert", cert, b"CERTIFICATE-----"), ("tls_key", key, b"PRIVATE KEY-----")):
         try:
-            if b"-----BEGIN" not in Path(path).read_bytes():
+            content = Path(path).read_bytes()
+            if b"-----BEGIN" not in content:
                 raise ConfigError(f"{name}: expected a PEM file, which has a line -----BEGIN …, got {path}")
+            if what not in content:
+                raise ConfigError(f"{name}: expected a PEM file with a line -----BEGIN … {what.decode()}, got {path}")
         except OSError as error:
             raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from error
     try:
@@ -103,7 +106,7 @@ def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
     except OSError as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"tls_key: {key} is not the key of the certificate in {cert}") from error
-        raise ConfigError(f"tls_cert, tls_key: {cert} and {key} are no certificate and key: {error}") from error
+        raise ConfigError(f"tls_cert: {cert} and its key {key} are no certificate and key: {error}") from error
 
 
 def _refuse_passphrase() -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.terminals import WHERE, Where, plain, run_in
 
+COMMANDS = "serve, new, eval, bench, list, info, completion"
 HELP = "(policyserve serve cartpole_ppo --help)"
 KNOWN = "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl, demo_image, wall-x"
 
@@ -18,9 +19,10 @@ SAID: Sequence[tuple[str, str]] = [
     ("serv", "unknown command serv; did you mean serve? (policyserve --help)"),
     ("SERVE cartpole_ppo", "unknown command SERVE; did you mean serve? (policyserve --help)"),
     ("--vesion", "unknown flag --vesion; did you mean --version? (policyserve --help)"),
+    ("--config serve.toml", f"unknown flag --config; flags stand behind a command: {COMMANDS} (policyserve --help)"),
     ("cartpole_ppo", "unknown command cartpole_ppo; did you mean serve cartpole_ppo? (policyserve --help)"),
     ("robot.py:act", "unknown command robot.py:act; did you mean serve robot.py:act? (policyserve --help)"),
-    ("zzz", "unknown command zzz; there are serve, new, eval, bench, list, info, completion (policyserve --help)"),
+    ("zzz", f"unknown command zzz; there are {COMMANDS} (policyserve --help)"),
     ("list demos", "unexpected word 'demos' (policyserve list --help)"),
     ("info --gpu", "unknown flag --gpu (policyserve info --help)"),
     ("completion", "completion of no shell: expected bash, zsh, fish (policyserve completion --help)"),
@@ -33,6 +35,7 @@ SAID: Sequence[tuple[str, str]] = [
     ("serve CARTPOLE_PPO", "there is no policy 'CARTPOLE_PPO'; did you mean cartpole_ppo?"),
     ("serve --port 8001 wall_x", "there is no policy 'wall_x'; did you mean wall-x?"),
     ("serve zzz", f"there is no policy 'zzz'; expected {KNOWN} or package.module:name"),
+    ("serve serve.toml", "expected a policy, got serve.toml: a file of settings stands behind --config"),
     ("serve my_robot", "write my_robot:NAME; it has policy, MyPolicy"),
     ("serve my_robot.py", "write my_robot.py:NAME; it has policy, MyPolicy"),
     ("serve my_robot:", "write my_robot:NAME; it has policy, MyPolicy"),

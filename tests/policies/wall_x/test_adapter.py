@@ -40,8 +40,14 @@ def test_the_options_reach_the_policy() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({}, "expected a path for each of --model-config.model-path, .*: .* stand-in serves numbers without a model"),
-        ({"model_config": ModelConfig(model_path="/m")}, "each of --model-config.action-tokenizer-path, --model-conf"),
+        (
+            {},
+            "expected a path of your own for --model-config.model-path, .*; .* stand-in serves numbers",
+        ),
+        (
+            {"model_config": ModelConfig(model_path="/m")},
+            "for --model-config.action-tokenizer-path, --model-conf",
+        ),
         ({"options": OptionFlags(num_steps=0)}, "num_steps: expected 1 … 1000, got 0"),
     ],
 )

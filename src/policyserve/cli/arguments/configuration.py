@@ -168,7 +168,12 @@ def variable_of(name: str) -> str:
 def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None, has_policy: bool) -> Configuration:
     by_variable = _taken(variables, variable_of("config"))
     path = os.path.expanduser(_typed_file(argv) or by_variable or "") or None
-    settings = () if path is None else tuple(_settings_of(path))
+    try:
+        settings = () if path is None else tuple(_settings_of(path))
+    except ConfigError as error:
+        if by_variable is None or _typed_file(argv):
+            raise
+        raise ConfigError(f"{variable_of('config')}: {error}") from error
     if has_policy:
         by_variable = _taken(variables, variable_of("policy"))
         in_file = next((setting for setting in settings if setting.name == "policy"), None)
@@ -245,7 +250,8 @@ def _folder(path: str | None) -> str:
 def _unknown_key(setting: Setting, flags: Mapping[str, Flag]) -> str:
     _, _, written = setting.place.rpartition(": ")
     if setting.name in _ON_THE_COMMAND_LINE:
-        return f"{setting.place}: stands on the command line only, not in a file: a file names no other"
+        why = ": a file names no other" if setting.name == "config" else ""
+        return f"{setting.place}: stands on the command line only, not in a file{why}"
     if complaint_about_a_key([f"--{setting.name.replace('-', '_')}"]):
         return (
             f"{setting.place}: a key itself stands in no file like this: name its file in api-key-file, or set {KEYS}"
@@ -274,7 +280,14 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was meant: with the same last part, or spelt nearly the same."""
     leaf = name.rpartition(".")[2]
     leaves = {one.rpartition(".")[2]: one for one in reversed(list(known))}  # of the same last parts, the first name
-    near = [*get_close_matches(name.lower(), leaves.values(), n=1), *get_close_matches(leaf.lower(), leaves, n=1)]
+    near = [*_alike_to_the_end(name.lower(), leaves.values()), *get_close_matches(leaf.lower(), leaves, n=1)]
     if leaf in leaves:
         return leaves[leaf]
     return leaves.get(near[0], near[0]) if near else None
+
+
+def _alike_to_the_end(name: str, known: Iterable[str]) -> list[str]:
+    """The name spelt nearly the same; of the same table, in its last part too, since the table makes any two alike."""
+    table, _, leaf = name.rpartition(".")
+    found = [one.rpartition(".") for one in get_close_matches(name, known, n=1)]
+    return ["".join(one) for one in found if one[0] != table or get_close_matches(leaf, [one[2]])]
