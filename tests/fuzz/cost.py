@@ -160,7 +160,8 @@ class Pace:
             started = time.thread_time()
             for entry in msgpack.unpackb(self._work):
                 for key, value in entry.items():
-                    assert str(key).isprintable() and len(value)
+                    assert str(key).isprintable()
+                    assert len(value)
             took = min(took, time.thread_time() - started)
         self._best = min(self._best, took)
         return took / self._best
