@@ -122,6 +122,19 @@ def test_a_function_that_no_observation_fits_is_refused_when_it_is_served(thing:
         as_policy(thing)
 
 
+async def awaited(observation: Any) -> Any: ...
+
+
+class Awaited:
+    async def infer(self, observation: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(("thing", "name"), [(awaited, "awaited"), (Awaited(), "infer")])
+def test_a_function_that_is_to_be_awaited_is_refused_with_the_cure(thing: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"got async {name}\(\): one thread .*; write def, and asyncio.run"):
+        as_policy(thing)
+
+
 @pytest.mark.parametrize("function", [lambda *all_of_it: 0, lambda observation, gain=1: 0, np.asarray, max])
 def test_a_function_that_one_observation_fits_is_taken_whatever_else_it_takes(function: Any) -> None:
     as_policy(function)
@@ -204,6 +217,14 @@ def test_a_chunk_is_read_as_it_is() -> None:
     assert read_answer(chunk) is chunk
 
 
+class HalfTensor:
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+HalfTensor.__module__ = "torch"
+
+
 class OnGpu:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
@@ -215,6 +236,7 @@ class OnGpu:
         (None, "the policy answered None, expected numbers$"),
         ({1, 2}, "answered set, expected numbers$"),
         (OnGpu(), r"answered OnGpu, expected numbers: .* Use Tensor.cpu\(\)$"),
+        (HalfTensor(), r"BFloat16; return .detach\(\).cpu\(\).float\(\).numpy\(\) of it$"),
         ([[1, 2], [3]], "answered list, expected numbers: .*inhomogeneous"),
     ],
 )

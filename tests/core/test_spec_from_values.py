@@ -63,6 +63,12 @@ def test_the_source_is_a_spec_to_paste() -> None:
     assert spec_of(told.source()) == told.spec
 
 
+def test_what_to_do_with_it_fits_a_terminal() -> None:
+    told = seen_policy("LiberoPolicyOfMine", seen_observation(VLA), np.zeros(2)).source()
+    assert max(map(len, told.splitlines())) <= 80
+    assert spec_of(told).name == "LiberoPolicyOfMine"
+
+
 @pytest.mark.parametrize(
     ("value", "leaf"),
     [

@@ -98,6 +98,7 @@ def test_an_inner_map_is_any_mapping_too(dialect: str) -> None:
         ({1, 2}, "a set", "NumPy array or a text"),
         (Path("frame.png"), "Path", "a text"),
         (1j, "a complex", "NumPy array"),
+        (object(), "an object", "NumPy array"),
         (OnAnotherDevice(), "a torch.somewhere.OnAnotherDevice", ".cpu()"),
         (lambda: 0, "a function", "NumPy array"),
     ],

@@ -171,6 +171,23 @@ def test_files_that_it_imports_are_watched_too(tmp_path: Path) -> None:
     converse(tmp_path, talk, "1 net.py")
 
 
+def test_a_file_that_is_gone_is_told_once_and_the_policy_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = "arm.py is gone: the policy goes on as it was loaded, until the file is back"
+
+    async def talk(bench: Bench) -> None:
+        (bench.folder / "arm.py").unlink()
+        await until(lambda: gone in caplog.text)
+        await asyncio.sleep(0.05)
+        assert bench.ask() == 1
+        bench.write("22")
+        await bench.until_answering(22)
+
+    converse(tmp_path, talk)
+    assert caplog.text.count(gone) == 1
+
+
 def test_a_version_that_cannot_be_loaded_is_told_and_the_one_before_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from policyserve.cli.colours import Colour, coloured
 from policyserve.cli.keys import VARIABLE, without_keys
+from policyserve.cli.layout import columns_of, wrapped
 from policyserve.client.address import has_key
 from policyserve.core.output import make_output_lossy
 from policyserve.core.printable import one_line
@@ -16,10 +17,14 @@ from policyserve.core.printable import one_line
 ARGUMENT_ERROR = 2
 FAILURE = 1
 LONGEST_LINE = 10_000
+_CONTINUED = "\n    "
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
-    """Print `error: message` to stderr, one line without the passwords of URLs, and exit, by raising SystemExit."""
+    """Print `error: message` to stderr, without the passwords of URLs, and exit, by raising SystemExit.
+
+    It is one line, which a terminal shows in several that are broken at blanks.
+    """
     _tell("error:", "red", message)
     raise SystemExit(exit_code)
 
@@ -36,7 +41,7 @@ def take_no_arguments(argv: Sequence[str], prog: str, purpose: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print `warning: message` to stderr, one line without the passwords of URLs."""
+    """Print `warning: message` to stderr, as complain() prints an error."""
     _tell("warning:", "yellow", message)
 
 
@@ -64,4 +69,7 @@ def keep_output_harmless() -> None:
 
 
 def _tell(word: str, colour: Colour, message: str) -> None:
-    print(coloured(word, colour, sys.stderr), one_line(without_keys(message), LONGEST_LINE), file=sys.stderr)
+    told = one_line(without_keys(message), LONGEST_LINE)
+    if sys.stderr.isatty():
+        told = _CONTINUED.join(wrapped(told, columns_of(sys.stderr) - len(word) - 2))
+    print(coloured(word, colour, sys.stderr), told, file=sys.stderr)

@@ -17,6 +17,8 @@ from policyserve.core.messages import Observation
 from policyserve.core.printable import text_of, type_name
 from policyserve.core.spec import PolicySpec
 
+_TENSOR_CURE = "return .detach().cpu().float().numpy() of it"
+
 
 class PolicyInput(NamedTuple):
     """One session's request.
@@ -151,7 +153,13 @@ class FunctionPolicy:
 
 
 def _check_takes_one(function: Callable[[Any], Any]) -> None:
-    """Raise ConfigError for a function that wants more than one observation, or none."""
+    """Raise ConfigError for a function that wants more than one observation, or none, or that is to be awaited."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(
+            f"expected a function of one observation, got async {name}(): one thread calls a policy and waits for it; "
+            "write def, and asyncio.run(…) within"
+        )
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some that are written in C have none
@@ -159,7 +167,6 @@ def _check_takes_one(function: Callable[[Any], Any]) -> None:
     try:
         signature.bind(None)
     except TypeError:
-        name = getattr(function, "__name__", type(function).__name__)
         wants = f"{name}({', '.join(signature.parameters)})"
         raise ConfigError(f"expected a function of one observation, got {wants}") from None
 
@@ -317,10 +324,15 @@ def _as_numbers(answer: Any) -> Array:
     try:
         array: Array = np.asarray(answer)
     except (ValueError, TypeError) as error:  # its text says what a tensor of a GPU, or a ragged list, lacks
-        raise BadAction(f"the policy answered {type_name(answer)}, expected numbers: {text_of(error)}") from error
+        told = f"the policy answered {type_name(answer)}, expected numbers: {text_of(error)}"
+        raise BadAction(told + ("; " + _TENSOR_CURE) * _is_tensor(answer)) from error
     if array.dtype.kind == "O":
         raise BadAction(f"the policy answered {'None' if answer is None else type_name(answer)}, expected numbers")
     return array
+
+
+def _is_tensor(answer: Any) -> bool:
+    return type(answer).__module__.split(".")[0] == "torch"
 
 
 def split_rows(observation: Observation, batch_size: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ nesting. What no spec can take (None, bytes, lists of maps) is left out by name.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from policyserve.core.spec import PolicySpec
 MOST_VALUES = 64  # of an observation: a spec of more is nothing that people paste
 _BARE = "obs"  # what vibe_rl's clients call an array that they send alone
 _COLOURS = 3
+_COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class SeenPolicy:
             called = f'{served}(observation["{_BARE}"])'
             why = "# With a spec a policy gets a map, where this one got an array alone. Then serve:"
             return [why, f"# policy = as_policy(lambda observation: {called}, spec)"]
-        why = f"# Then serve this in place of {served}, with {served}() if it is a class:"
-        return [why, f"# policy = as_policy({served}, spec)"]
+        why = f"Then serve this in place of {served}, with {served}() if it is a class:"
+        comment = textwrap.wrap(why, _COLUMNS, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
+        return [*comment, f"# policy = as_policy({served}, spec)"]
 
 
 def seen_observation(observation: Any) -> SeenObservation:

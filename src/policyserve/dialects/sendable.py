@@ -33,7 +33,7 @@ def why_not(observation: Any, write: Callable[[Any], Any]) -> WireError | None:
     """
     if not isinstance(observation, Mapping):
         hint = 'send it under its key, as in {"obs": array}' if isinstance(observation, np.ndarray) else ""
-        return WireError("", "a map of arrays, texts and numbers", f"a {type_name(observation)}", hint)
+        return WireError("", "a map of arrays, texts and numbers", with_article(type_name(observation)), hint)
     return next(_refusals(observation, write, "", 0), None)
 
 
@@ -62,7 +62,12 @@ def told(value: Any) -> str:
         return "an int beyond 64 bits"
     if type(value) is str:
         return "a text that is no UTF-8"
-    return f"a {type_name(value)}"
+    return with_article(type_name(value))
+
+
+def with_article(name: str) -> str:
+    """A type's name behind its article: `an object`, `a torch.Tensor`."""
+    return f"an {name}" if name[:1].lower() in ("a", "e", "i", "o") else f"a {name}"
 
 
 def cure(value: Any) -> str:

@@ -55,6 +55,7 @@ class ReloadingEngine:
         self._watching: asyncio.Task[None] | None = None
         self._stamps: Stamps = {}
         self._has_failed = False  # the last version could not be loaded
+        self._missing: Mapping[str, bool] = {}  # files that were not there at the last look: whether that was told
 
     @property
     def stage(self) -> str:
@@ -125,12 +126,21 @@ class ReloadingEngine:
         while True:
             await asyncio.sleep(self._look_every_s)
             stamps = await asyncio.to_thread(self._look)
+            self._tell_of_missing(stamps)
             if not _differing(self._stamps, stamps):
                 continue
             await asyncio.sleep(self._look_every_s)
             if stamps == await asyncio.to_thread(self._look):
                 changed, self._stamps = _differing(self._stamps, stamps), stamps
                 return changed
+
+    def _tell_of_missing(self, stamps: Stamps) -> None:
+        """Say once that a loaded file is gone: at the second look, since an editor may be replacing it."""
+        gone = [file for file, stamp in stamps.items() if stamp is None and self._stamps.get(file) is not None]
+        new = [file for file in gone if self._missing.get(file) is False]
+        if new:
+            log.warning("%s is gone: the policy goes on as it was loaded, until the file is back", _named(new))
+        self._missing = {file: file in self._missing for file in gone}
 
     def _look(self) -> Stamps:
         files = {*self._current.sources, *self._stamps}

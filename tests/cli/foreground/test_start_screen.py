@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policyserve.cli.foreground import layout
+from policyserve.cli import layout
 from policyserve.cli.foreground.start_screen import Screen
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.policies.wall_x.config import MODEL_CONFIGS

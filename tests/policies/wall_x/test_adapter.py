@@ -27,6 +27,7 @@ def test_the_stand_in_needs_no_paths_and_says_what_it_is() -> None:
     policy = source.recipe(print)
     assert policy.spec.metadata["env"] == "aloha"
     assert "stand_in" in policy.spec.metadata
+    assert policy.spec.metadata["device"] == "cpu"
 
 
 def test_the_options_reach_the_policy() -> None:

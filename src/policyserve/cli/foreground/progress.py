@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from policyserve.cli.foreground.layout import columns_of, cut
+from policyserve.cli.layout import columns_of, cut
 from policyserve.core.output import ERASE_LINE, LossyStream, as_encoded
 from policyserve.core.printable import one_line
 

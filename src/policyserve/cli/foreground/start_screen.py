@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from policyserve.cli.colours import Colour, coloured
-from policyserve.cli.foreground.layout import at_home, columns_of, cut_in_the_middle, padded, width_of, wrapped
+from policyserve.cli.layout import at_home, columns_of, cut_in_the_middle, padded, width_of, wrapped
 from policyserve.core.leaf_specs import ImageSpec
 from policyserve.core.output import as_encoded
 from policyserve.core.printable import one_line

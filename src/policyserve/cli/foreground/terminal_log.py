@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from policyserve.cli.colours import Colour, coloured
-from policyserve.cli.foreground.layout import columns_of, with_short_paths, wrapped
+from policyserve.cli.layout import columns_of, with_short_paths, wrapped
 from policyserve.core.log import ShortFormatter
 
 _LONGEST_PATH = 40  # columns

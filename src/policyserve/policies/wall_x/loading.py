@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from policyserve.core.errors import ConfigError
@@ -85,7 +86,7 @@ def check_model(config: ModelConfig) -> None:
 def _stand_in_spec(config: ModelConfig, options: Options, default_prompt: str | None, env: str | None) -> PolicySpec:
     """The spec of the model as far as it is known without its checkpoint."""
     return wall_x_spec(
-        config,
+        replace(config, device="cpu"),  # where its numbers come from, whatever device a model would have
         default_prompt=default_prompt,
         env=env,
         max_batch=options.max_batch or _STAND_IN_BATCH,

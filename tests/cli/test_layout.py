@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyserve.cli.foreground.layout import columns_of, cut, cut_in_the_middle, width_of, with_short_paths, wrapped
+from policyserve.cli.layout import columns_of, cut, cut_in_the_middle, width_of, with_short_paths, wrapped
 
 TEXTS = st.text("ab 中é\u0301")
 
