@@ -146,6 +146,7 @@ def test_a_thread_that_never_comes_back_from_a_write_holds_no_other_up(monkeypat
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that is what is tested
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")  # of JAX, where another test has loaded it
 def test_a_forked_process_prints_though_a_thread_was_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal(monkeypatch)
     monkeypatch.setattr("policyserve.cli.foreground.progress._PATIENCE_S", 1e6)
