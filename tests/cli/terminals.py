@@ -61,6 +61,11 @@ def plain(text: str) -> str:
     return re.sub("\x1b\\[[0-9;]*m", "", text)
 
 
+def unbroken(text: str) -> str:
+    """What was said, without the breaks that a terminal has in an error that is longer than its lines."""
+    return text.replace("\n    ", " ")
+
+
 @contextmanager
 def _stream(where: Where, name: str, texts: dict[str, str]) -> Iterator[TextIO]:
     """A stream whose text is in `texts` once the block is over."""

@@ -15,7 +15,7 @@ import pytest
 from policyserve.cli import main
 from policyserve.policies.vibe_rl import demo_directory
 from tests.cli.serving import POLICYSERVE, ROOT, serving
-from tests.cli.terminals import WHERE, Where, plain, run_in
+from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 from tests.cli.watching import rendered
 from tests.server.live import serving as live_server
 
@@ -225,7 +225,7 @@ def test_a_mistake_is_one_line(mistake: str, where: Where) -> None:
     argv, code, told = WRONG[mistake]
     said = run_in(where, ["eval", *argv])
     assert said.code == code
-    complaint = plain(said.err).splitlines()[-1]  # behind the progress of a terminal
+    complaint = unbroken(plain(said.err)).splitlines()[-1]  # behind the progress of a terminal
     assert complaint.startswith("error: ")
     assert told in complaint
     assert "Traceback" not in said.err

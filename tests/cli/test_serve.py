@@ -16,7 +16,7 @@ from policyserve import Client, RemoteError
 from policyserve.cli import main
 from policyserve.policies.vibe_rl import demo_directory
 from tests.cli.serving import POLICYSERVE, ROOT, run, serving
-from tests.cli.terminals import WHERE, Where, plain, run_in
+from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 
 PORT_0 = ("--host", "127.0.0.1", "--port", "0")
 CARTPOLE = str(demo_directory("cartpole_ppo") / "checkpoints")
@@ -231,7 +231,7 @@ def test_a_mistake_is_one_line_and_no_traceback(mistake: str, where: Where) -> N
     argv, code, told, printed = WRONG[mistake]
     said = run_in(where, argv)
     assert said.code == code
-    lines = plain(said.err).replace("\n    ", " ").splitlines()  # a terminal has what is long in several
+    lines = unbroken(plain(said.err)).splitlines()
     complaint = [line for line in lines if not line[:2].isdigit()]  # a log's begin with a number
     assert [line[:7] for line in complaint] == (["error: "] if code else []), said.err
     assert told in "".join(complaint)

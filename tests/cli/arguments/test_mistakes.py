@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminals import WHERE, Where, plain, run_in
+from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 
 COMMANDS = "serve, new, eval, bench, list, info, completion"
 HELP = "(policyserve serve cartpole_ppo --help)"
@@ -98,7 +98,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_mistake_is_one_line_that_says_what_was_probably_meant(where: Where, words: str, told: str) -> None:
     said = run_in(where, words.split())
     colours = ("\x1b[31m", "\x1b[0m") if where == "terminal" else ("", "")
-    assert said.err.replace("\n    ", " ") == f"{colours[0]}error:{colours[1]} {told}\n"
+    assert unbroken(said.err) == f"{colours[0]}error:{colours[1]} {told}\n"
     assert said.out == ""
     assert said.code == 2
 
@@ -106,7 +106,7 @@ def test_a_mistake_is_one_line_that_says_what_was_probably_meant(where: Where, w
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_a_terminal_without_colours_gets_the_same_words(name: str, value: str) -> None:
     said = run_in("terminal", ["serve", "cartpole_ppo", "--prot", "80"], **{name: value})
-    assert said.err.replace("\n    ", " ") == f"error: unknown flag --prot 80; did you mean --port? {HELP}\n"
+    assert unbroken(said.err) == f"error: unknown flag --prot 80; did you mean --port? {HELP}\n"
 
 
 def test_a_flag_that_stands_before_the_policy_is_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from policyserve import Client, ConnectionLost, RemoteError
 from tests.cli.serving import POLICYSERVE, serving
+from tests.cli.terminals import unbroken
 from tests.cli.watching import Watched, needs_terminals, watching
 
 pytestmark = needs_terminals
@@ -105,7 +106,7 @@ def test_an_error_while_loading_has_a_line_of_its_own(tmp_path: Path, name: str,
     program = CHATTY + ("\nimport nowhere\n" if name == "act" else "")
     with watching(serve(tmp_path, program, name), cwd=tmp_path) as watched:
         assert watched.end() == 1
-    *_, complaint, rest = "\n".join(watched.shown).replace("\n    ", " ").split("\n")  # what is long has several lines
+    *_, complaint, rest = unbroken("\n".join(watched.shown)).split("\n")
     assert reason in complaint
     assert complaint.startswith("error: ")
     assert rest == ""
