@@ -38,7 +38,7 @@ def test_aloha_is_served_with_its_own_defaults_and_says_that_it_is_a_stand_in() 
         response = client.predict_sync({**images, "state": np.zeros(14)})
         assert response["action"].shape == (32, 14)
         greeting = client.metadata
-        assert (greeting["env"], greeting["device"], greeting["predict_mode"]) == ("aloha", "cuda", "fast")
+        assert (greeting["env"], greeting["device"], greeting["predict_mode"]) == ("aloha", "cpu", "fast")
         assert "control nothing" in greeting["stand_in"]
         assert "policyserve" in greeting
         client.close_sync()
