@@ -47,6 +47,7 @@ ELSEWHERE = {
     "engine/isolated/faults": "engine/isolated/test_codec",
     "engine/isolated/worker": "engine/isolated/test_runner",
     "engine/engine": "server/test_conversation",
+    "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",

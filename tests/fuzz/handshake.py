@@ -10,11 +10,12 @@ from policyserve.client.handshake import Handshake as ClientHandshake
 from policyserve.client.retries import NotYet
 from policyserve.core.errors import RemoteError
 from policyserve.observe.counters import Counters
-from policyserve.server import routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Asked, Handshake, PageRequest, UpgradeRequest
+from policyserve.server.health import add_health
 from policyserve.server.keys import read_file
+from policyserve.server.routes import Routes
 from tests.fuzz.choices import Choices
 
 _MOST = 2048
@@ -56,12 +57,15 @@ def check_server(data: bytes) -> None:
     """What may come where a request should."""
     choices = Choices(data)
     said = _request(choices)
-    whole = _ask(Handshake(_MOST), [said])
+    routes = Routes()
+    add_health(routes, Counters(), lambda: "")
+    whole = _ask(Handshake(_MOST, routes.is_page), [said])
     pieces = choices.pieces(said)
-    asked = _ask(cut := Handshake(_MOST), pieces)
+    asked = _ask(cut := Handshake(_MOST, routes.is_page), pieces)
     assert _kind(asked) == _kind(whole), (said, pieces)
     if isinstance(asked, PageRequest):
-        asked_for = routes.respond(asked.method, asked.path, routes.Health(Counters(), "", is_told=True))
+        caller = Admission(ServerConfig()).caller(asked.credentials)
+        asked_for = routes.respond(asked.method, asked.path, asked.query, caller)
         assert cut.answer(asked_for).startswith(b"HTTP/1.1 ")
     elif isinstance(asked, UpgradeRequest):
         assert asked.accept.startswith(b"HTTP/1.1 101 ")
@@ -117,7 +121,7 @@ def _ask(handshake: Handshake, pieces: list[bytes]) -> Asked | None:
 def _kind(asked: Asked | None) -> object:
     """What must not depend on how the bytes were cut."""
     if isinstance(asked, PageRequest):
-        return asked.method, asked.path, asked.credentials
+        return asked.method, asked.path, asked.query, asked.credentials
     if isinstance(asked, UpgradeRequest):
         return asked.path, asked.accept.partition(b"\r\nDate")[0], asked.credentials
     return asked and "refused"  # for its size or for its first bad byte: that depends on which is seen first

@@ -99,6 +99,22 @@ class Facts(Observer):
         self.told.append(("refusal", session, ticket, type(error)))
 
 
+class Wire(Observer):
+    """Keeps the messages that came and went, and the dialect."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def on_dialect(self, session: int, dialect: str) -> None:
+        self.told.append((session, dialect))
+
+    def on_message(self, session: int, message: Any, arrived_at: float) -> None:
+        self.told.append((session, bytes(message), arrived_at))
+
+    def on_sent(self, session: int, message: Message) -> None:
+        self.told.append((session, message))
+
+
 class Bench:
     def __init__(self, dialect: str | None = "vibe_rl", engine: HandEngine | None = None) -> None:
         self.engine, self.sink, self.facts = engine or HandEngine(), Kept(), Facts()
@@ -106,6 +122,7 @@ class Bench:
         self.kinds: list[str] = []
         observers = Observers(lambda _observer, error: pytest.fail(str(error)))
         observers.add(self.facts)
+        self.observers = observers
         session = Session(by_name(dialect) if dialect else None, choice=Auto(), max_pending=4)
         self.conversation = Conversation(3, session, self.sink, self.engine, observers, self._note)
 
@@ -179,6 +196,18 @@ def test_a_dialect_that_the_first_message_tells_is_logged_once() -> None:
     bench.ask(1.0, 2.0)
     assert bench.conversation.session.dialect is VIBE_RL
     assert bench.lines == ["INFO session 3 speaks vibe_rl"]
+
+
+def test_an_observer_is_told_of_each_message_that_comes_and_goes_and_of_the_dialect() -> None:
+    bench, wire = Bench(None), Wire()
+    bench.observers.add(wire)
+    bench.conversation.serve(SPEC, {})
+    message = VIBE_RL.write_request({"obs": np.array([1.0, 2.0], np.float32)})
+    bench.conversation.receive(message, 0.5)
+    bench.engine.answer([7.0])
+    bench.conversation.receive(b"\xc1", 0.75)
+    (answer,) = bench.sink.messages  # a refusal closes
+    assert wire.told == [(3, message, 0.5), (3, "vibe_rl"), (3, answer), (3, b"\xc1", 0.75)]
 
 
 def test_after_its_connection_is_lost_nothing_is_sent() -> None:

@@ -57,6 +57,8 @@ class Peer:
 
 
 class Comings(Observer):
+    """Keeps who came and went."""
+
     def __init__(self) -> None:
         self.opened: list[SessionFacts] = []
         self.closed: list[int] = []
@@ -127,6 +129,20 @@ def test_a_session_that_ends_leaves_its_place_its_requests_and_its_memory() -> N
     assert bench.comings.closed == [1]
     assert bench.reception.everybody_left.is_set()
     bench.enter(Peer(2))
+
+
+def test_who_has_a_session_is_told_with_the_dialect_that_is_known_by_now() -> None:
+    bench, known, unknown = Bench(), Peer(1), Peer(2)
+    bench.reception.say_ready(SPEC)
+    bench.enter(known)
+    conversation = bench.enter(unknown, "/")
+    assert [facts.dialect for facts in bench.reception.sessions] == ["openpi", "auto"]
+    message = VIBE_RL.write_request({"obs": np.zeros(2, np.float32)})
+    assert isinstance(message, bytes)
+    conversation.receive(memoryview(message), 0.5)
+    assert [facts.dialect for facts in bench.reception.sessions] == ["openpi", "vibe_rl"]
+    bench.reception.leave(known)
+    assert [facts.number for facts in bench.reception.sessions] == [2]
 
 
 def test_the_oldest_of_too_many_that_have_no_session_is_cut(caplog: pytest.LogCaptureFixture) -> None:

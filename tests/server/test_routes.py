@@ -15,7 +15,11 @@ from websockets.exceptions import InvalidStatus
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk, Policy, as_policy
 from policyserve.observe.counters import Counters
-from policyserve.server.routes import Health, is_route, respond
+from policyserve.server.admission import Admission
+from policyserve.server.config import Access
+from policyserve.server.handshake import Credentials
+from policyserve.server.health import add_health
+from policyserve.server.routes import Asked, Caller, Response, Route, Routes, text
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, frame, serving, until_eof
 
 
@@ -42,29 +46,101 @@ def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 # The table of routes
 
+STRANGER = Caller(has_key=False, is_trusted_page=False)
+
+
+def health(counters: Counters, stage: str = "") -> Routes:
+    routes = Routes()
+    add_health(routes, counters, lambda: stage)
+    return routes
+
+
+def get(routes: Routes, path: str, caller: Caller = Caller()) -> Response:  # noqa: B008 (it is frozen)
+    return routes.respond("GET", path, "", caller)
+
 
 def test_routes_are_pure() -> None:
     counters = Counters()
     for _ in range(4):
         counters.on_answer(1, 1, ActionChunk(np.zeros(1)), Timing(0.0, 1.0, 1.25))
-    health = Health(counters, stage="")
-    assert json.loads(respond("GET", "/healthz", health).body) == {
-        "status": "ok",
-        "requests": 4,
-        "avg_latency_ms": 1.25,
-    }
-    assert respond("GET", "/readyz", health).status == 200
-    assert respond("GET", "/readyz", Health(Counters(), "loading")).status == 503
-    assert respond("POST", "/healthz", health).status == 405
-    assert respond("GET", "/", health).status == 404
-    assert is_route("/healthz")
-    assert not is_route("/vibe_rl")
+    routes = health(counters)
+    assert json.loads(get(routes, "/healthz").body) == {"status": "ok", "requests": 4, "avg_latency_ms": 1.25}
+    assert get(routes, "/readyz").status == 200
+    assert get(health(Counters(), "loading"), "/readyz").status == 503
+    assert routes.respond("POST", "/healthz", "", Caller()).status == 405
+    assert get(routes, "/").status == 404
+    assert routes.is_page("/healthz")
+    assert not routes.is_page("/vibe_rl")
 
 
 def test_the_founding_json_is_there_before_the_first_request() -> None:
-    body = respond("GET", "/healthz", Health(Counters(), "")).body
+    body = get(health(Counters()), "/healthz").body
     assert json.loads(body) == {"status": "ok", "requests": 0, "avg_latency_ms": 0.0}
     assert b" " not in body
+
+
+def test_health_needs_no_key_and_tells_the_stage_only_to_who_has_one() -> None:
+    routes = health(Counters(), "reading /secret/weights")
+    assert get(routes, "/healthz", STRANGER).status == 200
+    assert json.loads(get(routes, "/readyz", STRANGER).body) == {"status": "loading"}
+    assert json.loads(get(routes, "/readyz").body)["stage"] == "reading /secret/weights"
+
+
+def test_a_page_gets_its_query_and_who_asks() -> None:
+    routes, seen = Routes(), []
+
+    def page(asked: Asked) -> Response:
+        seen.append(asked)
+        return text(200, "here")
+
+    routes.add("/page", Route(page))
+    assert routes.respond("GET", "/page", "session=3&camera=a%20b&session=4&bad", Caller()).body == b"here\n"
+    assert seen == [Asked(Caller(), {"session": "4", "camera": "a b"})]
+
+
+def test_a_page_that_needs_a_key_asks_a_browser_for_it() -> None:
+    routes = Routes()
+    routes.add("/page", Route(lambda asked: text(200, "here")))
+    refused = get(routes, "/page", Caller(has_key=False))
+    assert refused.status == 401
+    assert dict(refused.headers)["WWW-Authenticate"].startswith("Basic ")
+    assert get(routes, "/page").status == 200
+
+
+def test_a_private_page_is_not_shown_under_a_name_that_a_stranger_may_own() -> None:
+    routes = Routes()
+    routes.add("/page", Route(lambda asked: text(200, "here"), is_private=True))
+    refused = get(routes, "/page", Caller(is_trusted_page=False))
+    assert refused.status == 403
+    assert b"--allowed-origins" in refused.body
+
+
+def test_a_page_may_share_its_path_with_sessions() -> None:
+    routes = Routes()
+    routes.add("/", Route(lambda asked: text(200, "here"), shares_path=True))
+    assert not routes.is_page("/")
+    assert get(routes, "/").status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_trusted"),
+    [
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("10.0.0.7", True),
+        ("localhost:8000", True),
+        ("lab-gpu:8000", True),
+        ("Lab-GPU.local:8000", True),
+        ("lab.example:8000", True),  # allowed by name
+        ("lab.example", False),  # another port
+        ("evil.example:8000", False),
+        ("", False),
+        ("[::1", False),
+    ],
+)
+def test_a_host_name_of_the_local_network_is_trusted(host: str, is_trusted: bool) -> None:
+    admission = Admission(Access(allowed_origins=("http://lab.example:8000",)))
+    assert admission.caller(Credentials(host=host)) == Caller(has_key=True, is_trusted_page=is_trusted)
 
 
 # Over a socket

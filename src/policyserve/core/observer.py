@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.messages import Observation, Timing
+from policyserve.core.messages import EncodedText, Message, Observation, Timing
 from policyserve.core.policy import ActionChunk
 
 
@@ -43,6 +43,15 @@ class Observer:
 
     def on_session_closed(self, session: int) -> None:
         """Its connection is gone, or is about to go."""
+
+    def on_dialect(self, session: int, dialect: str) -> None:
+        """A session whose dialect was "auto" is known to speak this one."""
+
+    def on_message(self, session: int, message: Message | EncodedText, arrived_at: float) -> None:
+        """A whole message came, undecoded, good or not. arrived_at: time.monotonic. A view is kept, not copied."""
+
+    def on_sent(self, session: int, message: Message) -> None:
+        """A whole message is handed to the connection: a greeting, an answer or an error."""
 
     def on_request(self, session: int, ticket: int, observation: Observation | Any, arrived_at: float) -> None:
         """A good observation is handed to the policy. arrived_at: when its message was whole (time.monotonic)."""
@@ -95,6 +104,9 @@ class Observers:
     def _sort(self) -> None:
         self.session_opened = self._listening("on_session_opened")
         self.session_closed = self._listening("on_session_closed")
+        self.dialect = self._listening("on_dialect")
+        self.message = self._listening("on_message")
+        self.sent = self._listening("on_sent")
         self.request = self._listening("on_request")
         self.answer = self._listening("on_answer")
         self.refusal = self._listening("on_refusal")

@@ -3,6 +3,9 @@
 Origin: a browser says which page wants to connect, and lets any page try. A page passes if it came from this very host
 and port, by an IP address or as localhost, or if its origin is allowed by name. A page that came by another name does
 not: whoever owns a name can point it at this machine (DNS rebinding). Robots are no browsers and send no Origin.
+
+Private pages: what shows camera pictures is under the same rule by the Host header, and a name passes that no public
+name server knows, such as `lab-gpu` or `lab-gpu.local`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from policyserve.server.handshake import Credentials
 from policyserve.server.keys import ApiKeys
 
 _CHALLENGE = (("WWW-Authenticate", 'Api-Key realm="policyserve", Bearer, Basic realm="policyserve"'),)
+
+
+_LOCAL_ENDINGS = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
 
 class Admission:
@@ -49,6 +55,12 @@ class Admission:
             )
         return None
 
+    def caller(self, credentials: Credentials) -> routes.Caller:
+        """Who asks for a page, as far as its headers tell."""
+        has_key = self.key_name(credentials) is not None
+        is_trusted = bool(self.keys and has_key) or self._is_host_fine(credentials.host)
+        return routes.Caller(has_key, is_trusted)
+
     def enter(self, address: str) -> None:
         """Count a session of this address."""
         self._sessions[address] += 1
@@ -58,6 +70,12 @@ class Admission:
         self._sessions[address] -= 1
         if not self._sessions[address]:
             del self._sessions[address]
+
+    def _is_host_fine(self, host: str) -> bool:
+        """Whether a browser that asks by this name shows no stranger's page."""
+        name = host.lower()
+        own = {origin.partition("://")[2] for origin in self._origins}
+        return _is_ip_or_localhost(name) or _is_local_name(name) or name in own
 
     def _is_origin_fine(self, credentials: Credentials) -> bool:
         origin = credentials.origin.lower()
@@ -73,6 +91,15 @@ def is_local(address: str) -> bool:
         return True
     parsed = ip_address(address.partition("%")[0])
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
+
+
+def _is_local_name(place: str) -> bool:
+    """Whether host:port is a name of the local network alone: one word, or one of the endings that nobody can buy."""
+    try:
+        name = (urlsplit(f"//{place}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    return bool(name) and ("." not in name or name.endswith(_LOCAL_ENDINGS))
 
 
 def _is_ip_or_localhost(place: str) -> bool:

@@ -59,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         self._came_at = time.monotonic()  # TLS counts
         self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
-        self._handshake: Handshake | None = Handshake(config.max_head_bytes)  # until it is through
+        self._handshake: Handshake | None = Handshake(config.max_head_bytes, reception.routes.is_page)
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._unfinished_bytes = 0  # of a message that is not whole yet
         self._counted_bytes = 0  # of all its messages so far, in the server's budget
@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._handshake is not None
         asked = self._handshake.feed(data)
         if isinstance(asked, PageRequest):
-            self._respond(routes.respond(asked.method, asked.path, self._reception.health(asked.credentials)))
+            self._respond(self._reception.respond(asked))
         elif isinstance(asked, routes.Response):
             self._refuse(asked)
         elif asked is not None:

@@ -59,11 +59,15 @@ class Conversation:
     def receive(self, message: Message | EncodedText, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
         session = self.session
+        for tell in self._observers.message:
+            tell(self.number, message, now)
         if session.dialect is not None:
             self._perform(session.receive(message, now))
             return
         effects = session.receive(message, now)
         if session.dialect is not None:
+            for tell in self._observers.dialect:
+                tell(self.number, session.dialect.name)
             self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name)
         self._perform(effects)
 
@@ -109,6 +113,8 @@ class Conversation:
                 if effect.chunk is not None:
                     for tell in self._observers.answer:
                         tell(self.number, effect.ticket, effect.chunk, effect.timing)
+                for tell in self._observers.sent:
+                    tell(self.number, effect.message)
                 self._sink.send(effect.message)
             elif isinstance(effect, Submit):
                 self._submit(effect)

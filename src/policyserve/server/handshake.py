@@ -7,6 +7,7 @@ permessage-deflate costs ten times the transfer on images.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeAlias
@@ -35,10 +36,11 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A plain HTTP request."""
+    """A plain HTTP request. query: what stands behind the path's `?`."""
 
     method: str
     path: str
+    query: str
     credentials: Credentials
 
 
@@ -56,16 +58,20 @@ Asked: TypeAlias = PageRequest | UpgradeRequest | routes.Response
 
 
 class Handshake:
-    """Reads a connection's first request, and writes HTTP answers to it. max_head_bytes: of its URL and headers."""
+    """Reads a connection's first request, and writes HTTP answers to it.
 
-    def __init__(self, max_head_bytes: int) -> None:
+    max_head_bytes: of its URL and headers. is_page: whether a path is answered over HTTP even to a WebSocket handshake.
+    """
+
+    def __init__(self, max_head_bytes: int, is_page: Callable[[str], bool]) -> None:
         self._max_head_bytes = max_head_bytes
+        self._is_page = is_page
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._head = bytearray()  # what the parser has read: the handshake's protocol reads it again
         self._is_head = False  # a HEAD request, whose answer has no body
 
     def feed(self, data: bytes) -> Asked | None:
-        """What the peer asks for; an routes.Response if its request must be refused; None if more is to come."""
+        """What the peer asks for; a Response if its request must be refused; None if more is to come."""
         self._head += data
         if self._head.startswith(_TLS_HELLO):
             return routes.text(400, "a TLS handshake, but this port speaks plain ws:// and http://; see --tls-cert")
@@ -81,9 +87,9 @@ class Handshake:
         self._is_head = request.method == b"HEAD"
         if len(self._head) - len(self._parser.trailing_data[0]) > self._max_head_bytes:  # it came in one piece
             return self._too_long()
-        path = request.target.decode("ascii", "replace").partition("?")[0]
-        if not _is_upgrade(request) or routes.is_route(path):
-            return PageRequest(request.method.decode(), path, _credentials(request))
+        path, _, query = request.target.decode("ascii", "replace").partition("?")
+        if not _is_upgrade(request) or self._is_page(path):
+            return PageRequest(request.method.decode(), path, query, _credentials(request))
         return self._upgrade(path, _credentials(request))
 
     def _too_long(self) -> routes.Response:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
 from policyserve.core.errors import NotReady, PolicyserveError
@@ -27,7 +27,8 @@ from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
 from policyserve.server.guards import Budget, Holder
-from policyserve.server.handshake import Credentials
+from policyserve.server.handshake import Credentials, PageRequest
+from policyserve.server.health import add_health
 
 log = Log(__name__)
 
@@ -54,21 +55,33 @@ class SessionPeer(Peer, Sink, Holder, Protocol):
         ...
 
 
+class _Open(NamedTuple):
+    """A session and who it is with."""
+
+    peer: SessionPeer
+    conversation: Conversation
+    facts: SessionFacts  # at its opening
+
+
 class Reception:
-    """Knows the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it."""
+    """Knows the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it.
+
+    routes: what its plain HTTP requests get.
+    """
 
     def __init__(
         self, config: ServerConfig, engine: Engine, observers: Observers, counters: Counters, admission: Admission
     ) -> None:
         self.admission = admission
         self.stage = "starting"
+        self.routes = routes.Routes()
+        add_health(self.routes, counters, lambda: self.stage or self._engine.stage)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
         self._config = config
         self._engine = engine
         self._observers = observers
-        self._counters = counters
-        self._sessions: dict[int, tuple[SessionPeer, Conversation]] = {}
+        self._sessions: dict[int, _Open] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
         self._throttle = LogThrottle()
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
@@ -82,12 +95,18 @@ class Reception:
     @property
     def conversations(self) -> Sequence[Conversation]:
         """Those that are open, the oldest first."""
-        return [conversation for _, conversation in self._sessions.values()]
+        return [session.conversation for session in self._sessions.values()]
 
     @property
     def peers(self) -> Sequence[SessionPeer]:
         """Connections that have a session, the oldest first."""
-        return [peer for peer, _ in self._sessions.values()]
+        return [session.peer for session in self._sessions.values()]
+
+    @property
+    def sessions(self) -> Sequence[SessionFacts]:
+        """Who has a session, the oldest first, with the dialects that are known by now."""
+        known = [(session.facts, session.conversation.session.dialect) for session in self._sessions.values()]
+        return [facts._replace(dialect=dialect.name) if dialect else facts for facts, dialect in known]
 
     @property
     def waiting(self) -> int:
@@ -127,22 +146,24 @@ class Reception:
         note = partial(self.note, peer.address)
         conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)
         self._waiting.pop(peer.number, None)
-        self._sessions[peer.number] = peer, conversation
-        self.admission.enter(peer.address)
-        self.everybody_left.clear()
         name = session.dialect.name if session.dialect else "auto"
         key = self.admission.key_name(credentials) or ""
+        facts = SessionFacts(peer.number, peer.peer, name, key)
+        self._sessions[peer.number] = _Open(peer, conversation, facts)
+        self.admission.enter(peer.address)
+        self.everybody_left.clear()
         for tell in self._observers.session_opened:
-            tell(SessionFacts(peer.number, peer.peer, name, key))
+            tell(facts)
         by_key = f" key={key}" if key else ""
         note(logging.INFO, "opened", "session %d opened dialect=%s peer=%s%s", peer.number, name, peer.peer, by_key)
         return conversation
 
     def start_session(self, peer: SessionPeer) -> None:
         """The handshake is through: serve at once if the policy is ready, or tell why it never will be."""
-        _, conversation = self._sessions.get(peer.number, (peer, None))
-        if conversation is None:
+        opened = self._sessions.get(peer.number)
+        if opened is None:
             return
+        conversation = opened.conversation
         if self._failure is not None:
             conversation.fail(self._failure)
         elif self.spec is not None:
@@ -202,10 +223,9 @@ class Reception:
             self.large_bytes += count
         self._budget.grow(count)
 
-    def health(self, credentials: Credentials) -> routes.Health:
-        """What the HTTP routes tell this caller."""
-        stage = self.stage or self._engine.stage
-        return routes.Health(self._counters, stage, is_told=self.admission.key_name(credentials) is not None)
+    def respond(self, asked: PageRequest) -> routes.Response:
+        """Answer a plain HTTP request."""
+        return self.routes.respond(asked.method, asked.path, asked.query, self.admission.caller(asked.credentials))
 
     def note(
         self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None

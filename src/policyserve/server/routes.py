@@ -1,23 +1,17 @@
-"""What plain HTTP requests on the server's port get: a pure table of routes."""
+"""What plain HTTP requests on the server's port get: a pure table, to which each part of the server adds its pages."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 from policyserve.core.printable import one_line
-from policyserve.observe.counters import Counters
 
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What the routes tell of the server. stage: what loading is at; empty once the policy is ready."""
-
-    counters: Counters
-    stage: str
-    is_told: bool = True  # the caller has a key, or none is needed
+# Not Api-Key or Bearer beside it: a browser that reads one of those first does not ask its user.
+_ASK_FOR_KEY = (("WWW-Authenticate", 'Basic realm="policyserve"'),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +24,72 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def is_route(path: str) -> bool:
-    """Whether `path` is answered over HTTP even to a WebSocket handshake."""
-    return path in _ROUTES
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for a page. has_key: it has one of the server's keys, or none is needed.
 
-
-def respond(method: str, path: str, health: Health) -> Response:
-    """Answer a request that is no WebSocket handshake.
-
-    Every route answers everybody, so that load balancers need no key: what tells more than whether the server lives,
-    is ready and how busy it is has to look at `health.is_told`.
+    is_trusted_page: no web page of a stranger can have sent this: see Admission.
     """
-    route = _ROUTES.get(path)
-    if route is None:
-        return text(404, f"no page at this path; robots connect here by WebSocket, pages are {', '.join(_ROUTES)}")
-    if method != "GET":
-        return text(405, f"{path} answers GET", (("Allow", "GET"),))
-    return route(health)
+
+    has_key: bool = True
+    is_trusted_page: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a page is asked for. query: of `?name=value` the last value of each name."""
+
+    caller: Caller
+    query: Mapping[str, str]
+
+
+Answer: TypeAlias = Callable[[Asked], Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A page. needs_key: where the server has keys, only who has one gets it.
+
+    is_private: it shows what a policy sees: a browser gets it by a host name that no stranger owns, or with a key.
+    shares_path: a WebSocket handshake at its path opens a session all the same.
+    """
+
+    answer: Answer
+    needs_key: bool = True
+    is_private: bool = False
+    shares_path: bool = False
+
+
+class Routes:
+    """The pages of one server, by path."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+
+    def add(self, path: str, route: Route) -> None:
+        """Answer requests for `path` from now on; a path has one page."""
+        assert path not in self._routes, f"{path} has a page already"
+        self._routes[path] = route
+
+    def is_page(self, path: str) -> bool:
+        """Whether `path` is answered over HTTP even to a WebSocket handshake."""
+        route = self._routes.get(path)
+        return route is not None and not route.shares_path
+
+    def respond(self, method: str, path: str, query: str, caller: Caller) -> Response:
+        """Answer a request that is no WebSocket handshake."""
+        route = self._routes.get(path)
+        if route is None:
+            pages = ", ".join(self._routes)
+            return text(404, f"no page at this path; robots connect here by WebSocket, pages are {pages}")
+        if method != "GET":
+            return text(405, f"{path} answers GET", (("Allow", "GET"),))
+        if route.needs_key and not caller.has_key:
+            return text(401, f"{path} needs an API key: send `Authorization: Bearer KEY`", _ASK_FOR_KEY)
+        if route.is_private and not caller.is_trusted_page:
+            told = "open it by its IP address, or let this name in with --allowed-origins http://NAME:PORT"
+            return text(403, f"{path} is not shown under a host name that strangers may own: {told}")
+        return route.answer(Asked(caller, dict(parse_qsl(query))))
 
 
 def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
@@ -54,22 +97,6 @@ def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -
     return Response(status, f"{one_line(message)}\n".encode(), "text/plain; charset=utf-8", headers)
 
 
-def _healthz(health: Health) -> Response:
-    """The founding JSON: alive from the first moment, whatever the policy does."""
-    counters = health.counters
-    mean_ms = round(counters.mean_latency_ms, 2)
-    return _json(200, {"status": "ok", "requests": counters.requests, "avg_latency_ms": mean_ms})
-
-
-def _readyz(health: Health) -> Response:
-    if health.stage:
-        stage = {"stage": health.stage} if health.is_told else {}  # an error in it may name files
-        return _json(503, {"status": "loading", **stage})
-    return _json(200, {"status": "ready"})
-
-
-def _json(status: int, fields: Mapping[str, Any]) -> Response:
+def json_of(status: int, fields: Mapping[str, Any]) -> Response:
+    """An answer for programs."""
     return Response(status, json.dumps(fields, separators=(",", ":")).encode() + b"\n")
-
-
-_ROUTES: Mapping[str, Callable[[Health], Response]] = {"/healthz": _healthz, "/readyz": _readyz}
