@@ -147,9 +147,9 @@ def _from_greeting(metadata: Mapping[str, Any]) -> Observation:
     spec = metadata.get("spec")
     observation = spec.get("observation") if isinstance(spec, Mapping) else None
     if not isinstance(observation, Mapping) or not observation:
-        raise ConfigError(
-            f"the server does not tell what it takes: name a --payload ({', '.join(KNOWN)}, or a .json file)"
-        )
+        told = f"the server does not tell what it takes: name a --payload ({', '.join(KNOWN)}, or a .json file)"
+        other = "or give its policy the spec that `policyserve serve POLICY --write-spec FILE` writes at its first answer"
+        raise ConfigError(f"{told}, {other}")
     return read_spec({path: _described(leaf) for path, leaf in observation.items()}, "the server's spec")
 
 

@@ -73,7 +73,7 @@ class Server:
         self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
-        self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
+        self.statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
         self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
@@ -175,7 +175,7 @@ class Server:
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
-        self._statistics.start()
+        self.statistics.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -195,7 +195,7 @@ class Server:
         self._loading.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
-        self._statistics.stop()
+        self.statistics.stop()
         await self.engine.close(_CLOSE_POLICY_S)
         self._has_ended = True
 

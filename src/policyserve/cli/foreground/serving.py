@@ -70,6 +70,7 @@ class _Shown:
         self._server.on_stage = lambda stage: self._line.show(stage_line(stage))
         self._line.show(stage_line(f"loading {self._title}"))
         self._server.on_stop = self._on_stop
+        self._server.statistics.is_short = sys.stderr.isatty()
         await self._server.run(self._on_ready)
         self._line.show("")
         seconds = time.monotonic() - self._started_at
