@@ -24,6 +24,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import PolicyServer, Server
 from tests.server.live import DEADLINE_S, always, answer, ask, chosen_runner, frame, making, serving
+from tests.server.test_conversation import HandEngine
 
 
 def close_of(peer: Any) -> tuple[int, str]:
@@ -282,6 +283,32 @@ def test_the_policys_close_is_called_at_the_end() -> None:
         assert ask(peer, 1.0) == 0.0
         assert not closed.is_set()
     assert closed.is_set()
+
+
+class Patience(HandEngine):
+    """An engine that never answers what is in flight, or has nothing in flight; it keeps how long it may take to close."""
+
+    def __init__(self, hangs: bool) -> None:
+        super().__init__()
+        self.hangs = hangs
+
+    async def drained(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+
+    async def close(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+
+
+def test_a_policy_that_used_up_the_drain_gets_little_more_time_to_close() -> None:
+    async def patience_with(hangs: bool) -> float:
+        engine = Patience(hangs)
+        async with Server(engine, ServerConfig(host="127.0.0.1", port=0, drain_s=0.01)) as server:
+            await server.ready()
+        return engine.timeout_s
+
+    given, given_if_it_hangs = (asyncio.run(patience_with(hangs)) for hangs in (False, True))
+    assert given_if_it_hangs < 1 < given
 
 
 # Settings

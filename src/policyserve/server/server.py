@@ -49,7 +49,8 @@ Self = TypeVar("Self", bound="Server")
 
 _GIVEN_BACK_EVERY_S = 1.0  # at most: whoever allocates waits meanwhile
 _TIDY_S = 10.0
-_CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
+_CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy to close
+_CLOSE_BUSY_POLICY_S = 0.5  # and for one that has not answered within the drain: most probably it hangs
 _CLOSE_SESSIONS_S = 2.0  # and, unless farewell_s says otherwise, for its peers to answer the close frame
 
 
@@ -188,7 +189,7 @@ class Server:
             await asyncio.sleep(0)
         for conversation in self.reception.conversations:
             conversation.drain()
-        await self._drain()
+        is_drained = await self._drain()
         for conversation in self.reception.conversations:
             conversation.leave(1001, "the server is stopping")
         await self._until_gone()
@@ -196,7 +197,7 @@ class Server:
         if self._tidying is not None:
             self._tidying.cancel()
         self.statistics.stop()
-        await self.engine.close(_CLOSE_POLICY_S)
+        await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
         self._has_ended = True
 
     # Inside
@@ -290,7 +291,8 @@ class Server:
         if not loading.cancelled() and (error := loading.exception()) is not None:
             log.debug("loading failed: %s", error)
 
-    async def _drain(self) -> None:
+    async def _drain(self) -> bool:
+        """Wait for what is in flight, up to drain_s; returns whether all of it was answered."""
         drained = asyncio.ensure_future(self.engine.drained())
         hurried = asyncio.ensure_future(self._hurry.wait())
         first = asyncio.FIRST_COMPLETED
@@ -299,6 +301,7 @@ class Server:
             future.cancel()
         if drained not in done:
             log.warning("stopping with requests unanswered")
+        return drained in done
 
     async def _until_gone(self) -> None:
         """Give peers a moment to answer the close frame, then cut what is left."""
