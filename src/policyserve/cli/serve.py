@@ -56,7 +56,7 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     elif help_page.wanted(argv) is not None:
         parse(ServeFlags[NoFlags], f"{prog} POLICY", argv, flags, description=overview(str(ServeFlags.__doc__)))
     else:
-        known = f"{', '.join(registry.names())} or {registry.OWN}"
+        known = f"{registry.spellings()} or {registry.OWN}"
         told = f"expected a policy: {known} (policyserve list)"
         complain(configuration.complaint_about_no_policy or told, ARGUMENT_ERROR)
 
