@@ -64,11 +64,14 @@ def test_no_time_to_retry_is_one_attempt_and_says_nothing_of_others() -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_server_that_is_not_there_is_one_traceback(is_async: bool) -> None:
-    with pytest.raises(ConnectionLost) as caught:
+    def connect() -> None:
         if is_async:
             asyncio.run(AsyncClient("ws://127.0.0.1:1", retry_for_s=0.0).connect())
         else:
             Client("ws://127.0.0.1:1", retry_for_s=0.0).connect()
+
+    with pytest.raises(ConnectionLost) as caught:
+        connect()
     printed = "".join(format_exception(caught.value))
     assert printed.count("Traceback") == 1
     assert printed.rstrip().endswith("ConnectionLost: cannot connect to ws://127.0.0.1:1/openpi: Connection refused")

@@ -297,7 +297,7 @@ def test_a_policy_of_texts_is_warmed_for_its_sizes() -> None:
 
 
 def test_a_map_in_a_specs_place_is_refused_with_an_example_that_works() -> None:
-    with pytest.raises(ConfigError, match="^spec: expected a PolicySpec, got dict; .* is one$") as refused:
+    with pytest.raises(ConfigError, match=r"^spec: expected a PolicySpec, got dict; .* is one$") as refused:
         StackedPolicy(Recorder(), {"state": STATE})  # pyright: ignore[reportArgumentType]
     example = str(refused.value).partition("; ")[2].removesuffix(" is one")
     assert StackedPolicy(Recorder(), eval(example)).spec.name == "arm"

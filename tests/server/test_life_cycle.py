@@ -286,7 +286,7 @@ def test_the_policys_close_is_called_at_the_end() -> None:
 
 
 class Patience(HandEngine):
-    """An engine that never answers what is in flight, or has nothing in flight; it keeps how long it may take to close."""
+    """An engine with something in flight for ever, or nothing; it keeps how long it may take to close."""
 
     def __init__(self, hangs: bool) -> None:
         super().__init__()

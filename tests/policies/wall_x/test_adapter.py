@@ -62,7 +62,7 @@ def test_what_loading_finds_wrong_with_a_path_names_its_flag(monkeypatch: pytest
     monkeypatch.setattr(runtime, "_PACKAGES", {})
     paths = ModelConfig(model_path="nowhere", action_tokenizer_path=str(tmp_path), train_config_path=str(tmp_path))
     load = ADAPTER.source(WallXFlags(model_config=replace(paths, device="cpu"))).recipe
-    with pytest.raises(ConfigError, match="^--model-config.model-path: nowhere does not exist"):
+    with pytest.raises(ConfigError, match=r"^--model-config.model-path: nowhere does not exist"):
         load(print)
 
 
