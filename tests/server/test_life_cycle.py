@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -74,6 +75,18 @@ def test_a_stopping_server_waits_no_longer_than_it_was_told() -> None:
             assert close_of(busy)[0] == 1001
         release.set()
         live.join()
+
+
+def test_health_probes_leave_no_gaps_in_the_numbers_of_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), serving() as live:
+        for number in (1, 2):
+            with live.tcp() as probe:
+                probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert probe.recv(1000).startswith(b"HTTP/1.1 200")
+            with live.websocket() as peer:
+                assert ask(peer, 1.0) == 1.0
+            live.until(lambda _, number=number: f"session {number} closed" in caplog.text)
+    assert [number for number in range(10) if f"session {number} opened" in caplog.text] == [1, 2]
 
 
 def test_connections_that_are_no_session_end_with_the_server() -> None:

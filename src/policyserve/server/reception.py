@@ -35,7 +35,7 @@ _AUTO = dialects.Auto()
 
 
 class Peer(Protocol):
-    """A connection, as the reception sees it. number: names its session, if it gets one."""
+    """A connection, as the reception sees it. number: below 0; of one that gets a session the session's, from 1 on."""
 
     number: int
     address: str  # IP, empty on a Unix socket
@@ -70,6 +70,7 @@ class Reception:
         self._counters = counters
         self._sessions: dict[int, tuple[SessionPeer, Conversation]] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
+        self._opened = 0  # sessions until now
         self._throttle = LogThrottle()
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
@@ -124,9 +125,11 @@ class Reception:
             debug_wire=self._config.debug_wire,
             limits=self._config,
         )
+        self._waiting.pop(peer.number, None)
+        self._opened += 1
+        peer.number = self._opened
         note = partial(self.note, peer.address)
         conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)
-        self._waiting.pop(peer.number, None)
         self._sessions[peer.number] = peer, conversation
         self.admission.enter(peer.address)
         self.everybody_left.clear()

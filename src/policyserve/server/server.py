@@ -82,7 +82,7 @@ class Server:
         self.reception.on_relief = self._give_back
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
-        self._numbers = 0  # of connections
+        self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._large_bytes = 0  # of large messages, when memory was looked after last
@@ -215,7 +215,7 @@ class Server:
         return f"{served}, {count} session{'s' if count != 1 else ''}"
 
     def _connection(self) -> asyncio.BaseProtocol:
-        self._numbers += 1
+        self._numbers -= 1
         shared = self.reception, self.config, self.busy_poll, self._turns, self._scratch
         connection = Connection(self._numbers, *shared)
         return self._entrance.protocol_for(connection, self.reception)
