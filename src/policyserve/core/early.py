@@ -20,7 +20,7 @@ class Early(NamedTuple):
 
 
 class EarlyMessages:
-    """The messages of one session, in their order. The first may be of any size, those behind it a megabyte together."""
+    """The messages of one session, in their order. The first may be of any size, the others a megabyte together."""
 
     def __init__(self) -> None:
         self._kept: list[Early] = []
