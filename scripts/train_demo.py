@@ -19,13 +19,13 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from training.config import DEMOS, demo_config, general_config
 
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.nearest import nearest
 
 if TYPE_CHECKING:
     from training.loop import Trained
@@ -141,8 +141,8 @@ def _read_arguments() -> argparse.Namespace:
 def _check_name(parser: _OneLineParser, name: str) -> None:
     if name in DEMOS or "-v" in name or ":" in name:  # Gymnasium will say whether it has it
         return
-    near = get_close_matches(name, DEMOS, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(name, DEMOS)
+    hint = f" (did you mean {near}?)" if near else ""
     parser.error(f"expected {', '.join(sorted(DEMOS))} or a Gymnasium id such as Acrobot-v1, got {name!r}{hint}")
 
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import Parameter, Signature, signature
 from typing import Any, Concatenate, ParamSpec
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.core.nearest import nearest
 from policyserve.core.policy import Policy, as_policy
 from policyserve.core.printable import text_of, type_name
 from policyserve.core.recipe import OnStage, Recipe
@@ -184,8 +184,8 @@ def _loader_of(policy: Any) -> LoadPolicy:
 
 def _config_of(given: Mapping[str, Any]) -> ServerConfig:
     for name in given.keys() - _SETTINGS.keys():
-        near = get_close_matches(name, _SETTINGS, n=1)
-        raise ConfigError(f"start() has no setting {name!r}{f' (did you mean {near[0]}?)' if near else ''}")
+        near = nearest(name, _SETTINGS)
+        raise ConfigError(f"start() has no setting {name!r}{f' (did you mean {near}?)' if near else ''}")
     return ServerConfig(**{**_LOOPBACK, **given})
 
 

@@ -16,6 +16,7 @@ REQUIRES = [
     "msgpack>=1; extra == 'jax'",
     "policyserve[jax,fast]; extra == 'train'",
     "numpy; extra == 'test'",
+    "numpy; extra == 'lint'",
 ]
 
 

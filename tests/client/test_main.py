@@ -73,7 +73,8 @@ def test_a_key_that_is_missing_is_asked_for_by_its_variable(
     ("argv", "status", "said"),
     [
         ([], 2, "usage: python -m policyserve.client URL"),
-        (["--help"], 2, "usage: python -m policyserve.client URL"),
+        (["--prot"], 2, "usage: python -m policyserve.client URL"),
+        (["ws://x", "ws://y"], 2, "usage: python -m policyserve.client URL"),
         (["http://x"], 1, "error: url: expected ws://host:port"),
         (["ws://user:hidden@[::1"], 1, ""),
     ],
@@ -83,4 +84,12 @@ def test_a_mistake_is_one_line(argv: list[str], status: int, said: str, capsys: 
     err = capsys.readouterr().err
     assert err.startswith(said)
     assert "hidden" not in err
-    assert argv == [] or argv == ["--help"] or err.count("\n") == 1
+    assert status == 2 or err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_printed_for_whoever_asks_and_is_no_mistake(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("usage: python -m policyserve.client URL")
+    assert told.err == ""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from traceback import format_exception
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyserve.client.aio import AsyncClient
 from policyserve.client.retries import NotYet, Retries, greeting_of, may_heal
 from policyserve.client.session import open_session
+from policyserve.client.sync import Client
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, WireError
 
 REASON = NotYet("Connection refused")
@@ -55,7 +59,23 @@ def test_no_time_to_retry_is_one_attempt_and_says_nothing_of_others() -> None:
     with pytest.raises(ConnectionLost) as caught:
         retries_of(5.0, started_at=5.0).pause_s(REASON, 5.0)
     assert str(caught.value) == "cannot connect to ws://robot:8000: Connection refused"
-    assert caught.value.__cause__ is REASON
+    assert may_heal(caught.value)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_server_that_is_not_there_is_one_traceback(is_async: bool) -> None:
+    def connect() -> None:
+        if is_async:
+            asyncio.run(AsyncClient("ws://127.0.0.1:1", retry_for_s=0.0).connect())
+        else:
+            Client("ws://127.0.0.1:1", retry_for_s=0.0).connect()
+
+    with pytest.raises(ConnectionLost) as caught:
+        connect()
+    printed = "".join(format_exception(caught.value))
+    assert printed.count("Traceback") == 1
+    assert printed.rstrip().endswith("ConnectionLost: cannot connect to ws://127.0.0.1:1/openpi: Connection refused")
+    assert may_heal(caught.value)
 
 
 def test_it_says_how_long_it_was_tried() -> None:

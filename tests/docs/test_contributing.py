@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from policyserve.core.version import VERSION
 from tests.cli.serving import ROOT
 from tests.policies.frameworks import import_or_skip
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+PROJECT = (ROOT / "pyproject.toml").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 
 
@@ -59,6 +61,29 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert linked.exists(), target
         if heading:
             assert heading in headings(linked), f"{target}#{heading}"
+
+
+def extra(name: str) -> set[str]:
+    """The packages and extras that one of pyproject.toml's extras names, without their versions."""
+    line = re.search(rf"^{name} = \[(.*)\]$", PROJECT, re.MULTILINE)
+    assert line
+    return {re.split(r"[~<>=;]", word)[0] for word in re.findall(r'"([^"]+)"', line[1])}
+
+
+def test_a_first_change_needs_no_framework_and_the_whole_environment_has_all_of_its_tools() -> None:
+    assert "pip install -c constraints.txt -e '.[lint]'" in PAGE
+    assert extra("lint") == {"policyserve[yaml]", "ruff", "import-linter", "pytest", "pytest-timeout", "hypothesis"}
+    assert extra("yaml") == {"pyyaml"}
+    assert "policyserve[lint,test]" in extra("dev")
+
+
+def test_who_is_to_be_cited_and_for_which_version_is_what_the_package_says() -> None:
+    citation = import_or_skip("yaml").safe_load((ROOT / "CITATION.cff").read_text())
+    (author,) = citation["authors"]
+    assert f'authors = [{{ name = "{author["name"]}" }}]' in PROJECT
+    assert f'version = "{VERSION}"' in PROJECT
+    assert citation["version"] == VERSION
+    assert f'license = "{citation["license"]}"' in PROJECT
 
 
 def headings(page: Path) -> set[str]:

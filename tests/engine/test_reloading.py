@@ -37,6 +37,7 @@ class Version:
         self.waiting: list[OnOutcome] = []
         self.forgotten: list[Hashable] = []
         self.is_closed = False
+        self.is_slow_to_close = False  # the next close() ends only when it is cancelled
         self.is_held = False  # answers wait for the test
         self.may_load: asyncio.Event | None = None
 
@@ -79,6 +80,9 @@ class Version:
         await until(lambda: not self.waiting)
 
     async def close(self, timeout_s: float) -> None:
+        if self.is_slow_to_close:
+            self.is_slow_to_close = False
+            await asyncio.Event().wait()  # until it is cancelled
         self.is_closed = True
 
 
@@ -279,6 +283,20 @@ def test_a_policy_that_the_server_refuses_does_not_take_over(tmp_path: Path, cap
         bench.write("22")
         await until(lambda: "the one before goes on: metadata/spec: expected another key" in caplog.text)
         assert bench.ask() == 1
+
+    converse(tmp_path, talk)
+
+
+def test_a_version_is_closed_though_the_server_stops_while_it_closes(tmp_path: Path) -> None:
+    async def talk(bench: Bench) -> None:
+        def refuse(spec: PolicySpec) -> None:
+            bench.versions[-1].is_slow_to_close = is_refused[0] = True
+            raise ConfigError("metadata/spec: expected another key")
+
+        is_refused = [False]
+        bench.engine.on_change = refuse
+        bench.write("22")
+        await until(lambda: is_refused[0] and not bench.versions[-1].is_slow_to_close)
 
     converse(tmp_path, talk)
 

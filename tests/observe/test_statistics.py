@@ -34,8 +34,29 @@ def test_a_line_tells_what_a_person_looks_for() -> None:
     counters.on_refusal(1, 1, Overloaded("too much"))
     line = statistics.line(10.0, load=3)
     assert line == (
-        "8 sessions · 248 answers/s · batch 8.0 · round trip p50 32 p99 34 ms · policy 16 ms · queue 2.0 ms · refused 1"
+        "8 sessions · 248 answers/s · batch 8.0 · round trip p50 31 p99 33 ms · policy 17 ms · queue 2.0 ms · refused 1"
     )
+
+
+def short_line(sessions: int, answers: int, refused: int = 0, *, batch: int, round_trip_ms: float) -> str:
+    """What ten seconds of this look like on a terminal."""
+    counters = Counters()
+    statistics = Statistics(counters)
+    for number in range(sessions):
+        counters.on_session_opened(SessionFacts(number, "local", "auto"))
+    work(counters, answers, round_trip_ms=round_trip_ms, batch=batch)
+    for _ in range(refused):
+        counters.on_refusal(1, 1, Overloaded("too much"))
+    return statistics.line(10.0, load=0, is_short=True)
+
+
+def test_on_a_terminal_of_80_columns_what_is_usual_takes_one_row() -> None:
+    at_once = short_line(8, 2480, batch=8, round_trip_ms=31.0)
+    assert at_once == "8 sessions · 248/s · batch 8.0 · p50 31 p99 33 ms · policy 17 ms"
+    assert len(f"15:49:41 INFO {at_once}") < 80
+    alone = short_line(1, 200, 12, batch=1, round_trip_ms=152.0)
+    assert alone == "1 session · 20/s · p50 152 p99 164 ms · policy 17 ms · refused 12"
+    assert len(f"15:49:41 INFO {alone}") < 80
 
 
 def test_the_next_line_is_about_what_came_since() -> None:
@@ -47,7 +68,7 @@ def test_the_next_line_is_about_what_came_since() -> None:
     work(counters, 16, round_trip_ms=1.0, policy_ms=0.5)
     line = statistics.line(10.0, load=0)
     assert "1.6 answers/s" in line
-    assert "p50 0.9" in line
+    assert "p50 1 p99 1.1 ms" in line
     assert "refused 0" in line
 
 
@@ -102,5 +123,5 @@ def test_a_server_logs_a_line_while_there_is_work(caplog: pytest.LogCaptureFixtu
 def test_a_server_that_is_told_to_logs_none(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "policyserve"), serving(stats_every_s=0) as live, live.websocket() as peer:
         assert ask(peer, 1.0) == 1.0
-        assert live.call(lambda: live.server._statistics._timer) is None  # pyright: ignore[reportPrivateUsage]
+        assert live.call(lambda: live.server.statistics._timer) is None  # pyright: ignore[reportPrivateUsage]
     assert lines(caplog) == []

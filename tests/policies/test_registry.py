@@ -125,6 +125,23 @@ def test_a_runs_folder_without_its_scheme_is_told_which_one(tmp_path: Path) -> N
         registry.find(str(tmp_path))
 
 
+def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> None:
+    for name in ("mine", "older"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+        runs = f"vibe_rl:{tmp_path}/NAME, for one of its training runs mine, older"
+        meant = f"the training run vibe_rl:{tmp_path}/mine" if name == "mine" else runs
+        said = f"there is no policy '{tmp_path}/'; did you mean {meant}?"
+        with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+            registry.find(f"{tmp_path}/")
+
+
+def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
+    assert "gridworld_dqn, vibe_rl:FOLDER, demo_image, wall-x" in registry.spellings()
+    with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
+        registry.find("zzz")
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

@@ -296,6 +296,13 @@ def test_a_policy_of_texts_is_warmed_for_its_sizes() -> None:
     assert forward.prompts == [[""], [""] * 2, [""] * 4]
 
 
+def test_a_map_in_a_specs_place_is_refused_with_an_example_that_works() -> None:
+    with pytest.raises(ConfigError, match=r"^spec: expected a PolicySpec, got dict; .* is one$") as refused:
+        StackedPolicy(Recorder(), {"state": STATE})  # pyright: ignore[reportArgumentType]
+    example = str(refused.value).partition("; ")[2].removesuffix(" is one")
+    assert StackedPolicy(Recorder(), eval(example)).spec.name == "arm"
+
+
 def test_a_spec_with_lists_of_texts_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes arrays, images and single texts, got TextListSpec in its spec"):
         StackedPolicy(Recorder(), PolicySpec("texts", {"state": STATE, "prompt": TextListSpec()}, ACTION))

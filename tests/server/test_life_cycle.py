@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import PolicyServer, Server
 from tests.server.live import DEADLINE_S, always, answer, ask, chosen_runner, frame, making, serving
+from tests.server.test_conversation import HandEngine
 
 
 def close_of(peer: Any) -> tuple[int, str]:
@@ -73,6 +75,18 @@ def test_a_stopping_server_waits_no_longer_than_it_was_told() -> None:
             assert close_of(busy)[0] == 1001
         release.set()
         live.join()
+
+
+def test_health_probes_leave_no_gaps_in_the_numbers_of_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), serving() as live:
+        for number in (1, 2):
+            with live.tcp() as probe:
+                probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert probe.recv(1000).startswith(b"HTTP/1.1 200")
+            with live.websocket() as peer:
+                assert ask(peer, 1.0) == 1.0
+            live.until(lambda _, number=number: f"session {number} closed" in caplog.text)
+    assert [number for number in range(10) if f"session {number} opened" in caplog.text] == [1, 2]
 
 
 def test_connections_that_are_no_session_end_with_the_server() -> None:
@@ -282,6 +296,32 @@ def test_the_policys_close_is_called_at_the_end() -> None:
         assert ask(peer, 1.0) == 0.0
         assert not closed.is_set()
     assert closed.is_set()
+
+
+class Patience(HandEngine):
+    """An engine with something in flight for ever, or nothing; it keeps how long it may take to close."""
+
+    def __init__(self, hangs: bool) -> None:
+        super().__init__()
+        self.hangs = hangs
+
+    async def drained(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+
+    async def close(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+
+
+def test_a_policy_that_used_up_the_drain_gets_little_more_time_to_close() -> None:
+    async def patience_with(hangs: bool) -> float:
+        engine = Patience(hangs)
+        async with Server(engine, ServerConfig(host="127.0.0.1", port=0, drain_s=0.01)) as server:
+            await server.ready()
+        return engine.timeout_s
+
+    given, given_if_it_hangs = (asyncio.run(patience_with(hangs)) for hangs in (False, True))
+    assert given_if_it_hangs < 1 < given
 
 
 # Settings

@@ -145,6 +145,21 @@ def test_who_has_a_session_is_told_with_the_dialect_that_is_known_by_now() -> No
     assert [facts.number for facts in bench.reception.sessions] == [2]
 
 
+def test_sessions_are_numbered_as_they_open_whoever_else_connects() -> None:
+    bench, peers = Bench(), [Peer(number) for number in (-1, -2, -3)]
+    first, probe, second = peers
+    for peer in peers:
+        bench.reception.enter(peer)
+    for peer in (second, first):
+        bench.reception.open_session(peer, "/openpi", NOBODY)
+    assert (second.number, first.number, probe.number) == (1, 2, -2)
+    assert bench.reception.waiting == 1
+    for peer in peers:
+        bench.reception.leave(peer)
+    assert bench.comings.closed == [2, 1]
+    assert bench.reception.waiting == 0
+
+
 def test_the_oldest_of_too_many_that_have_no_session_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     bench, peers = Bench(max_handshakes=2), [Peer(number) for number in range(3)]
     with caplog.at_level(logging.WARNING):

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,22 @@ def test_a_plain_client_on_a_tls_port_is_logged(pair: tuple[str, str], caplog: p
     assert "the client speaks no TLS" in caplog.text
     assert caplog.text.count("a TLS handshake failed peer=127.0.0.1:") == 2
     assert "Traceback" not in caplog.text
+
+
+def test_a_client_that_fails_again_and_again_is_logged_once(
+    pair: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tls_cert=pair[0], tls_key=pair[1]) as live:
+        for _ in range(5):
+            with live.tcp() as peer:
+                peer.sendall(b"GET /openpi HTTP/1.1\r\nHost: x\r\n\r\n")
+                with suppress(ConnectionResetError):  # what it sent was not read to its end
+                    while peer.recv(1000):
+                        pass
+        with pytest.raises(ssl.SSLCertVerificationError):
+            secure(live, pair[0], ssl.create_default_context())
+        live.until(lambda _: "does not trust this certificate" in caplog.text)  # another reason has a line of its own
+    assert caplog.text.count("the client speaks plain HTTP; it needs wss://") == 1
 
 
 def test_a_client_that_does_not_trust_the_certificate_is_logged(

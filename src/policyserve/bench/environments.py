@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.nearest import nearest
 from policyserve.policies.importing import import_from_here, reason
 
 _RGB = "rgb_array"
@@ -100,8 +100,8 @@ def find_environment(env_id: str) -> None:
         return
     known = list(gymnasium.registry)
     versions = [one for one in known if one.rpartition("-v")[0] in (name, name.rpartition("-v")[0])]
-    near = versions[-1:] or get_close_matches(name, known, n=1)
-    hint = f" (did you mean {package}{colon}{near[0]}?)" if near else "; one of a package's own is package:ID"
+    near = versions[-1] if versions else nearest(name, known)
+    hint = f" (did you mean {package}{colon}{near}?)" if near else "; one of a package's own is package:ID"
     raise ConfigError(f"Gymnasium has no environment {env_id!r}{hint}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
 from policyserve.core.messages import Observation
+from policyserve.core.nearest import nearest
 
 _ANY_SIZE, _ANY_SIDE = 8, 224  # where a spec leaves a size free
 _MOST_BYTES = 1 << 30
@@ -95,8 +95,8 @@ def _read_file(name: str) -> Observation:
 
 def unknown_payload(name: str) -> ConfigError:
     """The complaint about a payload that does not exist."""
-    near = get_close_matches(name, ["auto", *KNOWN], n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(name, ["auto", *KNOWN])
+    hint = f" (did you mean {near!r}?)" if near else ""
     return ConfigError(f"--payload: expected auto, {', '.join(KNOWN)} or a .json file, got {name!r}{hint}")
 
 
@@ -147,9 +147,9 @@ def _from_greeting(metadata: Mapping[str, Any]) -> Observation:
     spec = metadata.get("spec")
     observation = spec.get("observation") if isinstance(spec, Mapping) else None
     if not isinstance(observation, Mapping) or not observation:
-        raise ConfigError(
-            f"the server does not tell what it takes: name a --payload ({', '.join(KNOWN)}, or a .json file)"
-        )
+        told = f"the server does not tell what it takes: name a --payload ({', '.join(KNOWN)}, or a .json file)"
+        other = "or give its policy the spec that `policyserve serve POLICY --write-spec FILE` writes"
+        raise ConfigError(f"{told}, {other}")
     return read_spec({path: _described(leaf) for path, leaf in observation.items()}, "the server's spec")
 
 

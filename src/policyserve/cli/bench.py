@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from policyserve.cli.targets import check_apart, check_target, people_read, writ
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import without_key
 from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.nearest import nearest
 from policyserve.policies import registry
 from policyserve.policies.registry import check_given
 
@@ -82,10 +82,10 @@ class BenchFlags(ConfigurationFlags):
         check_given(against=self.against)
         known = ("auto", *dialects.names())
         if self.dialect not in known:
-            near = get_close_matches(self.dialect, known, n=1)
-            if near:
+            near = nearest(self.dialect, known)
+            if near is not None:
                 expected = ", ".join(known)
-                raise ConfigError(f"--dialect: expected {expected}, got {self.dialect!r} (did you mean {near[0]!r}?)")
+                raise ConfigError(f"--dialect: expected {expected}, got {self.dialect!r} (did you mean {near!r}?)")
             dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         for name in ("clients", "slices", "max_clients"):
             self._check(name, getattr(self, name) >= 1, "1 or more")

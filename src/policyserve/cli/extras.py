@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w, -]*)\])?.*\bextra == ['\"]([\w-]+)['\"]")
-_FOR_DEVELOPERS = ("dev", "test")
+_FOR_DEVELOPERS = ("dev", "lint", "test")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class CommandFlags(Protocol):
     def policy(self) -> Any: ...
 
 
+_BY_FLAGS = Given()
 _SETTINGS = (".toml", ".yaml", ".yml", ".json")
 
 FlagsT = TypeVar("FlagsT", bound=CommandFlags)
@@ -106,14 +107,17 @@ def read_flags(
     return flags
 
 
-def find_source(adapter: Adapter[Any], flags: Any) -> Source:
-    """Where the policy comes from; exits with 2 for flags that do not go together, with 1 if a package is missing."""
+def find_source(adapter: Adapter[Any], flags: Any, given: Given = _BY_FLAGS) -> Source:
+    """Where the policy comes from; exits with 2 for flags that do not go together, with 1 if a package is missing.
+
+    given: where each flag's value is from.
+    """
     try:
         return adapter.source(flags)
     except MissingDependency as error:
         complain(str(error), FAILURE)
     except ConfigError as error:
-        complain(str(error), ARGUMENT_ERROR)
+        complain(given.blamed(str(error)), ARGUMENT_ERROR)
 
 
 def overview(doc: str) -> str:

@@ -56,7 +56,7 @@ def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     elif help_page.wanted(argv) is not None:
         parse(ServeFlags[NoFlags], f"{prog} POLICY", argv, flags, description=overview(str(ServeFlags.__doc__)))
     else:
-        known = f"{', '.join(registry.names())} or {registry.OWN}"
+        known = f"{registry.spellings()} or {registry.OWN}"
         told = f"expected a policy: {known} (policyserve list)"
         complain(configuration.complaint_about_no_policy or told, ARGUMENT_ERROR)
 
@@ -76,14 +76,15 @@ def serve(
     """
     configuration = configuration or read_configuration(argv)
     flags = read_flags(adapter, lambda policy: ServeFlags(server or ServerConfig(), policy), prog, argv, configuration)
-    source = find_source(adapter, flags.policy)
+    given = configuration.given_or_end(flags, argv)
+    source = find_source(adapter, flags.policy, given)
     try:
         served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
         spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
-        complain(str(error), ARGUMENT_ERROR)
+        complain(given.blamed(str(error)), ARGUMENT_ERROR)
     show_seen_spec(served, spec_file)
-    serve_until_stopped(served, source.title, source.origin, flags.debug)
+    serve_until_stopped(served, source.title, source.origin, flags.debug, given.blamed)
 
 
 def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 
 STDOUT = Path("-")
 
@@ -69,5 +69,5 @@ def write_json(option: str, path: Path | None, document: dict[str, Any]) -> None
 
 
 def _hint(path: Path, endings: Sequence[str]) -> str:
-    near = get_close_matches(path.suffix.lower(), endings, n=1)
-    return f" (did you mean {path.with_suffix(near[0]).name}?)" if path.suffix and near else ""
+    near = nearest(path.suffix, endings)
+    return f" (did you mean {path.with_suffix(near).name}?)" if path.suffix and near else ""

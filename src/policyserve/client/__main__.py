@@ -25,8 +25,12 @@ _KEY = "POLICYSERVE_API_KEY"
 
 def main(argv: Sequence[str]) -> int:
     """Ask the server at a URL, the only argument; returns 0, 1 if it does not answer, 2 for wrong arguments."""
+    usage = f"usage: python -m policyserve.client URL\n\n{__doc__}"
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(usage)
+        return 0
     if len(argv) != 1 or argv[0].startswith("-"):
-        print(f"usage: python -m policyserve.client URL\n\n{__doc__}", file=sys.stderr)
+        print(usage, file=sys.stderr)
         return 2
     keys = os.environ.get(_KEY)
     try:

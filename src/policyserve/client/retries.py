@@ -36,7 +36,9 @@ class Retries:
         reason: why the last one failed.
         """
         if now >= self._until:
-            raise ConnectionLost(f"cannot connect to {self._url}: {reason}{self._told(now)}") from reason
+            lost = ConnectionLost(f"cannot connect to {self._url}: {reason}{self._told(now)}")
+            lost.__context__ = reason
+            raise lost from None  # its text says all that the tracebacks of the attempts would
         ceiling = min(_FIRST_S * 2.0 ** min(self.attempts - 1, 16), _LONGEST_S)
         self.attempts += 1
         return min(ceiling * self._random(), self._until - now)
@@ -73,4 +75,4 @@ def greeting_of(link: Cuttable, session: ClientSession, timeout_s: float) -> Ite
 
 def may_heal(error: ConnectionLost) -> bool:
     """Whether the server could not be reached for a reason that passes: it may be there later."""
-    return isinstance(error.__cause__, NotYet)
+    return isinstance(error.__context__, NotYet)

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from sys import getsizeof
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
+from policyserve.core.early import MESSAGE_OVERHEAD, EarlyMessages
 from policyserve.core.errors import (
     NotReady,
     Overloaded,
@@ -97,8 +97,6 @@ class Answered(NamedTuple):
 Outcome: TypeAlias = Answered | PolicyserveError
 
 
-_MAX_EARLY_BYTES = 1_000_000
-_OVERHEAD = 1024  # bytes of a message or an answer that waits, besides its own
 _GLANCE = 4096  # bytes of a text that tell whose it is
 _MOST_PER_LETTER = 4  # bytes of UTF-8
 _LOOKED_AT = 3  # of a session's first observations: looking at a picture takes microseconds
@@ -136,8 +134,7 @@ class Session:
         self._spec: PolicySpec | None = None
         self._limits = limits
         self._reader: RequestReader | None = None  # once both dialect and spec are known
-        self._early_bytes = 0  # kept besides the first message, which alone may be max_frame_mib long
-        self._early: list[tuple[Message | EncodedText | Overloaded, float]] = []
+        self._early = EarlyMessages()
         self.received_bytes = 0  # of all its messages so far, and of what was made of them
         self._pending: deque[_Pending] = deque()
         self._tickets = 0
@@ -157,8 +154,7 @@ class Session:
     @property
     def held_bytes(self) -> int:
         """What its messages that have no answer yet take, and answers that wait for an earlier one."""
-        early = sum(_OVERHEAD + _size_of(message) for message, _ in self._early)
-        return early + sum(pending.size + _size_of(pending.outcome) for pending in self._pending)
+        return self._early.held_bytes + sum(pending.size + _size_of(pending.outcome) for pending in self._pending)
 
     @property
     def received(self) -> int:
@@ -181,7 +177,7 @@ class Session:
             return []
         self._make_reader()
         effects = self._greet()
-        early, self._early = self._early, []
+        early = self._early.take()
         self._refusing = self._refusing and not early
         for message, arrived_at in early:
             if not self._refusing:
@@ -242,7 +238,9 @@ class Session:
     def _receive(self, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if self.closed:
             return []
-        if len(self._pending) + len(self._early) >= self._max_pending and not isinstance(message, Overloaded):
+        # Without a reader those that wait are early, with one none is: they were taken when it was made.
+        waiting = self._early if self._reader is None else self._pending
+        if len(waiting) >= self._max_pending and not isinstance(message, Overloaded):
             message = Overloaded(f"{self.pending} requests of this session have no answer yet")
         if self._reader is None:
             return self._keep(message, now)
@@ -257,13 +255,9 @@ class Session:
 
     def _keep(self, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         """Keep a message that came before the policy is ready."""
-        self.received_bytes += _OVERHEAD + _size_of(message)
-        if self._early and not isinstance(message, Overloaded):
-            self._early_bytes += len(message)
-            if self._early_bytes > _MAX_EARLY_BYTES:
-                message = Overloaded("the policy is still loading, and more than a megabyte waits for it already")
-        self._early.append((message, now))
-        self._refusing = isinstance(message, Overloaded) and self._closes(message)
+        refused, size = self._early.keep(message, now)
+        self.received_bytes += size
+        self._refusing = refused is not None and self._closes(refused)
         return []
 
     def answer(self, ticket: int, outcome: Outcome, now: float) -> list[Effect]:
@@ -341,8 +335,8 @@ class Session:
 
     def _queue(self, now: float, size: int = 0) -> int:
         self._tickets += 1
-        self.received_bytes += _OVERHEAD + size
-        self._pending.append(_Pending(self._tickets, now, _OVERHEAD + size))
+        self.received_bytes += MESSAGE_OVERHEAD + size
+        self._pending.append(_Pending(self._tickets, now, MESSAGE_OVERHEAD + size))
         return self._tickets
 
     def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
@@ -411,10 +405,6 @@ class Session:
         return Close(code, reason)
 
 
-def _size_of(held: object) -> int:
-    """Bytes of a message or an outcome that waits; what else an outcome holds is the policy's own."""
-    if isinstance(held, Answered):
-        return int(getattr(held.chunk.actions, "nbytes", 0))
-    if isinstance(held, str):
-        return getsizeof(held)
-    return len(held) if isinstance(held, (bytes, bytearray, memoryview, EncodedText)) else 0
+def _size_of(outcome: Outcome | None) -> int:
+    """Bytes of an outcome that waits; what else it holds is the policy's own."""
+    return int(getattr(outcome.chunk.actions, "nbytes", 0)) if isinstance(outcome, Answered) else 0

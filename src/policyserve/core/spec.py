@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -35,6 +34,7 @@ from policyserve.core.leaf_specs import (
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Observation
+from policyserve.core.nearest import nearest
 
 __all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "TextSpec", "ValidObservation"]
 
@@ -203,9 +203,9 @@ class PolicySpec(ShortRepr):
 
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
         keys = tuple(islice(_paths(observation), _MAX_KEYS_TOLD))
-        near = get_close_matches(path, [key for key in keys if key not in self.leaves], n=1, cutoff=0.5)
+        near = nearest(path, [key for key in keys if key not in self.leaves], 0.5)
         got = f"keys {names_told(keys, 300)}" if keys else "no keys"
-        return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near[0]!r}?" if near else "")
+        return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near!r}?" if near else "")
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
         return tuple(islice((path for path in _paths(observation) if path not in self.leaves), _MAX_UNKNOWN))

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.core.printable import error_text
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Registry:
             if offer.name == name:
                 return offer.load()
         known = list(dict.fromkeys([*self._known, *(offer.name for offer in offers if offer.name)]))
-        near = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(name, known)
+        hint = f" (did you mean {near!r}?)" if near else ""
         raise ConfigError(f"dialect: expected one of {', '.join(known)}, got {name!r}{hint}")
 
 

@@ -52,6 +52,7 @@ class ReloadingEngine:
         self._look_every_s = look_every_s
         self._current = make()
         self._retiring: dict[SourcedEngine, asyncio.Task[None]] = {}  # versions before that still answer
+        self._next: SourcedEngine | None = None  # while it is loaded, or closed since it cannot take over
         self._watching: asyncio.Task[None] | None = None
         self._stamps: Stamps = {}
         self._has_failed = False  # the last version could not be loaded
@@ -108,7 +109,10 @@ class ReloadingEngine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.gather(*(engine.close(timeout_s) for engine in self._engines))
+        engines = self._engines
+        if self._next is not None and self._next not in engines:
+            engines.append(self._next)  # what closes it otherwise was cancelled
+        await asyncio.gather(*(engine.close(timeout_s) for engine in engines))
 
     @property
     def _engines(self) -> list[SourcedEngine]:
@@ -154,6 +158,7 @@ class ReloadingEngine:
         Returns the files that did.
         """
         engine, started_at, began_at = self._make(), time.time_ns(), time.monotonic()
+        self._next = engine
         loading = asyncio.ensure_future(engine.start(_note_stage, self._observers))
         changing = asyncio.ensure_future(self._changed_files())
         try:
@@ -169,6 +174,7 @@ class ReloadingEngine:
             await _end(loading, changing)
             if engine is not self._current:
                 await engine.close(_CLOSE_S)
+            self._next = None
         return []
 
     def _take_over(self, engine: SourcedEngine, spec: PolicySpec, started_at: int, began_at: float) -> None:

@@ -49,8 +49,8 @@ class Counters(Observer):
     batch_size: Histogram = field(default_factory=lambda: Histogram(SIZES))
 
     def __post_init__(self) -> None:
-        self._round_trips, self._queues = self.round_trip_ms.counts, self.queue_ms.counts
-        self._policies, self._batches = self.policy_ms.counts, self.batch_size.counts
+        self._round_trips, self._round_trip_sums = self.round_trip_ms.counts, self.round_trip_ms.sums
+        self._queues, self._queue_sums = self.queue_ms.counts, self.queue_ms.sums
 
     @property
     def requests(self) -> int:
@@ -88,17 +88,16 @@ class Counters(Observer):
     def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
         # Histogram.add() without the call, since it is for each answer.
         total_ms, queue_ms = timing.total_ms, timing.queue_ms
-        self.round_trip_ms.total += total_ms
-        self._round_trips[bisect_left(TIMES_MS, total_ms)] += 1
-        self.queue_ms.total += queue_ms
-        self._queues[bisect_left(TIMES_MS, queue_ms)] += 1
+        place = bisect_left(TIMES_MS, total_ms)
+        self._round_trips[place] += 1
+        self._round_trip_sums[place] += total_ms
+        place = bisect_left(TIMES_MS, queue_ms)
+        self._queues[place] += 1
+        self._queue_sums[place] += queue_ms
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
         self.errors[error.code] += 1
 
     def on_batch_ended(self, size: int, seconds: float) -> None:
-        policy_ms = seconds * 1e3
-        self.policy_ms.total += policy_ms
-        self._policies[bisect_left(TIMES_MS, policy_ms)] += 1
-        self.batch_size.total += size
-        self._batches[bisect_left(SIZES, size)] += 1
+        self.policy_ms.add(seconds * 1e3)
+        self.batch_size.add(size)

@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import Callable
 
 from policyserve.core.log import Log
-from policyserve.observe.counters import Counters
+from policyserve.observe.counters import Counters, Snapshot
 from policyserve.observe.histogram import Counts
 
 log = Log(__name__)
 
 
 class StatisticsLog:
-    """Logs a line every `every_s` seconds while there is work; 0: never. load: requests that have no answer yet."""
+    """Logs a line every `every_s` seconds while there is work; 0: never. load: requests that have no answer yet.
+
+    is_short: whether a line has to fit a terminal of 80 columns.
+    """
 
     def __init__(self, counters: Counters, load: Callable[[], int], every_s: float) -> None:
         self._statistics = Statistics(counters)
         self._load = load
         self._every_s = every_s
+        self.is_short = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -32,7 +36,7 @@ class StatisticsLog:
             self._timer.cancel()
 
     def _tell(self) -> None:
-        line = self._statistics.line(self._every_s, self._load())
+        line = self._statistics.line(self._every_s, self._load(), is_short=self.is_short)
         if line:
             log.info("%s", line)
         self.start()
@@ -45,26 +49,36 @@ class Statistics:
         self._counters = counters
         self._before = counters.snapshot()
 
-    def line(self, seconds: float, load: int) -> str:
-        """What happened since the last line, `seconds` ago; empty if nothing did. load: requests without an answer."""
+    def line(self, seconds: float, load: int, *, is_short: bool = False) -> str:
+        """What happened since the last line, `seconds` ago; empty if nothing did. load: requests without an answer.
+
+        is_short: leave out the queue, batches of one, and that nothing was refused.
+        """
         before, now = self._before, self._counters.snapshot()
         self._before = now
-        round_trip = now.round_trip_ms.since(before.round_trip_ms)
+        answers = now.round_trip_ms.since(before.round_trip_ms).count
         refused = now.refused - before.refused
-        if not (round_trip.count or refused or load):
+        if not (answers or refused or load):
             return ""
-        parts = [counted(now.sessions_open, "session"), f"{_rate(round_trip.count / seconds)} answers/s"]
-        if round_trip.count:
-            batch = now.batch_size.since(before.batch_size)
-            policy, queue = now.policy_ms.since(before.policy_ms), now.queue_ms.since(before.queue_ms)
-            p50, p99 = (_ms(round_trip.percentile(percent)) for percent in (50, 99))
-            parts += [f"batch {batch.mean:.1f}"] if batch.count else []  # none is counted of an inline policy
-            parts += [f"round trip p50 {p50} p99 {p99} ms"]
-            parts += [f"policy {_middle(policy)}"] if policy.count else []
-            parts += [f"queue {_middle(queue)}"]
-        else:
-            parts.append(f"{counted(load, 'request')} unanswered")
-        return " · ".join([*parts, f"refused {refused:,}"])
+        told = _answered(now, before, is_short) if answers else [f"{counted(load, 'request')} unanswered"]
+        rate = f"{_rate(answers / seconds)}{'/s' if is_short else ' answers/s'}"
+        end = [f"refused {refused:,}"] if refused or not is_short else []
+        return " · ".join([counted(now.sessions_open, "session"), rate, *told, *end])
+
+
+def _answered(now: Snapshot, before: Snapshot, is_short: bool) -> list[str]:
+    """How long answers took, and why."""
+    round_trip = now.round_trip_ms.since(before.round_trip_ms)
+    batch = now.batch_size.since(before.batch_size)  # none is counted of an inline policy
+    policy, queue = now.policy_ms.since(before.policy_ms), now.queue_ms.since(before.queue_ms)
+    p50, p99 = (_ms(round_trip.percentile(percent)) for percent in (50, 99))
+    has_batch = batch.count and not (is_short and batch.mean == 1)
+    return [
+        *([f"batch {batch.mean:.1f}"] if has_batch else []),
+        f"p50 {p50} p99 {p99} ms" if is_short else f"round trip p50 {p50} p99 {p99} ms",
+        *([f"policy {_middle(policy)}"] if policy.count else []),
+        *([] if is_short else [f"queue {_middle(queue)}"]),
+    ]
 
 
 def summary(counters: Counters, seconds: float) -> str:

@@ -6,7 +6,6 @@ import os
 import sys
 import sysconfig
 import traceback
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.core.printable import UNPRINTABLE, type_name
 
 _OURS = str(Path(__file__).parents[1]) + os.sep  # where policyserve is
@@ -157,5 +157,5 @@ def modules_here() -> list[str]:
 
 
 def _nearest(known: list[str], wanted: str) -> str:
-    near = get_close_matches(wanted, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(wanted, known)
+    return f" (did you mean {near}?)" if near else ""

@@ -19,6 +19,7 @@ function that the Recipe names. Our own names go before those of packages.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from importlib import import_module
@@ -26,7 +27,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, names_told
 from policyserve.core.nearest import nearest
 from policyserve.core.recipe import Recipe
 from policyserve.policies.candidates import how_to_name, source_of
@@ -47,6 +48,7 @@ _OURS: Mapping[str, str] = {
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _OBJECTS = "policyserve.policies.objects:ObjectAdapter"
+_RUN_CONFIG = "config.json"  # what a training run's folder has
 _ALIKE = 0.7  # a module's name is anybody's: only what is much like a scheme is taken for one
 _MEMBERS = ("help", "rest", "flags", "defaults", "source")
 
@@ -129,8 +131,8 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
     if adapter is not None and (adapter.rest or not colon):
         return adapter
-    if not colon and (Path(target).expanduser() / "config.json").is_file():
-        raise ConfigError(f"there is no policy {target!r}; did you mean the training run vibe_rl:{target}?")
+    if not colon and (run := _run_meant(target)):
+        raise ConfigError(f"there is no policy {target!r}; did you mean {run}?")
     if is_file(name):
         return _named(_OBJECTS)(target)
     if colon:
@@ -142,6 +144,13 @@ def find(target: str) -> Adapter[Any]:
 def names() -> list[str]:
     """All names that can be typed, ours first; of a scheme what stands before its colon. Imports no adapter."""
     return list(dict.fromkeys([*_OURS, *sorted(_installed())]))
+
+
+def spellings() -> str:
+    """How each can be typed, by commas, `vibe_rl:FOLDER` for a scheme of ours; imports no adapter of a package."""
+    ours = {name: _made(name, name) for name in _OURS}
+    spelt = [f"{name}:{adapter.rest}" if adapter and adapter.rest else name for name, adapter in ours.items()]
+    return ", ".join([*spelt, *sorted(_installed().keys() - _OURS.keys())])
 
 
 def listing() -> dict[str, str]:
@@ -219,11 +228,25 @@ def _about(target: str) -> str:
     if found is not None:
         return how_to_name(target, found)
     if not target:
-        return f"expected a policy, {', '.join(names())} or {OWN}, got nothing"
+        return f"expected a policy, {spellings()} or {OWN}, got nothing"
     near = nearest(target, [*names(), *modules_here()])
     if near is None:
-        return f"there is no policy {target!r}; expected {', '.join(names())} or {OWN}"
+        return f"there is no policy {target!r}; expected {spellings()} or {OWN}"
     return f"there is no policy {target!r}; did you mean {near if near in names() else f'{near}:NAME'}?"
+
+
+def _run_meant(target: str) -> str:
+    """The training run that a folder is, or those in it; empty if it has none."""
+    folder = Path(os.path.expanduser(target))
+    if not target or not folder.is_dir():
+        return ""
+    if (folder / _RUN_CONFIG).is_file():
+        return f"the training run vibe_rl:{target}"
+    runs = sorted(path.parent.name for path in folder.glob(f"*/{_RUN_CONFIG}"))
+    among = f"vibe_rl:{target.rstrip('/')}"
+    if len(runs) > 1:
+        return f"{among}/NAME, for one of its training runs {names_told(runs)}"
+    return f"the training run {among}/{runs[0]}" if runs else ""
 
 
 def _check_scheme(name: str, rest: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.printable import type_name
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 
 # Arrays with a leading axis of N rows, and lists of N texts, in the spec's nesting -> (N, *action) or
@@ -27,6 +28,7 @@ Forward: TypeAlias = Callable[[Mapping[str, Any]], Array]
 # A number of bytes -> so many uint8 in one dimension, writable, that nobody else refers to.
 Allocate: TypeAlias = Callable[[int], Array]
 
+_EXAMPLE = 'PolicySpec("arm", {"state": ArraySpec((7,))}, ArraySpec((7,)))'
 _ALIGNMENT = 64  # a cache line; where it is missing, JAX copies once more
 _LARGE = 1 << 16  # bytes, from which a second copy costs more than to look for such a place
 
@@ -44,7 +46,7 @@ class StackedPolicy:
     buckets: pad every call with zeros, and empty texts, to the next of these sizes, whose last is spec.max_batch; None:
     no padding. allocate: where each stack comes from, pinned memory for a GPU say; None: ordinary memory.
     forward returns a fresh array each time: its rows are handed out as they are. Raises ConfigError for a spec with
-    lists of texts.
+    lists of texts, and for what is no PolicySpec.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class StackedPolicy:
         buckets: Sequence[int] | None = None,
         allocate: Allocate | None = None,
     ) -> None:
+        if not isinstance(spec, PolicySpec):
+            raise ConfigError(f"spec: expected a PolicySpec, got {type_name(spec)}; {_EXAMPLE} is one")
         self.spec = spec
         self.buckets = buckets
         self._forward = forward

@@ -34,7 +34,7 @@ _UNCOUNTED = 1 << 16  # bytes of small messages, from which on they are counted
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One peer. `number` names its session in the log and to the engine.
+    """One peer. `number` is its session's once it has one, in the log and to the engine; before that it is below 0.
 
     scratch: where bytes land that belong to no large message, used within one call only; connections of one event loop
     may share it. With those of another, in another thread, one robot would get what another sent.

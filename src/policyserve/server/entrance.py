@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.core.throttle import Throttle
 from policyserve.server import keys, tls
 from policyserve.server.admission import Admission
 from policyserve.server.config import Listen, ServerConfig
@@ -37,6 +38,7 @@ class Entrance:
         self._admission = admission
         self._listener: Listener | None = None
         self._tls: ssl.SSLContext | None = None
+        self._tls_failures = Throttle(tls.OF_ONE_FAILURE)
 
     @property
     def address(self) -> Address:
@@ -63,7 +65,7 @@ class Entrance:
         """What a new peer meets first: the connection itself, or the TLS handshake before it."""
         if self._tls is None:
             return connection
-        return tls.TlsConnection(reception, connection, self._tls, self._config.handshake_timeout_s)
+        return tls.TlsConnection(reception, connection, self._tls, self._config.handshake_timeout_s, self._tls_failures)
 
     def reload(self) -> None:
         """Read the files again, for connections to come; what is wrong is logged, the old stays."""

@@ -36,7 +36,7 @@ _AUTO = dialects.Auto()
 
 
 class Peer(Protocol):
-    """A connection, as the reception sees it. number: names its session, if it gets one."""
+    """A connection, as the reception sees it. number: below 0; of one that gets a session the session's, from 1 on."""
 
     number: int
     address: str  # IP, empty on a Unix socket
@@ -83,6 +83,7 @@ class Reception:
         self._observers = observers
         self._sessions: dict[int, _Open] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
+        self._opened = 0  # sessions until now
         self._throttle = LogThrottle()
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
@@ -143,9 +144,11 @@ class Reception:
             debug_wire=self._config.debug_wire,
             limits=self._config,
         )
+        self._waiting.pop(peer.number, None)
+        self._opened += 1
+        peer.number = self._opened
         note = partial(self.note, peer.address)
         conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)
-        self._waiting.pop(peer.number, None)
         name = session.dialect.name if session.dialect else "auto"
         key = self.admission.key_name(credentials) or ""
         facts = SessionFacts(peer.number, peer.peer, name, key)

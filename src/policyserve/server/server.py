@@ -49,7 +49,8 @@ Self = TypeVar("Self", bound="Server")
 
 _GIVEN_BACK_EVERY_S = 1.0  # at most: whoever allocates waits meanwhile
 _TIDY_S = 10.0
-_CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy's thread
+_CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy to close
+_CLOSE_BUSY_POLICY_S = 0.5  # and for one that has not answered within the drain: most probably it hangs
 _CLOSE_SESSIONS_S = 2.0  # and, unless farewell_s says otherwise, for its peers to answer the close frame
 
 
@@ -73,7 +74,7 @@ class Server:
         self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
-        self._statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
+        self.statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
         self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
@@ -81,7 +82,7 @@ class Server:
         self.reception.on_relief = self._give_back
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
-        self._numbers = 0  # of connections
+        self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._large_bytes = 0  # of large messages, when memory was looked after last
@@ -175,7 +176,7 @@ class Server:
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
-        self._statistics.start()
+        self.statistics.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -188,15 +189,15 @@ class Server:
             await asyncio.sleep(0)
         for conversation in self.reception.conversations:
             conversation.drain()
-        await self._drain()
+        is_drained = await self._drain()
         for conversation in self.reception.conversations:
             conversation.leave(1001, "the server is stopping")
         await self._until_gone()
         self._loading.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
-        self._statistics.stop()
-        await self.engine.close(_CLOSE_POLICY_S)
+        self.statistics.stop()
+        await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
         self._has_ended = True
 
     # Inside
@@ -214,7 +215,7 @@ class Server:
         return f"{served}, {count} session{'s' if count != 1 else ''}"
 
     def _connection(self) -> asyncio.BaseProtocol:
-        self._numbers += 1
+        self._numbers -= 1
         shared = self.reception, self.config, self.busy_poll, self._turns, self._scratch
         connection = Connection(self._numbers, *shared)
         return self._entrance.protocol_for(connection, self.reception)
@@ -290,7 +291,8 @@ class Server:
         if not loading.cancelled() and (error := loading.exception()) is not None:
             log.debug("loading failed: %s", error)
 
-    async def _drain(self) -> None:
+    async def _drain(self) -> bool:
+        """Wait for what is in flight, up to drain_s; returns whether all of it was answered."""
         drained = asyncio.ensure_future(self.engine.drained())
         hurried = asyncio.ensure_future(self._hurry.wait())
         first = asyncio.FIRST_COMPLETED
@@ -299,6 +301,7 @@ class Server:
             future.cancel()
         if drained not in done:
             log.warning("stopping with requests unanswered")
+        return drained in done
 
     async def _until_gone(self) -> None:
         """Give peers a moment to answer the close frame, then cut what is left."""

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import cast
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.throttle import Rate, Throttle, suppressed_note
 from policyserve.server.listener import peer_of
 from policyserve.server.reception import Peer, Reception
 
@@ -23,21 +25,28 @@ _REASONS = {
     "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not take this certificate; is it made for this host's name?",
 }  # fmt: skip
 
+OF_ONE_FAILURE = Rate(burst=1, per_s=1 / 60)  # a client that tries again fails in the same way, thirty times in 10 s
+
 
 class TlsConnection(asyncio.Protocol):
     """Shakes hands by TLS, and then hands the connection to `inside`.
 
     asyncio's own TLS servers neither tell why a handshake failed nor know of those that are under way, which must be
     bounded and end with the server. So a connection comes in plain, and its socket is taken over by another transport.
+
+    failures: of all connections, by address and reason; it lets few of their lines into the log.
     """
 
-    def __init__(self, reception: Reception, inside: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
+    def __init__(
+        self, reception: Reception, inside: Peer, context: ssl.SSLContext, timeout_s: float, failures: Throttle
+    ) -> None:
         self.number = inside.number
         self.address, self.peer = "", ""
         self._reception = reception
         self._inside = cast(asyncio.BaseProtocol, inside)
         self._context = context
         self._timeout_s = timeout_s
+        self._failures = failures
         self._shaking: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,8 +68,14 @@ class TlsConnection(asyncio.Protocol):
             await connect(lambda: self._inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
         except OSError as error:  # a stranger's bytes, or silence
             self._reception.leave(self)
+            self._note(explain(error))
+
+    def _note(self, reason: str) -> None:
+        suppressed = self._failures.passes((self.address, reason), time.monotonic())
+        if suppressed is not None:
+            told = reason + suppressed_note(suppressed)
             text = "a TLS handshake failed peer=%s: %s"
-            self._reception.note(self.address, logging.WARNING, "tls", text, self.peer, explain(error))
+            self._reception.note(self.address, logging.WARNING, "tls", text, self.peer, told)
 
 
 def load(cert: str, key: str) -> ssl.SSLContext:

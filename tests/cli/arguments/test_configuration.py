@@ -485,3 +485,19 @@ def test_settings_are_read_as_the_flags_own_words() -> None:
     filed = read(file='port = 9\nmax-wait-ms = 2\nallowed-origins = ["http://a"]\nisolate = "process"\n')
     by_variable = read(PORT="9", MAX_WAIT_MS="2", ALLOWED_ORIGINS="http://a", ISOLATE="process")
     assert typed == replace(filed, config=None) == by_variable
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ('uds = "/nowhere/a.sock"', "uds: /nowhere/a.sock cannot be made: no directory /nowhere"),
+        ('api-key-file = "/nowhere/keys"', "api-key-file: /nowhere/keys cannot be read: No such file or directory"),
+        ('reload = true', "reload: expected a policy of your own"),
+        ('write-spec = "/nowhere/spec.py"', "write-spec: "),
+    ],
+)  # fmt: skip
+def test_what_is_found_wrong_when_the_server_starts_names_the_line_that_says_so(file: str, told: str) -> None:
+    Path("serve.toml").write_text(f"{CARTPOLE}port = 0\n{file}\n")
+    done = run(*POLICYSERVE, "serve", "--config", "serve.toml", "--host", "127.0.0.1", cwd=Path.cwd())
+    assert done.stderr.splitlines()[-1].startswith(f"error: serve.toml: line 3: {told}")
+    assert done.returncode in (1, 2)

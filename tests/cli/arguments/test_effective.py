@@ -82,6 +82,9 @@ def test_every_flag_has_a_line_and_says_where_it_is_from(
     ):
         assert f"{line}\n" in told
     assert KEY not in told
+    monkeypatch.setenv("POLICYSERVE_API_KEY", "")
+    told = printed(capsys, "serve", "cartpole_ppo", "--print-config")
+    assert "# POLICYSERVE_API_KEY is empty, which no server takes: unset it\n" in told
     keys = keys_of(ServeFlags(ServerConfig(), registry.find("cartpole_ppo").defaults(None)))
     for key in keys.keys() - {"config", "print-config"}:
         assert re.search(rf"^(# )?{re.escape(key)} (= |is not set$)", told, re.MULTILINE), key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 from pathlib import Path
@@ -104,13 +105,16 @@ def test_in_a_pipe_each_line_is_whole() -> None:
     assert takes.endswith("obs  float32 (4,)  cart position m, cart velocity m/s, pole angle rad, pole velocity rad/s")
 
 
-def test_the_client_line_is_short_and_there_is_none_to_paste_where_nobody_knows_what_is_taken() -> None:
+def test_the_client_line_is_short_and_is_python_where_nobody_knows_what_is_taken() -> None:
     assert "  client  python -m policyserve.client ws://localhost:8000" in described(CAMERAS)
     with_key = described(SMALL, address=TlsAddress("10.0.0.7", 443), needs_key=True)
     place = with_key.index("  client  python -m policyserve.client wss://10.0.0.7:443")
     assert with_key[place + 1] == "          with POLICYSERVE_API_KEY set to the key"
-    (told,) = [line for line in described(ANYTHING, io.StringIO()) if "client" in line]
-    assert told == "  client  policyserve.Client('ws://localhost:8000').infer({…}), with what your policy takes"
+    lines = described(ANYTHING)
+    place = next(number for number, line in enumerate(lines) if "client" in line)
+    assert lines[place] == "  client  client = policyserve.Client('ws://localhost:8000')"
+    assert lines[place + 1] == "          client.infer(obs) # what your policy takes"
+    assert ast.parse("\n".join(line[10:] for line in lines[place : place + 2]))
 
 
 def test_a_command_that_is_too_long_for_a_line_can_be_pasted_all_the_same() -> None:
@@ -152,10 +156,11 @@ def test_a_path_is_told_from_home_and_without_its_middle(monkeypatch: pytest.Mon
 def test_a_terminal_that_lacks_characters_gets_similar_ones_and_lines_that_fit() -> None:
     terminal = AsciiTerminal()
     lines = Screen(terminal).heading("a policy", "here")
-    lines += [*described(CHINESE, terminal), *described(ANYTHING, terminal)]
+    many = PolicySpec("many", {f"joint_{number}": ArraySpec((1,)) for number in range(41)}, None)
+    lines += [*described(CHINESE, terminal), *described(many, terminal)]
     assert lines[0].split(" ", 2)[2] == "- a policy"
     assert all(line.isascii() and len(line) < 80 for line in lines)
-    assert "{...}" in "".join(lines)
+    assert "          ... and 1 more" in lines
 
 
 def test_strangers_texts_drive_no_terminal() -> None:

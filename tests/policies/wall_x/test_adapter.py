@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def test_the_options_reach_the_policy() -> None:
 def test_flags_that_do_not_go_together_are_refused(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace(": .*", "; .*")):
         ADAPTER.source(WallXFlags(**flags))
+
+
+def test_what_loading_finds_wrong_with_a_path_names_its_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runtime, "_PACKAGES", {})
+    paths = ModelConfig(model_path="nowhere", action_tokenizer_path=str(tmp_path), train_config_path=str(tmp_path))
+    load = ADAPTER.source(WallXFlags(model_config=replace(paths, device="cpu"))).recipe
+    with pytest.raises(ConfigError, match=r"^--model-config.model-path: nowhere does not exist"):
+        load(print)
 
 
 def test_a_missing_package_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.nearest import nearest
 from policyserve.policies.files import reading
 
 if sys.version_info >= (3, 11):
@@ -97,8 +97,8 @@ def _read_text(path: str) -> str:
 def _neighbour(path: str) -> str:
     """A file beside it whose name is nearly the same."""
     with suppress(OSError):
-        near = get_close_matches(os.path.basename(path), os.listdir(os.path.dirname(path) or "."), n=1, cutoff=0.75)
-        return f"; did you mean {os.path.join(os.path.dirname(path), near[0])}?" if near else ""
+        near = nearest(os.path.basename(path), os.listdir(os.path.dirname(path) or "."), 0.75)
+        return f"; did you mean {os.path.join(os.path.dirname(path), near)}?" if near else ""
     return ""
 
 

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from policyserve.cli.arguments.setting import TYPED, Setting, as_listed, beside,
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.server.keys import VARIABLE as KEYS
 
 PREFIX = "POLICYSERVE_"
@@ -86,7 +86,7 @@ class Configuration:
         if self.file is None:
             return None
         for setting in self.settings:
-            if get_close_matches(setting.name, ["policy"], cutoff=0.7):
+            if nearest(setting.name, ["policy"], 0.7):
                 return f"{setting.source}: unknown key {setting.name}; did you mean policy?"
         return f'{self.file}: expected a policy in it or on the command line, as in policy = "cartpole_ppo", got none'
 
@@ -271,8 +271,8 @@ def _unknown_variable(variable: str, names: Mapping[str, str]) -> str:
     if complaint_about_a_key([f"--{variable.removeprefix(PREFIX).lower()}"]):
         return f"unknown variable {variable}; the variable for keys is {KEYS}"
     known = {name.removeprefix(PREFIX): name for name in (*names, KEYS)}
-    near = get_close_matches(variable.removeprefix(PREFIX), known, n=1)
-    hint = f"did you mean {known[near[0]]}?" if near else f"what begins with {PREFIX} stands for a flag: unset it"
+    near = nearest(variable.removeprefix(PREFIX), known)
+    hint = f"did you mean {known[near]}?" if near else f"what begins with {PREFIX} stands for a flag: unset it"
     return f"unknown variable {variable}; {hint}"
 
 
@@ -280,14 +280,16 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was meant: with the same last part, or spelt nearly the same."""
     leaf = name.rpartition(".")[2]
     leaves = {one.rpartition(".")[2]: one for one in reversed(list(known))}  # of the same last parts, the first name
-    near = [*_alike_to_the_end(name.lower(), leaves.values()), *get_close_matches(leaf.lower(), leaves, n=1)]
     if leaf in leaves:
         return leaves[leaf]
-    return leaves.get(near[0], near[0]) if near else None
+    whole = nearest(name, leaves.values())
+    if whole is not None and _ends_alike(name, whole):
+        return whole
+    near = nearest(leaf, leaves)
+    return None if near is None else leaves[near]
 
 
-def _alike_to_the_end(name: str, known: Iterable[str]) -> list[str]:
-    """The name spelt nearly the same; of the same table, in its last part too, since the table makes any two alike."""
-    table, _, leaf = name.rpartition(".")
-    found = [one.rpartition(".") for one in get_close_matches(name, known, n=1)]
-    return ["".join(one) for one in found if one[0] != table or get_close_matches(leaf, [one[2]])]
+def _ends_alike(name: str, other: str) -> bool:
+    """Whether their last parts are spelt nearly the same, if they are of one table: it makes any two names alike."""
+    (table, _, leaf), (its_table, _, its_leaf) = name.rpartition("."), other.rpartition(".")
+    return table != its_table or nearest(leaf, [its_leaf]) is not None

@@ -38,7 +38,9 @@ def as_toml(command: Any, given: Given, policy: Setting | None, environment: Map
     """
     lines = ["# The whole configuration, for --config; a comment says where a value is from that is not the default."]
     if KEYS in environment:
-        lines.append(f"# {KEYS} is set; its keys are not printed")
+        is_set = bool(environment[KEYS].strip())
+        told = "is set; its keys are not printed" if is_set else "is empty, which no server takes: unset it"
+        lines.append(f"# {KEYS} {told}")
     if policy is not None:
         lines.append(_line("policy", _quoted(_whole_place(policy.value)), _source(policy.source, "the command line")))
     keys = [(key, flag) for key, flag in keys_of(command).items() if key not in _NOT_SHOWN]

@@ -34,8 +34,13 @@ log = Log(__name__)
 _SWITCH_S = 1e-3
 
 
-def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) -> None:
-    """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot."""
+def serve_until_stopped(
+    server: Server, title: str, origin: str, debug: bool, blamed: Callable[[str], str] = str
+) -> None:
+    """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot.
+
+    blamed: puts the place where a flag's value stands into a complaint about that flag.
+    """
     keep_output_harmless()
     sys.setswitchinterval(_SWITCH_S)
     line = ProgressLine()
@@ -47,7 +52,7 @@ def serve_until_stopped(server: Server, title: str, origin: str, debug: bool) ->
             line.show("")
             log.debug("the traceback", cause=error)
             names = {one.name: f"--{one.name.replace('_', '-')}" for one in fields(ServerConfig)}
-            complain(naming_flag(error, names), FAILURE)
+            complain(blamed(naming_flag(error, names)), FAILURE)
 
 
 class _Shown:
@@ -70,6 +75,7 @@ class _Shown:
         self._server.on_stage = lambda stage: self._line.show(stage_line(stage))
         self._line.show(stage_line(f"loading {self._title}"))
         self._server.on_stop = self._on_stop
+        self._server.statistics.is_short = sys.stderr.isatty()
         await self._server.run(self._on_ready)
         self._line.show("")
         seconds = time.monotonic() - self._started_at

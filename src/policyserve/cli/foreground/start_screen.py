@@ -110,7 +110,8 @@ class Screen:
         key = self.row("", f"with {VARIABLE} set to the key") if needs_key else []
         if spec.leaves:
             return [*self._command("client", f"python -m policyserve.client {url}"), *key]
-        return [*self.row("client", f"policyserve.Client('{url}').infer({{…}}), with what your policy takes"), *key]
+        asks = f"client = policyserve.Client('{url}')", "client.infer(obs) # what your policy takes"
+        return [*self.row("client", *asks), *key]
 
     def _command(self, label: str, command: str) -> list[str]:
         """A command to paste, however many lines it takes."""

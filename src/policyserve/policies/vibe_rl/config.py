@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.core.nearest import nearest
 from policyserve.policies.files import reading
 
 log = Log(__name__)
@@ -198,8 +198,8 @@ def _read_map(values: object, where: str, known: list[str]) -> Mapping[str, Any]
         raise ConfigError(f"{where}: expected a map, got {values!r:.60}")
     for name in values:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(str(name), known)
+            hint = f"; did you mean {near}?" if near else ""
             raise ConfigError(f"{where}: expected only {', '.join(known)}, got {name!r}{hint}")
     return values
 

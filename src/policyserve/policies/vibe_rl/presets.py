@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.policies.vibe_rl.config import DQNConfig, PPOConfig, RunnerConfig, SACConfig, TrainConfig
 
 
@@ -55,8 +55,8 @@ PRESETS: Mapping[str, Preset] = {
 def find_preset(name: str) -> Preset:
     """Look up a preset; raises ConfigError that lists the known ones and names the nearest."""
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        near = nearest(name, PRESETS)
+        hint = f" (did you mean {near}?)" if near else ""
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}{hint}")
     return PRESETS[name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
@@ -69,16 +69,26 @@ class WallXAdapter:
 def load_model(
     config: ModelConfig, default_prompt: str | None, env: str, options: Options, on_stage: OnStage
 ) -> Policy:
-    """The policy that the flags describe; raises what load_policy does."""
+    """The policy that the flags describe; raises what load_policy does, with the flag of a model's setting."""
     on_stage("loading the checkpoint")
-    return load_policy(config, default_prompt=default_prompt, env=env, options=options, on_stage=on_stage)
+    try:
+        return load_policy(config, default_prompt=default_prompt, env=env, options=options, on_stage=on_stage)
+    except ConfigError as error:
+        name, colon, rest = str(error).partition(": ")
+        if name not in {one.name for one in fields(ModelConfig)}:
+            raise
+        raise ConfigError(f"{_flag_of(name)}{colon}{rest}") from error
 
 
 def _check_paths(config: ModelConfig) -> None:
     if config.missing_paths:
-        named = ", ".join(f"--model-config.{name.replace('_', '-')}" for name in config.missing_paths)
+        named = ", ".join(map(_flag_of, config.missing_paths))
         hint = f"--model-config.model-path {STAND_IN} serves numbers without a model"
         raise ConfigError(f"expected a path of your own for {named}, not the documents' {_EXAMPLE}; {hint}")
+
+
+def _flag_of(name: str) -> str:
+    return f"--model-config.{name.replace('_', '-')}"
 
 
 def _title(flags: WallXFlags) -> str:
