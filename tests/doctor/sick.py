@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgpack
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
@@ -22,6 +23,7 @@ from tests.plain_servers import plain_server
 
 Handle = Callable[[ServerConnection], None]
 NOTHING = Brought()
+_GREETINGS = {"openpi": {}, "wall_x": {"predict_mode": "fast"}}
 TIMING = Timing(0.1, 0.2, 0.4)
 
 
@@ -50,7 +52,7 @@ def stand_in(family: str, actions: Any, metadata: Mapping[str, Any] | None = Non
     def handle(connection: ServerConnection) -> None:
         with suppress(ConnectionClosed):
             if dialect.greets:
-                connection.send(dialect.greeting(metadata or {}))  # type: ignore[arg-type]
+                connection.send(msgpack.packb(_GREETINGS[family] if metadata is None else metadata))
             for message in connection:
                 dialect.read_request(message)
                 connection.send(dialect.write_reply(ActionChunk(actions), TIMING))  # type: ignore[arg-type]

@@ -103,9 +103,9 @@ def program(*command: str) -> Iterator[str]:
     with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            found = re.search(r"\d+", process.stdout.readline())
+            found = re.search(r"ws://\S+", process.stdout.readline())
             assert found is not None
-            yield f"ws://127.0.0.1:{found.group()}"
+            yield found.group()
         finally:
             process.terminate()
 

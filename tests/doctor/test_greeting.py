@@ -118,7 +118,7 @@ def test_a_greeting_that_is_none_is_told(said: Any, told: str) -> None:
     [
         {"observation": {"image": {"kind": "hologram"}}},
         {"action": [1]},
-        {"observation": {"a": {"kind": "array", "shape": [-3], "dtype": "float32"}}},
+        {"observation": {"state": {"kind": "array", "shape": [-3], "dtype": "float32"}}},
     ],
 )
 def test_a_spec_that_cannot_be_read_is_told(spec: Any) -> None:

@@ -28,7 +28,7 @@ def test_a_server_that_is_still_loading_tells_its_stage_and_is_not_asked() -> No
 
     with serving(load=load, isolate="thread") as live:
         try:
-            live.until(lambda server: server.stage == "reading weights")
+            live.until(lambda server: server.reception.stage == "reading weights")
             findings = examined(f"ws://127.0.0.1:{live.port}")
         finally:
             may_load.set()

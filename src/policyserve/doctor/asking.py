@@ -21,7 +21,7 @@ from policyserve.core.messages import Observation, Reply
 from policyserve.core.spec import PolicySpec
 from policyserve.doctor.findings import Finding, broken, ok, warning
 from policyserve.doctor.greeting import Seen
-from policyserve.doctor.server import Examined
+from policyserve.doctor.server import Examined, without_place
 
 TRIPS = 20
 _SLOW_MS = 20.0  # below that nobody needs to look at where the time goes
@@ -72,10 +72,13 @@ def asking(server: Examined, seen: Seen, asked: Asked, ping_ms: float | None) ->
     try:
         with server.client(seen.dialect) as client:
             reply = client.infer(observation)
-            yield answer_of(seen, reply)
+            answer = answer_of(seen, reply)
+            yield answer
+            if answer.verdict == "broken":
+                return
             tally = _round_trips(server, client, observation)
     except PolicyserveError as error:
-        yield _unanswered(server, seen, error)
+        yield _unanswered(server.timeout_s, seen, error)
         return
     if tally.answers:
         parts = split(tally, None)
@@ -125,15 +128,15 @@ def _wrong_shape(spec: PolicySpec | None, metadata: Mapping[str, Any], actions: 
     return f"{size} numbers in each action" if is_told and actions.shape[-1] != size else ""
 
 
-def _unanswered(server: Examined, seen: Seen, error: PolicyserveError) -> Finding:
-    told = first_line(str(error)).removeprefix(f"cannot connect to {server.address.url}: ")
+def _unanswered(timeout_s: float, seen: Seen, error: PolicyserveError) -> Finding:
+    told = without_place(first_line(str(error)))
     code = code_in_text(told) if seen.is_ours and error.code == "remote" else error.code
     if isinstance(error, DeadlineExceeded):
         cure = "the policy hangs, or needs longer for its first call: try --timeout-s 60, see the server's log"
-        return broken("answer", f"no answer within {server.timeout_s:g} s", cure, code=code)
+        return broken("answer", f"no answer within {timeout_s:g} s", cure, code=code)
     if isinstance(error, WireError) and not isinstance(error, RemoteError):
         cure = f"it may speak another dialect than {seen.dialect}: name one with --dialect"
-        return broken("answer", f"{told}", cure, code=code)
+        return broken("answer", told, cure, code=code)
     cure = _CURES.get(code or "", f"the server's log says why; does the request fit this policy, and {seen.dialect}?")
     return broken("answer", f"refused: {told}", cure, code=code)
 

@@ -114,7 +114,7 @@ def _dtype_cure(leaf: ImageSpec, value: np.ndarray[Any, Any]) -> str:
     if value.dtype.name in leaf.dtypes or (value.dtype.kind == "f" and "float" in leaf.dtypes):
         return ""
     if value.dtype.kind == "f" and "uint8" in leaf.dtypes:
-        is_unit = value.size == 0 or float(np.nanmax(value)) <= 1.0
+        is_unit = not (value > 1).any()
         return "send uint8: (image * 255).astype(np.uint8)" if is_unit else "send uint8: image.astype(np.uint8)"
     if value.dtype == np.uint8 and any(dtype.startswith("float") for dtype in leaf.dtypes):
         return f"send {leaf.dtypes[0]}, in the scale that the policy was trained with"

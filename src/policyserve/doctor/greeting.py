@@ -14,7 +14,7 @@ from policyserve.core.examples import spec_of
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects.recognition import family_of_greeting
 from policyserve.doctor.findings import Finding, broken, ok, warning
-from policyserve.doctor.server import Examined
+from policyserve.doctor.server import Examined, without_place
 
 _GREETING_S = 3.0  # an `auto` server greets a client that stays silent after 2 s at the latest
 _OURS = "policyserve"
@@ -45,7 +45,7 @@ def greeting(server: Examined) -> tuple[list[Finding], Seen | None]:
         return [broken("dialect", f"it greets as no policy server does: {error}", cure)], None
     except (ConnectionLost, DeadlineExceeded) as error:
         cure = "look at the server's terminal: it ends or holds up connections"
-        return [broken("dialect", _short(server, error), cure)], None
+        return [broken("dialect", without_place(first_line(str(error))), cure)], None
     except RemoteError as error:
         cure = "its log says why; `/openpi`, `/wall_x` or `/vibe_rl` behind the URL names a dialect"
         return [broken("dialect", f"its first word is an error: {first_line(str(error))}", cure)], None
@@ -143,7 +143,3 @@ def _lines(spec: PolicySpec) -> Iterator[str]:
     if spec.action is not None:
         steps = "" if spec.horizon is None else f"{spec.horizon} steps of "
         yield f"{'-> actions':{width}}  {steps}{spec.action}"
-
-
-def _short(server: Examined, error: Exception) -> str:
-    return first_line(str(error)).removeprefix(f"cannot connect to {server.address.url}: ")

@@ -16,7 +16,7 @@ from policyserve.client.sockets import check_time, left_s
 from policyserve.client.sync_link import shake_hands
 from policyserve.core.errors import RemoteError
 from policyserve.doctor.findings import Finding, broken, ok, warning
-from policyserve.doctor.server import Examined
+from policyserve.doctor.server import Examined, without_place
 
 _PINGS = 5
 _KEY_CURE = "set POLICYSERVE_API_KEY, or name a file with --api-key-file"
@@ -128,16 +128,15 @@ def _ping(connected: socket.socket, wire: Wire, deadline: float) -> float | None
 
 
 def _refused(server: Examined, told: str) -> Finding:
-    place = f"cannot connect to {server.address.url}: "
     if HOW_TO_GIVE_A_KEY in told or "refused the API key" in told:
         if server.api_key is not None or "refused the API key" in told:
             return broken("handshake", "the server refuses this key", "compare it with the server's --api-key-file")
         return broken("handshake", "the server wants an API key, and none was given", _KEY_CURE)
     if "permessage-deflate" in told.lower() or "extension" in told.lower():
-        told = f"the answer has an extension that nobody offered, so that clients refuse it: {told.removeprefix(place)}"
+        told = f"the answer has an extension that nobody offered, so that clients refuse it: {without_place(told)}"
         return broken("handshake", told, f"a proxy adds it: {_NO_COMPRESSION}")
     cure = "another program, or a proxy without WebSockets, has this port: compare it with what the server prints"
-    return broken("handshake", told.removeprefix(place), cure)
+    return broken("handshake", without_place(told), cure)
 
 
 def _not_yet_cure(told: str) -> str:

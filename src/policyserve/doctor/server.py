@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from policyserve.client.sockets import left_s
 from policyserve.client.sync import Client
 from policyserve.client.sync_link import encrypted, reach
 from policyserve.core.errors import ConfigError
+
+_PLACE = re.compile(r"^cannot connect to \S+: ")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Examined:
             retry_for_s=0.0,
             check_actions=False,
         )
+
+
+def without_place(told: str) -> str:
+    """A client's error without the URL that it begins with, which stands above all findings."""
+    return _PLACE.sub("", told)
 
 
 def _meant(url: str) -> str:
