@@ -44,11 +44,16 @@ def test_a_wrong_camera_name_is_told_with_the_key_that_was_meant() -> None:
     fault = only(observation__image=None, observation__img=IMAGE)
     assert fault.path == "observation/image"
     assert fault.got == "no such key, but observation/img"
-    assert fault.cure == "call observation/img observation/image"
+    assert fault.cure == "rename observation/img to observation/image"
 
 
 def test_a_name_that_is_like_no_other_is_found_by_what_it_holds() -> None:
     assert only(observation__image=None, kamera_3=IMAGE).got == "no such key, but kamera_3"
+
+
+def test_the_one_other_picture_is_meant_whatever_its_form() -> None:
+    name, form = found(observation__image=None, kamera_3=IMAGE.transpose(2, 0, 1))
+    assert (name.cure, form.cure) == ("rename kamera_3 to observation/image", "turn its axes: image.transpose(1, 2, 0)")
 
 
 def test_a_value_under_a_wrong_name_is_looked_at_too() -> None:
@@ -104,7 +109,7 @@ def test_numbers_that_lose_by_a_cast_are_told_their_dtype() -> None:
 
 def test_a_key_that_the_server_drops_is_harmless() -> None:
     fault = only(extra=np.zeros(2))
-    assert (fault.path, fault.got, fault.is_harmless) == ("extra", "float64 (2,)", True)
+    assert (fault.path, fault.got, fault.is_harmless) == ("extra", "float64 (2,), which the server drops", True)
 
 
 def test_a_text_has_to_be_one() -> None:

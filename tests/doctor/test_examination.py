@@ -61,7 +61,11 @@ def test_a_good_frame_of_any_dialect_is_as_the_spec_has_it(url: str, tmp_path: P
 @pytest.mark.parametrize(
     ("observation", "told", "cure"),
     [
-        ({"cam": IMAGE, "state": STATE}, "image: expected uint8 image HWC, 64 x 64, got no such key, but cam", "call"),
+        (
+            {"cam": IMAGE, "state": STATE},
+            "image: expected uint8 image HWC, 64 x 64, got no such key, but cam",
+            "rename cam to image",
+        ),
         ({"image": IMAGE.transpose(2, 0, 1), "state": STATE}, "image: expected", "turn its axes"),
         ({"image": IMAGE / np.float32(255), "state": STATE}, "image: expected", "send uint8: (image * 255)"),
         ({"image": IMAGE}, "state: expected float32 (*,), got no such key", "send it as state"),

@@ -29,6 +29,6 @@ def test_every_check_fits_its_column() -> None:
 
 def test_the_last_line_counts() -> None:
     findings = [ok("name", "a"), warning("proxy", "b", "c"), broken("answer", "d", "e")]
-    assert last_line(Diagnosis("", findings)) == "no robot is served so: 1 broken, 1 to look at, 1 fine"
-    assert last_line(Diagnosis("", findings[:2])) == "it may serve: 1 to look at, 1 fine"
-    assert last_line(Diagnosis("", findings[:1])) == "healthy: 1 fine"
+    assert last_line(Diagnosis("", findings)) == "broken: 1 failed, 1 to look at, 1 passed"
+    assert last_line(Diagnosis("", findings[:2])) == "not all is well: 1 to look at, 1 passed"
+    assert last_line(Diagnosis("", findings[:1])) == "healthy: 1 passed"

@@ -21,7 +21,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.doctor.examination import Brought, examine
 from policyserve.doctor.findings import Diagnosis, Finding
 from policyserve.doctor.given import read_example, read_frame
-from policyserve.doctor.report import COLOURS, SIGNS, last_line, rows
+from policyserve.doctor.report import ARROW, COLOURS, SIGNS, last_line, rows
 from policyserve.doctor.server import Examined
 
 PROG = "policyserve doctor"
@@ -107,5 +107,6 @@ def _show(finding: Finding) -> None:
     for before, blank, text in rows(finding):
         sign = SIGNS[finding.verdict]
         shown = before.replace(sign, coloured(sign, COLOURS[finding.verdict], sys.stdout), 1)
+        shown = shown.replace(ARROW, coloured(ARROW, "cyan", sys.stdout))
         for number, line in enumerate(wrapped(text, columns - len(before))):
             print(f"{blank if number else shown}{line}", flush=True)

@@ -29,6 +29,9 @@ class Fault:
     cure: str
     is_harmless: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, got {self.got}"
+
 
 def faults(spec: PolicySpec, observation: Observation) -> list[Fault]:
     """All that is wrong with it: keys that are missing, have another form, or are not known."""
@@ -49,17 +52,22 @@ def _faults(spec: PolicySpec, observation: Observation) -> Iterator[Fault]:
             near = nearest(path, unknown, _ALIKE) or _alike(leaf, unknown, observation)
             if near is not None:
                 unknown.remove(near)
-                yield Fault(path, str(leaf), f"no such key, but {near}", f"call {near} {path}")
+                yield Fault(path, str(leaf), f"no such key, but {near}", f"rename {near} to {path}")
                 yield from _of_value(path, leaf, look_up(observation, near))
             else:
                 yield Fault(path, str(leaf), "no such key", f"send it as {path}")
     for path in unknown:
-        yield Fault(path, "a key of the spec", name_of(look_up(observation, path)), "leave it out", is_harmless=True)
+        got = f"{name_of(look_up(observation, path))}, which the server drops"
+        yield Fault(path, "no such key", got, "leave it out, or name it as the spec does", is_harmless=True)
 
 
 def _alike(leaf: LeafSpec, unknown: Iterable[str], observation: Observation) -> str | None:
-    """The one unknown key whose value this leaf would take, whatever it is called; None of several."""
-    fitting = [path for path in unknown if not list(_of_value(path, leaf, look_up(observation, path)))]
+    """The one unknown key whose value this leaf would take, whatever it is called; else the one other picture."""
+    values = {path: look_up(observation, path) for path in unknown}
+    fitting = [path for path, value in values.items() if _takes(leaf, value)]
+    pictures = [path for path, value in values.items() if isinstance(value, np.ndarray) and value.ndim >= 3]
+    if not fitting and isinstance(leaf, ImageSpec):
+        fitting = pictures
     return fitting[0] if len(fitting) == 1 else None
 
 

@@ -97,5 +97,5 @@ def frame_findings(frame: Frame, seen: Seen) -> Iterator[Finding]:
 def _fault(fault: Fault) -> Finding:
     figures = {"path": fault.path, "expected": fault.expected, "got": fault.got}
     if fault.is_harmless:
-        return warning("frame", f"{fault.path}: expected {fault.expected}, got {fault.got}", fault.cure, **figures)
-    return broken("frame", f"{fault.path}: expected {fault.expected}, got {fault.got}", fault.cure, **figures)
+        return warning("frame", str(fault), fault.cure, **figures)
+    return broken("frame", str(fault), fault.cure, **figures)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from policyserve.client.address import HOW_TO_GIVE_A_KEY
@@ -19,6 +20,7 @@ from policyserve.doctor.findings import Finding, broken, ok, warning
 from policyserve.doctor.server import Examined, without_place
 
 _PINGS = 5
+_CLOSE_S = 1.0
 _KEY_CURE = "set POLICYSERVE_API_KEY, or name a file with --api-key-file"
 _SLOW_PING_MS, _SLOWER = 20.0, 5.0  # a ping that takes so much more, and so many times, what connecting takes
 _OF_PROXIES = ("via", "x-cache", "cf-ray", "x-served-by", "x-envoy-upstream-service-time")
@@ -29,7 +31,6 @@ _NO_COMPRESSION = "switch compression off at the proxy, or in the client: websoc
 class Opened:
     """A handshake that was made. extensions: those agreed on when compression was offered. ping_ms: None: no pong."""
 
-    handshake_ms: float
     extensions: tuple[str, ...]
     headers: dict[str, str]
     ping_ms: float | None
@@ -43,11 +44,11 @@ class Opened:
 def opening(server: Examined) -> tuple[Finding, Opened | None]:
     """Make the handshake as clients do; with what was seen if it went well."""
     Handshake(server.address, None)  # imports what it needs, so that this is not measured
-    began = time.perf_counter()
     try:
-        with closing(_opened(server, offers_deflate=False)[0]):
-            took_ms = (time.perf_counter() - began) * 1e3
-        opened = Opened(took_ms, *_offering(server), _ping_ms(server))
+        with _websocket(server, offers_deflate=False) as one:
+            took_ms, ping_ms = one.took_ms, _ping_ms(one, server.deadline())
+        with _websocket(server, offers_deflate=True) as other:
+            agreed = tuple(other.handshake.extensions), other.handshake.headers
     except NotYet as error:
         return broken("handshake", f"no WebSocket: {error}", _not_yet_cure(str(error))), None
     except RemoteError as error:
@@ -58,7 +59,8 @@ def opening(server: Examined) -> tuple[Finding, Opened | None]:
         return broken("handshake", told, cure), None
     except OSError as error:
         return broken("handshake", f"the connection ended: {error}", _not_yet_cure("")), None
-    return ok("handshake", f"it is a WebSocket server, {took_ms:.1f} ms", handshake_ms=took_ms), opened
+    told = f"it is a WebSocket server, {took_ms:.1f} ms"
+    return ok("handshake", told, handshake_ms=took_ms), Opened(*agreed, ping_ms)
 
 
 def proxy(opened: Opened, connect_ms: float) -> Finding:
@@ -80,51 +82,55 @@ def proxy(opened: Opened, connect_ms: float) -> Finding:
     return ok("proxy", f"nothing compresses or delays: {ping}{named}", **figures)
 
 
-def _opened(server: Examined, *, offers_deflate: bool) -> tuple[socket.socket, Handshake, bytes]:
-    """A WebSocket, its handshake, and what came behind it."""
-    deadline = server.deadline()
-    connected = server.connect(deadline)
+@dataclass(frozen=True)
+class _WebSocket:
+    """An open one. took_ms: the handshake, with the connection before it."""
+
+    connected: socket.socket
+    handshake: Handshake
+    wire: Wire
+    took_ms: float
+
+
+@contextmanager
+def _websocket(server: Examined, *, offers_deflate: bool) -> Iterator[_WebSocket]:
+    """Open a WebSocket, and close it as RFC 6455 wants: many servers log a traceback where a peer just goes."""
+    deadline, began = server.deadline(), time.perf_counter()
+    with closing(server.connect(deadline)) as connected:
+        handshake, wire = Handshake(server.address, server.api_key, offers_deflate=offers_deflate), Wire(os.urandom)
+        behind = shake_hands(connected, handshake, deadline)
+        took_ms = (time.perf_counter() - began) * 1e3
+        with suppress(OSError):
+            wire.feed(behind)
+            yield _WebSocket(connected, handshake, wire, took_ms)
+            connected.sendall(wire.close())
+            _read_until(connected, wire, lambda: False, min(server.deadline(), time.monotonic() + _CLOSE_S))
+
+
+def _ping_ms(opened: _WebSocket, deadline: float) -> float | None:
+    """The quickest of several pings; None where one is not answered in time."""
+    took_ms = [_ping(opened, deadline) for _ in range(_PINGS)]
+    answered = [one for one in took_ms if one is not None]
+    return min(answered) if len(answered) == _PINGS else None
+
+
+def _ping(opened: _WebSocket, deadline: float) -> float | None:
+    wire, began = opened.wire, time.perf_counter()
+    before = wire.pongs
     try:
-        handshake = Handshake(server.address, server.api_key, offers_deflate=offers_deflate)
-        return connected, handshake, shake_hands(connected, handshake, deadline)
-    except BaseException:
-        connected.close()
-        raise
-
-
-def _offering(server: Examined) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What is agreed on where compression is offered, and the answer's headers."""
-    connected, handshake, _ = _opened(server, offers_deflate=True)
-    connected.close()
-    return tuple(handshake.extensions), handshake.headers
-
-
-def _ping_ms(server: Examined) -> float | None:
-    """The quickest of several pings; None where none is answered in time."""
-    connected, _, behind = _opened(server, offers_deflate=False)
-    deadline, quickest = server.deadline(), None
-    with closing(connected):
-        wire = Wire(os.urandom)
-        wire.feed(behind)
-        for _ in range(_PINGS):
-            took_ms = _ping(connected, wire, deadline)
-            if took_ms is None:
-                break
-            quickest = min(took_ms, quickest or took_ms)
-    return quickest
-
-
-def _ping(connected: socket.socket, wire: Wire, deadline: float) -> float | None:
-    before, began = wire.pongs, time.perf_counter()
-    try:
-        connected.sendall(wire.ping())
-        while wire.pongs == before and wire.end is None:
-            connected.settimeout(left_s(deadline))
-            wire.advance(connected.recv_into(wire.get_buffer()))
-            check_time(deadline)
+        opened.connected.sendall(wire.ping())
+        _read_until(opened.connected, wire, lambda: wire.pongs > before, deadline)
     except OSError:
         return None
-    return None if wire.pongs == before else (time.perf_counter() - began) * 1e3
+    return (time.perf_counter() - began) * 1e3 if wire.pongs > before else None
+
+
+def _read_until(connected: socket.socket, wire: Wire, is_over: Callable[[], bool], deadline: float) -> None:
+    """Take in what comes until it is over, or the connection is; raises an OSError, at the deadline too."""
+    while not is_over() and wire.end is None:
+        connected.settimeout(left_s(deadline))
+        wire.advance(connected.recv_into(wire.get_buffer()))
+        check_time(deadline)
 
 
 def _refused(server: Examined, told: str) -> Finding:

@@ -11,7 +11,7 @@ SIGNS: Mapping[Verdict, str] = {"ok": "✓", "warning": "!", "broken": "✗"}
 COLOURS: Mapping[Verdict, Literal["green", "yellow", "red"]] = {"ok": "green", "warning": "yellow", "broken": "red"}
 _WIDTH = max(map(len, CHECKS))
 INDENT = _WIDTH + 4
-_ARROW = "→ "
+ARROW = "→"
 
 
 def rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
@@ -22,7 +22,7 @@ def rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
     for line in more:
         yield blank, blank + "  ", line
     if finding.cure:
-        yield blank + _ARROW, blank + " " * len(_ARROW), finding.cure
+        yield f"{blank}{ARROW} ", f"{blank}  ", finding.cure
 
 
 def last_line(diagnosis: Diagnosis) -> str:
@@ -31,11 +31,11 @@ def last_line(diagnosis: Diagnosis) -> str:
     told = ", ".join(
         f"{count} {name}"
         for count, name in (
-            (counts["broken"], "broken"),
+            (counts["broken"], "failed"),
             (counts["warning"], "to look at"),
-            (counts["ok"], "fine"),
+            (counts["ok"], "passed"),
         )
         if count
     )
-    word = {"ok": "healthy", "warning": "it may serve", "broken": "no robot is served so"}[diagnosis.verdict]
+    word = {"ok": "healthy", "warning": "not all is well", "broken": "broken"}[diagnosis.verdict]
     return f"{word}: {told}"
