@@ -1,4 +1,4 @@
-"""docs/doctor.md: its commands have the flags that it shows, and its outputs are those of a healthy and a sick server."""
+"""docs/doctor.md: its commands have the flags that it shows, and a healthy and a sick server read as it says."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def stand_in(family: str, actions: Any, metadata: Mapping[str, Any] | None = Non
     def handle(connection: ServerConnection) -> None:
         with suppress(ConnectionClosed):
             if dialect.greets:
-                connection.send(msgpack.packb(_GREETINGS[family] if metadata is None else metadata))
+                greeting = msgpack.packb(_GREETINGS[family] if metadata is None else metadata)
+                connection.send(greeting or b"")
             for message in connection:
                 dialect.read_request(message)
                 connection.send(dialect.write_reply(ActionChunk(actions), TIMING))  # type: ignore[arg-type]

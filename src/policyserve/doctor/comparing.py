@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,8 @@ def _dtype_cure(leaf: ImageSpec, value: np.ndarray[Any, Any]) -> str:
 def _array_cure(leaf: ArraySpec, value: np.ndarray[Any, Any]) -> str:
     if _takes(ArraySpec(leaf.shape, value.dtype.name), value) and value.dtype.kind in "biuf":
         return f"send it as {leaf.dtype}: array.astype('{leaf.dtype}')"
-    if np.prod(leaf.shape, dtype=float) == value.size if None not in leaf.shape else False:
+    sizes = [size for size in leaf.shape if size is not None]
+    if len(sizes) == len(leaf.shape) and prod(sizes) == value.size:
         return f"give it the shape: array.reshape{leaf.shape}"
     if value.ndim == len(leaf.shape):
         return "send so many numbers as the policy was trained with"

@@ -40,7 +40,8 @@ class Diagnosis:
     @property
     def verdict(self) -> Verdict:
         """The worst one."""
-        return max((finding.verdict for finding in self.findings), key=STATUS.__getitem__, default="ok")
+        found = {finding.verdict for finding in self.findings}
+        return "broken" if "broken" in found else "warning" if "warning" in found else "ok"
 
     @property
     def status(self) -> int:
