@@ -102,6 +102,12 @@ def test_a_certificate_out_of_its_time_is_told_with_the_day(
     assert "clock" in found.cure
 
 
+def test_a_certificate_that_has_ended_is_told_so_where_nobody_trusts_it_either(tmp_path: Path) -> None:
+    cert, key = make_dated_certificate(tmp_path, "20200101", "20200201")
+    with serving(tls_cert=cert, tls_key=key) as live:
+        assert worst(examined(f"wss://localhost:{live.port}")).found == "the certificate ended on 2020-02-01"
+
+
 def test_a_server_without_tls_says_to_write_ws() -> None:
     with serving() as live:
         found = worst(examined(f"wss://127.0.0.1:{live.port}"))

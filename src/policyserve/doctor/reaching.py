@@ -114,7 +114,7 @@ def _untrusted(server: Examined, error: ssl.SSLCertVerificationError) -> Finding
     if certificate is None:
         return broken("tls", f"the certificate is not trusted: {error.verify_message}", _trust_cure(server, None))
     told, cure = f"the certificate is not trusted: {error.verify_message}", _trust_cure(server, certificate)
-    if code == _EXPIRED:
+    if code == _EXPIRED or certificate.days_left < 0:  # of one that nobody signed OpenSSL tells that first
         told = f"the certificate ended on {certificate.until}"
         cure = "have a new one made, and start the server with it; is this machine's own clock right?"
     elif code == _NOT_YET:
