@@ -100,6 +100,7 @@ def test_a_key_is_taken_from_where_it_is_kept_and_never_shown(given: str, tmp_pa
     [
         (["localhost:8000"], "did you mean ws://localhost:8000?"),
         (["http://robot:8000/"], "did you mean ws://robot:8000?"),
+        (["cartpole_ppo"], "got 'cartpole_ppo'\n"),
         (["https://robot"], "did you mean wss://robot?"),
         (["ws://robot", "--dialect", "openpy"], "did you mean 'openpi'?"),
         (["ws://robot", "--timeout-s", "0"], "--timeout-s: expected more than 0"),
@@ -123,3 +124,9 @@ def test_the_help_names_its_exit_statuses() -> None:
     said = run_in("pipe", ["doctor", "--help"])
     assert said.code == 0
     assert "with 1 if there is something to look at" in " ".join(said.out.split())
+
+
+def test_what_can_be_no_key_is_told_before_anything_is_asked() -> None:
+    said = run_in("pipe", ["doctor", "ws://robot"], POLICYSERVE_API_KEY="ключ-из-букв-кириллицы")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("error: api_key: expected printable ASCII characters")

@@ -34,7 +34,7 @@ def test_programs_get_the_keys_that_the_page_promises() -> None:
 
 
 def test_no_secret_and_no_control_character_of_a_servers_is_shown() -> None:
-    figures = {"stage": "k3y", "names": ["k3y\x1b"], "k3y": np.float32(1), "none": None}
+    figures = {"stage": "k3y", "names": ["k3y\x1b"], "k3y": np.float32(1), "none": float("nan")}
     shown = without(Finding("name", "ok", "the k3y\nof \x1b[31mred", "say k3y", figures), ["k3y"])
     assert shown.found == "the …\nof \\x1b[31mred"
     assert shown.cure == "say …"

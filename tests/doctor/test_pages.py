@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,14 @@ from tests.doctor.sick import examined, of, stand_in
 from tests.plain_servers import in_thread
 from tests.server.live import DEADLINE_S, serving
 
+KEY = "a-key-of-16-letters"
 
-def test_a_server_that_is_still_loading_tells_its_stage_and_is_not_asked() -> None:
+
+@pytest.mark.parametrize("by", ["none", "key", "url"])
+def test_a_server_that_is_still_loading_tells_its_stage_and_is_not_asked(by: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    keys.chmod(0o600)
     may_load = threading.Event()
 
     def load(on_stage: Any) -> Any:
@@ -26,10 +33,11 @@ def test_a_server_that_is_still_loading_tells_its_stage_and_is_not_asked() -> No
         assert may_load.wait(DEADLINE_S)
         return as_policy(lambda observation: observation)
 
-    with serving(load=load, isolate="thread") as live:
+    with serving(load=load, isolate="thread", api_key_file=None if by == "none" else str(keys)) as live:
         try:
             live.until(lambda server: server.reception.stage == "reading weights")
-            findings = examined(f"ws://127.0.0.1:{live.port}")
+            user = f"robot:{KEY}@" if by == "url" else ""
+            findings = examined(f"ws://{user}127.0.0.1:{live.port}", api_key=KEY if by == "key" else None)
         finally:
             may_load.set()
         live.ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -103,4 +104,6 @@ def _clean(value: Any, clean: Any) -> Any:
         return {clean(str(key)): _clean(inner, clean) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(inner, clean) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has none of these
+        return None
     return value if value is None or isinstance(value, (bool, int, float)) else clean(str(value))

@@ -45,6 +45,8 @@ def fetch(server: Examined, path: str) -> Page:
         asked = h11.Connection(h11.CLIENT)
         host = urlsplit(server.address.http_url).netloc.rpartition("@")[2]
         headers = [("Host", host), ("Connection", "close"), ("User-Agent", "policyserve doctor")]
+        if server.authorization is not None:  # the stage of loading is told to those with a key
+            headers.append(("Authorization", server.authorization))
         connected.sendall(asked.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
         connected.sendall(asked.send(h11.EndOfMessage()) or b"")
         return _read(connected, asked, deadline)

@@ -22,7 +22,7 @@ _PLACE = re.compile(r"^cannot connect to \S+: ")
 class Examined:
     """A server's URL and how to ask it. dialect: "auto" or a name. timeout_s: for each step.
 
-    Raises ConfigError for what is no URL, and says which was probably meant.
+    Raises ConfigError for what is no URL, saying which was probably meant, and for what can be no key.
     """
 
     url: str = field(repr=False)
@@ -36,6 +36,7 @@ class Examined:
         except ConfigError as error:
             meant = _meant(self.url)
             raise ConfigError(f"{error} (did you mean {meant}?)") if meant else error from None
+        self.client("openpi" if self.dialect == "auto" else self.dialect)  # it checks the key, and connects later
 
     @cached_property
     def address(self) -> Address:
@@ -48,6 +49,14 @@ class Examined:
         password = urlsplit(self.url.strip()).password or ""
         found = {self.api_key or "", password, unquote(password)}
         return sorted(filter(None, found), key=len, reverse=True)
+
+    @property
+    def authorization(self) -> str | None:
+        """What a request for a page says to be let in; None without a key."""
+        if self.api_key is not None:
+            return f"Api-Key {self.api_key}"
+        password = urlsplit(self.address.http_url).password
+        return None if password is None else f"Bearer {unquote(password)}"
 
     def deadline(self) -> float:
         """When a step that begins now has to be over, by time.monotonic()."""
@@ -85,7 +94,8 @@ def _meant(url: str) -> str:
     text = url.strip()
     for web, ours in (("http://", "ws://"), ("https://", "wss://")):
         text = ours + text[len(web) :] if text.startswith(web) else text
-    text = text if "://" in text else f"ws://{text}"
+    is_host = text == "localhost" or "." in text or ":" in text  # else it may be a policy's name
+    text = text if "://" in text or not is_host else f"ws://{text}"
     try:
         return read_address(text, "").url.removesuffix("/") if text != url.strip() else ""
     except ConfigError:
