@@ -13,11 +13,16 @@ from policyserve.cli.layout import width_of
 from policyserve.dialects import by_name
 from policyserve.policies.fakes import demo_image
 from tests.cli.terminals import COLUMNS, WHERE, Where, plain, run_in, unbroken
-from tests.doctor.sick import closed_port, stand_in
+from tests.doctor.sick import closed_port, stand_in, take_any_time
 from tests.server.live import serving
 
 KEY = "a-key-of-16-letters"
 GREEN, RED, ARROW = "\x1b[32m✓\x1b[0m", "\x1b[31m✗\x1b[0m", "\x1b[36m→\x1b[0m"
+
+
+@pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_any_time(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,18 @@ from policyserve.dialects import by_name
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import ROOT
 from tests.cli.terminals import knows, run_in
-from tests.doctor.sick import closed_port
+from tests.doctor.sick import closed_port, take_any_time
 from tests.server.live import serving
 
 PAGE = (ROOT / "docs" / "doctor.md").read_text()
 COMMANDS = re.findall(r"```bash\npolicyserve (.*?)\n```", PAGE)
 HEALTHY, DEAD, FRAME = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+@pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_any_time(monkeypatch)
 
 
 def shape_of(text: str) -> list[str]:

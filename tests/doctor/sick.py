@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgpack
+import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
@@ -16,6 +17,7 @@ from policyserve import dialects
 from policyserve.core.dialect import Dialect
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.doctor import asking, opening
 from policyserve.doctor.examination import Brought, examine
 from policyserve.doctor.findings import Finding
 from policyserve.doctor.server import Examined
@@ -25,6 +27,13 @@ Handle = Callable[[ServerConnection], None]
 NOTHING = Brought()
 _GREETINGS = {"openpi": {}, "wall_x": {"predict_mode": "fast"}}
 TIMING = Timing(0.1, 0.2, 0.4)
+
+
+def take_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing called slow: how long things take on a busy machine is no test's business."""
+    monkeypatch.setattr(opening, "_SLOW_PING_MS", 1e6)
+    monkeypatch.setattr(asking, "_SLOW_MS", 1e6)
+    monkeypatch.setattr(asking, "_LEAST_PER_S", 0.0)
 
 
 def examined(url: str, brought: Brought = NOTHING, **settings: Any) -> list[Finding]:

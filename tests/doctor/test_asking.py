@@ -13,20 +13,15 @@ from policyserve.bench.measures import Quantiles
 from policyserve.bench.payloads import Payload
 from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import ArraySpec, PolicySpec
-from policyserve.doctor import asking, greeting
+from policyserve.doctor import asking
 from policyserve.doctor.asking import images, round_trips
 from policyserve.doctor.examination import Brought
-from tests.doctor.sick import examined, of, stand_in, worst
+from tests.doctor.sick import examined, of, stand_in, take_any_time, worst
 from tests.plain_servers import plain_server
 from tests.server.live import serving
 
 STATE = Brought({"obs": np.zeros(4, np.float32)}, "seen.npz")
 NAN = np.array([[0.0, np.nan], [np.inf, 1.0]], np.float32)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greeting, "_GREETING_S", 1.0)
 
 
 def same(value: float) -> Quantiles:
@@ -56,7 +51,10 @@ def test_nan_actions_that_ours_refuses_are_told() -> None:
 
 
 @pytest.mark.parametrize("family", ["openpi", "wall_x", "vibe_rl"])
-def test_a_sound_answer_is_measured_in_the_parts_that_the_server_tells(family: str) -> None:
+def test_a_sound_answer_is_measured_in_the_parts_that_the_server_tells(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_any_time(monkeypatch)
     with stand_in(family, np.zeros((2, 7), np.float32)) as url:
         findings = examined(url, STATE)
     assert of(findings, "answer").found == "float32 (2, 7), all finite"

@@ -14,17 +14,21 @@ import numpy as np
 import pytest
 
 from policyserve import dialects
-from policyserve.doctor import greeting
 from policyserve.doctor.examination import Brought
 from policyserve.doctor.findings import Finding
 from policyserve.doctor.given import read_frame
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import ROOT
-from tests.doctor.sick import examined, of, stand_in
+from tests.doctor.sick import examined, of, stand_in, take_any_time
 from tests.server.live import serving
 
 IMAGE, STATE = np.zeros((64, 64, 3), np.uint8), np.zeros(5, np.float32)
 ASKED = Brought({"state": STATE}, "seen.npz")
+
+
+@pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_any_time(monkeypatch)
 
 
 def brought(tmp_path: Path, dialect: str = "openpi", **observation: Any) -> Brought:
@@ -122,10 +126,7 @@ def program(*command: str) -> Iterator[str]:
         ("vibe_rl", ["benchmarks/rivals/vibe_rl.py", "--policy", "zeros"]),
     ],
 )
-def test_the_originals_stand_ins_are_known_and_asked(
-    family: str, command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(greeting, "_GREETING_S", 1.0)
+def test_the_originals_stand_ins_are_known_and_asked(family: str, command: list[str]) -> None:
     with program(*command) as url:
         findings = examined(url, ASKED, timeout_s=10)
     assert of(findings, "dialect").figures["family"] == family

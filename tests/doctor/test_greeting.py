@@ -11,7 +11,7 @@ from websockets.sync.server import ServerConnection
 
 from policyserve.doctor import greeting
 from policyserve.policies.fakes import EchoPolicy, demo_image
-from tests.doctor.sick import examined, of, stand_in, worst
+from tests.doctor.sick import examined, of, stand_in, take_any_time, worst
 from tests.plain_servers import plain_server
 from tests.server.live import serving
 
@@ -19,6 +19,11 @@ ACTIONS = np.zeros((2, 7), np.float32)
 
 
 @pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_any_time(monkeypatch)
+
+
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stays silent does so for ever."""
     monkeypatch.setattr(greeting, "_GREETING_S", 1.0)
@@ -61,6 +66,7 @@ def test_a_server_that_greets_is_known_by_its_greeting(family: str, metadata: di
     assert found.figures == {"family": family, "is_policyserve": False}
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_waits_is_taken_for_vibe_rls() -> None:
     with stand_in("vibe_rl", ACTIONS) as url:
         found = of(examined(url), "dialect")
@@ -76,6 +82,7 @@ def test_vibe_rl_asked_of_a_server_that_greets_is_the_wrong_dialect(path: str) -
     assert found.cure == "use a client of openpi's: --dialect openpi"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_openpi_asked_of_a_server_that_waits_is_the_wrong_dialect() -> None:
     with stand_in("vibe_rl", ACTIONS) as url:
         found = worst(examined(f"{url}/openpi"))

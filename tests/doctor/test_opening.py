@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from policyserve.doctor.opening import Opened, proxy
-from tests.doctor.sick import examined, of, stand_in, tcp_server, until_closed, worst
+from tests.doctor.sick import examined, of, stand_in, take_any_time, tcp_server, until_closed, worst
 from tests.server.live import serving
 
 KEY = "a-key-of-16-letters"
@@ -118,7 +118,8 @@ def test_a_proxy_that_compresses_though_nobody_offered_it_is_told() -> None:
     assert "an extension that nobody offered" in found.found
 
 
-def test_ours_never_compresses() -> None:
+def test_ours_never_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_any_time(monkeypatch)
     with serving() as live:
         found = of(examined(f"ws://127.0.0.1:{live.port}"), "proxy")
     assert found.verdict == "ok"
