@@ -42,6 +42,8 @@ ELSEWHERE = {
     "dialects/packing": "dialects/test_marked_arrays",
     "dialects/pieces": "dialects/test_metadata_first",
     "dialects/wall_x": "dialects/test_metadata_first",
+    "doctor/certificates": "doctor/test_reaching",
+    "doctor/server": "cli/test_doctor",
     "engine/answering": "engine/test_runner_contract",
     "engine/isolated/child": "engine/isolated/test_runner",
     "engine/isolated/faults": "engine/isolated/test_codec",

@@ -28,6 +28,7 @@ TYPED = [
     (["serve", "cartpole_ppo", ""], [], ["--port", "cartpole_ppo"]),
     (["serve", ""], ["cartpole_ppo", "wall-x"], ["--port"]),
     (["bench", "cartpole_ppo", "--sw"], ["--sweep"], []),
+    (["doctor", "ws://robot", "--fr"], ["--frame"], ["--sweep"]),
     (["eval", "pend"], ["pendulum_ppo", "pendulum_sac"], []),
     (["completion", ""], ["bash", "zsh", "fish"], []),
 ]

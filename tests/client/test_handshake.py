@@ -187,3 +187,18 @@ def test_a_name_that_nobody_has_is_not() -> None:
 def test_a_refused_connection_is_named_in_plain_words() -> None:
     error = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)")
     assert str(connect_error(ROBOT, error)) == "Connection refused"
+
+
+def test_compression_is_offered_only_where_it_is_looked_for() -> None:
+    assert b"permessage-deflate" not in Handshake(ROBOT, None).request
+    assert b"permessage-deflate" in Handshake(ROBOT, None, offers_deflate=True).request
+
+
+def test_the_answers_headers_and_extensions_are_told() -> None:
+    handshake = Handshake(ROBOT, None, offers_deflate=True)
+    assert (handshake.headers, handshake.extensions) == ({}, [])
+    more = b"Via: 1.1 nginx\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+    _, answer = accepted(handshake)
+    handshake.feed(answer.replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n"))
+    assert handshake.headers["via"] == "1.1 nginx"
+    assert handshake.extensions == ["permessage-deflate"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import WireError
-from policyserve.core.examples import example_of
+from policyserve.core.examples import example_of, spec_of
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 from tests.core.test_leaf_specs import LEAVES
 
@@ -58,3 +58,34 @@ def test_of_a_policy_without_a_spec_nothing_is_known() -> None:
 def test_what_is_no_description_is_refused_with_its_path(leaf: Any) -> None:
     with pytest.raises(WireError, match=r"^arm/x: expected an array, an image or a text"):
         example_of({"observation": {"arm/x": leaf}})
+
+
+def test_a_described_spec_is_the_spec_again() -> None:
+    observation = {
+        "image": ImageSpec(None, 32, ("CHW", "HWC"), ("uint8", "float")),
+        "state": ArraySpec((None, 3), "float64", optional=True),
+        "prompt": TextSpec(default="go"),
+        "names": TextListSpec(),
+    }
+    spec = PolicySpec("arm", observation, ArraySpec((7,)), horizon=4)
+    again = spec_of(spec.describe(), "arm")
+    assert again == spec
+
+
+def test_a_spec_of_nothing_takes_anything() -> None:
+    assert spec_of(PolicySpec("any", None, None).describe(), "any") == PolicySpec("any", None, None)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"observation": {"state": {"kind": "array", "shape": [-1], "dtype": "float32"}}},
+        {"observation": {"state": 3}},
+        {"action": {"shape": [7]}},
+        {"action": None, "horizon": -2},
+        {"action": {"shape": 7, "dtype": "float32"}},
+    ],
+)
+def test_what_describes_no_spec_is_refused(described: dict[str, Any]) -> None:
+    with pytest.raises(WireError, match="as policyserve describes"):
+        spec_of(described)

@@ -15,6 +15,7 @@ COMMANDS = {
     "new": "write a small policy of your own, to fill in",
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
+    "doctor": "examine a server that somebody runs: what is wrong, what to do",
     "list": "which policies can be served, which extras are installed",
     "info": "versions, event loop and hardware, for reports of bugs",
     "completion": "a script for bash, zsh or fish that completes all this",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policyserve.cli import COMMANDS, bench, serve
+from policyserve.cli import COMMANDS, bench, doctor, serve
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -62,6 +62,7 @@ def _words() -> Words:
     flags: dict[tuple[str, str], Sequence[Flag]] = {("bench", ""): flags_of(bench.BenchFlags)}
     server = ServerConfig()
     flags["serve", ""] = flags_of(serve.ServeFlags, serve.ServeFlags(server, NoFlags()))
+    flags["doctor", ""] = flags_of(doctor.DoctorFlags)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
     policies = []
     for name in registry.names():
@@ -125,7 +126,7 @@ _policyserve() {{
   if [ "$COMP_CWORD" -gt 1 ]; then
     command="${{COMP_WORDS[1]}}"
     policy="$(_policyserve_policy "${{COMP_WORDS[@]:2:COMP_CWORD-2}}")"
-    if [ "$command" = bench ]; then policy=""; fi
+    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
   fi
   COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before" "$current")" -- "$current"))
 }}
@@ -140,7 +141,7 @@ _policyserve() {{
   if (( CURRENT > 2 )); then
     command="${{words[2]}}"
     policy="$(_policyserve_policy "${{(@)words[3,CURRENT-1]}}")"
-    if [ "$command" = bench ]; then policy=""; fi
+    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
   fi
   local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before" "${{words[CURRENT]}}")}})
   compadd -a shown
@@ -156,9 +157,10 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench"):
+    for command in ("serve", "eval", "bench", "doctor"):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
-        lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
+        if command != "doctor":  # it takes a server's URL alone
+            lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
         of_policies: dict[str, tuple[Flag, list[str]]] = {}
         for (one, policy), flags in words.flags.items():
             for flag in flags if one == command else ():

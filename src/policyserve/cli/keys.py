@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from policyserve.client.address import HOW_TO_GIVE_A_KEY, first_key
+from policyserve.core.errors import ConfigError
 from policyserve.server.keys import VARIABLE
 
 _AT_SIGNS = "@\ufe6b\uff20"
@@ -21,6 +23,20 @@ def key_from_environment() -> str | None:
     """
     keys = os.environ.get(VARIABLE)
     return first_key(keys) if keys else None
+
+
+def key_from_file(path: Path) -> str:
+    """The first key of a file, of those that a server would read there; raises ConfigError, which quotes no key."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise ConfigError(f"--api-key-file: the file cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("--api-key-file: expected a text file") from None
+    found = [first_key(line) for line in lines if line and not line.startswith("#")]
+    if not found or not found[0]:
+        raise ConfigError(f"--api-key-file: expected `name: key` or `key` in a line, got no key in {path}")
+    return found[0]
 
 
 def without_keys(message: str) -> str:

@@ -1,7 +1,7 @@
 """How a connection begins: one HTTP request, whose answer `websockets` checks. No socket, no clock.
 
-Proxies and redirects are not followed, and extensions are never offered: permessage-deflate costs ten times the
-transfer on images.
+Proxies and redirects are not followed, and clients offer no extensions: permessage-deflate costs ten times the transfer
+on images.
 """
 
 from __future__ import annotations
@@ -33,19 +33,24 @@ _NAME_HINT = "; connect by a name or an address that the certificate has"
 
 
 class Handshake:
-    """One request to become a WebSocket. `request`: its bytes."""
+    """One request to become a WebSocket. `request`: its bytes.
 
-    def __init__(self, address: Address, api_key: str | None) -> None:
+    offers_deflate: offer permessage-deflate, as many other clients do, to see who agrees. Messages cannot be read then.
+    """
+
+    def __init__(self, address: Address, api_key: str | None, *, offers_deflate: bool = False) -> None:
         import logging
 
         from websockets.client import ClientProtocol
+        from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
         from websockets.uri import parse_uri
 
         quiet = logging.getLogger("policyserve.websockets")
         quiet.setLevel(logging.WARNING)  # the library's own lines say what ours say already
         self._address = address
         self._has_key = api_key is not None
-        self._protocol = ClientProtocol(parse_uri(address.http_url), logger=quiet)
+        extensions = [ClientPerMessageDeflateFactory(client_max_window_bits=True)] if offers_deflate else None
+        self._protocol = ClientProtocol(parse_uri(address.http_url), extensions=extensions, logger=quiet)
         request = self._protocol.connect()
         if api_key is not None:
             request.headers.pop("Authorization", None)  # a URL's password
@@ -54,6 +59,18 @@ class Handshake:
         self.request = b"".join(self._protocol.data_to_send())
         self._head = bytearray()
         self._is_head_read = False
+
+    @property
+    def extensions(self) -> list[str]:
+        """The names of the extensions that were agreed on; empty before the answer, and where none was."""
+        return [extension.name for extension in self._protocol.extensions]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The answer's headers by their names in lower case, as far as it has come."""
+        head = self._head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
+        lines = (line.partition(":") for line in head)
+        return {name.strip().lower(): value.strip() for name, _, value in lines}
 
     def feed(self, data: bytes) -> bytes | None:
         """What came behind the answer, if that is the one wished for; None: more is to come. No data: none will.

@@ -172,10 +172,10 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
     address = options.address
     connected = None
     try:
-        connected = _connect(address, deadline)
+        connected = reach(address, deadline)
         _check_other_loop(connected, address)
         if address.is_secure:
-            connected = _encrypted(connected, options.ssl_context, address.host, deadline)
+            connected = encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
         wire.feed(shake_hands(connected, Handshake(address, options.api_key), deadline))
         return Link(_stream(connected, address, options.busy_poll_us / 1e6), wire, address, options.timeout_s)
@@ -189,7 +189,8 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
         raise
 
 
-def _connect(address: Address, deadline: float) -> socket.socket:
+def reach(address: Address, deadline: float) -> socket.socket:
+    """Connect to a host or a Unix socket, without TLS; raises what connect() raises, or the socket's OSError."""
     if address.unix_path is None:
         return connect(address.host, address.port, deadline)
     connected = socket.socket(socket.AF_UNIX)
@@ -217,7 +218,8 @@ def _check_other_loop(connected: socket.socket, address: Address) -> None:
         raise ConfigError(f"{what}: {cures}")
 
 
-def _encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str, deadline: float) -> socket.socket:
+def encrypted(connected: socket.socket, tls: ssl.SSLContext | None, host: str, deadline: float) -> socket.socket:
+    """Speak TLS from now on; tls None: the system's certificates are trusted. Raises an OSError."""
     import ssl
 
     connected.settimeout(left_s(deadline))  # wrap_socket() counts it from its beginning, whatever arrives

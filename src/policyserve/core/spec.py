@@ -102,9 +102,9 @@ class PolicySpec(ShortRepr):
         batches: dict[str, int | None] = {}
         for path, leaf in self.leaves.items():
             value = look_up(observation, path)
-            if value is _MISSING:
+            if value is MISSING:
                 value = _default(leaf)
-                if value is _MISSING:
+                if value is MISSING:
                     if leaf.optional:
                         continue
                     raise self._missing(path, leaf, observation)
@@ -202,13 +202,13 @@ class PolicySpec(ShortRepr):
         return batch_size
 
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
-        keys = tuple(islice(_paths(observation), _MAX_KEYS_TOLD))
+        keys = tuple(islice(paths_in(observation), _MAX_KEYS_TOLD))
         near = nearest(path, [key for key in keys if key not in self.leaves], 0.5)
         got = f"keys {names_told(keys, 300)}" if keys else "no keys"
         return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near!r}?" if near else "")
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
-        return tuple(islice((path for path in _paths(observation) if path not in self.leaves), _MAX_UNKNOWN))
+        return tuple(islice((path for path in paths_in(observation) if path not in self.leaves), _MAX_UNKNOWN))
 
 
 def _flatten(spec: ObservationSpec, prefix: str = "") -> Iterable[tuple[str, LeafSpec]]:
@@ -229,34 +229,35 @@ def _nest_like(spec: ObservationSpec, found: Mapping[str, Any], prefix: str = ""
     return nested
 
 
-def _paths(observation: Observation, prefix: str = "") -> Iterable[str]:
+def paths_in(observation: Observation, prefix: str = "") -> Iterable[str]:
+    """The paths of an observation's values, nesting flattened."""
     for key, value in observation.items():
         if isinstance(value, Mapping) and value:
-            yield from _paths(cast(Observation, value), f"{prefix}{key}/")
+            yield from paths_in(cast(Observation, value), f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}"
 
 
-_MISSING: Any = object()
+MISSING: Any = object()  # what look_up() gives for a path that is not there
 
 
 def look_up(observation: Observation, path: str) -> Any:
-    """Find a path however the client nested it; raises BadObservation if it stands there twice."""
+    """Find a path however the client nested it, else MISSING; raises BadObservation if it stands there twice."""
     head, separator, tail = path.partition("/")
     if not separator:
-        return observation.get(path, _MISSING)
+        return observation.get(path, MISSING)
     places = [observation[path]] if path in observation else []
     while separator:
         inner = observation.get(head)
         if isinstance(inner, Mapping):
             value = look_up(cast(Observation, inner), tail)
-            if value is not _MISSING:
+            if value is not MISSING:
                 places.append(value)
         step, separator, tail = tail.partition("/")
         head = f"{head}/{step}"
     if len(places) > 1:
         raise BadObservation(path, "one value", "two: a flat key and a nested one")
-    return places[0] if places else _MISSING
+    return places[0] if places else MISSING
 
 
 def _all_finite(array: Array) -> bool:
@@ -267,4 +268,4 @@ def _all_finite(array: Array) -> bool:
 def _default(leaf: LeafSpec) -> Any:
     if isinstance(leaf, TextSpec) and leaf.default is not None:
         return leaf.default
-    return _MISSING
+    return MISSING

@@ -1,0 +1,112 @@
+"""The pages of the server's port, over plain HTTP: whether it is alive, and ready."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+
+from policyserve.client.sockets import check_time, left_s
+from policyserve.doctor.findings import Finding, ok, warning
+from policyserve.doctor.server import Examined
+
+_MOST_BYTES = 1 << 16
+_NO_PAGE = "this server has no such page, or a proxy hides it"
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer over HTTP. headers: names in lower case."""
+
+    status: int
+    body: str
+    headers: dict[str, str]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body's JSON object; empty where it is none."""
+        try:
+            told = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+
+def fetch(server: Examined, path: str) -> Page:
+    """GET a page; raises an OSError, or h11.ProtocolError for what is no HTTP. The body ends at 64 KiB."""
+    deadline = server.deadline()
+    with closing(server.connect(deadline)) as connected:
+        asked = h11.Connection(h11.CLIENT)
+        host = urlsplit(server.address.http_url).netloc.rpartition("@")[2]
+        headers = [("Host", host), ("Connection", "close"), ("User-Agent", "policyserve doctor")]
+        if server.authorization is not None:  # the stage of loading is told to those with a key
+            headers.append(("Authorization", server.authorization))
+        connected.sendall(asked.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
+        connected.sendall(asked.send(h11.EndOfMessage()) or b"")
+        return _read(connected, asked, deadline)
+
+
+def _read(connected: socket.socket, asked: h11.Connection, deadline: float) -> Page:
+    status, headers, body = 0, {}, b""
+    while len(body) < _MOST_BYTES:
+        event = asked.next_event()
+        if event is h11.NEED_DATA:
+            connected.settimeout(left_s(deadline))
+            try:
+                asked.receive_data(connected.recv(_MOST_BYTES))
+            except ConnectionResetError:
+                asked.receive_data(b"")
+            check_time(deadline)
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif not isinstance(event, h11.InformationalResponse):
+            break
+    return Page(status, body.decode("utf-8", "replace"), headers)
+
+
+def pages(server: Examined) -> Iterator[Finding]:
+    """Ask whether the server is alive and ready."""
+    yield _health(server)
+    yield _readiness(server)
+
+
+def _health(server: Examined) -> Finding:
+    try:
+        page = fetch(server, "/healthz")
+    except TimeoutError:
+        cure = "its policy may hold its event loop: a server that answers no page while it infers is busy"
+        return warning("health", f"GET /healthz: no answer within {server.timeout_s:g} s", cure)
+    except (OSError, h11.ProtocolError) as error:
+        return warning("health", f"GET /healthz: {error}", _NO_PAGE)
+    if page.status != 200:
+        return warning("health", f"GET /healthz: HTTP {page.status}", _NO_PAGE)
+    told, figures = page.fields, {"http_status": page.status}
+    requests, mean_ms = told.get("requests"), told.get("avg_latency_ms")
+    if isinstance(requests, int) and isinstance(mean_ms, (int, float)):
+        text = f"alive, {requests} requests so far" + (f" in {mean_ms:.1f} ms on average" if requests else "")
+        return ok("health", text, **figures, requests=requests, avg_latency_ms=mean_ms)
+    return ok("health", "alive", **figures)
+
+
+def _readiness(server: Examined) -> Finding:
+    try:
+        page = fetch(server, "/readyz")
+    except (OSError, h11.ProtocolError):
+        page = Page(0, "", {})
+    status = page.fields.get("status")
+    if page.status == 200 and status == "ready":
+        return ok("readiness", "ready: the policy is loaded", is_ready=True)
+    if page.status == 503 and status == "loading":
+        stage = str(page.fields.get("stage") or "it tells the stage to those with a key alone")
+        cure = "wait, and ask again; the server's own terminal shows how far it is, and what failed"
+        return warning("readiness", f"not ready: {stage}", cure, is_ready=False, stage=stage)
+    return ok("readiness", "not told: only servers of ours have /readyz", is_ready=None)
