@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -18,7 +18,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -27,10 +27,12 @@ from policyserve.core.version import VERSION
 from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
 from policyserve.observe.histogram import TIMES_MS, Histogram
-from policyserve.observe.metrics import Tally
+from policyserve.observe.tally import Tally
 from policyserve.server.reception import Reception
 from policyserve.server.routes import Asked, Response, Route
 
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the text format
+_MOST_OF_LABEL = 200  # characters
 _LOOK_EVERY_S = 1.0
 _LOOKS = 15  # as many seconds as Prometheus usually leaves between two scrapes
 _FIRST, _LAST, _STEP = 12, 80, 4  # of TIMES_MS: 0.08 ms to 10.5 s, each bound twice the one before
@@ -62,8 +64,12 @@ class LoopLag:
         if self._timer is not None:
             self._timer.cancel()
 
+    def note(self, late_s: float) -> None:
+        """It woke so much later than it was asked to."""
+        self._late_s.append(max(late_s, 0.0))
+
     def _look(self, due: float) -> None:
-        self._late_s.append(max(asyncio.get_running_loop().time() - due, 0.0))
+        self.note(asyncio.get_running_loop().time() - due)
         self.start()
 
 
@@ -80,7 +86,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def _respond(self, asked: Asked) -> Response:
-        return Response(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+        return Response(200, generate_latest(self._registry), _CONTENT_TYPE)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry need not ask before there is a server."""
@@ -99,7 +105,7 @@ class Metrics(Collector):
         told = "Requests by outcome: answered, or the error's code."
         family = CounterMetricFamily("policyserve_requests", told, labels=("policy", "dialect", "outcome"))
         for asked, count in sorted(self.tally.requests().items()):
-            family.add_metric(asked, count)
+            family.add_metric([_label(text) for text in asked], count)
         return family
 
     def _times(self) -> Iterator[Metric]:
@@ -125,7 +131,9 @@ class Metrics(Collector):
         yield _counter("received_bytes", "Bytes of clients' messages.", tally.received_bytes)
         yield _counter("sent_bytes", "Bytes of messages to clients.", tally.sent_bytes)
         held = sum(peer.held_bytes() for peer in self._reception.peers)
-        yield _gauge("buffered_bytes", "Bytes of messages that are unfinished, unanswered, or answered and unread.", held)
+        yield _gauge(
+            "buffered_bytes", "Bytes of messages that are unfinished, unanswered, or answered and unread.", held
+        )
         told = "Policies that were replaced: hung, since a call never returned, or broke."
         yield _labelled(CounterMetricFamily, "policy_replacements", told, "reason", tally.replaced)
 
@@ -135,8 +143,14 @@ class Metrics(Collector):
         yield _gauge("loop_lag_seconds", "The latest that the event loop woke in the last 15 s.", self.lag.seconds)
         spec = self._reception.spec
         name, metadata = (spec.name, spec.metadata) if spec is not None else ("", {})
-        info = {"version": VERSION, "policy": name, "checkpoint": str(metadata.get("checkpoint", ""))}
+        checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
+        info = {"version": VERSION, "policy": _label(name), "checkpoint": _label(checkpoint)}
         yield InfoMetricFamily("policyserve_build", "What is served, and by which version.", info)
+
+
+def _label(value: object) -> str:
+    """A policy's own text, at most so long. It can be encoded: the greeting that tells it was checked."""
+    return str(value)[:_MOST_OF_LABEL]
 
 
 def _gauge(name: str, told: str, value: float) -> Metric:
@@ -166,8 +180,9 @@ def _histogram(name: str, told: str, buckets: Buckets, total: float) -> Metric:
 
 def _times(histogram: Histogram) -> tuple[Buckets, float]:
     """Its counts up to each of a few of its bounds, in seconds: exact, since they are bounds of its own."""
+    places = range(_FIRST, _LAST + 1, _STEP)
     counts = histogram.counts
-    bounds = [(floatToGoString(round(TIMES_MS[i] / 1e3, 9)), sum(counts[: i + 1])) for i in range(_FIRST, _LAST + 1, _STEP)]
+    bounds = [(floatToGoString(round(TIMES_MS[place] / 1e3, 9)), sum(counts[: place + 1])) for place in places]
     return [*bounds, ("+Inf", sum(counts))], histogram.total / 1e3
 
 

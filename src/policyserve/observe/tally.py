@@ -6,7 +6,7 @@ Counted while requests are answered, so each fact costs an addition or two. Writ
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,12 +38,12 @@ class Tally(Observer):
 
     def __init__(self, policy: Callable[[], str]) -> None:
         self.infer_ms = Histogram(TIMES_MS)
-        self.calls: Counter[int] = Counter()
+        self.calls: defaultdict[int, int] = defaultdict(int)
         self.busy_s = 0.0
         self.received_bytes = self.sent_bytes = 0
         self.replaced: Counter[str] = Counter({HUNG: 0, BROKE: 0})
         self._policy = policy
-        self._answered: dict[int, int] = {}
+        self._answered: defaultdict[int, int] = defaultdict(int)
         self._speakers: dict[int, tuple[str, str]] = {}  # policy and dialect of open sessions
         self._settled: Counter[Asked] = Counter()
         self._infers = self.infer_ms.counts
@@ -81,7 +81,7 @@ class Tally(Observer):
         infer_ms = timing.infer_ms
         self.infer_ms.total += infer_ms
         self._infers[bisect_left(TIMES_MS, infer_ms)] += 1
-        self._answered[session] = self._answered.get(session, 0) + 1
+        self._answered[session] += 1
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
         self._settled[self._asked(session, error.code if error.code in TOLD else OTHER)] += 1
