@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from policyserve.core.dialect import TOLD
 from policyserve.core.errors import BadObservation, Overloaded, PolicyserveError
 from policyserve.core.messages import EncodedText, Timing
 from policyserve.core.observer import SessionFacts
@@ -32,7 +33,7 @@ def test_answers_are_counted_by_the_dialect_that_a_session_was_recognised_by() -
     tally.on_dialect(1, "openpi")
     for session in (1, 1, 2):
         answer(tally, session)
-    assert tally.requests() == {Asked("arm", "openpi", "answered"): 2, Asked("arm", "wall_x", "answered"): 1}
+    assert +tally.requests() == {Asked("arm", "openpi", "answered"): 2, Asked("arm", "wall_x", "answered"): 1}
 
 
 def test_the_answers_of_a_session_stay_counted_when_it_closes() -> None:
@@ -41,13 +42,20 @@ def test_the_answers_of_a_session_stay_counted_when_it_closes() -> None:
         tally.on_session_opened(SessionFacts(session, "peer", "openpi"))
         answer(tally, session)
         tally.on_session_closed(session)
-    assert tally.requests() == {Asked("arm", "openpi", "answered"): 2}
+    assert +tally.requests() == {Asked("arm", "openpi", "answered"): 2}
+
+
+def test_whoever_has_a_session_has_every_outcome_before_the_first_request() -> None:
+    tally = Tally(Served())
+    tally.on_session_opened(SessionFacts(1, "peer", "openpi"))
+    told = tally.requests()
+    assert {told[Asked("arm", "openpi", outcome)] for outcome in ("answered", "overloaded", "bad_action")} == {0}
+    assert len(told) == 1 + len(TOLD)
 
 
 def test_a_session_that_asked_nothing_leaves_nothing() -> None:
     tally = Tally(Served())
     tally.on_session_opened(SessionFacts(1, "peer", "auto"))
-    assert tally.requests() == {}
     tally.on_session_closed(1)
     assert tally.requests() == {}
 
@@ -57,7 +65,7 @@ def test_refusals_are_counted_by_their_code() -> None:
     tally.on_session_opened(SessionFacts(1, "peer", "openpi"))
     for error in (Overloaded("full"), BadObservation("a", "b", "c"), Overloaded("full")):
         tally.on_refusal(1, 1, error)
-    assert tally.requests() == {
+    assert +tally.requests() == {
         Asked("arm", "openpi", "overloaded"): 2,
         Asked("arm", "openpi", "bad_observation"): 1,
     }
@@ -69,7 +77,7 @@ def test_codes_that_a_policy_makes_up_share_one_outcome() -> None:
         error = PolicyserveError("no")
         error.code = f"made_up_{number}"
         tally.on_refusal(7, 1, error)
-    assert tally.requests() == {Asked("arm", "auto", "other"): 100}
+    assert +tally.requests() == {Asked("arm", "auto", "other"): 100}
 
 
 def test_a_session_counts_for_the_policy_that_it_was_opened_with() -> None:
@@ -80,7 +88,7 @@ def test_a_session_counts_for_the_policy_that_it_was_opened_with() -> None:
     served.name = "two"
     tally.on_session_opened(SessionFacts(2, "peer", "openpi"))
     answer(tally, 2)
-    assert set(tally.requests()) == {Asked("one", "openpi", "answered"), Asked("two", "openpi", "answered")}
+    assert set(+tally.requests()) == {Asked("one", "openpi", "answered"), Asked("two", "openpi", "answered")}
 
 
 def test_a_session_that_waited_for_the_first_policy_counts_for_it() -> None:
@@ -91,7 +99,7 @@ def test_a_session_that_waited_for_the_first_policy_counts_for_it() -> None:
     tally.on_stage("")
     served.name = "two"
     answer(tally, 1)
-    assert tally.requests() == {Asked("one", "openpi", "answered"): 1}
+    assert +tally.requests() == {Asked("one", "openpi", "answered"): 1}
 
 
 def test_a_call_for_several_requests_is_work_once() -> None:

@@ -47,8 +47,8 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def requests(text: str) -> dict[tuple[str, str], float]:
-    """By dialect and outcome."""
-    found = (one for one in samples(text) if one[0] == "policyserve_requests_total")
+    """By dialect and outcome, but for those of which there are none."""
+    found = (one for one in samples(text) if one[0] == "policyserve_requests_total" and one[2])
     return {(labels["dialect"], labels["outcome"]): number for _, labels, number in found}
 
 
@@ -128,13 +128,14 @@ def test_replicas_are_one_sum() -> None:
         assert value(text, "policyserve_batch_size_sum") == 4
 
 
-def test_a_policys_name_may_hold_quotes_and_line_ends() -> None:
-    with serving(named(AWKWARD, metadata={"checkpoint": "step 7"})) as live, live.websocket() as peer:
+def test_a_policys_texts_may_hold_quotes_and_line_ends() -> None:
+    with serving(named(AWKWARD, metadata={"checkpoint": AWKWARD})) as live, live.websocket() as peer:
         peer.send(frame([1.0]))
         peer.recv(timeout=DEADLINE_S)
-        (found,) = (labels for name, labels, _ in samples(scrape(live)) if name == "policyserve_requests_total")
-        assert found["policy"] == AWKWARD
-        build = {"version": VERSION, "policy": AWKWARD, "checkpoint": "step 7"}
+        found, *_ = (labels for name, labels, _ in samples(scrape(live)) if name == "policyserve_requests_total")
+        name = AWKWARD.replace("\n", "\\n")  # a spec keeps its name on one line
+        assert found["policy"] == name
+        build = {"version": VERSION, "policy": name, "checkpoint": AWKWARD}
         assert value(scrape(live), "policyserve_build_info", **build) == 1
 
 

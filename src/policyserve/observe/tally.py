@@ -18,6 +18,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.observe.histogram import TIMES_MS, Histogram
 
 ANSWERED, OTHER = "answered", "other"
+_OUTCOMES = (ANSWERED, *TOLD)
 HUNG, BROKE = "hung", "broke"  # why a policy is replaced
 
 
@@ -49,11 +50,17 @@ class Tally(Observer):
         self._infers = self.infer_ms.counts
 
     def requests(self) -> Counter[Asked]:
-        """Requests that have their outcome."""
+        """Requests that have their outcome.
+
+        Each policy and dialect that was heard of has all outcomes, most of them 0: of a number that appears only with
+        the first error, Prometheus' rate() would miss that error.
+        """
         told = self._settled.copy()
         for session, count in self._answered.items():
-            if count:
-                told[self._asked(session, ANSWERED)] += count
+            told[self._asked(session, ANSWERED)] += count
+        for policy, dialect in {asked[:2] for asked in told}:
+            for outcome in _OUTCOMES:
+                told[Asked(policy, dialect, outcome)] += 0
         return told
 
     def on_session_opened(self, session: SessionFacts) -> None:
