@@ -23,7 +23,7 @@ from tests.integration.prometheus import DEADLINE_S, Prometheus, program_or_skip
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 DASHBOARD = json.loads((ROOT / "docs" / "grafana" / "policyserve.json").read_text())
-KEY = "key-of-the-test"
+KEY = "key-of-the-test-of-metrics"
 CLIENTS = 4
 
 Series = list[tuple[dict[str, str], float]]
@@ -194,7 +194,9 @@ def test_promtool_accepts_what_the_page_shows(name: str, tmp_path: Path) -> None
     file = tmp_path / "shown.yml"
     file.write_text(block(name).replace("/etc/prometheus/policyserve.key", str(key)))
     what = "config" if name == "scrape" else "rules"
-    done = subprocess.run([program_or_skip("promtool"), "check", what, file], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program_or_skip("promtool"), "check", what, file], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout + done.stderr
 

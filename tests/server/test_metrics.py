@@ -17,7 +17,7 @@ from policyserve.core.policy import FunctionPolicy, Policy
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.metrics import LoopLag
-from tests.server.live import DEADLINE_S, Live, ask, frame, none_open, serving
+from tests.server.live import DEADLINE_S, Live, ask, frame, none_open, packed, serving
 
 Labels = dict[str, str]
 AWKWARD = 'a "policy"\nof\\two lines'
@@ -146,6 +146,23 @@ def test_a_key_is_needed_where_the_server_has_keys(tmp_path: Path) -> None:
     with serving(api_key_file=str(keys)) as live:
         assert live.http("GET", "/metrics")[0] == 401
         assert live.http("GET", "/metrics", headers={"Authorization": f"Bearer {KEY}"})[0] == 200
+
+
+def test_nothing_of_a_peer_or_a_request_is_told(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"name-of-the-key: {KEY}\n")
+    keys.chmod(0o600)
+    by_key = {"Authorization": f"Bearer {KEY}"}
+    with serving(lambda x: np.zeros(1), api_key_file=str(keys)) as live:
+        with live.websocket("/openpi", additional_headers=by_key) as peer:
+            peer.recv(timeout=DEADLINE_S)  # the greeting
+            peer.send(packed({"prompt": "pick up the secret"}))
+            peer.recv(timeout=DEADLINE_S)
+            port = peer.socket.getsockname()[1]
+            text = live.http("GET", "/metrics", headers=by_key)[1].decode()
+    assert requests(text) == {("openpi", "answered"): 1}
+    labels = {shown for _, own, _ in samples(text) for shown in own.values()}
+    assert not [told for told in ("127.0.0.1", str(port), "secret", "name-of-the-key", KEY) if told in " ".join(labels)]
 
 
 def test_without_metrics_there_is_no_page() -> None:
