@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,13 @@ ENDINGS = ("_bucket", "_sum", "_count")
 
 
 @pytest.fixture(scope="module")
-def families() -> Iterator[dict[str, Metric]]:
+def families() -> dict[str, Metric]:
     """What a server tells that has answered a request, by the name that stands in Prometheus."""
     with serving() as live, live.websocket() as peer:
         ask(peer, 1.0)
         text = live.http("GET", "/metrics")[1].decode()
     found = list(text_string_to_metric_families(text))
-    yield {one.name + ("_total" if one.type == "counter" else ""): one for one in found}
+    return {one.name + ("_total" if one.type == "counter" else ""): one for one in found}
 
 
 def rows() -> dict[str, tuple[str, set[str]]]:

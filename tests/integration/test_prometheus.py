@@ -1,4 +1,4 @@
-"""docs/metrics.md in use: a real Prometheus scrapes a server under load, with a key, and answers the dashboard's queries."""
+"""docs/metrics.md in use: a real Prometheus scrapes a server under load and answers the dashboard's queries."""
 
 from __future__ import annotations
 
@@ -67,12 +67,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     keys.write_text(f"lab: {KEY}\n")
     keys.chmod(0o600)
     flags = ("--host", "127.0.0.1", "--port", "0", "--api-key-file", str(keys))
-    with serving((*POLICYSERVE, "serve", "cartpole_ppo", *flags)) as server:
-        with prometheus(config(server.url, folder), folder) as watching, loading(server.url):
-            # Two outcomes are on their way up, and the interval of 5 s lies within the load.
-            watching.until(f"({refusals()}) > 0 and on () ({answers()}) > 0")
-            watching.until("count_over_time(policyserve_ready[6s]) >= 20")
-            yield watching
+    with (
+        serving((*POLICYSERVE, "serve", "cartpole_ppo", *flags)) as server,
+        prometheus(config(server.url, folder), folder) as watching,
+        loading(server.url),
+    ):
+        # Two outcomes are on their way up, and the interval of 5 s lies within the load.
+        watching.until(f"({refusals()}) > 0 and on () ({answers()}) > 0")
+        watching.until("count_over_time(policyserve_ready[6s]) >= 20")
+        yield watching
 
 
 def answers() -> str:
@@ -126,7 +129,7 @@ def ask_badly(url: str, is_over: threading.Event) -> None:
                 peer.recv(timeout=DEADLINE_S)
 
 
-# What a query of each panel may say of this load. Times: of a policy that takes microseconds, on a machine that is busy.
+# What a query of each panel may say of this load, on a machine that is busy.
 MOST_S = 10.0
 PLAUSIBLE: dict[str, tuple[float, float]] = {
     "Up": (1, 1),

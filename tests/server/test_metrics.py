@@ -153,13 +153,15 @@ def test_nothing_of_a_peer_or_a_request_is_told(tmp_path: Path) -> None:
     keys.write_text(f"name-of-the-key: {KEY}\n")
     keys.chmod(0o600)
     by_key = {"Authorization": f"Bearer {KEY}"}
-    with serving(lambda x: np.zeros(1), api_key_file=str(keys)) as live:
-        with live.websocket("/openpi", additional_headers=by_key) as peer:
-            peer.recv(timeout=DEADLINE_S)  # the greeting
-            peer.send(packed({"prompt": "pick up the secret"}))
-            peer.recv(timeout=DEADLINE_S)
-            port = peer.socket.getsockname()[1]
-            text = live.http("GET", "/metrics", headers=by_key)[1].decode()
+    with (
+        serving(named("arm"), api_key_file=str(keys)) as live,
+        live.websocket("/openpi", additional_headers=by_key) as peer,
+    ):
+        peer.recv(timeout=DEADLINE_S)  # the greeting
+        peer.send(packed({"prompt": "pick up the secret"}))
+        peer.recv(timeout=DEADLINE_S)
+        port = peer.socket.getsockname()[1]
+        text = live.http("GET", "/metrics", headers=by_key)[1].decode()
     assert requests(text) == {("openpi", "answered"): 1}
     labels = {shown for _, own, _ in samples(text) for shown in own.values()}
     assert not [told for told in ("127.0.0.1", str(port), "secret", "name-of-the-key", KEY) if told in " ".join(labels)]
