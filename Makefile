@@ -1,6 +1,9 @@
-.PHONY: check lint types contracts test pythons interop coverage bench
+.PHONY: check debian lint types contracts test pythons interop coverage bench
 
 check: lint types contracts test pythons interop  ## all that CI runs
+
+debian:  ## Prometheus and Chromium, which some tests drive: for root on Debian; nobody else's machine is changed
+	@sh scripts/debian_programs.sh
 
 lint:
 	ruff check .

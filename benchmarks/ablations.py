@@ -24,7 +24,11 @@ from measuring.turns import Asker, in_turns, rate_ratio, trip_ratio
 from policyserve.bench.measures import Spread
 
 _SHORT = {"cartpole": "P1", "libero": "P2", "aloha": "P3"}
-_FLAGS = {"gathering by habit": ("--max-wait-ms", "0"), "busy polling": ("--busy-poll-us", "0")}
+_FLAGS = {
+    "gathering by habit": ("--max-wait-ms", "0"),
+    "busy polling": ("--busy-poll-us", "0"),
+    "metrics": ("--no-metrics",),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ CASES = (
     Case("freed memory kept", "thread", "aloha", 16),
     Case("few frames a turn", "inline", "cartpole"),
     Case("few frames a turn", "inline", "cartpole", 32),
+    Case("metrics", "inline", "cartpole"),
+    Case("metrics", "inline", "cartpole", 32),
     Case("own framing", "inline", "cartpole"),
     Case("own framing", "inline", "libero"),
     Case("own framing", "inline", "aloha"),

@@ -114,8 +114,7 @@ class InlineRequests:
         if self._turns.waits(task.session):
             self._wait((task, arrived_at, on_outcome))
         else:
-            is_watched = self._observers.inline_batch_started or self._observers.inline_batch_ended
-            on_outcome(self._answer(policy, (task,))[0] if is_watched else policy.answer_one(task))
+            on_outcome(self._answer_one(policy, task))
         return True
 
     def end_turn(self) -> None:
@@ -144,6 +143,14 @@ class InlineRequests:
         elif not self._is_end_near:
             self._is_end_near = True
             self._loop.call_soon(self._end_soon)
+
+    def _answer_one(self, policy: InlinePolicy, task: Task) -> Outcome:
+        if self._observers.inline_batch_started:
+            return self._answer(policy, (task,))[0]
+        outcome = policy.answer_one(task)
+        for tell in self._observers.inline_batch_ended:
+            tell(1, outcome.ended_at - outcome.started_at if isinstance(outcome, Answered) else 0.0)
+        return outcome
 
     def _answer(self, policy: InlinePolicy, batch: Sequence[Task]) -> Sequence[Outcome]:
         started_at = time.monotonic()

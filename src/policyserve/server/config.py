@@ -229,6 +229,7 @@ class Reporting(_Group):
     """What the server tells of itself."""
 
     stats_every_s: float = 10.0  # the time between two lines of statistics in the log while there is work; 0: none
+    metrics: bool = True  # tell Prometheus at /metrics what is counted, whoever has a key, or anybody where none is set
 
     def check(self) -> None:
         super().check()

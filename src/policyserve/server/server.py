@@ -39,6 +39,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
+from policyserve.server.metrics import Metrics
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
 from policyserve.websocket.server_frames import make_scratch
@@ -80,6 +81,7 @@ class Server:
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
+        self._metrics = self._add_metrics() if self.config.metrics else None
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
@@ -177,6 +179,8 @@ class Server:
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
         self.statistics.start()
+        if self._metrics is not None:
+            self._metrics.lag.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -197,10 +201,18 @@ class Server:
         if self._tidying is not None:
             self._tidying.cancel()
         self.statistics.stop()
+        if self._metrics is not None:
+            self._metrics.lag.stop()
         await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
         self._has_ended = True
 
     # Inside
+
+    def _add_metrics(self) -> Metrics:
+        metrics = Metrics(self.reception, self.engine, self.counters)
+        self.observers.add(metrics.tally, is_trusted=True)
+        self.reception.routes.add("/metrics", metrics.page)
+        return metrics
 
     def _state(self) -> str:
         """Where it listens, and how far it is."""
