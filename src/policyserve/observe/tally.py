@@ -47,7 +47,7 @@ class Tally(Observer):
         self._answered: defaultdict[int, int] = defaultdict(int)
         self._speakers: dict[int, tuple[str, str]] = {}  # policy and dialect of open sessions
         self._settled: Counter[Asked] = Counter()
-        self._infers = self.infer_ms.counts
+        self._infers, self._infer_sums = self.infer_ms.counts, self.infer_ms.sums
 
     def requests(self) -> Counter[Asked]:
         """Requests that have their outcome.
@@ -86,8 +86,9 @@ class Tally(Observer):
     def on_answer(self, session: int, ticket: int, chunk: ActionChunk, timing: Timing) -> None:
         # Histogram.add() without the call, since it is for each answer.
         infer_ms = timing.infer_ms
-        self.infer_ms.total += infer_ms
-        self._infers[bisect_left(TIMES_MS, infer_ms)] += 1
+        place = bisect_left(TIMES_MS, infer_ms)
+        self._infers[place] += 1
+        self._infer_sums[place] += infer_ms
         self._answered[session] += 1
 
     def on_refusal(self, session: int, ticket: int | None, error: PolicyserveError) -> None:
