@@ -41,7 +41,9 @@ def test_every_flag_has_one_line_that_says_what_it_does() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_help_shows_a_group_whole_and_nothing_else(group: str) -> None:
-    shown = re.findall(r"^  --([a-z-]+)", run_in("pipe", ["serve", "demo_image", f"--help={group}"]).out, re.MULTILINE)
+    shown = re.findall(
+        r"^  --(?:\[no-\])?([a-z-]+)", run_in("pipe", ["serve", "demo_image", f"--help={group}"]).out, re.MULTILINE
+    )
     assert [name.replace("-", "_") for name in shown] == [one.name for one in fields(GROUPS[group])]
 
 
@@ -50,7 +52,7 @@ def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> 
         "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "api_key_file": "f",
         "allowed_origins": ("http://a", "http://b"), "dialect": "openpi", "hello_grace_ms": 3.0, "debug_wire": True,
         "isolate": "process", "replicas": 2, "devices": "cpu,cpu", "max_wait_ms": 1.0, "idle_timeout_s": 4.0,
-        "max_depth": 9, "max_buffered_mib": 2048.0,
+        "max_depth": 9, "max_buffered_mib": 2048.0, "metrics": False,
     }  # fmt: skip
     default = ServerConfig()
     for one in fields(ServerConfig):
@@ -58,8 +60,9 @@ def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> 
             other[one.name] = getattr(default, one.name) + 1
     argv: list[str] = []
     for number, (name, value) in enumerate(other.items()):
-        flag = f"--{name if number % 2 else name.replace('_', '-')}"
-        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        spelled = f"no_{name}" if value is False else name
+        flag = f"--{spelled if number % 2 else spelled.replace('_', '-')}"
+        values = value if isinstance(value, tuple) else () if isinstance(value, bool) else (value,)
         argv += [flag, *map(str, values)]
     assert read(*argv) == ServerConfig(**other)
 
