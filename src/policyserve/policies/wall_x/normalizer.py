@@ -70,7 +70,9 @@ class Normalizer:
         if not action:
             states = "" if state_dims is None else f" and states of {_bounds(state_dims)}"
             got = ", ".join(f"{name} of {scale.low.size}" for name, scale in self.action.items())
-            raise ConfigError(f"statistics: expected actions of {_bounds(action_dims)}{states} numbers, got {got}")
+            cure = "choose its robot by --env, --model-config.action-dim; --conventions pad20 where it was padded"
+            expected = f"actions of {_bounds(action_dims)}{states} numbers"
+            raise ConfigError(f"statistics: expected {expected}, got {got}; {cure}")
         return Normalizer(action, state)
 
     def choose(self, names: Any, *, path: str = "dataset_names") -> str:
