@@ -42,7 +42,7 @@ def test_the_first_answer_is_told_once_and_nothing_listens_afterwards() -> None:
         assert told.spec.leaves == {"state": ArraySpec((3,), "float64")}
         assert (told.spec.name, told.spec.horizon) == ("chunk", 50)
         assert live.server.observers.request == ()
-        assert len(live.server.observers.answer) == 1  # the counters
+        assert len(live.server.observers.answer) == 2  # the counters, and the tally of metrics
 
 
 def test_greetings_say_nothing_before_the_first_answer_and_what_is_true_after_it() -> None:
