@@ -48,7 +48,10 @@ class Observer:
         """A session whose dialect was "auto" is known to speak this one."""
 
     def on_message(self, session: int, message: Message | EncodedText, arrived_at: float) -> None:
-        """A whole message came, undecoded, good or not. arrived_at: time.monotonic. A view is kept, not copied."""
+        """A whole message came, undecoded, good or not. arrived_at: time.monotonic.
+
+        A view is of the memory that the policy reads: whoever keeps it may see what the policy changes there.
+        """
 
     def on_sent(self, session: int, message: Message) -> None:
         """A whole message is handed to the connection: a greeting, an answer or an error."""

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
-from policyserve.client.sockets import left_s
-from policyserve.client.sync_link import encrypted, reach
 from policyserve.doctor.server import Examined
 
 _PARTIAL_CHAIN, _NO_CHECK_TIME = 0x80000, 0x200000  # X509_V_FLAG_… of OpenSSL
@@ -91,14 +89,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _speaking(server: Examined, context: ssl.SSLContext) -> ssl.SSLSocket:
-    deadline = server.deadline()
-    plain = reach(server.address, deadline)
-    try:
-        plain.settimeout(left_s(deadline))
-        return encrypted(plain, context, server.address.host, deadline)  # type: ignore[return-value]
-    except BaseException:
-        plain.close()
-        raise
+    return cast(ssl.SSLSocket, server.connect(server.deadline(), context))
 
 
 def _names_in(name: Any) -> Iterator[str]:

@@ -67,10 +67,10 @@ def _place(address: Address) -> str:
 def _connection_cure(address: Address, error: Exception) -> str:
     if address.unix_path is not None:
         if isinstance(error, PermissionError):
-            return "give this user the right to write to the socket: --uds-mode of the server, or its group"
+            return "the socket is for the server's own user (mode 0600): connect as that user"
         return f"start the server with --uds {address.unix_path}, or mend the path in the URL"
     if isinstance(error, ConnectionRefusedError):
-        listen = "it listens on 127.0.0.1 alone unless it has --host 0.0.0.0"
+        listen = "--host 127.0.0.1 takes clients of its own machine alone"
         return f"nothing listens there: start the server, or mend the port in the URL; {listen}"
     if getattr(error, "errno", None) in _NO_WAY:
         return "this machine has no way there: is it in the same network, and is the server's machine on?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,12 +63,12 @@ class Examined:
         """When a step that begins now has to be over, by time.monotonic()."""
         return time.monotonic() + self.timeout_s
 
-    def connect(self, deadline: float) -> socket.socket:
-        """A new connection, with TLS where the URL says so; raises an OSError."""
+    def connect(self, deadline: float, context: ssl.SSLContext | None = None) -> socket.socket:
+        """A new connection, with TLS where the URL says so; raises an OSError. context: None: the client's own."""
         connected = reach(self.address, deadline)
         try:
             connected.settimeout(left_s(deadline))
-            return encrypted(connected, None, self.address.host, deadline) if self.address.is_secure else connected
+            return encrypted(connected, context, self.address.host, deadline) if self.address.is_secure else connected
         except BaseException:
             connected.close()
             raise
