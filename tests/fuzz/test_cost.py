@@ -12,7 +12,8 @@ _SIZES = (1_000, 16_000, 200_000, 1_500_000)
 
 
 def check(one: Asked) -> None:
-    cost = counted(one)
+    """The least of three counts: what a thread or the garbage of another test allocates meanwhile only ever adds."""
+    cost = min((counted(one) for _ in range(3)), key=lambda cost: cost.peak)
     assert memory_ratio(one, cost) <= MEMORY, f"{cost} for {len(one.frame)} bytes: {one.dialect}, {one.spec}"
     assert held_ratio(cost) <= HELD, f"{cost} for {len(one.frame)} bytes: {one.dialect}, {one.spec}"
 
