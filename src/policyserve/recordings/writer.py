@@ -21,7 +21,7 @@ from policyserve.recordings.views import Views
 
 _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
-_PAUSE_S = 0.01  # so that the server's messages wake nobody up, each by itself
+_PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
 _LATE_NS = 500_000_000  # views are left out of what is written later than this
 
 
@@ -29,8 +29,9 @@ def main(text: str) -> None:
     """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the server's to answer
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.nice(_NICE)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # so that it never takes a core as it wakes up
     told = json.loads(text)
     ring, entries, status = (told.pop(name) for name in ("ring", "entries", "status"))
     offset = told.pop("clock_offset_ns")
@@ -68,11 +69,11 @@ class Writing:
         while not ring.has_ended:
             rest_s = None if flush_at is None else max(flush_at - time.monotonic(), 0.0)
             if poll.poll(None if rest_s is None else rest_s * 1e3):
+                time.sleep(_PAUSE_S)
                 for entry in ring.read():
                     self._take(entry, ring)
                 if flush_at is None:
                     flush_at = time.monotonic() + _FLUSH_S
-                time.sleep(_PAUSE_S)
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._flush()
                 flush_at = None
@@ -97,7 +98,7 @@ class Writing:
         for view in views:
             self._file.view(view.topic, view.schema, view.message, at)
         self._end_before()
-        if self._file.size >= self._plan.max_bytes:
+        if self._file.is_full(self._plan.max_bytes):
             self._rotate()
 
     def _take_event(self, told: dict[str, Any], at: int) -> None:
