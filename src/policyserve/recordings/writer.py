@@ -1,4 +1,4 @@
-"""The process that writes recordings: it takes messages out of the ring, and ends when the server does."""
+"""The process that writes recordings: it takes messages out of the queue, and ends when the server does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from policyserve.recordings.file import RecordingFile
 from policyserve.recordings.layout import ENDING, Opened, PolicyFacts
 from policyserve.recordings.plan import Plan
-from policyserve.recordings.ring import Entry, Kind, RingReader
+from policyserve.recordings.queue import Descriptors, Entry, Incoming, Kind
 from policyserve.recordings.views import Views
 
 _NICE = 10  # the robots' round trips come first
@@ -33,12 +33,10 @@ def main(text: str) -> None:
         os.nice(_NICE)
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # so that it never takes a core as it wakes up
     told = json.loads(text)
-    ring, entries, status = (told.pop(name) for name in ("ring", "entries", "status"))
-    offset = told.pop("clock_offset_ns")
+    queue, status, offset = (told.pop(name) for name in ("queue", "status", "clock_offset_ns"))
     plan = Plan(**told)
-    reader = RingReader(ring, plan.queue_bytes, entries)
     try:
-        Writing(plan, offset, lambda line: _say(status, line)).run(reader)
+        Writing(plan, offset, lambda line: _say(status, line)).run(Incoming(Descriptors(*queue)))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else f"{plan.directory}: "
         _say(status, f"error {where}{error.strerror or error}")
@@ -61,17 +59,17 @@ class Writing:
         self._before: RecordingFile | None = None  # the file before, while replies for it are awaited
         self._file = self._new_file()
 
-    def run(self, ring: RingReader) -> None:
+    def run(self, queue: Incoming) -> None:
         """Write what comes until nothing will. Raises OSError."""
         flush_at: float | None = None
         poll = select.poll()
-        poll.register(ring.descriptor, select.POLLIN)
-        while not ring.has_ended:
+        poll.register(queue.descriptor, select.POLLIN)
+        while not queue.has_ended:
             rest_s = None if flush_at is None else max(flush_at - time.monotonic(), 0.0)
             if poll.poll(None if rest_s is None else rest_s * 1e3):
                 time.sleep(_PAUSE_S)
-                for entry in ring.read():
-                    self._take(entry, ring)
+                for entry in queue.read():
+                    self._take(entry, queue)
                 if flush_at is None:
                     flush_at = time.monotonic() + _FLUSH_S
             if flush_at is not None and time.monotonic() >= flush_at:
@@ -81,9 +79,9 @@ class Writing:
             if file is not None:
                 file.close()
 
-    def _take(self, entry: Entry, ring: RingReader) -> None:
+    def _take(self, entry: Entry, queue: Incoming) -> None:
         is_late = time.monotonic_ns() - entry.at > _LATE_NS
-        data, at = ring.data(entry), entry.at + self._offset
+        data, at = queue.take(entry), entry.at + self._offset
         if entry.kind == Kind.EVENT:
             self._take_event(json.loads(data), at)
             return
