@@ -2,8 +2,8 @@
 
 Rule 1: bytes are written before their entry is, and their room is used again only after the reader has counted them.
 Rule 2: neither end waits for the other: what has no room is refused at once.
-Rule 3: what was freed last is used first (engine/isolated/arena.py). Where the writer keeps up, messages lie in the same
-few pages again and again: in a ring each would meet pages that are not there yet, which takes eight times the copy.
+Rule 3: what was freed last is used first (engine/isolated/arena.py). Where the writer keeps up, messages lie in the
+same few pages again and again; in a ring each meets pages that are not there yet, which takes eight times the copy.
 """
 
 from __future__ import annotations

@@ -125,7 +125,11 @@ class Recorder(Observer):
         self._event("dialect", session=session, dialect=dialect)
 
     def on_policy_ready(self, spec: PolicySpec) -> None:
-        self._event("policy", **PolicyFacts.of(spec).record())
+        self.tell_policy(PolicyFacts.of(spec))
+
+    def tell_policy(self, facts: PolicyFacts) -> None:
+        """What is served from now on."""
+        self._event("policy", **facts.record())
 
     def on_message(self, session: int, message: Message | EncodedText, arrived_at: float) -> None:
         number = self._asked[session] = self._asked.get(session, 0) + 1
@@ -148,7 +152,10 @@ class Recorder(Observer):
 
     def on_sent(self, session: int, message: Message) -> None:
         answered, self._replies_to = self._replies_to, None
-        number = (answered[1] or 0) if answered is not None and answered[0] == session else 0
+        self.say(session, (answered[1] or 0) if answered is not None and answered[0] == session else 0, message)
+
+    def say(self, session: int, number: int, message: Message) -> None:
+        """The server's message leaves. number: of the request that it answers, 0 for a greeting."""
         if number and self._is_missing(session, number):
             self._missing[session].discard(number)
             return
