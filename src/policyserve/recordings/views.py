@@ -16,6 +16,7 @@ import numpy as np
 from policyserve import dialects
 from policyserve.core.arrays import Array
 from policyserve.core.dialect import Dialect
+from policyserve.core.errors import WireError
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec
 from policyserve.core.spec import PolicySpec, look_up, paths_in
 from policyserve.recordings.layout import PolicyFacts, json_of
@@ -68,7 +69,7 @@ class Views:
             self._dialects.pop(session, None)
             self._shown_at = {place: at for place, at in self._shown_at.items() if place[0] != session}
         elif event == "policy" and policy is not None:
-            self._spec = policy.policy_spec()
+            self._spec = _spec_of(policy)
 
     def of_request(self, session: int, message: bytes, at: int) -> list[View]:
         """Its cameras, and its numbers and texts."""
@@ -119,6 +120,13 @@ class Views:
             return False
         self._shown_at[place] = at
         return True
+
+
+def _spec_of(policy: PolicyFacts) -> PolicySpec | None:
+    try:
+        return policy.policy_spec()
+    except WireError:  # another server's, told in its own way
+        return None
 
 
 def named(value: Array, leaf: Any) -> Any:
