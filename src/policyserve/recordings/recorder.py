@@ -66,7 +66,7 @@ class Recorder(Observer):
         self._status = -1  # what its process says
         self._heard = b""
         self._has_hung_up = asyncio.Event()
-        self._has_begun = False
+        self._has_begun = self._has_failed = False
 
     @property
     def is_recording(self) -> bool:
@@ -111,6 +111,7 @@ class Recorder(Observer):
         if self._process is None:
             return
         self._tell_left_out()
+        self._log_left_out()
         try:
             await asyncio.wait_for(self._finish(), _FINISH_S)
         except asyncio.TimeoutError:
@@ -220,10 +221,13 @@ class Recorder(Observer):
             self._event("left_out", session=session, request=number, count=1)
         else:
             self._untold += 1
-        now = time.monotonic()
-        if now - self._logged_at >= _TOLD_EVERY_S:
-            count = self.left_out - self._logged
-            self._logged_at, self._logged = now, self.left_out
+        if time.monotonic() - self._logged_at >= _TOLD_EVERY_S:
+            self._log_left_out()
+
+    def _log_left_out(self) -> None:
+        count = self.left_out - self._logged
+        self._logged_at, self._logged = time.monotonic(), self.left_out
+        if count:
             told = "recording: %d request%s left out, since the disk or the processor does not keep up"
             log.warning(f"{told} (--record-queue-mib, --no-record-views)", count, " was" if count == 1 else "s were")
 
@@ -255,10 +259,12 @@ class Recorder(Observer):
 
     def _end(self, why: str) -> None:
         """Record nothing more, and say so once."""
-        if self._queue is not None:
-            self._stop_telling()
-            log.error("recording ended: %s; serving goes on", why)
-            self.on_end()
+        if self._has_failed:
+            return
+        self._has_failed = True
+        self._stop_telling()
+        log.error("recording ended: %s; serving goes on", why)
+        self.on_end()
 
     def _stop_telling(self) -> None:
         if self._queue is not None:
@@ -273,7 +279,8 @@ class Recorder(Observer):
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(1.0)
-            self._end(f"its process {describe_exit(code)}")
+            if code or self._queue is not None:
+                self._end(f"its process {describe_exit(code)}")
 
 
 def check_directory(name: str) -> Path:

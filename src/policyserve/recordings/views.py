@@ -24,6 +24,7 @@ from policyserve.recordings.layout import PolicyFacts, json_of
 _QUALITY = 80
 _BETWEEN_NS = 90_000_000  # pictures of a camera, at least: a JPEG takes milliseconds, and the raw message is there too
 _MOST_NUMBERS = 256  # of an array that is shown
+_LEAST_SIDE = 4  # pixels: what is smaller is a matrix
 _NS = 1_000_000_000
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _PICTURE = (
@@ -148,7 +149,7 @@ def picture_of(value: Any) -> Array | None:
         value = value.transpose(1, 2, 0)
     if value.ndim == 3 and value.shape[-1] == 1:
         value = value[..., 0]
-    if value.ndim not in (2, 3) or min(value.shape[:2]) < 8 or (value.ndim == 3 and value.shape[-1] != 3):
+    if value.ndim not in (2, 3) or min(value.shape[:2]) < _LEAST_SIDE or (value.ndim == 3 and value.shape[-1] != 3):
         return None
     if value.dtype == np.uint8:
         return value
