@@ -33,7 +33,7 @@ from tests.core.test_printable import is_harmless
 from tests.engine.running import recipe
 from tests.logs.reading import Kept, keeping
 from tests.server.certificates import make_certificate
-from tests.server.live import DEADLINE_S, ask, frame, open_raw, running, serving, until_eof
+from tests.server.live import DEADLINE_S, ask, frame, open_raw, serving, until_eof
 from tests.server.test_changing import reloading, until_answering, write
 
 SPEC = PolicySpec("arm", {"x": ArraySpec((1,))}, ArraySpec((1,)))

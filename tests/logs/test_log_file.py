@@ -43,23 +43,21 @@ def test_it_is_not_for_everybody(tmp_path: Path) -> None:
         assert os.stat(tmp_path / "log").st_mode & 0o007 == 0
 
 
-@pytest.mark.parametrize("name", ["", "file/log", "missing/log", "pipe"])
+WRONG = {
+    "": "log_file: expected a file, got the directory HERE; name a file in it, such as HERE/policyserve.log",
+    "file/log": "log_file: HERE/file/log: there is no directory HERE/file; HERE/file is a file",
+    "missing/log": "log_file: HERE/missing/log: there is no directory HERE/missing; mkdir -p HERE/missing makes it",
+    "pipe": "log_file: HERE/pipe is a pipe that nobody reads: start its reader first, or name a file",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_written_is_one_line_with_path_and_cure(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError) as caught:
         LogFile(str(tmp_path / name))
-    place = tmp_path
-    assert (
-        str(caught.value)
-        == {
-            "": f"log_file: expected a file, got the directory {place}; name a file in it, such as {place}/policyserve.log",
-            "file/log": f"log_file: {place}/file/log: there is no directory {place}/file; {place}/file is a file",
-            "missing/log": f"log_file: {place}/missing/log: there is no directory {place}/missing; "
-            f"mkdir -p {place}/missing makes it",
-            "pipe": f"log_file: {place}/pipe is a pipe that nobody reads: start its reader first, or name a file",
-        }[name]
-    )
+    assert str(caught.value) == WRONG[name].replace("HERE", str(tmp_path))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

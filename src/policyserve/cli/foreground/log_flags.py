@@ -25,7 +25,7 @@ class LogFlags:
 
     def __post_init__(self) -> None:
         if self.log_file is not None and (not self.log_file.strip() or "\0" in self.log_file):
-            raise ConfigError(f"log_file: expected a path, got {self.log_file or 'nothing'!r}")
+            raise ConfigError(f"log_file: expected a path, got {repr(self.log_file) if self.log_file else 'nothing'}")
 
     @property
     def settings(self) -> LogSettings:

@@ -106,7 +106,7 @@ class _Shown:
         """Serve until a signal comes; raises PolicyserveError if it cannot."""
         if not self._is_watched:
             self._screen.show(self._heading)  # whoever reads it later has the lines of the log elsewhere
-        self._server.on_stage = lambda stage: self._line.show(stage_line(stage))
+        self._server.on_stage = self._on_stage
         self._line.show(stage_line(f"loading {self._title}"))
         self._server.on_stop = self._on_stop
         self._server.statistics.is_short = self._is_watched and sys.stderr.isatty()
@@ -116,6 +116,10 @@ class _Shown:
         told = summary(self._server.counters, seconds) if self._is_ready else "stopped before it was ready"
         self._screen.show([told])
         log.info("%s", told, event=Event("stopped", ms=seconds * 1e3))
+
+    def _on_stage(self, stage: str) -> None:
+        self._line.show(stage_line(stage))
+        take_over_others()
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
