@@ -116,7 +116,7 @@ def test_a_whole_session_is_json_line_by_line_and_has_no_key_in_it(isolate: str,
     assert any(name == "py.warnings" and "an old way" in message for name, message in theirs)
     assert not any(name == "quiet" for name, _ in theirs)
     (refused,) = server.of("request_refused")
-    assert (refused["level"], refused["code"], refused["session"]) == ("error", "internal", 1)
+    assert (refused["level"], refused["code"], refused["session"]) == ("error", "policy_failed", 1)
     if isolate == "thread":
         assert "too\\nmany" in refused["traceback"]
 

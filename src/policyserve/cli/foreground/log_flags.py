@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.settings import Settings
 from policyserve.logs.start import LogSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogFlags:
+class LogFlags(Settings):
     """How much of what happens is logged, how, and where to."""
 
     usual: ClassVar[tuple[str, ...]] = ()  # --help-all lists them
@@ -23,9 +23,10 @@ class LogFlags:
     log_file: str | None = None
     """Append the log to this file instead of writing it to stderr."""
 
-    def __post_init__(self) -> None:
-        if self.log_file is not None and (not self.log_file.strip() or "\0" in self.log_file):
-            raise ConfigError(f"log_file: expected a path, got {repr(self.log_file) if self.log_file else 'nothing'}")
+    def check(self) -> None:
+        super().check()
+        is_path = self.log_file is None or (self.log_file.strip() != "" and "\0" not in self.log_file)
+        self.require("log_file", is_path, "a path")
 
     @property
     def settings(self) -> LogSettings:
