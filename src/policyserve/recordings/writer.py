@@ -27,7 +27,10 @@ _BEHIND = 8  # views are left out while one part in so many of the queue is wait
 
 
 def main(text: str) -> None:
-    """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed."""
+    """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed.
+
+    Raises SystemExit(1) if the files cannot be written.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the server's to answer
     with suppress(OSError, AttributeError):
