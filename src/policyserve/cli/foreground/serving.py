@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
@@ -47,9 +49,11 @@ def serve_until_stopped(
     with line.shared(), without_control_characters(sys.stdout):
         log_to_stderr(logging.DEBUG if debug else logging.INFO, ShortFormatter() if debug else TerminalFormatter())
         try:
+            _stop_when_interrupted(server)
             _run_in_loop(_Shown(server, title, origin, line).run())
         except PolicyserveError as error:
             line.show("")
+            line.end_line()
             log.debug("the traceback", cause=error)
             names = {one.name: f"--{one.name.replace('_', '-')}" for one in fields(ServerConfig)}
             complain(blamed(naming_flag(error, names)), FAILURE)
@@ -84,6 +88,7 @@ class _Shown:
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
+        self._line.end_line()
         described = self._screen.description(spec, self._server.address, self._server.needs_key)
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
@@ -102,6 +107,13 @@ class _Shown:
         if not self._is_ready:
             self._server.on_stage = None
             self._line.show("  stopping")
+
+
+def _stop_when_interrupted(server: Server) -> None:
+    """Have Ctrl-C stop the server before its loop hears signals: one interrupted while it is made has tracebacks."""
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heard and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda number, frame: server.stop())
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
