@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cli.serving import ROOT, run
+from tests.cli.serving import run
 from tests.policies.frameworks import import_or_skip
 
 
