@@ -5,9 +5,9 @@
     python scripts/check_pythons.py --job 3.13 oldest
 
 Each job has a virtual environment of its own, made for it and removed after it. Two run at the same time (--at-once),
-since tests wait for each other more than they compute; what a job says is printed when it has ended. A Python that this machine
-lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml. Ends with 1
-if a job failed or none ran.
+since tests wait for each other more than they compute; what a job says is printed when it has ended. A Python that this
+machine lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml.
+Ends with 1 if a job failed or none ran.
 """
 
 from __future__ import annotations
