@@ -62,6 +62,8 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake: Handshake | None = Handshake(config.max_head_bytes, reception.routes.is_page)
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._unfinished_bytes = 0  # of a message that is not whole yet
+        self._began_at = 0.0  # when the first bytes of a large message came
+        self.receiving_s = 0.0  # how long its newest message took to come in
         self._counted_bytes = 0  # of all its messages so far, in the server's budget
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0  # when its last bytes came
@@ -187,6 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         reason = response.body.decode("utf-8", "replace").strip()
         level = logging.WARNING if response.status in (401, 403) else logging.INFO
         self._note(level, f"refused {response.status}", "refused peer=%s: %d %s", self.peer, response.status, reason)
+        self._reception.on_refused(self.peer, response.status, reason)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
@@ -210,6 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        self.receiving_s = self._heard_at - self._began_at if self._unfinished_bytes else 0.0
         self._unfinished_bytes = 0
         conversation.receive(message, self._heard_at)
         session = conversation.session
@@ -320,6 +324,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, count: int) -> None:
         """`count` bytes of a large message came in."""
+        if not self._unfinished_bytes:
+            self._began_at = self._heard_at
         self._unfinished_bytes += count
         self._counted_bytes += count
         self._reception.grow(count)
