@@ -21,7 +21,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
-from policyserve.observe.looks import Look, finite
+from policyserve.observe.looks import Look, finite, names_in
 from policyserve.observe.refusals import Refusals
 from policyserve.observe.samples import EVERY_S, KEPT, Samples
 from policyserve.observe.thumbnails import Cut, Thumbnail, ThumbnailThread, is_possible
@@ -135,7 +135,7 @@ class LivePage:
         stage = self._reception.stage or self._engine.stage
         told = {"stage": text_of(stage, _MOST_OF_TEXT), "is_ready": not stage}
         spec = self._reception.spec
-        return {**told, "name": "", "checkpoint": "", "takes": [], "gives": "", "facts": {}, **_described(spec)}
+        return {**told, "name": "", "checkpoint": "", "takes": [], "gives": "", "gives_doc": "", "facts": {}, **_described(spec)}
 
 
 class Watch:
@@ -180,6 +180,7 @@ class Watch:
         look = self.watcher.look(session, lambda: self._new_look(session))
         spec = self._reception.spec
         doc = one_line(spec.action.doc, _MOST_OF_TEXT) if spec is not None and spec.action is not None else ""
+        lines = look.actions()
         return {
             "number": session,
             "pictures": [_picture(one) for one in look.thumbnails.values()] if has_pictures else [],
@@ -189,7 +190,12 @@ class Watch:
                 for told in [[finite(value) for value in one.values]]
             ],
             "texts": look.texts,
-            "actions": {"is_chunk": look.chunk is not None, "doc": doc, "lines": look.actions()},
+            "actions": {
+                "is_chunk": look.chunk is not None,
+                "doc": doc,
+                "names": names_in(doc, len(lines)),
+                "lines": lines,
+            },
         }
 
     def stop(self) -> None:
@@ -273,6 +279,7 @@ def _described(spec: PolicySpec | None) -> Mapping[str, Any]:
             for path, leaf in list(spec.leaves.items())[:_MOST_LEAVES]
         ],
         "gives": f"{text_of(spec.action, _MOST_OF_TEXT) if spec.action else 'any finite numbers'}{steps}",
+        "gives_doc": text_of(spec.action.doc, _MOST_OF_TEXT) if spec.action else "",
         "facts": plain,
     }
 
