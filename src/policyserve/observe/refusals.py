@@ -21,7 +21,7 @@ REPLACED = "policy_replaced"
 
 @dataclass(slots=True)
 class Refused:
-    """A refusal, and how often it came. at: the last time (time.monotonic). session: None of a handshake.
+    """A refusal, and how often it came. session, peer, at (time.monotonic): the last time. session: None of a handshake.
 
     path, expected, got, hint: empty where it has no such parts, and `text` says it all.
     """
@@ -44,7 +44,7 @@ class Refused:
 
 
 class Refusals(Observer):
-    """The newest 50, the newest first; one that repeats itself counts up. peer_of: who a session is with.
+    """The newest 50, the newest first; what one address repeats counts up. peer_of: who a session is with.
 
     Its texts are strangers': one line each, of at most 300 characters.
     """
@@ -52,7 +52,7 @@ class Refusals(Observer):
     def __init__(self, peer_of: Callable[[int], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._peer_of = peer_of
         self._clock = clock
-        self._kept: dict[tuple[str, int | None, str, str], Refused] = {}  # the oldest first
+        self._kept: dict[tuple[str, str, str], Refused] = {}  # the oldest first
 
     def described(self) -> list[dict[str, Any]]:
         """Those that are kept, the newest first."""
@@ -74,9 +74,8 @@ class Refusals(Observer):
         self._keep(Refused(f"http_{status}", None, peer, one_line(reason, _MOST_OF_TEXT)))
 
     def _keep(self, refused: Refused) -> None:
-        # Of handshakes the address alone: each comes from a port of its own.
-        who = refused.peer.rpartition(":")[0] if refused.session is None else refused.peer
-        key = (refused.code, refused.session, who, refused.text)
+        # The address alone: a client that connects again after each refusal comes from a port of its own each time.
+        key = (refused.code, refused.peer.rpartition(":")[0], refused.text)
         before = self._kept.pop(key, None)
         refused.at = self._clock()
         refused.count += before.count if before is not None else 0

@@ -61,8 +61,9 @@ function showPolicy(policy, server) {
   keyed($("takes").tBodies[0], policy.takes, (leaf) => leaf.path, madeLeaf, (row, leaf) => {
     [leaf.path, leaf.kind, leaf.doc].forEach((text, index) => { row.cells[index].textContent = text; });
   });
-  if (policy.is_ready && !policy.takes.length) $("takes").tBodies[0].replaceChildren(made("tr", "any observation (the policy declares no spec)"));
-  $("gives").textContent = [policy.gives, policy.gives_doc].filter(Boolean).join(" · ") || "–";
+  $("takes-any").hidden = !policy.is_ready || policy.takes.length > 0;
+  $("gives").textContent = policy.gives || "–";
+  $("gives-doc").textContent = policy.gives_doc;
   showClients(server);
 }
 
@@ -130,7 +131,7 @@ function showNumbers(numbers, history) {
   $("refused").hidden = !all;
   const now = lately.map(([code, count]) => `${count.toLocaleString("en")} ${code}`).join(", ");
   const ever = Object.entries(numbers.refused).map(([code, count]) => `${count.toLocaleString("en")} ${code}`).join(", ");
-  $("refused").textContent = now ? `Refused while you look: ${now}` : `Refused since the start: ${ever}`;
+  $("refused").textContent = now ? `Refused in the last two minutes: ${now}` : `Refused since the start: ${ever}`;
   $("refused").title = `since the start: ${ever}`;
 }
 
@@ -145,12 +146,12 @@ function showTimes(history) {
 
 function showRefusals(refusals) {
   $("refusals-none").hidden = refusals.length > 0;
-  keyed($("refusals"), refusals, (one) => [one.code, one.session, one.peer, one.text].join(" "), () => made("li"), (item, one) => {
+  keyed($("refusals"), refusals, (one) => [one.code, one.peer.replace(/:\d+$/, ""), one.text].join(" "), () => made("li"), (item, one) => {
     const times = one.count > 1 ? ` × ${one.count.toLocaleString("en")}` : "";
     const who = [one.session === null ? "" : `session ${one.session}`, one.peer].filter(Boolean).join(" · ");
     const left = made("div"), facts = made("dl");
     left.append(made("div", `${one.code}${times}`, "code"), made("div", `${duration(one.ago_s)} ago`, "who"));
-    const told = one.expected ? [["path", one.path || "(the whole message)"], ["expected", one.expected], ["got", one.got], ["hint", one.hint]] : [["", one.text]];
+    const told = one.expected ? [["path", one.path || "(the whole message)"], ["expected", one.expected], ["got", one.got], ["hint", one.hint]] : [["why", one.text]];
     for (const [name, text] of told) if (text) facts.append(made("dt", name), made("dd", text));
     const right = made("div");
     right.append(facts, made("div", who, "who"));

@@ -42,6 +42,7 @@ function updateRow(row, session) {
   const peer = session.key ? `${session.peer} (${session.key})` : session.peer;
   const texts = [peer, session.dialect, short(session.hz), short(session.p99_ms), String(session.pending), duration(session.age_s)];
   texts.forEach((text, index) => { row.cells[index + 1].textContent = text; });
+  row.cells[1].dataset.dialect = session.dialect;
   mark(row);
 }
 
@@ -116,7 +117,8 @@ function updateText(holder, [path, text]) {
 
 function updateNumbers(holder, shown) {
   const title = made("h4", shown.path);
-  title.append(made("span", ` ${shown.doc}${shown.doc ? " · " : ""}${shown.shape.join(" × ") || "one number"}`));
+  const doc = shown.doc && !shown.names.length ? `${shown.doc} · ` : "";
+  title.append(made("span", ` ${doc}${shown.shape.join(" × ") || "one number"}`));
   const list = made("dl", "", shown.names.length ? "named" : "");
   list.append(...shown.values.map((value, index) => {
     const cell = made("div");
@@ -132,7 +134,7 @@ function showActions({ is_chunk: isChunk, doc, names, lines }) {
   const steps = lines.length ? lines[0].length : 0;
   const what = isChunk ? `Newest action chunk · ${steps} steps` : `Actions · the last ${steps}`;
   $("actions-title").textContent = lines.length ? what : "Newest actions";
-  $("actions-doc").textContent = doc;
+  $("actions-doc").textContent = names.length ? "" : doc;
   keyed($("actions"), lines.map((values, index) => ({ values, index })), (one) => one.index, madeLine, (holder, { values, index }) => {
     const name = names[index] ?? `action ${index}`;
     holder.firstChild.replaceChildren(made("span", name), made("span", short(isChunk ? values[0] : values.at(-1))));
