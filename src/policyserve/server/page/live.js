@@ -150,7 +150,7 @@ function showRefusals(refusals) {
     const times = one.count > 1 ? ` × ${one.count.toLocaleString("en")}` : "";
     const who = [one.session === null ? "" : `session ${one.session}`, one.peer].filter(Boolean).join(" · ");
     const left = made("div"), facts = made("dl");
-    left.append(made("div", `${one.code}${times}`, "code"), made("div", `${duration(one.ago_s)} ago`, "who"));
+    left.append(made("div", `${one.code}${times}`, "code"), made("div", one.ago_s < 1 ? "now" : `${duration(one.ago_s)} ago`, "who"));
     const told = one.expected ? [["path", one.path || "(the whole message)"], ["expected", one.expected], ["got", one.got], ["hint", one.hint]] : [["why", one.text]];
     for (const [name, text] of told) if (text) facts.append(made("dt", name), made("dd", text));
     const right = made("div");

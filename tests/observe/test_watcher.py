@@ -1,0 +1,144 @@
+"""What is collected while somebody looks, by a clock that stands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import Overloaded
+from policyserve.core.messages import Timing
+from policyserve.core.policy import ActionChunk
+from policyserve.observe.counters import Counters
+from policyserve.observe.looks import Look
+from policyserve.observe.samples import KEPT, Samples
+from policyserve.observe.watcher import MOST_LOOKS, Sums, Watcher
+
+CHUNK = ActionChunk(np.zeros(2, np.float32))
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def watcher(clock: Clock) -> Watcher:
+    return Watcher(lambda: None, lambda session: 0.004, clock)
+
+
+def test_a_seconds_times_are_added_up_over_its_answers() -> None:
+    watching = watcher(Clock())
+    for ticket in range(2):
+        watching.on_request(1, ticket, {}, 0.0)
+        watching.on_answer(1, ticket, CHUNK, Timing(1.0, 10.0, 13.0))
+    sums = watching.take()
+    assert (sums.answers, sums.queue_ms, sums.infer_ms, sums.write_ms) == (2, 2.0, 20.0, 4.0)
+    assert sums.network_s == pytest.approx(0.008)
+    assert watching.take() == Sums()
+
+
+def test_a_long_call_counts_in_each_second_that_it_lasts() -> None:
+    clock = Clock()
+    watching = watcher(clock)
+    clock.now += 0.5
+    watching.on_batch_started([1, 2], clock.now)
+    clock.now += 0.5
+    assert watching.take().busy_s == pytest.approx(0.5)
+    clock.now += 1
+    assert watching.take().busy_s == pytest.approx(1.0)
+    clock.now += 0.25
+    watching.on_batch_ended(2, 1.75)
+    clock.now += 0.75
+    sums = watching.take()
+    assert sums.busy_s == pytest.approx(0.25)
+    assert sums.sizes == {2: 1}
+
+
+def test_a_call_that_began_before_somebody_looked_leaves_no_trace_behind() -> None:
+    clock = Clock()
+    watching = watcher(clock)
+    clock.now += 1
+    watching.on_batch_ended(1, 5.0)
+    watching.take()
+    clock.now += 1
+    assert watching.take().busy_s == 0
+
+
+def test_a_sessions_rate_is_that_of_the_last_five_seconds() -> None:
+    clock = Clock()
+    watching = watcher(clock)
+    for _ in range(400):
+        clock.now += 0.1
+        watching.on_answer(1, 1, CHUNK, Timing(0.0, 0.0, 7.0))
+    hz, p99_ms = watching.pace(1)
+    assert hz == pytest.approx(10, rel=0.05)
+    assert p99_ms == 7.0
+    clock.now += 10
+    assert watching.pace(1).hz == 0
+    assert watching.pace(2) == (0.0, None)
+
+
+def test_a_quick_session_has_its_whole_rate() -> None:
+    clock = Clock()
+    watching = watcher(clock)
+    for _ in range(5000):
+        clock.now += 0.001
+        watching.on_answer(1, 1, CHUNK, Timing(0.0, 0.0, 0.1))
+    assert watching.pace(1).hz == pytest.approx(1000, rel=0.02)
+
+
+def test_looks_are_few_and_end_when_nobody_asks_or_the_session_closes() -> None:
+    clock = Clock()
+    watching = watcher(clock)
+    for session in range(20):
+        watching.look(session, lambda: Look(None))
+    assert list(watching.looks) == list(range(20 - MOST_LOOKS, 20))
+    watching.on_session_closed(19)
+    assert 19 not in watching.looks
+    clock.now += 6
+    kept = watching.look(18, lambda: Look(None))
+    watching.forget_looks(clock.now - 5)
+    assert watching.looks == {18: kept}
+
+
+def test_values_that_cannot_be_shown_disturb_nobody() -> None:
+    class Strange:
+        def items(self) -> None:
+            raise RuntimeError("no items")
+
+    watching = watcher(Clock())
+    watching.look(1, lambda: Look(None))
+    watching.on_request(1, 1, Strange(), 0.0)
+    watching.on_answer(1, 1, ActionChunk(np.array(["a"])), Timing(0.0, 0.0, 0.0))
+    assert watching.take().answers == 1
+
+
+def test_samples_are_of_one_second_each_and_two_minutes_are_kept() -> None:
+    counters = Counters()
+    samples = Samples(counters, replicas=2)
+    assert samples.newest is None
+    for number in range(KEPT + 5):
+        counters.on_answer(1, number, CHUNK, Timing(1.0, 2.0, 4.0))
+        counters.on_refusal(1, None, Overloaded("full"))
+        sums = Sums(answers=1, network_s=0.001, queue_ms=1.0, infer_ms=2.0, write_ms=1.0, busy_s=1.0)
+        sums.sizes[3] += 1
+        samples.add(sums, 0.5)
+    lines = samples.lines()
+    assert {len(line) for line in lines.values()} == {KEPT}
+    newest = samples.newest
+    assert newest is not None
+    assert newest.answers_per_s == 2.0
+    assert newest.p50_ms == pytest.approx(4.0)
+    assert (newest.network_ms, newest.queue_ms, newest.infer_ms, newest.write_ms) == (1.0, 1.0, 2.0, 1.0)
+    assert newest.busy == 1.0
+    assert samples.refused() == {"overloaded": KEPT}
+    assert samples.sizes() == [(3, 30)]
+
+
+def test_a_second_without_answers_has_no_times() -> None:
+    samples = Samples(Counters(), replicas=1)
+    samples.add(Sums(), 1.0)
+    assert samples.newest is not None
+    assert samples.newest.p99_ms is samples.newest.queue_ms is None
+    assert samples.newest.answers_per_s == 0
