@@ -220,7 +220,7 @@ def test_without_pillow_the_data_say_what_to_install(monkeypatch: pytest.MonkeyP
 def test_a_refusal_is_told_with_path_expected_and_got_whether_somebody_looked_or_not() -> None:
     with serving(arm()) as live, policyserve.Client(live.url("/openpi")) as client:
         wrong = {**seen(), "camera": np.zeros((8, 8, 3), np.uint8)}
-        with pytest.raises(policyserve.errors.RemoteError):
+        with pytest.raises(policyserve.RemoteError):
             client.infer(wrong)
         (refusal,) = told(live)["refusals"]
         assert (refusal["code"], refusal["session"], refusal["path"]) == ("bad_observation", 1, "camera")

@@ -8,7 +8,10 @@ const $ = (id) => document.getElementById(id);
 const STACK = [["network", "network in"], ["queue", "queue"], ["infer", "policy"], ["write", "write"]];
 
 async function ask() {
-  const answer = await fetch(`/live.json?pictures=1&session=${chosen.number}`, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+  // With the origin, since a page that was opened with a key in its URL may fetch nothing relative to that.
+  const answer = await fetch(`${location.origin}/live.json?pictures=1&session=${chosen.number}`, {
+    cache: "no-store", signal: AbortSignal.timeout(5000),
+  });
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
