@@ -76,9 +76,12 @@ def asking(live: Live, colour: tuple[int, int, int], dialect: str = "openpi", **
 def colour_of_picture(browser: Browser) -> tuple[float, ...] | None:
     """The mean of the first picture that is drawn."""
     pixels = browser.run(
-        "const canvas = document.querySelector('#pictures canvas');"
-        "if (!canvas?.dataset.drawn) return null;"
-        "return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+        "const drawn = document.querySelector('#pictures canvas');"
+        "if (!drawn?.dataset.drawn) return null;"
+        "const copy = new OffscreenCanvas(drawn.width, drawn.height);"
+        "const context = copy.getContext('2d', {willReadFrequently: true});"
+        "context.drawImage(drawn, 0, 0);"
+        "return [...context.getImageData(0, 0, copy.width, copy.height).data]"
     )
     return None if pixels is None else tuple(np.reshape(pixels, (-1, 4))[:, :3].mean(axis=0))
 

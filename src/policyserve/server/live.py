@@ -135,7 +135,16 @@ class LivePage:
         stage = self._reception.stage or self._engine.stage
         told = {"stage": text_of(stage, _MOST_OF_TEXT), "is_ready": not stage}
         spec = self._reception.spec
-        return {**told, "name": "", "checkpoint": "", "takes": [], "gives": "", "gives_doc": "", "facts": {}, **_described(spec)}
+        return {
+            **told,
+            "name": "",
+            "checkpoint": "",
+            "takes": [],
+            "gives": "",
+            "gives_doc": "",
+            "facts": {},
+            **_described(spec),
+        }
 
 
 class Watch:
