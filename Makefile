@@ -2,7 +2,7 @@
 
 check: lint types contracts test pythons interop  ## all that CI runs
 
-debian:  ## Prometheus, which some tests drive: for root on Debian; nobody else's machine is changed
+debian:  ## Prometheus and chromium, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
 
 lint:

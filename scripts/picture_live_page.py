@@ -1,7 +1,8 @@
 """Photograph the live page under load, for docs/live_page.md: `python scripts/picture_live_page.py docs/live`.
 
-A stand-in for an arm with two cameras is served, and clients of three dialects ask it at once; one of them sends a
-picture of the wrong size, and a stranger's web page tries to connect. Needs selenium, Pillow, chromium and chromedriver.
+A stand-in for an arm with two cameras is served, and clients of three dialects ask it at once; one more
+sends pictures of a wrong size, and a stranger's web page tries to connect. Needs selenium, Pillow and chromium with its
+driver.
 """
 
 from __future__ import annotations

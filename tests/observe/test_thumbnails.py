@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from policyserve.core.arrays import Array
 from policyserve.core.leaf_specs import ImageSpec
 from policyserve.observe.thumbnails import Cut, ThumbnailThread, cut_down, jpeg_of
+from tests.policies.frameworks import import_or_skip
 
+Image = import_or_skip("PIL.Image")
 RED = np.array((200, 30, 40), np.uint8)
 HWC = np.broadcast_to(RED, (48, 64, 3)).copy()
 CHW = np.ascontiguousarray(HWC.transpose(2, 0, 1))

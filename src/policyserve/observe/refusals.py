@@ -21,7 +21,7 @@ REPLACED = "policy_replaced"
 
 @dataclass(slots=True)
 class Refused:
-    """A refusal, and how often it came. session, peer, at (time.monotonic): the last time. session: None of a handshake.
+    """A refusal, and how often it came. session: None of a handshake. at: the last time (time.monotonic).
 
     path, expected, got, hint: empty where it has no such parts, and `text` says it all.
     """

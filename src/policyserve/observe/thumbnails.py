@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ class ThumbnailThread:
 
     def make(self, cuts: Sequence[Cut], on_made: Callable[[Sequence[tuple[Cut, bytes]]], None]) -> None:
         """Compress these; on_made is called in the thread. What cannot be made is left out."""
-        self._threads.submit(_make_all, cuts).add_done_callback(lambda done: _tell(done, on_made))
+        self._threads.submit(lambda: on_made(_make_all(cuts)))
 
     def close(self) -> None:
         """Make no more; what is under way is not waited for."""
@@ -103,11 +103,6 @@ def _make_all(cuts: Sequence[Cut]) -> list[tuple[Cut, bytes]]:
         except Exception:  # a stranger's numbers
             continue
     return made
-
-
-def _tell(done: Future[list[tuple[Cut, bytes]]], on_made: Callable[[Sequence[tuple[Cut, bytes]]], None]) -> None:
-    if not done.cancelled() and done.exception() is None:
-        on_made(done.result())
 
 
 def _layout_of_spec(array: Array, leaf: ImageSpec) -> str | None:

@@ -134,17 +134,7 @@ class LivePage:
     def _policy(self) -> Mapping[str, Any]:
         stage = self._reception.stage or self._engine.stage
         told = {"stage": text_of(stage, _MOST_OF_TEXT), "is_ready": not stage}
-        spec = self._reception.spec
-        return {
-            **told,
-            "name": "",
-            "checkpoint": "",
-            "takes": [],
-            "gives": "",
-            "gives_doc": "",
-            "facts": {},
-            **_described(spec),
-        }
+        return {**told, **_described(self._reception.spec)}
 
 
 class Watch:
@@ -271,7 +261,7 @@ def _session(state: SessionState, watcher: Watcher) -> Mapping[str, Any]:
 def _described(spec: PolicySpec | None) -> Mapping[str, Any]:
     """What is served, in texts of bounded length."""
     if spec is None:
-        return {}
+        return {"name": "", "checkpoint": "", "takes": [], "gives": "", "gives_doc": "", "facts": {}}
     metadata = spec.metadata
     checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
     steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"

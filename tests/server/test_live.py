@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 import policyserve
@@ -22,8 +21,10 @@ from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.observe import thumbnails
 from policyserve.server import live as live_module
 from policyserve.server.server import Server
+from tests.policies.frameworks import import_or_skip
 from tests.server.live import DEADLINE_S, Live, ask, none_open, packed, serving
 
+Image = import_or_skip("PIL.Image")
 KEY = "a-key-of-many-letters"
 PARTS = ("/live/live.css", "/live/live.js", "/live/charts.js", "/live/session.js", "/live/icon.svg")
 SPEC = PolicySpec(
