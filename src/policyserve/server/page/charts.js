@@ -10,12 +10,12 @@ export function made(tag, text = "", className = "") {
 }
 
 /** A number with as many digits as say something: 0.042, 3.1, 12, 1,250. */
-export function short(value) {
+export function short(value, digits = 2) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size >= 1000) return Math.round(value).toLocaleString("en");
   if (size >= 100 || size === 0) return String(Math.round(value));
-  return String(Number(value.toPrecision(size >= 10 ? 3 : 2)));
+  return String(Number(value.toPrecision(size >= 10 ? 3 : digits)));
 }
 
 /** How long, in its two largest units. */

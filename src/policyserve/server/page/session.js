@@ -122,7 +122,7 @@ function updateNumbers(holder, shown) {
   const list = made("dl", "", shown.names.length ? "named" : "");
   list.append(...shown.values.map((value, index) => {
     const cell = made("div");
-    cell.append(made("dt", shown.names[index] ?? String(index)), made("dd", value === null ? "not finite" : short(value)));
+    cell.append(made("dt", shown.names[index] ?? String(index)), made("dd", value === null ? "not finite" : short(value, 3)));
     return cell;
   }));
   const count = shown.shape.reduce((product, size) => product * size, 1);
@@ -137,7 +137,7 @@ function showActions({ is_chunk: isChunk, doc, names, lines }) {
   $("actions-doc").textContent = names.length ? "" : doc;
   keyed($("actions"), lines.map((values, index) => ({ values, index })), (one) => one.index, madeLine, (holder, { values, index }) => {
     const name = names[index] ?? `action ${index}`;
-    holder.firstChild.replaceChildren(made("span", name), made("span", short(isChunk ? values[0] : values.at(-1))));
+    holder.firstChild.replaceChildren(made("span", name), made("span", short(isChunk ? values[0] : values.at(-1), 3)));
     holder.title = name;
     dimension(holder.lastChild, values, `${name}: ${values.length} values`);
   });
