@@ -183,4 +183,6 @@ def test_it_says_where_a_browser_shows_what_the_server_does(address: Address, pa
 
 
 def test_a_browser_opens_no_unix_socket() -> None:
-    assert not [line for line in described(SMALL, address=UnixAddress("/run/p.sock", 0), has_page=True) if "watch" in line]
+    assert not [
+        line for line in described(SMALL, address=UnixAddress("/run/p.sock", 0), has_page=True) if "watch" in line
+    ]
