@@ -97,8 +97,23 @@ function niceTop(value) {
   return unit * [1, 1.5, 2, 3, 5, 7.5, 10].find((step) => step * unit >= value * 0.999);
 }
 
-/** Bars: [name, count] each; a count is shown above each. */
-export function bars(holder, counts) {
+const MOST_BARS = 16;
+
+/** Sizes and how often each came, those beside each other together where there are too many to show. */
+function grouped(counts) {
+  if (counts.length <= MOST_BARS) return counts;
+  const width = Math.ceil(counts.at(-1)[0] / MOST_BARS);
+  const groups = new Map();
+  for (const [size, count] of counts) {
+    const first = Math.floor((size - 1) / width) * width + 1;
+    groups.set(first, (groups.get(first) ?? 0) + count);
+  }
+  return [...groups].map(([first, count]) => [`${first}–${first + width - 1}`, count]);
+}
+
+/** Bars of [size, count], and what share of all each is. */
+export function bars(holder, found) {
+  const counts = grouped(found);
   const most = Math.max(...counts.map(([, count]) => count), 1);
   const total = counts.reduce((sum, [, count]) => sum + count, 0);
   holder.replaceChildren(...counts.map(([size, count]) => {
@@ -106,7 +121,7 @@ export function bars(holder, counts) {
     bar.style.height = `${(count / most) * 78}%`;
     const share = (count / total) * 100;
     column.append(made("span", `${share < 1 ? "<1" : Math.round(share)}%`), bar, made("b", String(size)));
-    column.title = `${count.toLocaleString("en")} calls with ${size} request${size === 1 ? "" : "s"}`;
+    column.title = `${count.toLocaleString("en")} calls with ${size} request${size === 1 ? "" : "s"} each`;
     return column;
   }));
 }

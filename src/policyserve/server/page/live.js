@@ -124,7 +124,7 @@ function showNumbers(numbers, history) {
   for (const name of ["answers_per_s", "p50_ms", "p99_ms"]) $(name).textContent = short(numbers[name]);
   $("busy").textContent = numbers.busy === null ? "–" : String(Math.round(numbers.busy * 100));
   $("session-count").textContent = String(numbers.sessions);
-  $("unanswered").textContent = numbers.unanswered ? `${numbers.unanswered} unanswered` : "open";
+  $("unanswered").textContent = numbers.unanswered ? `open, ${numbers.unanswered} unanswered` : "open";
   spark($("spark-answers"), history.answers_per_s, history.kept, "answers per second");
   spark($("spark-ms"), history.p99_ms, history.kept, "p99 and p50 in ms", { other: history.p50_ms });
   spark($("spark-busy"), history.busy, history.kept, "share of time that the policy works", { top: 1 });
