@@ -74,7 +74,6 @@ def _chunk(state: Array) -> Array:
 def _picture(moment: float, is_wrist: bool) -> Array:
     """A table, a wall, and a red cup that moves: (180, 320, 3) uint8."""
     rows, columns = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype(np.float32)
-    light = 0.75 + 0.25 * columns / _WIDTH
     wall, table = np.array((196, 206, 214)), np.array((150, 114, 82))
     horizon = 50 if is_wrist else 92
     picture = np.where((rows > horizon)[..., None], table * (1 - 0.1 * np.sin(rows / 7))[..., None], wall)
@@ -84,7 +83,7 @@ def _picture(moment: float, is_wrist: bool) -> Array:
     picture[cup] = (206, 58, 46)
     plate = ((columns - 84) / 60) ** 2 + ((rows - 140) / 20) ** 2 < 1
     picture[plate & ~cup] = (232, 232, 226)
-    return np.clip(picture * light[..., None], 0, 255).astype(np.uint8)
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def _observation(moment: float, prompt: str) -> dict[str, Any]:
@@ -129,8 +128,7 @@ def _photograph(url: str, folder: Path) -> None:
                 shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
                 image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
                 path = folder / f"live_{theme}_{name}.png"
-                # Of all ways this one keeps colours that stand in few places.
-                image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+                image.save(path, optimize=True)
                 size = path.stat().st_size
                 print(f"{path}: {image.width} x {image.height}, {size / 1e3:.0f} kB")
                 assert size < _MOST_BYTES, f"{path} is too large for a document"

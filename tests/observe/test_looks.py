@@ -87,7 +87,7 @@ def test_of_a_clients_batch_the_first_is_shown() -> None:
     look = Look(None)
     look.see({"state": np.array([[1, 2], [3, 4]], np.float32)}, SPEC, 1.0)
     assert look.numbers[0].values == (1.0, 2.0)
-    look.act(chunk(5, 4, 3), SPEC)
+    look.act(chunk(5, 4, 3), SPEC, 1.0)
     assert look.actions() == [[0.0, 3.0, 6.0, 9.0], [1.0, 4.0, 7.0, 10.0], [2.0, 5.0, 8.0, 11.0]]
 
 
@@ -96,7 +96,7 @@ def test_thousands_of_values_are_bounded() -> None:
     look.see({f"key {number}" * 50: np.zeros(10_000) for number in range(500)}, None, 1.0)
     assert len(look.numbers) <= 24
     assert all(len(one.values) <= 64 and len(one.path) <= 80 for one in look.numbers)
-    look.act(chunk(4000, 100), None)
+    look.act(chunk(4000, 100), None, 1.0)
     lines = look.actions()
     assert len(lines) == 32
     assert len(lines[0]) <= 128
@@ -104,8 +104,15 @@ def test_thousands_of_values_are_bounded() -> None:
 
 def test_a_chunk_is_a_line_for_each_dimension() -> None:
     look = Look(None)
-    look.act(chunk(4, 3), SPEC)
+    look.act(chunk(4, 3), SPEC, 1.0)
     assert look.actions() == [[0.0, 3.0, 6.0, 9.0], [1.0, 4.0, 7.0, 10.0], [2.0, 5.0, 8.0, 11.0]]
+
+
+def test_of_a_quick_session_only_some_actions_a_second_are_copied() -> None:
+    look = Look(None)
+    for number in range(1000):
+        look.act(ActionChunk(np.array([number], np.float32)), PolicySpec("quick", None, ArraySpec((1,))), number * 1e-3)
+    assert 90 <= len(look.recent) <= 101
 
 
 @pytest.mark.parametrize("action", [ArraySpec((2,)), None])
@@ -113,14 +120,16 @@ def test_single_actions_are_lines_of_the_last_ones(action: ArraySpec | None) -> 
     look = Look(None)
     spec = PolicySpec("single", None, action)
     for number in range(3):
-        look.act(ActionChunk(np.array([number, -number], np.float32)), spec)
+        look.act(ActionChunk(np.array([number, -number], np.float32)), spec, number)
     assert look.actions() == [[0.0, 1.0, 2.0], [0.0, -1.0, -2.0]]
 
 
 def test_a_single_number_is_one_dimension() -> None:
     look = Look(None)
-    for number in (1, 0, 1):
-        look.act(ActionChunk(np.array(number, np.int32)), PolicySpec("left or right", None, ArraySpec((), "int32")))
+    for time, number in enumerate((1, 0, 1)):
+        look.act(
+            ActionChunk(np.array(number, np.int32)), PolicySpec("left or right", None, ArraySpec((), "int32")), time
+        )
     assert look.actions() == [[1.0, 0.0, 1.0]]
 
 

@@ -19,7 +19,8 @@ from policyserve.core.printable import one_line
 from policyserve.core.spec import PolicySpec
 from policyserve.observe.thumbnails import Cut, Thumbnail, cut_down
 
-_EVERY_S = 0.2  # between two observations that are shown
+_EVERY_S = 0.2  # between two observations that are shown, and two chunks
+_ACTION_EVERY_S = 0.01  # between two single actions
 _MOST_CAMERAS = 8
 _MOST_VALUES = 24  # arrays and texts of an observation
 _MOST_NUMBERS = 64  # of an array
@@ -49,7 +50,7 @@ class Look:
         self.chunk: Array | None = None  # (steps, dimensions), the newest
         self.recent: deque[Array] = deque(maxlen=_MOST_STEPS)  # single actions, the oldest first
         self._on_pictures = on_pictures
-        self._due = 0.0
+        self._due = self._action_due = 0.0
         self._is_making = False
         self._made = 0
 
@@ -84,8 +85,10 @@ class Look:
         self._made += 1
         self.thumbnails = {cut.path: Thumbnail(cut.path, jpeg, cut.shape, self._made) for cut, jpeg in made}
 
-    def act(self, chunk: ActionChunk, spec: PolicySpec | None) -> None:
-        """Copy what is shown of an answer."""
+    def act(self, chunk: ActionChunk, spec: PolicySpec | None, now: float) -> None:
+        """Copy what is shown of an answer, unless one was seen just now."""
+        if now < self._action_due:
+            return
         actions = np.asarray(chunk.actions)
         if actions.dtype.kind not in "biuf" or not actions.size:
             return
@@ -95,6 +98,7 @@ class Look:
         actions = actions[(0,) * max(actions.ndim - axes, 0)]  # of a client's batch the first
         steps = actions.reshape(len(actions), -1) if axes > own else actions.reshape(1, -1)
         steps = steps[:: math.ceil(len(steps) / _MOST_STEPS), :_MOST_DIMENSIONS].astype(np.float64)
+        self._action_due = now + (_EVERY_S if len(steps) > 1 else _ACTION_EVERY_S)
         if len(steps) > 1:
             self.chunk = steps
             self.recent.clear()

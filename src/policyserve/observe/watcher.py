@@ -122,11 +122,12 @@ class Watcher(Observer):
         answers = self._answers.get(session)
         if answers is None:
             answers = self._answers[session] = deque(maxlen=_MOST_ANSWERS)
-        answers.append((self._clock(), timing.total_ms))
+        now = self._clock()
+        answers.append((now, timing.total_ms))
         look = self.looks.get(session)
         if look is not None:
             try:
-                look.act(chunk, self._spec())
+                look.act(chunk, self._spec(), now)
             except Exception as error:  # a policy's values
                 log.debug("session %d: its actions cannot be shown", session, cause=error)
 

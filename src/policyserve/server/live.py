@@ -156,7 +156,7 @@ class Watch:
         self._thumbnails: ThumbnailThread | None = None
         self._answers: dict[object, tuple[float, Response]] = {}
         self._asked_at = self._sampled_at = time.monotonic()
-        observers.add(self.watcher)
+        observers.add(self.watcher, is_trusted=True)
         self._timer = self._loop.call_later(EVERY_S, self._sample)
 
     def answer(self, key: object, tell: Callable[[], Mapping[str, Any]]) -> Response:
