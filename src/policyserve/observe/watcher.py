@@ -21,16 +21,27 @@ from policyserve.observe.looks import Look
 
 log = Log(__name__)
 
-_MOST_ANSWERS = 128  # of a session, from which its rate and p99 are made
-_RATE_OVER_S = 5.0
+_MOST_ANSWERS = 100  # of a session, from which its p99 is made
+_MARKS = 6  # takes of the sums, over which a session's rate is told
 MOST_LOOKS = 8  # sessions that are looked into at a time
 
 
 class Pace(NamedTuple):
-    """How a session goes. hz: answers a second, of the last five. p99_ms: of its last 128 answers, None of none."""
+    """How a session goes. hz: answers a second, over the last takes of the sums. p99_ms: of its last 100 answers."""
 
     hz: float
     p99_ms: float | None
+
+
+class _Answers:
+    """A session's: how many since somebody looks, how many there were at the last takes, and their last times."""
+
+    __slots__ = ("count", "marks", "times_ms")
+
+    def __init__(self, now: float) -> None:
+        self.count = 0
+        self.marks = deque([(now, 0)], maxlen=_MARKS)
+        self.times_ms: deque[float] = deque(maxlen=_MOST_ANSWERS)
 
 
 @dataclass
@@ -63,29 +74,29 @@ class Watcher(Observer):
     ) -> None:
         self.looks: dict[int, Look] = {}
         self._spec, self._receive_s, self._clock = spec, receive_s, clock
-        self._since = clock()
         self._sums = Sums()
-        self._answers: dict[int, deque[tuple[float, float]]] = {}  # by session: when, and total_ms
+        self._answers: dict[int, _Answers] = {}  # by session
         self._running = 0  # calls of the policy under way
         self._counted_until = clock()
 
     def take(self) -> Sums:
         """The sums since the last time."""
-        self._count_busy(self._clock())
+        now = self._clock()
+        self._count_busy(now)
+        for answers in self._answers.values():
+            answers.marks.append((now, answers.count))
         sums, self._sums = self._sums, Sums()
         return sums
 
     def pace(self, session: int) -> Pace:
         """How a session goes."""
         answers = self._answers.get(session)
-        if not answers:
+        if answers is None:
             return Pace(0.0, None)
-        now = self._clock()
-        lately = [at for at, _ in answers if at > now - _RATE_OVER_S]
-        is_cut = len(lately) == _MOST_ANSWERS  # there were more within that time than are kept
-        over_s = now - lately[0] if is_cut else min(_RATE_OVER_S, max(now - self._since, 1.0))
-        times = sorted(total_ms for _, total_ms in answers)
-        return Pace(len(lately) / max(over_s, 1e-3), times[math.ceil(0.99 * len(times)) - 1])
+        at, count = answers.marks[0]
+        times = sorted(answers.times_ms)
+        hz = (answers.count - count) / max(self._clock() - at, 1.0)
+        return Pace(hz, times[math.ceil(0.99 * len(times)) - 1])
 
     def look(self, session: int, make: Callable[[], Look]) -> Look:
         """The look into a session, from now on; of too many the one that nobody asked for longest ends."""
@@ -121,13 +132,13 @@ class Watcher(Observer):
         sums.write_ms += max(timing.total_ms - timing.queue_ms - timing.infer_ms, 0.0)
         answers = self._answers.get(session)
         if answers is None:
-            answers = self._answers[session] = deque(maxlen=_MOST_ANSWERS)
-        now = self._clock()
-        answers.append((now, timing.total_ms))
+            answers = self._answers[session] = _Answers(self._clock())
+        answers.count += 1
+        answers.times_ms.append(timing.total_ms)
         look = self.looks.get(session)
         if look is not None:
             try:
-                look.act(chunk, self._spec(), now)
+                look.act(chunk, self._spec(), self._clock())
             except Exception as error:  # a policy's values
                 log.debug("session %d: its actions cannot be shown", session, cause=error)
 
