@@ -15,7 +15,9 @@ from policyserve.core.arrays import Array
 from policyserve.replay.comparing import Pair, as_rows, compare, differences
 
 DTYPES = st.sampled_from(["float16", "float32", "float64", "int32", "int64", "uint8", "bool"])
-ANY_ARRAYS = DTYPES.flatmap(lambda dtype: numbers.arrays(dtype, numbers.array_shapes(min_dims=0, max_dims=3, min_side=0)))
+ANY_ARRAYS = DTYPES.flatmap(
+    lambda dtype: numbers.arrays(dtype, numbers.array_shapes(min_dims=0, max_dims=3, min_side=0))
+)
 TOLERANCES = st.one_of(st.none(), st.floats(0, 1e3))
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyserve.core.errors import PolicyserveError
-from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 from policyserve.replay.asking import OnStep
 from policyserve.replay.gathered import Gathered
+
+if TYPE_CHECKING:
+    from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 
 
 def compare_recordings(one: Recording, other: Recording, gathered: Gathered, on_step: OnStep) -> None:
     """Put what both have into `gathered`, which has what there is at any time."""
-    spec = one.facts.spec
-    gathered.action_axes = None if spec is None or spec.action is None else len(spec.action.shape)
+    gathered.describe_actions(one.facts.spec or other.facts.spec)
     parting = _Parting()
     for first, second in zip_longest(one.sessions, other.sessions):
         gathered.sessions += 1
@@ -49,7 +50,7 @@ def _compare_sessions(
 ) -> None:
     both = zip_longest(one.exchanges(first.number), other.exchanges(second.number))
     only: dict[str, int] = {}
-    for step, (asked, again) in enumerate(both, 1):
+    for asked, again in both:
         gathered.requests += 1
         if asked is None or again is None:
             name = (other if asked is None else one).path.name
@@ -57,24 +58,24 @@ def _compare_sessions(
             continue
         if not _is_same_request(asked, again):
             parting.count += 1
-            parting.first = parting.first or f"session {first.number}, request {step}"
-        _take(gathered, first.number, step, asked, again)
+            parting.first = parting.first or f"session {first.number}, request {asked.number}"
+        _take(gathered, first.number, asked, again)
         on_step(gathered)
     for name, count in only.items():
         requests = "request is" if count == 1 else "requests are"
         gathered.unmatched.append(f"{count} {requests} in {name} alone, at the end of session {first.number}")
 
 
-def _take(gathered: Gathered, session: int, step: int, asked: Exchange, again: Exchange) -> None:
+def _take(gathered: Gathered, session: int, asked: Exchange, again: Exchange) -> None:
     recorded, replayed = asked.actions, again.actions
     if recorded is None:
         gathered.without_actions += 1
     elif replayed is None:
         error = again.error
         code, text = ("no_answer", "it has no answer there") if error is None else (error.code, error.text)
-        gathered.refuse(session, step, code, text)
+        gathered.refuse(session, asked.number, code, text)
     else:
-        gathered.answered(session, step, recorded, replayed)
+        gathered.answered(session, asked.number, recorded, replayed)
 
 
 def _is_same_request(asked: Exchange, again: Exchange) -> bool:

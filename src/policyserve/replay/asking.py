@@ -10,27 +10,24 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyserve.client.aio import AsyncClient
 from policyserve.core.arrays import Array
 from policyserve.core.dialect import code_in_text
-from policyserve.core.errors import (
-    ConfigError,
-    ConnectionLost,
-    PolicyserveError,
-    RemoteError,
-)
+from policyserve.core.errors import ConfigError, ConnectionLost, PolicyserveError, RemoteError
 from policyserve.core.examples import spec_of
 from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
-from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 from policyserve.replay.comparing import compare
 from policyserve.replay.fitting import dropped, misfits
 from policyserve.replay.gathered import Gathered
 from policyserve.replay.noise import repeating
+
+if TYPE_CHECKING:
+    from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 
 GIVES_UP_AFTER = 20  # refusals in a row
 
@@ -111,12 +108,13 @@ class _Asker:
     async def ask(self, session: RecordedSession) -> None:
         """Ask a session's requests, over a connection of its own that is opened by the first."""
         self._gathered.sessions += 1
+        if session.is_continued:
+            told = f"session {session.number} began in an earlier file: the policy lacks what it remembered from there"
+            self._gathered.notes.append(told)
         client: AsyncClient | None = None
         began = _Clock()
-        step = 0
         try:
             for exchange in self._recording.exchanges(session.number):
-                step += 1
                 self._gathered.requests += 1
                 observation = self._readable(exchange)
                 if observation is None:
@@ -125,9 +123,7 @@ class _Asker:
                 self._check(observation, exchange)
                 if self._keeps_pauses:
                     await began.wait_for(exchange.arrived_at)
-                if exchange.reset and step > 1:
-                    await client.reset()
-                await self._ask(client, session, step, observation, exchange)
+                await self._ask(client, session, observation, exchange)
                 self._on_step(self._gathered)
         finally:
             if client is not None:
@@ -168,7 +164,7 @@ class _Asker:
         if self._is_checked or self._spec is None:
             return
         self._is_checked = True
-        self._gathered.action_axes = None if self._spec.action is None else len(self._spec.action.shape)
+        self._gathered.describe_actions(self._spec)
         found = misfits(self._spec, observation, exchange.actions)
         if found:
             told = f"{self._spec.name} is not what {self._recording.path} was recorded of"
@@ -178,7 +174,7 @@ class _Asker:
             self._gathered.notes.append(f"the policy has no {', '.join(unknown)}: it does not see what was sent so")
 
     async def _ask(
-        self, client: AsyncClient, session: RecordedSession, step: int, observation: Observation, exchange: Exchange
+        self, client: AsyncClient, session: RecordedSession, observation: Observation, exchange: Exchange
     ) -> None:
         sent, repeated = repeating(observation, exchange.answer, self._spec)
         self._gathered.repeated.update(repeated)
@@ -187,22 +183,20 @@ class _Asker:
         except ConnectionLost:
             raise
         except PolicyserveError as error:
-            self._refused(client, session.number, step, exchange, error)
+            self._refused(client, session.number, exchange, error)
             return
         self._refused_in_a_row = 0
         if exchange.actions is not None:
-            self._gathered.answered(session.number, step, exchange.actions, reply.actions)
+            self._gathered.answered(session.number, exchange.number, exchange.actions, reply.actions)
         if self._first is None and exchange.reset:
             self._first = _First(session.dialect, sent, np.array(reply.actions))
 
-    def _refused(
-        self, client: AsyncClient, session: int, step: int, exchange: Exchange, error: PolicyserveError
-    ) -> None:
+    def _refused(self, client: AsyncClient, session: int, exchange: Exchange, error: PolicyserveError) -> None:
         text = str(error)
         is_ours = "policyserve" in client.metadata
         code = (code_in_text(text) or error.code) if is_ours and isinstance(error, RemoteError) else error.code
         if exchange.actions is not None:
-            self._gathered.refuse(session, step, code, text.removeprefix(f"{code}: "))
+            self._gathered.refuse(session, exchange.number, code, text.removeprefix(f"{code}: "))
         self._refused_in_a_row += 1
         if self._refused_in_a_row >= GIVES_UP_AFTER:
             raise _GivenUp(f"{GIVES_UP_AFTER} requests in a row were refused")

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.leaf_specs import ArraySpec
 from policyserve.core.printable import one_line
+from policyserve.core.spec import PolicySpec
 from policyserve.replay.comparing import Comparison, Pair, compare
 
 FORMAT = 1  # of as_json(): it rises when a key goes or changes its meaning
 _LONGEST = 300
+_LONGEST_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,13 @@ class Gathered:
     the ones that could not be asked. refused: by the one that was asked. unmatched: requests that one side alone has.
     repeated: requests that were asked with the noise or the seed of the recorded answer, by its key. draws_noise:
     whether the same request was answered differently when it was asked twice; None: not tried. action_axes: see
-    comparing.as_rows(). stopped: why not all was asked.
+    comparing.as_rows(). names: of an action's numbers, as far as a spec tells. stopped: why not all was asked.
     """
 
     recorded: str = ""
     replayed: str = ""
     action_axes: int | None = None
+    names: tuple[str, ...] = ()
     pairs: list[Pair] = field(default_factory=list)
     sessions: int = 0
     requests: int = 0
@@ -54,6 +59,17 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
     seconds: float = 0.0
+
+    def describe_actions(self, spec: PolicySpec | None) -> None:
+        """Take from a spec which axes an action has, and what its numbers are called."""
+        action = None if spec is None else spec.action
+        if action is not None:
+            self.action_axes = len(action.shape)
+            self.names = names_of(action)
+
+    def name_of(self, dimension: int) -> str:
+        """What a number of an action is called; `action[2]` where nobody says."""
+        return self.names[dimension] if dimension < len(self.names) else f"action[{dimension}]"
 
     def answered(self, session: int, step: int, recorded: Array, replayed: Array) -> None:
         """Keep both answers to a request; they are copied."""
@@ -119,7 +135,7 @@ class Verdict:
             "refused": [asdict(one) for one in gathered.refused],
             "unmatched": gathered.unmatched,
             "other_shapes": [asdict(one) for one in found.other_shapes],
-            "dimensions": [{**asdict(one), "spread": one.spread, "share": one.share} for one in found.dimensions],
+            "dimensions": [self._dimension(number) for number in range(len(found.dimensions))],
             "first": None if found.first is None else asdict(found.first),
             "first_beyond": None if found.first_beyond is None else asdict(found.first_beyond),
             "worst": None if found.worst is None else asdict(found.worst),
@@ -130,6 +146,19 @@ class Verdict:
             "seconds": gathered.seconds,
         }
         return {key: _finite(value) for key, value in document.items()}
+
+    def _dimension(self, number: int) -> dict[str, Any]:
+        found = self.comparison.dimensions[number]
+        return {"name": self.gathered.name_of(number), **asdict(found), "spread": found.spread, "share": found.share}
+
+
+def names_of(action: ArraySpec) -> tuple[str, ...]:
+    """The names in a spec's doc, `x, y, gripper`, where it has one for each number; empty where it has not."""
+    count = prod(size or 0 for size in action.shape)
+    told = action.doc.partition(";")[0]
+    names = [one_line(name.strip()) for name in (told.split(",") if count != 1 else [told])]
+    is_fitting = len(names) == count and all(0 < len(name) <= _LONGEST_NAME for name in names)
+    return tuple(names) if is_fitting else ()
 
 
 def _finite(value: Any) -> Any:

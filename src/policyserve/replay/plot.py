@@ -1,0 +1,121 @@
+"""The picture of a replay: recorded against replayed for the worst dimensions, and where the differences are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyserve.bench.figures import BAD, COLOURS, new_figure, save, shortened
+from policyserve.core.arrays import Array
+from policyserve.replay.comparing import Pair, as_rows, differences
+from policyserve.replay.gathered import Verdict
+from policyserve.replay.report import last_line
+
+MOST_PANELS = 3
+_WIDTH, _PANEL = 9.6, 1.7  # inches
+_FEW = 60  # requests, below which each has a dot of its own
+
+
+def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
+    """Draw at least one compared request. recording: its name, for the title."""
+    gathered, found = verdict.gathered, verdict.comparison
+    pairs = [pair for pair in gathered.pairs if pair.recorded.shape == pair.replayed.shape]
+    chosen = found.worst_first[:MOST_PANELS]
+    figure = new_figure()
+    figure.set_size_inches(_WIDTH, 1.1 + _PANEL * (len(chosen) + 1))
+    row = 0 if found.worst is None else found.worst.row - 1
+    panels = figure.subplots(len(chosen) + 1, 1, sharex=True, squeeze=False)[:, 0]
+    for axes, dimension in zip(panels, chosen, strict=False):
+        _draw_both(axes, pairs, row, dimension, gathered.action_axes)
+        step = f", step {row + 1} of each chunk" if found.rows > 1 else ""
+        axes.set_title(f"{gathered.name_of(dimension)}{step}", fontsize="small", loc="left")
+    _draw_differences(panels[-1], verdict, pairs)
+    for axes in panels:
+        _mark_sessions(axes, pairs)
+        axes.grid(alpha=0.3)
+    if found.worst is not None:
+        _mark_worst(panels, pairs, verdict)
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize="small")
+    panels[-1].set_xlabel("request")
+    save(figure, f"{shortened(recording, 60)}\n{last_line(verdict)}", path)
+
+
+def _draw_both(axes: Any, pairs: Sequence[Pair], row: int, dimension: int, action_axes: int | None) -> None:
+    """Both runs' numbers over the requests, a gap where an answer has none or a session begins."""
+    marker = "." if len(pairs) <= _FEW else ""
+    for recorded, colour, width, style, label in (
+        (True, COLOURS[0], 2.4, "-", "recorded"),
+        (False, COLOURS[1], 1.1, "-", "replayed"),
+    ):
+        places, values = _series(pairs, row, dimension, action_axes, recorded=recorded)
+        axes.plot(places, values, style, color=colour, linewidth=width, marker=marker, markersize=4, label=label)
+    axes.margins(x=0.01, y=0.12)
+
+
+def _series(
+    pairs: Sequence[Pair], row: int, dimension: int, action_axes: int | None, *, recorded: bool
+) -> tuple[list[float], list[float]]:
+    places: list[float] = []
+    values: list[float] = []
+    for number, pair in enumerate(pairs):
+        if number and pair.session != pairs[number - 1].session:
+            places.append(number + 0.5)
+            values.append(np.nan)
+        rows = as_rows(pair.recorded if recorded else pair.replayed, action_axes)
+        is_there = row < rows.shape[0] and dimension < rows.shape[1]
+        places.append(number + 1)
+        values.append(float(rows[row, dimension]) if is_there else np.nan)
+    return places, values
+
+
+def _draw_differences(axes: Any, verdict: Verdict, pairs: Sequence[Pair]) -> None:
+    """Each request's largest difference as a share of its dimension's range, and which requests are beyond."""
+    dimensions = verdict.comparison.dimensions
+    spreads = np.array([one.spread if one.spread > 0 else 1.0 for one in dimensions])
+    allowed = np.array([one.allowed for one in dimensions])
+    apart = [_apart(pair, verdict.gathered.action_axes) for pair in pairs]
+    percents = np.array([_largest(found / spreads[: found.shape[1]]) * 100 for found in apart])
+    is_beyond = np.array([bool((found > allowed[: found.shape[1]]).any()) for found in apart], bool)
+    places = np.arange(1, len(pairs) + 1)
+    finite = np.where(np.isfinite(percents), percents, np.nan)
+    top = np.nanmax(finite) if np.isfinite(finite).any() else 0.0
+    shown = np.where(np.isfinite(percents), percents, top or 1.0)
+    axes.vlines(places[~is_beyond], 0, shown[~is_beyond], color="0.55", linewidth=_stem(len(pairs)))
+    axes.vlines(places[is_beyond], 0, shown[is_beyond], color=BAD, linewidth=_stem(len(pairs)))
+    axes.set_ylim(0, (top or 1.0) * 1.15)
+    count = int(is_beyond.sum())
+    told = f"red: beyond the tolerance, {count} of {len(pairs)}" if count else "none is beyond the tolerance"
+    axes.set_title(f"largest difference of each answer, % of the range; {told}", fontsize="small", loc="left")
+    if not percents.any():
+        axes.set_yticks([0])
+
+
+def _apart(pair: Pair, action_axes: int | None) -> Array:
+    return differences(as_rows(pair.recorded, action_axes), as_rows(pair.replayed, action_axes))
+
+
+def _largest(shares: Array) -> float:
+    return float(shares.max(initial=0.0))
+
+
+def _stem(count: int) -> float:
+    return 3.0 if count <= _FEW else 1.0 if count <= 1000 else 0.5
+
+
+def _mark_sessions(axes: Any, pairs: Sequence[Pair]) -> None:
+    """A line where the next session begins."""
+    for number, (before, after) in enumerate(zip(pairs, pairs[1:], strict=False), 1):
+        if before.session != after.session:
+            axes.axvline(number + 0.5, color="0.6", linestyle=":", linewidth=1)
+
+
+def _mark_worst(panels: Sequence[Any], pairs: Sequence[Pair], verdict: Verdict) -> None:
+    worst = verdict.comparison.worst
+    assert worst is not None
+    place = next(
+        number for number, pair in enumerate(pairs, 1) if (pair.session, pair.step) == (worst.session, worst.step)
+    )
+    panels[0].plot(place, worst.replayed, "o", markersize=9, markerfacecolor="none", color=BAD, label="worst")
