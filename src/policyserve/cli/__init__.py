@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
     "doctor": "examine a server that somebody runs: what is wrong, what to do",
+    "replay": "ask what was recorded again: does a policy still do the same?",
     "list": "which policies can be served, which extras are installed",
     "info": "versions, event loop and hardware, for reports of bugs",
     "completion": "a script for bash, zsh or fish that completes all this",

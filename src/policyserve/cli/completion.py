@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policyserve.cli import COMMANDS, bench, doctor, serve
+from policyserve.cli import COMMANDS, bench, doctor, replay, serve
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -64,6 +64,7 @@ def _words() -> Words:
     flags["serve", ""] = flags_of(serve.ServeFlags, serve.ServeFlags(server, NoFlags()))
     flags["doctor", ""] = flags_of(doctor.DoctorFlags)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
+    flags["replay", ""] = flags_of(replay.ReplayServer)
     policies = []
     for name in registry.names():
         try:
@@ -73,6 +74,7 @@ def _words() -> Words:
         policies.append(name)
         flags["serve", name] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
         flags["eval", name] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
+        flags["replay", name] = flags_of(replay.ReplayPolicy, replay.ReplayPolicy(default))
     return Words(policies, {place: [flag for flag in found if _is_offered(flag)] for place, found in flags.items()})
 
 
@@ -101,7 +103,7 @@ def _posix(words: Words) -> str:
         f'    "  "*) echo "{" ".join(COMMANDS)} --help --version" ;;',
         '    "completion "*) echo "bash zsh fish" ;;',
         '    *" -"*) _policyserve_flags "$1 $2" ;;',
-        f'    "serve  "*|"eval  "*|"bench  "*) echo "{policies}" ;;',
+        f'    "serve  "*|"eval  "*|"bench  "*|"replay  "*) echo "{policies}" ;;',
         "  esac",
         "}",
         "_policyserve_flags() {",
@@ -157,7 +159,7 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", "doctor"):
+    for command in ("serve", "eval", "bench", "doctor", "replay"):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
         if command != "doctor":  # it takes a server's URL alone
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")

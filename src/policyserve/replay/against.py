@@ -22,8 +22,9 @@ def compare_recordings(one: Recording, other: Recording, gathered: Gathered, on_
     for first, second in zip_longest(one.sessions, other.sessions):
         gathered.sessions += 1
         if first is None or second is None:
-            there, session = (one, first) if second is None else (other, second)
-            gathered.unmatched.append(f"session {session.number} is in {there.path.name} alone")
+            left, there = (first, one) if second is None else (second, other)
+            number = 0 if left is None else left.number
+            gathered.unmatched.append(f"session {number} is in {there.path.name} alone")
             continue
         _compare_sessions(one, first, other, second, gathered, parting, on_step)
     if parting.count:

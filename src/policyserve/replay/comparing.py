@@ -112,7 +112,8 @@ class Comparison:
     @property
     def worst_first(self) -> list[int]:
         """The dimensions, those first whose largest difference is the largest share of its spread."""
-        return sorted(range(len(self.dimensions)), key=lambda one: (-self.dimensions[one].share, one))
+        numbers = range(len(self.dimensions))
+        return sorted(numbers, key=lambda one: (-self.dimensions[one].share, -self.dimensions[one].max, one))
 
 
 def as_rows(actions: Array, action_axes: int | None = None) -> Array:

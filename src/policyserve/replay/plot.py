@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from policyserve.bench.figures import BAD, COLOURS, new_figure, save, shortened
 from policyserve.core.arrays import Array
-from policyserve.replay.comparing import Pair, as_rows, differences
+from policyserve.replay.comparing import Pair, Place, as_rows, differences
 from policyserve.replay.gathered import Verdict
 from policyserve.replay.report import last_line
 
@@ -36,8 +37,8 @@ def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
     for axes in panels:
         _mark_sessions(axes, pairs)
         axes.grid(alpha=0.3)
-    if found.worst is not None:
-        _mark_worst(panels, pairs, verdict)
+    if found.worst is not None and found.worst.dimension in chosen:
+        _mark_worst(panels[chosen.index(found.worst.dimension)], pairs, found.worst)
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize="small")
     panels[-1].set_xlabel("request")
     save(figure, f"{shortened(recording, 60)}\n{last_line(verdict)}", path)
@@ -107,15 +108,13 @@ def _stem(count: int) -> float:
 
 def _mark_sessions(axes: Any, pairs: Sequence[Pair]) -> None:
     """A line where the next session begins."""
-    for number, (before, after) in enumerate(zip(pairs, pairs[1:], strict=False), 1):
+    for number, (before, after) in enumerate(pairwise(pairs), 1):
         if before.session != after.session:
             axes.axvline(number + 0.5, color="0.6", linestyle=":", linewidth=1)
 
 
-def _mark_worst(panels: Sequence[Any], pairs: Sequence[Pair], verdict: Verdict) -> None:
-    worst = verdict.comparison.worst
-    assert worst is not None
-    place = next(
-        number for number, pair in enumerate(pairs, 1) if (pair.session, pair.step) == (worst.session, worst.step)
-    )
-    panels[0].plot(place, worst.replayed, "o", markersize=9, markerfacecolor="none", color=BAD, label="worst")
+def _mark_worst(axes: Any, pairs: Sequence[Pair], worst: Place) -> None:
+    at = (worst.session, worst.step)
+    place = next(number for number, pair in enumerate(pairs, 1) if (pair.session, pair.step) == at)
+    axes.plot(place, worst.replayed, "o", markersize=9, markerfacecolor="none", color=BAD)
+    axes.annotate("worst", (place, worst.replayed), (7, 0), textcoords="offset points", color=BAD, fontsize=7)

@@ -144,7 +144,10 @@ def _remarks(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if gathered.unreadable:
         yield "note", f"{counted(gathered.unreadable, 'request')} could not be read, then or now"
     if gathered.without_actions:
-        yield "note", f"{counted(gathered.without_actions, 'request')} had no actions in the recording: nothing to compare"
+        yield (
+            "note",
+            f"{counted(gathered.without_actions, 'request')} had no actions when they were recorded",
+        )
     for told in gathered.notes:
         yield "note", told
     yield from (("noise", told) for told in _noise(verdict))
