@@ -108,8 +108,8 @@ def main(argv: Sequence[str]) -> None:
     flags = flags_of(ReplayServer)
     file, words = take_policy(argv, flags)
     target, words = take_policy(words, flags)
-    if target is None and file in registry.names():
-        file, target = None, file
+    if file in registry.names() and target not in registry.names():  # the policy was named first
+        file, target = target, file
     given = {word.partition("=")[0] for word in argv}
     try:
         configuration = read_configuration(words, target, environment={})
@@ -207,9 +207,7 @@ def _opened(path: Path, flag: str) -> Recording:
     try:
         recording = open_recording(path)
     except ConfigError as error:
-        is_swapped = not path.exists() and str(path) in registry.names()
-        hint = f"; FILE stands before the policy: {PROG} FILE {path}" if is_swapped else ""
-        complain(f"{flag}: {error}{hint}".removeprefix(": "), ARGUMENT_ERROR)
+        complain(f"{flag}: {error}".removeprefix(": "), ARGUMENT_ERROR)
     if recording.facts.is_cut:
         warn(f"{path} has no end: its writer was killed, or writes still. What is there is read")
     if recording.facts.left_out:

@@ -12,7 +12,7 @@ import numpy as np
 from policyserve.bench.figures import BAD, COLOURS, new_figure, save, shortened
 from policyserve.core.arrays import Array
 from policyserve.replay.comparing import Pair, Place, as_rows, differences
-from policyserve.replay.gathered import Verdict
+from policyserve.replay.gathered import Gathered, Verdict
 from policyserve.replay.report import last_line
 
 MOST_PANELS = 3
@@ -26,22 +26,32 @@ def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
     pairs = [pair for pair in gathered.pairs if pair.recorded.shape == pair.replayed.shape]
     chosen = found.worst_first[:MOST_PANELS]
     figure = new_figure()
-    figure.set_size_inches(_WIDTH, 1.1 + _PANEL * (len(chosen) + 1))
+    has_differences = not found.is_same
+    figure.set_size_inches(_WIDTH, 1.2 + _PANEL * (len(chosen) + has_differences))
     row = 0 if found.worst is None else found.worst.row - 1
-    panels = figure.subplots(len(chosen) + 1, 1, sharex=True, squeeze=False)[:, 0]
+    panels = figure.subplots(len(chosen) + has_differences, 1, sharex=True, squeeze=False)[:, 0]
     for axes, dimension in zip(panels, chosen, strict=False):
         _draw_both(axes, pairs, row, dimension, gathered.action_axes)
         step = f", step {row + 1} of each chunk" if found.rows > 1 else ""
         axes.set_title(f"{gathered.name_of(dimension)}{step}", fontsize="small", loc="left")
-    _draw_differences(panels[-1], verdict, pairs)
+    if has_differences:
+        _draw_differences(panels[-1], verdict, pairs)
     for axes in panels:
         _mark_sessions(axes, pairs)
         axes.grid(alpha=0.3)
     if found.worst is not None and found.worst.dimension in chosen:
         _mark_worst(panels[chosen.index(found.worst.dimension)], pairs, found.worst)
-    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize="small")
-    panels[-1].set_xlabel("request")
-    save(figure, f"{shortened(recording, 60)}\n{last_line(verdict)}", path)
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, frameon=False, fontsize="small")
+    panels[-1].set_xlabel(
+        "request" + (", a dotted line where the next session begins" if gathered.sessions > 1 else "")
+    )
+    save(figure, f"{_title(gathered, recording)}\n{last_line(verdict)}", path)
+
+
+def _title(gathered: Gathered, recording: str) -> str:
+    """The recording, and who answered."""
+    both = [shortened(who) for who in (gathered.recorded, gathered.replayed) if who]
+    return f"{shortened(recording)}: {' against '.join(both)}" if both else shortened(recording)
 
 
 def _draw_both(axes: Any, pairs: Sequence[Pair], row: int, dimension: int, action_axes: int | None) -> None:
@@ -90,8 +100,6 @@ def _draw_differences(axes: Any, verdict: Verdict, pairs: Sequence[Pair]) -> Non
     count = int(is_beyond.sum())
     told = f"red: beyond the tolerance, {count} of {len(pairs)}" if count else "none is beyond the tolerance"
     axes.set_title(f"largest difference of each answer, % of the range; {told}", fontsize="small", loc="left")
-    if not percents.any():
-        axes.set_yticks([0])
 
 
 def _apart(pair: Pair, action_axes: int | None) -> Array:
@@ -103,7 +111,7 @@ def _largest(shares: Array) -> float:
 
 
 def _stem(count: int) -> float:
-    return 3.0 if count <= _FEW else 1.0 if count <= 1000 else 0.5
+    return min(max(700 / count, 0.5), 3.0)
 
 
 def _mark_sessions(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -116,5 +124,6 @@ def _mark_sessions(axes: Any, pairs: Sequence[Pair]) -> None:
 def _mark_worst(axes: Any, pairs: Sequence[Pair], worst: Place) -> None:
     at = (worst.session, worst.step)
     place = next(number for number, pair in enumerate(pairs, 1) if (pair.session, pair.step) == at)
-    axes.plot(place, worst.replayed, "o", markersize=9, markerfacecolor="none", color=BAD)
-    axes.annotate("worst", (place, worst.replayed), (7, 0), textcoords="offset points", color=BAD, fontsize=7)
+    axes.plot(
+        place, worst.replayed, marker="o", markersize=9, markerfacecolor="none", color=BAD, linestyle="", label="worst"
+    )

@@ -45,8 +45,8 @@ def last_line(verdict: Verdict) -> str:
         told = "nothing could be compared"
         return f"{told}: {missing}" if missing else f"{told}: no request of the recording was answered with actions"
     if found.other_shapes and not found.beyond:
-        count = counted(len(found.other_shapes), "answer")
-        return f"different: {count} of {found.requests} {_have(len(found.other_shapes))} another shape"
+        others = len(found.other_shapes)
+        return f"different: {others} of {counted(found.requests, 'answer')} {_have(others)} another shape"
     if not found.is_within:
         are = "is" if found.beyond == 1 else "are"
         return f"different: {found.beyond} of {counted(found.requests, 'answer')} {are} beyond the tolerance"
@@ -54,7 +54,8 @@ def last_line(verdict: Verdict) -> str:
         return f"not all could be compared: {missing}"
     if found.is_same:
         return f"the same: no number of {counted(found.requests, 'answer')} differs"
-    return f"the same within the tolerance: {found.differing} of {counted(found.requests, 'answer')} differ"
+    differ = "differs" if found.differing == 1 else "differ"
+    return f"within the tolerance: {found.differing} of {counted(found.requests, 'answer')} {differ}"
 
 
 def _compared(gathered: Gathered, found: Comparison) -> str:
