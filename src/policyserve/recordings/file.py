@@ -19,7 +19,7 @@ _INDEXES = IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA
 
 
 class RecordingFile:
-    """Sessions, their messages and events. Times are nanoseconds since 1970. Whatever writing raises is an OSError.
+    """Sessions, their messages and events. Times are nanoseconds since 1970. What the file refuses is an OSError.
 
     number: a session's requests are numbered from 1, a reply has its request's number, a greeting 0.
     """
@@ -33,6 +33,7 @@ class RecordingFile:
         self._writer.start(layout.PROFILE, f"policyserve {VERSION}")
         told = {"format": layout.FORMAT, "version": VERSION, **(facts or {})}
         self._writer.add_metadata(layout.FILE, told)
+        self._stream.flush()
         self._channels: dict[tuple[str, str], int] = {}
         self._schemas: dict[str, int] = {}
         self._sessions: dict[int, Opened] = {}
@@ -80,11 +81,11 @@ class RecordingFile:
         """The server refused a request, or the whole session. Its message, where it sends one, follows."""
         self._event("refused", at, session=session, request=number, code=code, text=text)
 
-    def leave_out(self, session: int, number: int, at: int) -> None:
-        """A request is not here, or its reply is not, since there was no room."""
-        self.left_out += 1
+    def leave_out(self, session: int, number: int, at: int, count: int = 1) -> None:
+        """So many requests are not here, since there was no room; number: the one that is here without its reply."""
+        self.left_out += count
         self.awaited.discard((session, number))
-        self._event("left_out", at, session=session, request=number)
+        self._event("left_out", at, session=session, request=number, count=count)
 
     def view(self, topic: str, schema: tuple[str, bytes], message: bytes, at: int) -> None:
         """A picture or numbers for people, as JSON of a schema: its name, and itself."""
@@ -115,12 +116,12 @@ class RecordingFile:
         with suppress(OSError):  # a full disk: what is buffered goes nowhere
             self._stream.close()
 
-    def _event(self, name: str, at: int, **told: Any) -> None:
+    def _event(self, event: str, at: int, /, **told: Any) -> None:
         channel = self._channels.get((layout.EVENTS, "json"))
         if channel is None:
             channel = self._writer.register_channel(layout.EVENTS, "json", 0)
             self._channels[layout.EVENTS, "json"] = channel
-        self._add(channel, 0, layout.json_of({"event": name, **told}), at)
+        self._add(channel, 0, layout.json_of({"event": event, **told}), at)
 
     def _raw(self, topic: str, is_text: bool) -> int:
         encoding = layout.TEXT if is_text else layout.BINARY

@@ -221,7 +221,7 @@ class _Told:
             told = said.event()
             event, number = told.get("event"), told.get("session")
             if event == "left_out":
-                self._left_out += 1
+                self._left_out += int(told.get("count", 1))
             if event == "opened" and isinstance(number, int):
                 opened_at, is_continued = told.get("opened_at", said.at / 1e9), bool(told.get("is_continued"))
                 texts = (str(told.get(name, "")) for name in ("peer", "dialect", "key"))
