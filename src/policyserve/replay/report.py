@@ -123,7 +123,8 @@ def _places(gathered: Gathered, found: Comparison) -> Iterator[str]:
 def place_text(gathered: Gathered, place: Place, rows: int) -> str:
     """Where two numbers differ, and both."""
     step = f", step {place.row} of its chunk" if rows > 1 else ""
-    numbers = f"{place.recorded:.6g} recorded, {place.replayed:.6g} replayed"
+    digits = next((one for one in (6, 9) if f"{place.recorded:.{one}g}" != f"{place.replayed:.{one}g}"), 17)
+    numbers = f"{place.recorded:.{digits}g} recorded, {place.replayed:.{digits}g} replayed"
     return f"session {place.session}, request {place.step}{step}: {gathered.name_of(place.dimension)} {numbers}"
 
 
@@ -151,6 +152,8 @@ def _remarks(verdict: Verdict) -> Iterator[tuple[str, str]]:
         )
     for told in gathered.notes:
         yield "note", told
+    if found.beyond and gathered.compared(None).comparison.is_within:
+        yield "note", "all differences are of the size of float rounding, as another kind of processor brings"
     yield from (("noise", told) for told in _noise(verdict))
 
 
