@@ -164,7 +164,7 @@ def _replay_policy(file: str | None, policy: Setting, words: Sequence[str], conf
     flags = read_flags(adapter, ReplayPolicy, f"{PROG} FILE {policy.value}", words, configuration)
     recording = _checked(file, flags.run)
     source = find_source(adapter, flags.policy)
-    gathered = Gathered(_who(recording), policy.value)
+    gathered = Gathered(_who(recording), policy.value, source.origin)
     _run(
         flags.run,
         recording,

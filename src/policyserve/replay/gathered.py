@@ -35,7 +35,8 @@ class Refusal:
 class Gathered:
     """What there is so far.
 
-    recorded, replayed: who answered, for people; empty where nobody says. requests: of the recording, so far as it
+    recorded, replayed: who answered, for people; empty where nobody says. origin: where the one that is asked comes
+    from. requests: of the recording, so far as it
     was walked through. without_actions: of them those that have no actions in the recording. unreadable: of those
     the ones that could not be asked. refused: by the one that was asked. unmatched: requests that one side alone has.
     repeated: requests that were asked with the noise or the seed of the recorded answer, by its key. draws_noise:
@@ -45,6 +46,7 @@ class Gathered:
 
     recorded: str = ""
     replayed: str = ""
+    origin: str = ""
     action_axes: int | None = None
     names: tuple[str, ...] = ()
     pairs: list[Pair] = field(default_factory=list)
@@ -124,6 +126,7 @@ class Verdict:
             "recording": recording,
             "recorded": gathered.recorded,
             "replayed": gathered.replayed,
+            "origin": gathered.origin,
             "tolerance": self.tolerance,
             "sessions": gathered.sessions,
             "requests": gathered.requests,

@@ -42,9 +42,7 @@ def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
     if found.worst is not None and found.worst.dimension in chosen:
         _mark_worst(panels[chosen.index(found.worst.dimension)], pairs, found.worst)
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, frameon=False, fontsize="small")
-    panels[-1].set_xlabel(
-        "request" + (", a dotted line where the next session begins" if gathered.sessions > 1 else "")
-    )
+    panels[-1].set_xlabel("request, a dotted line where a session begins" if gathered.sessions > 1 else "request")
     save(figure, f"{_title(gathered, recording)}\n{last_line(verdict)}", path)
 
 

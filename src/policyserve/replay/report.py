@@ -26,6 +26,7 @@ def text(verdict: Verdict, recording: str, highlight: Highlight = str) -> str:
         *_row("recording", recording),
         *_row("recorded", gathered.recorded),
         *_row("replayed", gathered.replayed),
+        *_row("", gathered.origin),
         *_row("compared", _compared(gathered, found)),
         *_row("tolerance", _tolerance(verdict.tolerance)),
     ]
