@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policyserve.cli.layout import width_of
+from tests.cli.serving import POLICYSERVE, ROOT
 from tests.cli.terminals import COLUMNS, WHERE, Where, plain, run_in, unbroken
 from tests.doctor.sick import closed_port
 from tests.policies.frameworks import import_or_skip
@@ -68,7 +74,7 @@ def test_a_running_server_is_asked(recording: Path, has_key: bool, tmp_path: Pat
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     keys.chmod(0o600)
-    settings = {"api_key_file": str(keys)} if has_key else {}
+    settings: dict[str, Any] = {"api_key_file": str(keys)} if has_key else {}
     with serving(toy(), **settings) as live:
         url = f"ws://127.0.0.1:{live.port}"
         said = run_in("pipe", ["replay", "one.mcap", "--url", url], POLICYSERVE_API_KEY=KEY if has_key else "")
@@ -173,6 +179,40 @@ def test_the_help_names_its_exit_statuses_and_the_policies() -> None:
         assert "POLICY is cartpole_ppo" in told
     said = run_in("pipe", ["replay", "cartpole_ppo", "--help"])
     assert "--checkpoint-dir" in said.out
+
+
+def test_ctrl_c_tells_what_there_is_and_never_passes(tmp_path: Path) -> None:
+    record(tmp_path / "slow.mcap", toy(), [walk(1), walk(2)], period_s=3600)
+    command = [*POLICYSERVE, "replay", str(tmp_path / "slow.mcap"), "--speed", "real", "--url"]
+    with (
+        serving(toy()) as live,
+        subprocess.Popen(
+            [*command, f"ws://127.0.0.1:{live.port}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            live.until(lambda server: sum(server.counters.round_trip_ms.counts) == 2)  # the first has arrived
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (130, "")
+    assert re.search(r"compared     [12] of 3 requests in 2 sessions", out), out
+    assert out.splitlines()[-1] == "not all could be compared: stopped early"
+
+
+def test_without_its_package_the_extra_is_named(recording: Path) -> None:
+    program = (
+        "import sys; sys.modules['mcap'] = None; from policyserve.cli import main; "
+        f"main(['replay', {str(recording)!r}, 'cartpole_ppo'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'policyserve[record]'" in done.stderr
 
 
 def test_flags_may_stand_in_a_file(recording: Path, tmp_path: Path) -> None:

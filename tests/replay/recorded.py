@@ -41,6 +41,7 @@ def record(
     *,
     tells_policy: bool = True,
     is_cut: bool = False,
+    period_s: float = PERIOD / 1e9,
 ) -> Path:
     """Ask the policy for each session's observations in turn and write what would have gone over the wire."""
     answering, wire = Answering(as_policy(policy)), dialects.by_name(dialect)
@@ -51,7 +52,7 @@ def record(
     for session, observations in enumerate(sessions, 1):
         file.open_session(Opened(session, f"10.0.0.{session}:4000", dialect, at / 1e9))
         for number, observation in enumerate(observations, 1):
-            at += PERIOD
+            at += int(period_s * 1e9)
             file.request(session, number, bytes(wire.write_request(observation)), at)
             valid = wire.read_request(wire.write_request(observation))
             taken = answering.spec.validate(valid.observation).observation

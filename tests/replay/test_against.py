@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from policyserve.core.errors import Overloaded
-from policyserve.recordings.reading import open_recording
+from policyserve.recordings.reading import RecordingError, open_recording
 from policyserve.replay.against import compare_recordings
 from policyserve.replay.gathered import Gathered
 from tests.replay.recorded import record, toy, walk
@@ -78,3 +81,25 @@ def test_an_answer_that_is_a_refusal_in_the_second_is_told(tmp_path: Path) -> No
     (refused,) = compared(one, other).refused
     assert (refused.step, refused.code, refused.text) == (3, "overloaded", "full")
     assert compared(other, one).without_actions == 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("whole") / "whole.mcap", toy(), [walk(5), walk(3, 1)])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1))
+def test_a_recording_that_was_cut_anywhere_differs_in_nothing_that_it_has(
+    tmp_path: Path, whole: Path, share: float
+) -> None:
+    content = whole.read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(content[: int(len(content) * share)])
+    try:
+        gathered = compared(cut, whole)
+    except RecordingError:
+        return
+    found = gathered.compared(0.0).comparison
+    assert (found.differing, found.other_shapes) == (0, ())
+    assert found.requests == 8 or gathered.unmatched
