@@ -8,14 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mcap.writer import CompressionType, IndexType, Writer
-
 from policyserve.core.version import VERSION
 from policyserve.recordings import layout
+from policyserve.recordings.chunks import ChunkedFile
 from policyserve.recordings.layout import Opened, PolicyFacts
 
-_CHUNK = 1 << 20  # bytes; a larger message has a chunk of its own
-_INDEXES = IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA
+_MOST_CHANNELS = 60_000  # MCAP numbers them with two bytes
 
 
 class RecordingFile:
@@ -29,8 +27,7 @@ class RecordingFile:
         self.left_out = 0
         self.awaited: set[tuple[int, int]] = set()  # requests whose reply has not come
         self._stream = _new_file(path)
-        self._writer = Writer(self._stream, _CHUNK, CompressionType.ZSTD, _INDEXES)
-        self._writer.start(layout.PROFILE, f"policyserve {VERSION}")
+        self._writer = ChunkedFile(self._stream, layout.PROFILE, f"policyserve {VERSION}")
         told = {"format": layout.FORMAT, "version": VERSION, **(facts or {})}
         self._writer.add_metadata(layout.FILE, told)
         self._stream.flush()
@@ -38,10 +35,9 @@ class RecordingFile:
         self._schemas: dict[str, int] = {}
         self._sessions: dict[int, Opened] = {}
 
-    @property
-    def size(self) -> int:
-        """Bytes that are written so far, without those of the chunk in progress."""
-        return self._stream.tell()
+    def is_full(self, most_bytes: int) -> bool:
+        """Whether another file should be begun: it has so many bytes, without the chunk in progress, or channels."""
+        return self._stream.tell() >= most_bytes or self._writer.channels >= _MOST_CHANNELS
 
     def tell_policy(self, facts: PolicyFacts) -> None:
         """What is served from here on."""
@@ -93,8 +89,8 @@ class RecordingFile:
         if channel is None:
             name, text = schema
             if name not in self._schemas:
-                self._schemas[name] = self._writer.register_schema(name, "jsonschema", text)
-            channel = self._writer.register_channel(topic, "json", self._schemas[name])
+                self._schemas[name] = self._writer.add_schema(name, "jsonschema", text)
+            channel = self._writer.add_channel(topic, "json", self._schemas[name])
             self._channels[topic, "json"] = channel
         self._add(channel, 0, message, at)
 
@@ -106,7 +102,6 @@ class RecordingFile:
         """Write what tells that nothing follows, and close the file."""
         sessions = [session._asdict() for session in self._sessions.values()]
         told = {"left_out": str(self.left_out), "sessions": layout.json_of(sessions).decode()}
-        self._writer.flush()
         self._writer.add_metadata(layout.END, told)
         self._writer.finish()
         self._stream.close()
@@ -119,7 +114,7 @@ class RecordingFile:
     def _event(self, event: str, at: int, /, **told: Any) -> None:
         channel = self._channels.get((layout.EVENTS, "json"))
         if channel is None:
-            channel = self._writer.register_channel(layout.EVENTS, "json", 0)
+            channel = self._writer.add_channel(layout.EVENTS, "json")
             self._channels[layout.EVENTS, "json"] = channel
         self._add(channel, 0, layout.json_of({"event": event, **told}), at)
 
@@ -127,11 +122,11 @@ class RecordingFile:
         encoding = layout.TEXT if is_text else layout.BINARY
         channel = self._channels.get((topic, encoding))
         if channel is None:
-            channel = self._channels[topic, encoding] = self._writer.register_channel(topic, encoding, 0)
+            channel = self._channels[topic, encoding] = self._writer.add_channel(topic, encoding)
         return channel
 
     def _add(self, channel: int, number: int, message: bytes, at: int) -> None:
-        self._writer.add_message(channel, at, message, at, number & 0xFFFFFFFF)
+        self._writer.add_message(channel, at, message, number & 0xFFFFFFFF)
 
 
 def _new_file(path: Path) -> BinaryIO:

@@ -29,12 +29,12 @@ from policyserve.core.spec import PolicySpec
 from policyserve.engine.isolated.child import SAME_PATH, child_environment, describe_exit, log_descriptor
 from policyserve.recordings.layout import PolicyFacts, json_of
 from policyserve.recordings.plan import Plan
-from policyserve.recordings.ring import Kind, RingWriter, new_ring
+from policyserve.recordings.queue import Kind, Outgoing
 
 log = Log(__name__)
 
 _START = SAME_PATH + "from policyserve.recordings.writer import main; main(sys.argv[1])"
-_SPARE = 16  # of the ring one part in so many is for replies and events: what was asked should have its answer
+_SPARE = 16  # of the queue one part in so many is for replies and events: what was asked should have its answer
 _TOLD_EVERY_S = 10.0
 _FINISH_S = 30.0  # how long a stopping server waits until all is written
 _MOST_EVENTS = 10_000  # that wait for room
@@ -60,7 +60,7 @@ class Recorder(Observer):
         self._replies_to: tuple[int, int | None] | None = None  # session and ticket of the next message that is sent
         self._late: deque[tuple[bytes, int]] = deque(maxlen=_MOST_EVENTS)  # events that wait for room
         self._spare = max(plan.queue_bytes // _SPARE, 1)
-        self._ring: RingWriter | None = None  # while it records
+        self._queue: Outgoing | None = None  # while it records
         self._process: subprocess.Popen[bytes] | None = None
         self._status = -1  # what its process says
         self._heard = b""
@@ -69,17 +69,17 @@ class Recorder(Observer):
     @property
     def is_recording(self) -> bool:
         """Whether what it is told is written."""
-        return self._ring is not None
+        return self._queue is not None
 
     # Life cycle
 
     def start(self) -> None:
         """Start the writing process; there is an event loop. Raises ConfigError if it cannot be started."""
-        ring, entries = new_ring(self.plan.queue_bytes), os.pipe()
+        queue = Outgoing(self.plan.queue_bytes)
         self._status, status = os.pipe()
-        passed = (ring, entries[0], status)
-        told = {**asdict(self.plan), "ring": ring, "entries": entries[0], "status": status}
-        told["clock_offset_ns"] = time.time_ns() - time.monotonic_ns()
+        passed = (*queue.other_end, status)
+        offset = time.time_ns() - time.monotonic_ns()
+        told = {**asdict(self.plan), "queue": queue.other_end, "status": status, "clock_offset_ns": offset}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, json.dumps(told)],
@@ -90,7 +90,7 @@ class Recorder(Observer):
                 env=child_environment(),
                 start_new_session=True,  # Ctrl-C is for the server, which tells it when all is said
             )
-            self._ring = RingWriter(ring, self.plan.queue_bytes, entries[1])
+            self._queue = queue
         except OSError as error:
             raise ConfigError(f"record: the process that writes cannot be started: {error}") from error
         finally:
@@ -101,7 +101,7 @@ class Recorder(Observer):
 
     async def close(self) -> None:
         """Have all that was told written, and wait for it for a while."""
-        if self._ring is None or self._process is None:
+        if self._queue is None or self._process is None:
             return
         self._tell_left_out()
         self._stop_telling()
@@ -125,12 +125,16 @@ class Recorder(Observer):
         self._event("dialect", session=session, dialect=dialect)
 
     def on_policy_ready(self, spec: PolicySpec) -> None:
-        self._event("policy", **PolicyFacts.of(spec).record())
+        self.tell_policy(PolicyFacts.of(spec))
+
+    def tell_policy(self, facts: PolicyFacts) -> None:
+        """What is served from now on."""
+        self._event("policy", **facts.record())
 
     def on_message(self, session: int, message: Message | EncodedText, arrived_at: float) -> None:
         number = self._asked[session] = self._asked.get(session, 0) + 1
         is_text, data = _bytes_of(message)
-        if self._ring is None:
+        if self._queue is None:
             return
         if self._untold:
             self._tell_left_out()
@@ -148,12 +152,15 @@ class Recorder(Observer):
 
     def on_sent(self, session: int, message: Message) -> None:
         answered, self._replies_to = self._replies_to, None
-        number = (answered[1] or 0) if answered is not None and answered[0] == session else 0
+        self.say(session, (answered[1] or 0) if answered is not None and answered[0] == session else 0, message)
+
+    def say(self, session: int, number: int, message: Message) -> None:
+        """The server's message leaves. number: of the request that it answers, 0 for a greeting."""
         if number and self._is_missing(session, number):
             self._missing[session].discard(number)
             return
         is_text, data = _bytes_of(message)
-        if self._ring is not None and not self._put(Kind.REPLY, session, number, data, time.monotonic_ns(), is_text):
+        if self._queue is not None and not self._put(Kind.REPLY, session, number, data, time.monotonic_ns(), is_text):
             self._leave_out(session, number)
 
     # Inside
@@ -163,13 +170,13 @@ class Recorder(Observer):
         return missing is not None and number in missing
 
     def _event(self, event: str, /, **told: Any) -> None:
-        if self._ring is not None:
+        if self._queue is not None:
             self._late.append((json_of({"event": event, **told}), time.monotonic_ns()))
             self._put_late()
 
     def _put_late(self) -> bool:
         """Hand over the events that wait; whether none does any more."""
-        while self._late and self._ring is not None:
+        while self._late and self._queue is not None:
             data, at = self._late[0]
             if not self._try(Kind.EVENT, 0, 0, data, at, False, 0):
                 return False
@@ -184,10 +191,10 @@ class Recorder(Observer):
     def _try(
         self, kind: Kind, session: int, number: int, data: bytes | memoryview, at: int, is_text: bool, spare: int
     ) -> bool:
-        if self._ring is None:
+        if self._queue is None:
             return True
         try:
-            return self._ring.put(kind, session, number, data, at, is_text=is_text, spare=spare)
+            return self._queue.put(kind, session, number, data, at, is_text=is_text, spare=spare)
         except OSError:  # nobody reads any more; why, _listen hears
             self._stop_telling()
             return True
@@ -233,15 +240,15 @@ class Recorder(Observer):
 
     def _end(self, why: str) -> None:
         """Record nothing more, and say so once."""
-        if self._ring is not None:
+        if self._queue is not None:
             self._stop_telling()
             log.error("recording ended: %s; serving goes on", why)
             self.on_end()
 
     def _stop_telling(self) -> None:
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
 
     def _hang_up(self) -> None:
         """The process has closed its end: it is about to be gone, or is."""

@@ -1,4 +1,4 @@
-"""The process that writes recordings: it takes messages out of the ring, and ends when the server does."""
+"""The process that writes recordings: it takes messages out of the queue, and ends when the server does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from policyserve.recordings.file import RecordingFile
 from policyserve.recordings.layout import ENDING, Opened, PolicyFacts
 from policyserve.recordings.plan import Plan
-from policyserve.recordings.ring import Entry, Kind, RingReader
+from policyserve.recordings.queue import Descriptors, Entry, Incoming, Kind
 from policyserve.recordings.views import Views
 
 _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
-_PAUSE_S = 0.01  # so that the server's messages wake nobody up, each by itself
+_PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
 _LATE_NS = 500_000_000  # views are left out of what is written later than this
 
 
@@ -29,15 +29,14 @@ def main(text: str) -> None:
     """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the server's to answer
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.nice(_NICE)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # so that it never takes a core as it wakes up
     told = json.loads(text)
-    ring, entries, status = (told.pop(name) for name in ("ring", "entries", "status"))
-    offset = told.pop("clock_offset_ns")
+    queue, status, offset = (told.pop(name) for name in ("queue", "status", "clock_offset_ns"))
     plan = Plan(**told)
-    reader = RingReader(ring, plan.queue_bytes, entries)
     try:
-        Writing(plan, offset, lambda line: _say(status, line)).run(reader)
+        Writing(plan, offset, lambda line: _say(status, line)).run(Incoming(Descriptors(*queue)))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else f"{plan.directory}: "
         _say(status, f"error {where}{error.strerror or error}")
@@ -60,19 +59,19 @@ class Writing:
         self._before: RecordingFile | None = None  # the file before, while replies for it are awaited
         self._file = self._new_file()
 
-    def run(self, ring: RingReader) -> None:
+    def run(self, queue: Incoming) -> None:
         """Write what comes until nothing will. Raises OSError."""
         flush_at: float | None = None
         poll = select.poll()
-        poll.register(ring.descriptor, select.POLLIN)
-        while not ring.has_ended:
+        poll.register(queue.descriptor, select.POLLIN)
+        while not queue.has_ended:
             rest_s = None if flush_at is None else max(flush_at - time.monotonic(), 0.0)
             if poll.poll(None if rest_s is None else rest_s * 1e3):
-                for entry in ring.read():
-                    self._take(entry, ring)
+                time.sleep(_PAUSE_S)
+                for entry in queue.read():
+                    self._take(entry, queue)
                 if flush_at is None:
                     flush_at = time.monotonic() + _FLUSH_S
-                time.sleep(_PAUSE_S)
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._flush()
                 flush_at = None
@@ -80,9 +79,9 @@ class Writing:
             if file is not None:
                 file.close()
 
-    def _take(self, entry: Entry, ring: RingReader) -> None:
+    def _take(self, entry: Entry, queue: Incoming) -> None:
         is_late = time.monotonic_ns() - entry.at > _LATE_NS
-        data, at = ring.data(entry), entry.at + self._offset
+        data, at = queue.take(entry), entry.at + self._offset
         if entry.kind == Kind.EVENT:
             self._take_event(json.loads(data), at)
             return
@@ -97,7 +96,7 @@ class Writing:
         for view in views:
             self._file.view(view.topic, view.schema, view.message, at)
         self._end_before()
-        if self._file.size >= self._plan.max_bytes:
+        if self._file.is_full(self._plan.max_bytes):
             self._rotate()
 
     def _take_event(self, told: dict[str, Any], at: int) -> None:

@@ -84,7 +84,8 @@ class _Shown:
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
-        described = self._screen.description(spec, self._server.address, self._server.needs_key)
+        shown = self._server.address, self._server.needs_key, self._server.config.record
+        described = self._screen.description(spec, *shown)
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
         self._screen.show([*(self._heading if self._is_watched else []), *described, ready])

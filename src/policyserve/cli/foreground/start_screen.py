@@ -55,7 +55,9 @@ class Screen:
         bold = [self._painted(line, "bold") for line in lines]
         return [bold[0], *(_INDENT + line for line in bold[1:]), *self.row("from", self.path(origin))]
 
-    def description(self, spec: PolicySpec, address: Address, needs_key: bool = False) -> list[str]:
+    def description(
+        self, spec: PolicySpec, address: Address, needs_key: bool = False, records: str | None = None
+    ) -> list[str]:
         """What the policy takes and gives, and how to reach it."""
         return [
             *self._facts(spec),
@@ -64,6 +66,7 @@ class Screen:
             *self._gives(spec),
             *self._client(spec, address.reachable.url, needs_key),
             *self._command("health", address.reachable.health),
+            *([] if records is None else self.row("records", self.path(records))),
         ]
 
     def row(self, label: str, *texts: str) -> list[str]:
