@@ -69,7 +69,6 @@ ELSEWHERE = {
     "policies/wall_x/runtime": "policies/wall_x/test_policy",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
-    "replay/plot": "cli/test_replay",
     "server/connection": "server/test_connections",
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",

@@ -49,6 +49,11 @@ def test_its_commands_have_their_flags(command: str, recording: None) -> None:
     assert knows(words[1:])
 
 
+def test_the_tests_that_it_names_are_there() -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE):
+        assert f"def {name}(" in (ROOT / path).read_text()
+
+
 def test_the_same_policy_reads_as_the_page_shows(recording: None) -> None:
     said = run_in("pipe", ["replay", "runs/episode.mcap", "pendulum_sac"])
     assert said.code == 0

@@ -22,6 +22,7 @@ from tests.doctor.sick import closed_port
 from tests.replay.recorded import PERIOD, SPEC, record, toy, walk
 from tests.server.live import Live, serving
 
+FORGOT = "the server closed session 1 at a refusal: the policy forgot what came before"
 DIALECTS = ("openpi", "wall_x", "vibe_rl")
 
 
@@ -134,6 +135,7 @@ def test_a_refusal_is_told_by_its_code_and_the_others_go_on(tmp_path: Path, dial
     assert (refused.session, refused.step, refused.code) == (1, 3, "overloaded")
     assert refused.text.startswith("full")
     assert len(gathered.pairs) == 7
+    assert gathered.notes == [FORGOT] * (dialect == "vibe_rl")  # which has no message for errors
     assert gathered.compared(0.0).word == "incomplete"
 
 

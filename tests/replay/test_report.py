@@ -90,6 +90,15 @@ def test_all_that_could_not_be_compared_is_told() -> None:
     assert last_line(verdict) == "different: 1 of 2 answers has another shape"
 
 
+def test_what_a_file_says_cannot_disturb_a_terminal() -> None:
+    made = gathered([np.zeros(2)], [np.ones(2)])
+    made.recorded, made.notes = "arm\x1b[31m\nrecorded  nobody", ["a\x07bell"]
+    found = text(made.compared(None), "one\x1b.mcap")
+    assert "\x1b" not in found
+    assert "\x07" not in found
+    assert len([line for line in found.splitlines() if line.startswith("recorded")]) == 1
+
+
 @pytest.mark.parametrize(
     ("draws", "told"),
     [(True, "Whether it is the same policy cannot be known"), (False, "the differences are no chance"), (None, "")],

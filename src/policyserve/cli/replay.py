@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 from tyro.conf import arg
 
@@ -33,6 +33,7 @@ from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveE
 from policyserve.policies import registry
 from policyserve.policies.registry import Source, check_given
 from policyserve.recordings.layout import PolicyFacts
+from policyserve.recordings.reading import Recording, open_recording
 from policyserve.replay.against import compare_recordings
 from policyserve.replay.asking import OnStep, Target, ask_again
 from policyserve.replay.gathered import Gathered, Verdict
@@ -40,9 +41,6 @@ from policyserve.replay.plot import plot_verdict
 from policyserve.replay.report import last_line, text
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-
-if TYPE_CHECKING:
-    from policyserve.recordings.reading import Recording
 
 PROG = "policyserve replay"
 _LOOPBACK = ServerConfig(host="127.0.0.1", port=0)
@@ -97,7 +95,11 @@ class ReplayServer(ConfigurationFlags):
 
 @dataclass(frozen=True)
 class ReplayPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
-    """Ask a policy what a recording holds, and compare the actions, over a server in this process."""
+    """Ask a policy what was recorded again, over a server in this process, and compare the actions.
+
+    FILE is what `policyserve serve --record DIR` wrote. It ends with 0 if all is within the tolerance, with 1 if
+    something is not, could not be asked or compared, with 2 for wrong arguments.
+    """
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
     run: Annotated[ReplayFlags, arg(name="")] = field(default_factory=ReplayFlags)
@@ -201,11 +203,9 @@ def _checked(file: str | None, run: ReplayFlags) -> Recording:
 def _opened(path: Path, flag: str) -> Recording:
     """Exits with 2 and one line where no recording can be read there, with 1 where the package for it is missing."""
     try:
-        from policyserve.recordings.reading import open_recording
-    except ImportError:
-        complain(str(MissingDependency("mcap", "record")), FAILURE)
-    try:
         recording = open_recording(path)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
     except ConfigError as error:
         complain(f"{flag}: {error}".removeprefix(": "), ARGUMENT_ERROR)
     if recording.facts.is_cut:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyserve.core.errors import PolicyserveError
+from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 from policyserve.replay.asking import OnStep
 from policyserve.replay.gathered import Gathered
-
-if TYPE_CHECKING:
-    from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 
 
 def compare_recordings(one: Recording, other: Recording, gathered: Gathered, on_step: OnStep) -> None:

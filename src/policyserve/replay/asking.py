@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,11 @@ from policyserve.core.errors import ConfigError, ConnectionLost, PolicyserveErro
 from policyserve.core.examples import spec_of
 from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
+from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 from policyserve.replay.comparing import compare
 from policyserve.replay.fitting import dropped, misfits
 from policyserve.replay.gathered import Gathered
 from policyserve.replay.noise import repeating
-
-if TYPE_CHECKING:
-    from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 
 GIVES_UP_AFTER = 20  # refusals in a row
 
@@ -127,7 +125,7 @@ class _Asker:
                 self._on_step(self._gathered)
         finally:
             if client is not None:
-                await client.close()
+                await self._close(client, session)
 
     async def look_for_noise(self) -> None:
         """Where answers differ, find out whether the policy answers a session's first request the same twice."""
@@ -141,6 +139,12 @@ class _Asker:
                 return
         same = again.shape == first.actions.shape and np.allclose(again, first.actions, equal_nan=True)
         self._gathered.draws_noise = not same
+
+    async def _close(self, client: AsyncClient, session: RecordedSession) -> None:
+        if client.sessions_opened > 1:
+            told = f"the server closed session {session.number} at a refusal: the policy forgot what came before"
+            self._gathered.notes.append(told)
+        await client.close()
 
     def _readable(self, exchange: Exchange) -> Observation | None:
         try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from policyserve.bench.figures import BAD, COLOURS, new_figure, save, shortened
 from policyserve.core.arrays import Array
+from policyserve.core.printable import one_line
 from policyserve.replay.comparing import Pair, Place, as_rows, differences
 from policyserve.replay.gathered import Gathered, Verdict
 from policyserve.replay.report import last_line
@@ -33,7 +34,7 @@ def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
     for axes, dimension in zip(panels, chosen, strict=False):
         _draw_both(axes, pairs, row, dimension, gathered.action_axes)
         step = f", step {row + 1} of each chunk" if found.rows > 1 else ""
-        axes.set_title(f"{gathered.name_of(dimension)}{step}", fontsize="small", loc="left")
+        axes.set_title(_plain(f"{gathered.name_of(dimension)}{step}"), fontsize="small", loc="left")
     if has_differences:
         _draw_differences(panels[-1], verdict, pairs)
     for axes in panels:
@@ -43,13 +44,18 @@ def plot_verdict(verdict: Verdict, recording: str, path: Path) -> None:
         _mark_worst(panels[chosen.index(found.worst.dimension)], pairs, found.worst)
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, frameon=False, fontsize="small")
     panels[-1].set_xlabel("request, a dotted line where a session begins" if gathered.sessions > 1 else "request")
-    save(figure, f"{_title(gathered, recording)}\n{last_line(verdict)}", path)
+    save(figure, f"{_plain(_title(gathered, recording))}\n{last_line(verdict)}", path)
 
 
 def _title(gathered: Gathered, recording: str) -> str:
     """The recording, and who answered."""
     both = [shortened(who) for who in (gathered.recorded, gathered.replayed) if who]
     return f"{shortened(recording)}: {' against '.join(both)}" if both else shortened(recording)
+
+
+def _plain(text: str) -> str:
+    """A text of somebody else's, in which matplotlib shall see no formula."""
+    return one_line(text).replace("$", r"\$")
 
 
 def _draw_both(axes: Any, pairs: Sequence[Pair], row: int, dimension: int, action_axes: int | None) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from policyserve.bench.machine import counted
+from policyserve.core.printable import one_line
 from policyserve.replay.comparing import Comparison, Dimension, Place
 from policyserve.replay.gathered import Gathered, Verdict
 
@@ -193,7 +194,7 @@ def _row(name: str, told: str) -> list[str]:
         return []
     blank = " " * _NAMES
     return textwrap.wrap(
-        f"{name:<{_NAMES - 1}} {told}",
+        f"{name:<{_NAMES - 1}} {one_line(told)}",
         COLUMNS,
         subsequent_indent=blank,
         break_long_words=False,
