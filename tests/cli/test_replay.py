@@ -91,7 +91,7 @@ def test_two_recordings_are_compared(recording: Path, tmp_path: Path) -> None:
     assert run_in("pipe", ["replay", "one.mcap", "--against", "one.mcap"]).code == 0
     said = run_in("pipe", ["replay", "one.mcap", "--against", "two.mcap"])
     assert said.code == 1
-    assert "replayed     toy, checkpoint toy-1, two.mcap" in said.out
+    assert "replayed     two.mcap: toy, checkpoint toy-1" in said.out
 
 
 def test_programs_get_one_object_and_nothing_else(recording: Path) -> None:

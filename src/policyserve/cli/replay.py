@@ -145,7 +145,7 @@ def _replay_other(file: str | None, words: Sequence[str], configuration: Configu
     recording = _checked(file, flags.run)
     if flags.against is not None:
         other = _opened(flags.against, "--against")
-        gathered = Gathered(_who(recording), f"{_who(other)}, {flags.against.name}".removeprefix(", "))
+        gathered = Gathered(_who(recording), f"{flags.against.name}: {_who(other)}".removesuffix(": "))
         _run(flags.run, recording, gathered, lambda on_step: compare_recordings(recording, other, gathered, on_step))
         return
     assert flags.url is not None

@@ -141,7 +141,8 @@ class _Asker:
         self._gathered.draws_noise = not same
 
     async def _close(self, client: AsyncClient, session: RecordedSession) -> None:
-        if client.sessions_opened > 1:
+        was_answered = bool(self._gathered.pairs) and self._gathered.pairs[-1].session == session.number
+        if client.sessions_opened > 1 and was_answered:
             told = f"the server closed session {session.number} at a refusal: the policy forgot what came before"
             self._gathered.notes.append(told)
         await client.close()

@@ -11,7 +11,7 @@ import tyro
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.wall_x import CONVENTIONS, Conventions, OptionFlags, Options, conventions_named
-from policyserve.policies.wall_x.conventions import fit_conventions
+from policyserve.policies.wall_x.conventions import bundles_that_fit, fit_conventions
 
 LIBERO = {"state_dim": 8, "action_dim": 7}
 NARROW, WIDE = {"state_width": 8, "action_width": 7}, {"state_width": 20, "action_width": 20}
@@ -64,6 +64,11 @@ def test_what_a_checkpoint_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         fit_conventions(CONVENTIONS[name], **dims, **widths)
+
+
+def test_a_checkpoints_widths_tell_which_bundles_fit() -> None:
+    assert bundles_that_fit(**LIBERO, **NARROW) == ("upstream", "trained")
+    assert bundles_that_fit(**LIBERO, **WIDE) == ("trained", "pad20", "lerobot")
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_steps", 0), ("max_batch", 0), ("seed", -1), ("num_steps", 10**6)])

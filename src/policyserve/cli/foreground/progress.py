@@ -27,11 +27,11 @@ class ProgressLine:
     """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase.
 
     beside_pipe: have the line on standard error also where standard output goes through a pipe: another program may
-    write that to the same terminal.
+    write that to the same terminal. is_wanted: whether there is to be a line at all.
     """
 
-    def __init__(self, beside_pipe: bool = False) -> None:
-        can_replace = (beside_pipe or sys.stdout.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
+    def __init__(self, beside_pipe: bool = False, is_wanted: bool = True) -> None:
+        can_replace = is_wanted and (beside_pipe or sys.stdout.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
         self._streams = [stream for stream in (sys.stdout, sys.stderr) if can_replace and stream.isatty()]
         self._wanted = ""
         self._is_drawn = False

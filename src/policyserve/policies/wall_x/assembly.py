@@ -10,7 +10,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.wall_x.architecture import Architecture, read_architecture
 from policyserve.policies.wall_x.config import ModelConfig
-from policyserve.policies.wall_x.conventions import Conventions, fit_conventions
+from policyserve.policies.wall_x.conventions import Conventions, bundles_that_fit, fit_conventions
 from policyserve.policies.wall_x.fast import load_fast_tokenizer
 from policyserve.policies.wall_x.norm_files import load_normalizer
 from policyserve.policies.wall_x.options import Options
@@ -23,7 +23,10 @@ from policyserve.policies.wall_x.train_config import TrainConfig, read_train_con
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be served and how, all questions answered: conventions are those that fit the checkpoint."""
+    """What is to be served and how, all questions answered: conventions are those that fit the checkpoint.
+
+    bundles: the names of all that its widths allow.
+    """
 
     config: ModelConfig
     options: Options
@@ -31,6 +34,7 @@ class Plan:
     tokenizer: Any
     architecture: Architecture
     conventions: Conventions
+    bundles: tuple[str, ...]
 
     @property
     def flow(self) -> bool:
@@ -44,16 +48,16 @@ def make_plan(config: ModelConfig, options: Options) -> Plan:
     train_config = read_train_config(path / "config.yml" if path.is_dir() else path)
     tokenizer = _read_tokenizer(config, train_config)
     architecture = read_architecture(config.model_path, train_config.fields, token_ids=special_ids(tokenizer))
-    conventions = fit_conventions(
-        options.conventions,
-        state_dim=config.state_dim,
-        action_dim=config.action_dim,
-        state_width=architecture.state_dim,
-        action_width=architecture.action_dim,
-    )
+    widths = {
+        "state_dim": config.state_dim,
+        "action_dim": config.action_dim,
+        "state_width": architecture.state_dim,
+        "action_width": architecture.action_dim,
+    }
+    conventions = fit_conventions(options.conventions, **widths)
     if conventions.attention == "upstream_sdpa" and architecture.is_action_attention_causal:
         conventions = replace(conventions, attention="causal")  # what upstream does then
-    return Plan(config, options, train_config, tokenizer, architecture, conventions)
+    return Plan(config, options, train_config, tokenizer, architecture, conventions, bundles_that_fit(**widths))
 
 
 def build_processor(plan: Plan) -> Processor:

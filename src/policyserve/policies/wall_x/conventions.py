@@ -7,6 +7,7 @@ program a robot was tuned with, says so here; every field of a bundle can be rep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -114,3 +115,18 @@ def fit_conventions(
     if chosen.padding == "20" and (state_width, action_width) != (RELEASED_WIDTH, RELEASED_WIDTH):
         raise ConfigError(f"padding 20: {told}; choose padding checkpoint")
     return chosen
+
+
+def bundles_that_fit(**widths: int) -> tuple[str, ...]:
+    """The named bundles that fit_conventions takes with these widths.
+
+    How a checkpoint was trained is not written in it: its widths rule bundles out, and choose none.
+    """
+
+    def fits(chosen: Conventions) -> bool:
+        with suppress(ConfigError):
+            fit_conventions(chosen, **widths)
+            return True
+        return False
+
+    return tuple(name for name, chosen in CONVENTIONS.items() if fits(chosen))

@@ -51,6 +51,7 @@ def load_policy(
     max_batch = options.max_batch or batch_that_fits(config, plan.architecture)
     spec = build_spec(plan, processor, default_prompt=default_prompt, env=env, max_batch=max_batch)
     log.info("conventions: %s", ", ".join(f"{name} {value}" for name, value in plan.conventions.describe().items()))
+    log.info("the checkpoint's widths allow --conventions %s", ", ".join(plan.bundles))
     policy = WallXModelPolicy(
         model,
         processor,

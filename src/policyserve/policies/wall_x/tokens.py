@@ -134,7 +134,8 @@ def read_action_tokens(model_path: Path, tokenizer: Any) -> tuple[int, int]:
     if first is None:
         first = found
     if first is None:
-        raise ConfigError(f"{model_path}: the model has no action tokens; predict_mode fast needs a model that has")
+        told = "the model has no action tokens, which predict_mode fast needs"
+        raise ConfigError(f"{model_path}: {told}; --model-config.predict-mode diffusion does without")
     if found is not None and found != first:
         raise ConfigError(f"{path}: action_token_start_index: expected {found}, as tokenizer.json has it, got {first}")
     if count is None:
