@@ -23,6 +23,7 @@ from policyserve import dialects
 from policyserve.client.address import Address, read_address
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, RemoteError, WireError
+from policyserve.core.examples import spec_of
 from policyserve.core.log import Log
 from policyserve.core.observer import SessionFacts
 from policyserve.dialects.recognition import family_of_first_message, family_of_greeting
@@ -191,9 +192,8 @@ class Proxy:
         except (WireError, RemoteError) as error:
             log.debug("session %d: the greeting cannot be read: %s", session.number, error)
             return
-        spec, checkpoint = told.get("spec"), told.get("checkpoint", told.get("checkpoint_step", ""))
-        described = spec if isinstance(spec, Mapping) else {}
-        facts = PolicyFacts(self._place.url, described, str(checkpoint), family_of_greeting(told))
+        checkpoint = str(told.get("checkpoint", told.get("checkpoint_step", "")))
+        facts = PolicyFacts(self._place.url, _described(told.get("spec")), checkpoint, family_of_greeting(told))
         if facts != self._told:
             self._told = facts
             self.recorder.tell_policy(facts)
@@ -227,6 +227,14 @@ class Proxy:
             status, reason = answer.status, answer.reason
         headers = Headers([("Content-Type", content), ("Content-Length", str(len(body))), ("Connection", "close")])
         return Response(status, reason, headers, body)
+
+
+def _described(spec: Any) -> Mapping[str, Any]:
+    """A greeting's spec, where it is told as policyserve does."""
+    try:
+        return spec if isinstance(spec, Mapping) and spec_of(spec).leaves else {}
+    except WireError:
+        return {}
 
 
 async def _close_as(ended: Connection, other: Connection) -> None:

@@ -51,7 +51,7 @@ class Descriptors(NamedTuple):
     """What the reading end gets: memory, memory for its count, and the pipe's end."""
 
     memory: int
-    count: int
+    counter: int
     entries: int
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Outgoing:
         self.used = 0
         self._most = most
         self._arena = Arena(os.dup(memory))
-        self._counted = _Count(count)
+        self._counted = _Count(os.dup(count))
         self._taken: deque[Slot] = deque()  # those that are not counted yet, the oldest first
         self._freed = 0
 
@@ -87,8 +87,8 @@ class Outgoing:
         size = len(data)
         if self.used + size + spare > self._most:
             return False
-        slot, memory = self._arena.take(size)
-        memoryview(memory)[:size] = data
+        slot, memory = self._arena.take(max(size, 1))
+        memory.data[:size] = data  # and not by NumPy, which lets go of the interpreter meanwhile
         try:
             os.write(self._entries, _ENTRY.pack(kind, is_text, 0, session, number, size, at, *slot))
         except BlockingIOError:
@@ -121,7 +121,7 @@ class Incoming:
         self.descriptor = descriptors.entries
         self.has_ended = False
         self._memory = ArenaReader(descriptors.memory)
-        self._count = _Count(descriptors.count)
+        self._count = _Count(descriptors.counter)
         self._rest = b""
 
     def read(self) -> Iterator[Entry]:
@@ -140,11 +140,18 @@ class Incoming:
         self._count.value += 1
         return data
 
+    def close(self) -> None:
+        """Read nothing more."""
+        os.close(self.descriptor)
+        self._memory.close()
+        self._count.close()
+
 
 class _Count:
     """A number in shared memory: one process writes it, in one store of eight bytes, the other reads it."""
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._mapping = mmap.mmap(descriptor, _COUNT_BYTES)
         self._number = np.frombuffer(self._mapping, np.uint64, 1)
 
@@ -159,6 +166,7 @@ class _Count:
     def close(self) -> None:
         del self._number
         self._mapping.close()
+        os.close(self._descriptor)
 
 
 def _widen(descriptor: int) -> None:

@@ -36,6 +36,7 @@ log = Log(__name__)
 _START = SAME_PATH + "from policyserve.recordings.writer import main; main(sys.argv[1])"
 _SPARE = 16  # of the queue one part in so many is for replies and events: what was asked should have its answer
 _TOLD_EVERY_S = 10.0
+_LOOK_S = 0.02
 _FINISH_S = 30.0  # how long a stopping server waits until all is written
 _MOST_EVENTS = 10_000  # that wait for room
 
@@ -65,11 +66,17 @@ class Recorder(Observer):
         self._status = -1  # what its process says
         self._heard = b""
         self._has_hung_up = asyncio.Event()
+        self._has_begun = self._has_failed = False
 
     @property
     def is_recording(self) -> bool:
         """Whether what it is told is written."""
         return self._queue is not None
+
+    @property
+    def number(self) -> int:
+        """The writing process's id, once it has begun its first file; 0 before."""
+        return self._process.pid if self._process is not None and self._has_begun else 0
 
     # Life cycle
 
@@ -101,14 +108,23 @@ class Recorder(Observer):
 
     async def close(self) -> None:
         """Have all that was told written, and wait for it for a while."""
-        if self._queue is None or self._process is None:
+        if self._process is None:
             return
         self._tell_left_out()
-        self._stop_telling()
+        self._log_left_out()
         try:
-            await asyncio.wait_for(self._has_hung_up.wait(), _FINISH_S)
+            await asyncio.wait_for(self._finish(), _FINISH_S)
         except asyncio.TimeoutError:
+            self._stop_telling()
+            asyncio.get_running_loop().remove_reader(self._status)
             log.warning("the recording's process still writes, and ends by itself")
+
+    async def _finish(self) -> None:
+        """Hand over the events that wait for room, then wait until the process has written all."""
+        while not self._put_late():  # noqa: ASYNC110 - the process that makes room tells nobody
+            await asyncio.sleep(_LOOK_S)
+        self._stop_telling()
+        await self._has_hung_up.wait()
 
     # What it is told
 
@@ -136,7 +152,7 @@ class Recorder(Observer):
         is_text, data = _bytes_of(message)
         if self._queue is None:
             return
-        if self._untold:
+        if self._untold and self._put_late():
             self._tell_left_out()
         if not self._put(Kind.REQUEST, session, number, data, int(arrived_at * 1e9), is_text, self._spare):
             self._missing.setdefault(session, set()).add(number)
@@ -175,7 +191,7 @@ class Recorder(Observer):
             self._put_late()
 
     def _put_late(self) -> bool:
-        """Hand over the events that wait; whether none does any more."""
+        """Hand over the events that wait; whether none does any more, or none can."""
         while self._late and self._queue is not None:
             data, at = self._late[0]
             if not self._try(Kind.EVENT, 0, 0, data, at, False, 0):
@@ -195,8 +211,7 @@ class Recorder(Observer):
             return True
         try:
             return self._queue.put(kind, session, number, data, at, is_text=is_text, spare=spare)
-        except OSError:  # nobody reads any more; why, _listen hears
-            self._stop_telling()
+        except OSError:  # nobody reads any more; why, _listen hears in a moment
             return True
 
     def _leave_out(self, session: int = 0, number: int = 0) -> None:
@@ -206,10 +221,13 @@ class Recorder(Observer):
             self._event("left_out", session=session, request=number, count=1)
         else:
             self._untold += 1
-        now = time.monotonic()
-        if now - self._logged_at >= _TOLD_EVERY_S:
-            count = self.left_out - self._logged
-            self._logged_at, self._logged = now, self.left_out
+        if time.monotonic() - self._logged_at >= _TOLD_EVERY_S:
+            self._log_left_out()
+
+    def _log_left_out(self) -> None:
+        count = self.left_out - self._logged
+        self._logged_at, self._logged = time.monotonic(), self.left_out
+        if count:
             told = "recording: %d request%s left out, since the disk or the processor does not keep up"
             log.warning(f"{told} (--record-queue-mib, --no-record-views)", count, " was" if count == 1 else "s were")
 
@@ -234,16 +252,19 @@ class Recorder(Observer):
     def _hear(self, line: str) -> None:
         kind, _, text = line.partition(" ")
         if kind == "file":
+            self._has_begun = True
             log.info("recording to %s", text)
         else:
             self._end(text)
 
     def _end(self, why: str) -> None:
         """Record nothing more, and say so once."""
-        if self._queue is not None:
-            self._stop_telling()
-            log.error("recording ended: %s; serving goes on", why)
-            self.on_end()
+        if self._has_failed:
+            return
+        self._has_failed = True
+        self._stop_telling()
+        log.error("recording ended: %s; serving goes on", why)
+        self.on_end()
 
     def _stop_telling(self) -> None:
         if self._queue is not None:
@@ -258,7 +279,8 @@ class Recorder(Observer):
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(1.0)
-            self._end(f"its process {describe_exit(code)}")
+            if code or self._queue is not None:
+                self._end(f"its process {describe_exit(code)}")
 
 
 def check_directory(name: str) -> Path:
@@ -270,7 +292,7 @@ def check_directory(name: str) -> Path:
         raise ConfigError("record: expected Linux or macOS, where a process of its own can write")
     directory = Path(name)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
         probe = directory / f".policyserve-{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -16,6 +16,7 @@ import numpy as np
 from policyserve import dialects
 from policyserve.core.arrays import Array
 from policyserve.core.dialect import Dialect
+from policyserve.core.errors import WireError
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec
 from policyserve.core.spec import PolicySpec, look_up, paths_in
 from policyserve.recordings.layout import PolicyFacts, json_of
@@ -23,6 +24,7 @@ from policyserve.recordings.layout import PolicyFacts, json_of
 _QUALITY = 80
 _BETWEEN_NS = 90_000_000  # pictures of a camera, at least: a JPEG takes milliseconds, and the raw message is there too
 _MOST_NUMBERS = 256  # of an array that is shown
+_LEAST_SIDE = 4  # pixels: what is smaller is a matrix
 _NS = 1_000_000_000
 _TIME = {"type": "object", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
 _PICTURE = (
@@ -68,7 +70,7 @@ class Views:
             self._dialects.pop(session, None)
             self._shown_at = {place: at for place, at in self._shown_at.items() if place[0] != session}
         elif event == "policy" and policy is not None:
-            self._spec = policy.policy_spec()
+            self._spec = _spec_of(policy)
 
     def of_request(self, session: int, message: bytes, at: int) -> list[View]:
         """Its cameras, and its numbers and texts."""
@@ -121,6 +123,13 @@ class Views:
         return True
 
 
+def _spec_of(policy: PolicyFacts) -> PolicySpec | None:
+    try:
+        return policy.policy_spec()
+    except WireError:  # another server's, told in its own way
+        return None
+
+
 def named(value: Array, leaf: Any) -> Any:
     """An array's numbers by their names: the words of its description where it has one for each, else 0 and up."""
     flat = np.asarray(value).reshape(-1).tolist()
@@ -140,7 +149,7 @@ def picture_of(value: Any) -> Array | None:
         value = value.transpose(1, 2, 0)
     if value.ndim == 3 and value.shape[-1] == 1:
         value = value[..., 0]
-    if value.ndim not in (2, 3) or min(value.shape[:2]) < 8 or (value.ndim == 3 and value.shape[-1] != 3):
+    if value.ndim not in (2, 3) or min(value.shape[:2]) < _LEAST_SIDE or (value.ndim == 3 and value.shape[-1] != 3):
         return None
     if value.dtype == np.uint8:
         return value

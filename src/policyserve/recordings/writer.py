@@ -22,6 +22,7 @@ from policyserve.recordings.views import Views
 _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
 _PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
+_MOST_EARLIER = 4
 _LATE_NS = 500_000_000  # views are left out of what is written later than this
 
 
@@ -56,7 +57,7 @@ class Writing:
         self._sessions: dict[int, Opened] = {}
         self._policy: PolicyFacts | None = None
         self._views = Views() if plan.has_views else None
-        self._before: RecordingFile | None = None  # the file before, while replies for it are awaited
+        self._earlier: list[RecordingFile] = []  # files that are full, while they await replies
         self._file = self._new_file()
 
     def run(self, queue: Incoming) -> None:
@@ -75,9 +76,8 @@ class Writing:
             if flush_at is not None and time.monotonic() >= flush_at:
                 self._flush()
                 flush_at = None
-        for file in (self._before, self._file):
-            if file is not None:
-                file.close()
+        for file in self._files():
+            file.close()
 
     def _take(self, entry: Entry, queue: Incoming) -> None:
         is_late = time.monotonic_ns() - entry.at > _LATE_NS
@@ -95,7 +95,8 @@ class Writing:
             views = self._views.of_reply(session, data, at) if self._views and is_shown else ()
         for view in views:
             self._file.view(view.topic, view.schema, view.message, at)
-        self._end_before()
+        if self._earlier:
+            self._end_earlier()
         if self._file.is_full(self._plan.max_bytes):
             self._rotate()
 
@@ -126,28 +127,29 @@ class Writing:
             self._views.note(event, session, told, self._policy)
 
     def _files(self) -> list[RecordingFile]:
-        return [file for file in (self._before, self._file) if file is not None]
+        return [*self._earlier, self._file]
 
     def _file_of(self, session: int, number: int | None) -> RecordingFile:
-        """The file that a request is in, which may be the one before."""
-        is_before = self._before is not None and (session, number) in self._before.awaited
-        return self._before if self._before is not None and is_before else self._file
+        """The file that a request is in, which may be an earlier one."""
+        asked = session, number
+        return next((file for file in self._earlier if asked in file.awaited), self._file)
 
-    def _end_before(self) -> None:
-        if self._before is not None and not self._before.awaited:
-            self._before.close()
-            self._before = None
+    def _end_earlier(self) -> None:
+        """Close the full files that have all their replies, and of the others the oldest where there are many."""
+        for file in self._earlier[:]:
+            if not file.awaited or len(self._earlier) > _MOST_EARLIER:
+                self._earlier.remove(file)
+                file.close()
 
     def _rotate(self) -> None:
         """Go on in a new file; the one before stays open for the replies that it awaits."""
-        if self._before is not None:
-            self._before.close()
-        self._before, self._file = self._file, self._new_file()
+        self._earlier.append(self._file)
+        self._file = self._new_file()
         if self._policy is not None:
             self._file.tell_policy(self._policy)
         for opened in self._sessions.values():
             self._file.open_session(opened._replace(is_continued=True))
-        self._end_before()
+        self._end_earlier()
 
     def _flush(self) -> None:
         for file in self._files():

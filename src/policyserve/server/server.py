@@ -178,8 +178,7 @@ class Server:
         for fault in dialects.load_all():
             log.warning("%s", fault)
         await self._entrance.open(self._connection)
-        if self.recorder is not None:
-            self.recorder.start()
+        self._start_recorder()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
@@ -222,6 +221,14 @@ class Server:
         recorder.on_end = lambda: self.observers.remove(recorder)
         self.observers.add(recorder)
         return recorder
+
+    def _start_recorder(self) -> None:
+        try:
+            if self.recorder is not None:
+                self.recorder.start()
+        except BaseException:
+            self._entrance.close()
+            raise
 
     def _add_metrics(self) -> Metrics:
         metrics = Metrics(self.reception, self.engine, self.counters, self.recorder)
