@@ -37,10 +37,8 @@ def drawn(made: Gathered, path: Path) -> str:
 @given(st.data())
 def test_whatever_numbers_were_answered_there_is_a_picture(tmp_path: Path, data: st.DataObject) -> None:
     shapes = st.sampled_from([(2,), (3, 2), (1, 2)])
-    pairs = [
-        tuple(data.draw(numbers.arrays("float32", data.draw(shapes), elements=SOME)) for _ in range(2))
-        for _ in range(data.draw(st.integers(1, 4)))
-    ]
+    arrays = shapes.flatmap(lambda shape: numbers.arrays("float32", shape, elements=SOME))
+    pairs: list[tuple[Any, Any]] = [(data.draw(arrays), data.draw(arrays)) for _ in range(data.draw(st.integers(1, 4)))]
     made = gathered(pairs)
     if made.compared(None).comparison.dimensions:
         assert "</svg>" in drawn(made, tmp_path / "out.svg")
