@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
@@ -107,31 +108,41 @@ class ReplayPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
 
 def main(argv: Sequence[str]) -> None:
     """Replay a recording; exits with 0 or 1 by what it found, with 2 for wrong arguments."""
-    flags = flags_of(ReplayServer)
-    file, words = take_policy(argv, flags)
-    target, words = take_policy(words, flags)
-    if file in registry.names() and target not in registry.names():  # the policy was named first
-        file, target = target, file
-    given = {word.partition("=")[0] for word in argv}
+    file, target, words = _taken(argv)
+    others = _named_beside(target, words)
     try:
         configuration = read_configuration(words, target, environment={})
-        policy = configuration.policy
-        others = [flag for flag in ("--url", "--against") if flag in given]
-        if len(others) + (target is not None) > 1:
-            got = " and ".join([*([target] if target is not None else []), *others])
-            complain(f"{_WHAT}, got {got} ({PROG} --help)", ARGUMENT_ERROR)
-        if help_page.wanted(argv) is not None and (policy is None or others):
+        policy = None if others else configuration.policy
+        if policy is None and help_page.wanted(argv) is not None:
             parse(ReplayServer, f"{PROG} FILE [POLICY]", argv, description=overview(str(ReplayServer.__doc__)))
-        elif file is None and help_page.wanted(argv) is None and "--print-config" not in given:
-            complain(f"expected FILE, a recording, got none ({PROG} --help)", ARGUMENT_ERROR)
-        elif policy is not None and not others:
-            _replay_policy(file, policy, words, configuration)
-        else:
+        elif policy is None:
             _replay_other(file, words, configuration)
+        else:
+            _replay_policy(file, policy, words, configuration)
     except PolicyserveError as error:
         complain(naming_variable(str(error)), FAILURE)
     except KeyboardInterrupt:
         complain("interrupted before an answer was there", 130)
+
+
+def _taken(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+    """The recording and the policy that the words name, in whichever order, and the other words."""
+    flags = flags_of(ReplayServer)
+    file, words = take_policy(argv, flags)
+    policy, words = take_policy(words, flags)
+    if file in registry.names() and policy not in registry.names():
+        file, policy = policy, file
+    return file, policy, words
+
+
+def _named_beside(policy: str | None, words: Sequence[str]) -> list[str]:
+    """The flags that name what is compared instead of a policy; exits with 2 where more than one thing is named."""
+    given = {word.partition("=")[0] for word in words}
+    flags = [flag for flag in ("--url", "--against") if flag in given]
+    named = flags if policy is None else [policy, *flags]
+    if len(named) > 1:
+        complain(f"{_WHAT}, got {' and '.join(named)} ({PROG} --help)", ARGUMENT_ERROR)
+    return flags
 
 
 def _replay_other(file: str | None, words: Sequence[str], configuration: Configuration) -> None:
@@ -139,40 +150,39 @@ def _replay_other(file: str | None, words: Sequence[str], configuration: Configu
     given = configuration.given_or_end(ReplayServer, words)
     flags = parse(ReplayServer, f"{PROG} FILE", words, given=given)
     end_if_printed(flags, given)
+    path = _path(file)
     if (flags.url is None) == (flags.against is None):
-        got = "none" if flags.url is None else "--url and --against"
+        got = "none" if flags.url is None else "url and against"  # of a file: main() has looked at the words
         complain(f"{_WHAT}, got {got} ({PROG} --help)", ARGUMENT_ERROR)
-    recording = _checked(file, flags.run)
+    recording = _checked(path, flags.run)
     if flags.against is not None:
-        other = _opened(flags.against, "--against")
-        gathered = Gathered(_who(recording), f"{flags.against.name}: {_who(other)}".removesuffix(": "))
-        _run(flags.run, recording, gathered, lambda on_step: compare_recordings(recording, other, gathered, on_step))
-        return
-    assert flags.url is not None
-    warn_of_keys(flags.url)
-    key = None if has_key(flags.url) else key_from_environment()
-    target = Target(flags.url, key, timeout_s=flags.run.timeout_s)
-    gathered = Gathered(_who(recording), without_key(flags.url))
-    keeps_pauses = flags.run.speed == "real"
+        _compare(recording, flags.against, flags.run)
+    if flags.url is not None:
+        _ask_server(recording, flags.url, flags.run)
 
-    def ask(on_step: OnStep) -> None:
-        asyncio.run(ask_again(recording, target, gathered, on_step, keeps_pauses=keeps_pauses))
 
-    _run(flags.run, recording, gathered, ask)
+def _compare(recording: Recording, path: Path, run: ReplayFlags) -> None:
+    other = _opened(path, "--against")
+    gathered = Gathered(_who(recording), f"{path.name}: {_who(other)}".removesuffix(": "))
+    _run(run, recording, gathered, lambda on_step: compare_recordings(recording, other, gathered, on_step))
+
+
+def _ask_server(recording: Recording, url: str, run: ReplayFlags) -> None:
+    warn_of_keys(url)
+    target = Target(url, None if has_key(url) else key_from_environment(), timeout_s=run.timeout_s)
+    gathered = Gathered(_who(recording), without_key(url))
+    asking = partial(ask_again, recording, target, gathered, keeps_pauses=run.speed == "real")
+    _run(run, recording, gathered, lambda on_step: asyncio.run(asking(on_step)))
 
 
 def _replay_policy(file: str | None, policy: Setting, words: Sequence[str], configuration: Configuration) -> None:
     adapter = find_adapter(policy.value, policy.place)
     flags = read_flags(adapter, ReplayPolicy, f"{PROG} FILE {policy.value}", words, configuration)
-    recording = _checked(file, flags.run)
+    recording = _checked(_path(file), flags.run)
     source = find_source(adapter, flags.policy)
     gathered = Gathered(_who(recording), policy.value, source.origin)
-    _run(
-        flags.run,
-        recording,
-        gathered,
-        lambda on_step: asyncio.run(_serve_and_ask(source, recording, flags.run, gathered, on_step)),
-    )
+    asking = partial(_serve_and_ask, source, recording, flags.run, gathered)
+    _run(flags.run, recording, gathered, lambda on_step: asyncio.run(asking(on_step)))
 
 
 async def _serve_and_ask(
@@ -186,9 +196,14 @@ async def _serve_and_ask(
         await ask_again(recording, target, gathered, on_step, keeps_pauses=run.speed == "real")
 
 
-def _checked(file: str | None, run: ReplayFlags) -> Recording:
+def _path(file: str | None) -> Path:
+    if file is None:
+        complain(f"expected FILE, a recording, got none ({PROG} --help)", ARGUMENT_ERROR)
+    return Path(file).expanduser()
+
+
+def _checked(path: Path, run: ReplayFlags) -> Recording:
     """The recording; what would else be found wrong at the end ends the command here."""
-    assert file is not None, "main() asks for it"
     try:
         check_target("plot", run.plot, ENDINGS)
         if run.plot is not None:
@@ -197,7 +212,7 @@ def _checked(file: str | None, run: ReplayFlags) -> Recording:
         complain(str(error), FAILURE)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
-    return _opened(Path(file).expanduser(), "")
+    return _opened(path, "")
 
 
 def _opened(path: Path, flag: str) -> Recording:
