@@ -13,7 +13,7 @@ import pytest
 
 from policyserve import ActionChunk, ArraySpec, PolicySpec
 from policyserve.core.errors import ConfigError, ConnectionLost, Overloaded, PolicyserveError
-from policyserve.core.policy import FunctionPolicy, PolicyInput
+from policyserve.core.policy import FunctionPolicy, PolicyInput, as_policy
 from policyserve.policies.fakes import EchoPolicy
 from policyserve.recordings.reading import open_recording
 from policyserve.replay.asking import GIVES_UP_AFTER, Target, ask_again
@@ -90,6 +90,29 @@ def test_each_session_begins_with_an_empty_memory_and_all_come_in_order(tmp_path
     with serving(policy, isolate="thread") as live:
         gathered = replayed(path, live)
     assert policy.asked == [[float(one["obs"][0]) for one in session] for session in sessions]
+    assert gathered.compared(0.0).word == "same"
+
+
+class Summing:
+    """One memory for all sessions, which is told when a session begins."""
+
+    def __init__(self) -> None:
+        self.total = np.zeros(2, np.float32)
+
+    def reset(self) -> None:
+        self.total = np.zeros(2, np.float32)
+
+    def infer(self, observation: Mapping[str, Any]) -> Any:
+        self.total = self.total + observation["obs"][:2]
+        return self.total
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_memory_is_forgotten_where_a_session_begins(tmp_path: Path, dialect: str) -> None:
+    sessions = [walk(3, seed) for seed in range(20)]
+    path = record(tmp_path / "one.mcap", as_policy(Summing(), SPEC), sessions, dialect)
+    with serving(as_policy(Summing(), SPEC), isolate="thread") as live:
+        gathered = replayed(path, live)
     assert gathered.compared(0.0).word == "same"
 
 
