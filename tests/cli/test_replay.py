@@ -152,6 +152,8 @@ def test_a_closed_port_is_told(recording: Path) -> None:
         (["served.py", SAME], "served.py: expected an MCAP file of policyserve"),
         (["one.mcap", SAME, "--url", "ws://robot"], "got tests.replay.served:same and --url"),
         (["one.mcap", "--against", "one.mcap", "--url", "ws://robot"], "got --url and --against"),
+        (["one.mcap", "two.mcap", SAME], "expected one recording, got a second one, two.mcap: --against compares two"),
+        ([".", SAME], "got a directory; name one of the .mcap files in it"),
         (["one.mcap", "cartpole_pp"], "did you mean cartpole_ppo?"),
         (["one.mcap", SAME, "--tolerance", "-1"], "--tolerance: expected 0 or more, got -1.0"),
         (["one.mcap", SAME, "--tolerance", "nan"], "--tolerance: expected 0 or more, got nan"),

@@ -33,7 +33,7 @@ from policyserve.client.address import has_key, without_key
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.policies import registry
 from policyserve.policies.registry import Source, check_given
-from policyserve.recordings.layout import PolicyFacts
+from policyserve.recordings import layout
 from policyserve.recordings.reading import Recording, open_recording
 from policyserve.replay.against import compare_recordings
 from policyserve.replay.asking import OnStep, Target, ask_again
@@ -139,6 +139,8 @@ def _named_beside(policy: str | None, words: Sequence[str]) -> list[str]:
     """The flags that name what is compared instead of a policy; exits with 2 where more than one thing is named."""
     given = {word.partition("=")[0] for word in words}
     flags = [flag for flag in ("--url", "--against") if flag in given]
+    if policy is not None and policy.endswith(layout.ENDING):
+        complain(f"expected one recording, got a second one, {policy}: --against compares two", ARGUMENT_ERROR)
     named = flags if policy is None else [policy, *flags]
     if len(named) > 1:
         complain(f"{_WHAT}, got {' and '.join(named)} ({PROG} --help)", ARGUMENT_ERROR)
@@ -191,7 +193,7 @@ async def _serve_and_ask(
     async with Server(source.recipe, _LOOPBACK) as server:
         spec = await server.ready()
         host, port = server.address
-        gathered.replayed = _named(spec.name, PolicyFacts.of(spec).checkpoint)
+        gathered.replayed = _named(spec.name, layout.PolicyFacts.of(spec).checkpoint)
         target = Target(f"ws://{host}:{port}", key_from_environment(), spec, run.timeout_s)
         await ask_again(recording, target, gathered, on_step, keeps_pauses=run.speed == "real")
 
