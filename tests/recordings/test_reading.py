@@ -153,7 +153,7 @@ def test_a_recording_that_was_cut_anywhere_reads_up_to_there(tmp_path: Path, who
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_recording_with_any_bytes_in_it_raises_nothing_else(tmp_path: Path, whole: Path, data: st.DataObject) -> None:
+def test_any_bytes_in_a_recording_raise_nothing_else(tmp_path: Path, whole: Path, data: st.DataObject) -> None:
     content = whole.read_bytes()
     place = data.draw(st.integers(0, len(content) - 1))
     noise = data.draw(st.binary(min_size=1, max_size=40))

@@ -192,8 +192,8 @@ def test_a_server_that_is_killed_leaves_a_file_that_reads(tmp_path: Path, both: 
     command = [sys.executable, "-c", SERVED, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         port, writer = map(int, process.stdout.readline().split())
         with Client(f"ws://127.0.0.1:{port}") as client:
             for number in range(3):

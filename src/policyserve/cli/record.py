@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from tyro.conf import Positional, arg
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.core.errors import ConfigError, PolicyserveError
-from policyserve.core.log import ShortFormatter, log_to_stderr
+from policyserve.logs.start import LogSettings, start_log
 from policyserve.recordings.plan import Plan
 from policyserve.recordings.proxy import Proxy
 from policyserve.recordings.recorder import Recorder
@@ -47,6 +46,11 @@ class RecordFlags:
     views: bool = True
     """Beside the messages, camera pictures and named numbers, for Rerun and Foxglove."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a port that is none."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port: expected 0 … 65535, got {self.port}")
+
     @property
     def plan(self) -> Plan:
         """What the recorder needs to know; raises ConfigError for a flag that is out of its range."""
@@ -65,10 +69,8 @@ class RecordFlags:
 def main(argv: Sequence[str]) -> None:
     """Record until a signal comes; exits with 1 if it cannot listen, with 2 for wrong arguments."""
     flags = parse(RecordFlags, PROG, argv)
-    log_to_stderr(logging.INFO, ShortFormatter())
+    start_log(LogSettings())
     try:
-        if not 0 <= flags.port <= 65535:
-            raise ConfigError(f"--port: expected 0 … 65535, got {flags.port}")
         proxy = Proxy(flags.url, Recorder(flags.plan), flags.host, flags.port)
     except ConfigError as error:
         complain(str(error).replace("record:", "--out:", 1), ARGUMENT_ERROR)

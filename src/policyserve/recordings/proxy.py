@@ -23,6 +23,7 @@ from policyserve import dialects
 from policyserve.client.address import Address, read_address
 from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, RemoteError, WireError
+from policyserve.core.events import Event
 from policyserve.core.examples import spec_of
 from policyserve.core.log import Log
 from policyserve.core.observer import SessionFacts
@@ -124,7 +125,8 @@ class Proxy:
         except InvalidStatus as error:
             return error.response
         except (OSError, WebSocketException, asyncio.TimeoutError) as error:
-            log.warning("the server cannot be reached: %s", error)
+            event = Event("connection_refused", code=HTTPStatus.BAD_GATEWAY.value)
+            log.warning("the server cannot be reached: %s", error, event=event)
             return connection.respond(HTTPStatus.BAD_GATEWAY, f"{self._place.url} cannot be reached: {error}\n")
         self._upstreams[connection] = upstream
         return None
@@ -137,7 +139,8 @@ class Proxy:
         name = session.dialect.name if session.dialect is not None else "auto"
         peer = ":".join(map(str, (client.remote_address or ("local",))[:2]))
         self.recorder.on_session_opened(SessionFacts(session.number, peer, name))
-        log.info("session %d opened dialect=%s peer=%s", session.number, name, peer)
+        event = Event("session_opened", session.number, peer, name)
+        log.info("session %d opened dialect=%s peer=%s", session.number, name, peer, event=event)
         both = self._up(session, client, server), self._down(session, client, server)
         ways = [asyncio.ensure_future(way) for way in both]
         try:
@@ -147,7 +150,7 @@ class Proxy:
                 way.cancel()
             await server.close()
             self.recorder.on_session_closed(session.number)
-            log.info("session %d closed", session.number)
+            log.info("session %d closed", session.number, event=Event("session_closed", session.number, peer))
 
     async def _up(self, session: _Session, client: Connection, server: Connection) -> None:
         with suppress(ConnectionClosed):
@@ -172,7 +175,8 @@ class Proxy:
         if session.dialect is None and session.asked == 1:
             session.dialect = dialects.by_name(family_of_first_message(message, session.is_greeted))
             self.recorder.on_dialect(session.number, session.dialect.name)
-            log.info("session %d speaks %s", session.number, session.dialect.name)
+            event = Event("session_speaks", session.number, dialect=session.dialect.name)
+            log.info("session %d speaks %s", session.number, session.dialect.name, event=event)
 
     def _number_of(self, session: _Session, message: bytes | str) -> int:
         """Of the request that a server's message answers, in their order; 0 for a greeting."""

@@ -24,7 +24,7 @@ from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot, shared_m
 _COUNT_BYTES = 4096
 _PIPE = 1 << 20  # bytes: entries of 16,000 messages
 _READ = 1 << 16
-_ENTRY = struct.Struct("=BBHIQQqQQQQQ")
+_ENTRY = struct.Struct("=BBHIQQqQQQQQQ")
 
 
 class Kind(IntEnum):
@@ -36,7 +36,10 @@ class Kind(IntEnum):
 
 
 class Entry(NamedTuple):
-    """One message. number: of the request that it is or answers. at: time.monotonic_ns. slot: where its bytes lie."""
+    """One message. number: of the request that it is or answers. at: time.monotonic_ns. slot: where its bytes lie.
+
+    waiting: bytes that were before it when it was handed over.
+    """
 
     kind: int
     is_text: bool
@@ -44,6 +47,7 @@ class Entry(NamedTuple):
     number: int
     size: int
     at: int
+    waiting: int
     slot: Slot
 
 
@@ -90,7 +94,7 @@ class Outgoing:
         slot, memory = self._arena.take(max(size, 1))
         memory.data[:size] = data  # and not by NumPy, which lets go of the interpreter meanwhile
         try:
-            os.write(self._entries, _ENTRY.pack(kind, is_text, 0, session, number, size, at, *slot))
+            os.write(self._entries, _ENTRY.pack(kind, is_text, 0, session, number, size, at, self.used, *slot))
         except BlockingIOError:
             self._arena.give_back((slot.number,))
             return False
@@ -130,8 +134,8 @@ class Incoming:
         self.has_ended = len(data) == len(self._rest)
         whole = len(data) - len(data) % _ENTRY.size
         self._rest = data[whole:]
-        for kind, is_text, _, session, number, size, at, *slot in _ENTRY.iter_unpack(data[:whole]):
-            yield Entry(kind, bool(is_text), session, number, size, at, Slot(*slot))
+        for kind, is_text, _, session, number, size, at, waiting, *slot in _ENTRY.iter_unpack(data[:whole]):
+            yield Entry(kind, bool(is_text), session, number, size, at, waiting, Slot(*slot))
 
     def take(self, entry: Entry) -> bytes:
         """A copy of an entry's bytes, whose room is the server's again. In the order of the entries, each once."""

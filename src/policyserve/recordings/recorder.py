@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.messages import EncodedText, Message, Timing
 from policyserve.core.observer import Observer, SessionFacts
@@ -117,7 +118,7 @@ class Recorder(Observer):
         except asyncio.TimeoutError:
             self._stop_telling()
             asyncio.get_running_loop().remove_reader(self._status)
-            log.warning("the recording's process still writes, and ends by itself")
+            log.warning("the recording's process still writes, and ends by itself", event=Event("recording_behind"))
 
     async def _finish(self) -> None:
         """Hand over the events that wait for room, then wait until the process has written all."""
@@ -229,7 +230,9 @@ class Recorder(Observer):
         self._logged_at, self._logged = time.monotonic(), self.left_out
         if count:
             told = "recording: %d request%s left out, since the disk or the processor does not keep up"
-            log.warning(f"{told} (--record-queue-mib, --no-record-views)", count, " was" if count == 1 else "s were")
+            values = count, " was" if count == 1 else "s were"
+            event = Event("recording_behind")
+            log.warning(f"{told} (--record-queue-mib, --no-record-views)", *values, event=event)
 
     def _tell_left_out(self) -> None:
         count, self._untold = self._untold, 0
@@ -253,7 +256,7 @@ class Recorder(Observer):
         kind, _, text = line.partition(" ")
         if kind == "file":
             self._has_begun = True
-            log.info("recording to %s", text)
+            log.info("recording to %s", text, event=Event("recording_begun"))
         else:
             self._end(text)
 
@@ -263,7 +266,7 @@ class Recorder(Observer):
             return
         self._has_failed = True
         self._stop_telling()
-        log.error("recording ended: %s; serving goes on", why)
+        log.error("recording ended: %s; serving goes on", why, event=Event("recording_ended"))
         self.on_end()
 
     def _stop_telling(self) -> None:

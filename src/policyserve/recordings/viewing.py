@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def show(recording: Recording, save: Path | None = None) -> int:
     Raises MissingDependency without rerun-sdk, RecordingError for what cannot be read.
     """
     try:
-        import rerun
+        rerun: Any = import_module("rerun")
     except ModuleNotFoundError as error:
         raise MissingDependency(error.name or "rerun", "rerun") from error
     stream = rerun.RecordingStream(f"policyserve {recording.facts.policy}".strip())

@@ -23,11 +23,14 @@ _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
 _PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
 _MOST_EARLIER = 4
-_LATE_NS = 500_000_000  # views are left out of what is written later than this
+_BEHIND = 8  # views are left out while one part in so many of the queue is waiting
 
 
 def main(text: str) -> None:
-    """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed."""
+    """Write until the server closes its end. text: JSON of the plan and of the descriptors that were passed.
+
+    Raises SystemExit(1) if the files cannot be written.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the server's to answer
     with suppress(OSError, AttributeError):
@@ -80,7 +83,7 @@ class Writing:
             file.close()
 
     def _take(self, entry: Entry, queue: Incoming) -> None:
-        is_late = time.monotonic_ns() - entry.at > _LATE_NS
+        is_behind = entry.waiting > self._plan.queue_bytes // _BEHIND
         data, at = queue.take(entry), entry.at + self._offset
         if entry.kind == Kind.EVENT:
             self._take_event(json.loads(data), at)
@@ -88,10 +91,10 @@ class Writing:
         session, number, is_text = entry.session, entry.number, bool(entry.is_text)
         if entry.kind == Kind.REQUEST:
             self._file.request(session, number, data, at, is_text=is_text)
-            views = self._views.of_request(session, data, at) if self._views and not (is_text or is_late) else ()
+            views = self._views.of_request(session, data, at) if self._views and not (is_text or is_behind) else ()
         else:
             self._file_of(session, number).reply(session, number, data, at, is_text=is_text)
-            is_shown = self._views is not None and number > 0 and not (is_text or is_late)
+            is_shown = self._views is not None and number > 0 and not (is_text or is_behind)
             views = self._views.of_reply(session, data, at) if self._views and is_shown else ()
         for view in views:
             self._file.view(view.topic, view.schema, view.message, at)

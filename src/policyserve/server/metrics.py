@@ -143,11 +143,11 @@ class Metrics(Collector):
         yield _labelled(CounterMetricFamily, "policy_replacements", told, "reason", tally.replaced)
 
     def _recording(self) -> Iterator[Metric]:
-        """Nothing without --record."""
-        if self._recorder is not None:
-            told = "Requests that are not in the recording, since the disk or the processor did not keep up."
-            yield _counter("recording_left_out", told, self._recorder.left_out)
-            yield _gauge("recording", "1 while it records, 0 once it has ended.", int(self._recorder.is_recording))
+        recorder = self._recorder
+        is_recording, left_out = (recorder.is_recording, recorder.left_out) if recorder else (False, 0)
+        yield _gauge("recording", "1 while it records, 0 without --record and when that has ended.", int(is_recording))
+        told = "Requests that are not in the recording, since the disk or the processor did not keep up."
+        yield _counter("recording_left_out", told, left_out)
 
     def _state(self) -> Iterator[Metric]:
         is_ready = not (self._reception.stage or self._engine.stage)
