@@ -38,7 +38,7 @@ _START = SAME_PATH + "from policyserve.recordings.writer import main; main(sys.a
 _SPARE = 16  # of the queue one part in so many is for replies and events: what was asked should have its answer
 _TOLD_EVERY_S = 10.0
 _LOOK_S = 0.02
-_FINISH_S = 30.0  # how long a stopping server waits until all is written
+_FINISH_S = 10.0  # how long a stopping server waits until all is written
 _MOST_EVENTS = 10_000  # that wait for room
 
 
