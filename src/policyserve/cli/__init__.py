@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": "drive any policy server: where the time of a round trip goes",
     "doctor": "examine a server that somebody runs: what is wrong, what to do",
     "record": "stand between any client and server, and record both",
+    "replay": "ask what was recorded again: does a policy still do the same?",
     "view": "look at a recording in Rerun",
     "export": "write a recording's observations and actions as .npz files",
     "list": "which policies can be served, which extras are installed",

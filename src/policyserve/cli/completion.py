@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.cli import COMMANDS, bench, doctor, export, record, serve, view
+from policyserve.cli import COMMANDS, bench, doctor, export, record, replay, serve, view
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -74,6 +74,7 @@ def _words() -> Words:
     for command, kind in _OTHERS.items():
         flags[command, ""] = flags_of(kind)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
+    flags["replay", ""] = flags_of(replay.ReplayServer)
     policies = []
     for name in registry.names():
         try:
@@ -83,6 +84,7 @@ def _words() -> Words:
         policies.append(name)
         flags["serve", name] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
         flags["eval", name] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
+        flags["replay", name] = flags_of(replay.ReplayPolicy, replay.ReplayPolicy(default))
     return Words(policies, {place: [flag for flag in found if _is_offered(flag)] for place, found in flags.items()})
 
 
@@ -111,7 +113,7 @@ def _posix(words: Words) -> str:
         f'    "  "*) echo "{" ".join(COMMANDS)} --help --version" ;;',
         '    "completion "*) echo "bash zsh fish" ;;',
         '    *" -"*) _policyserve_flags "$1 $2" ;;',
-        f'    "serve  "*|"eval  "*|"bench  "*) echo "{policies}" ;;',
+        f'    "serve  "*|"eval  "*|"bench  "*|"replay  "*) echo "{policies}" ;;',
         "  esac",
         "}",
         "_policyserve_flags() {",
@@ -167,7 +169,7 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", *_OTHERS):
+    for command in ("serve", "eval", "bench", "replay", *_OTHERS):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
         if command not in _OTHERS:
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
