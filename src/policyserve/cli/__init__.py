@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
     "doctor": "examine a server that somebody runs: what is wrong, what to do",
+    "top": "watch a server at work: its live page, in the terminal",
     "list": "which policies can be served, which extras are installed",
     "info": "versions, event loop and hardware, for reports of bugs",
     "completion": "a script for bash, zsh or fish that completes all this",

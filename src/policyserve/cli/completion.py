@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policyserve.cli import COMMANDS, bench, doctor, serve
+from policyserve.cli import COMMANDS, bench, doctor, serve, top
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -63,6 +63,7 @@ def _words() -> Words:
     server = ServerConfig()
     flags["serve", ""] = flags_of(serve.ServeFlags, serve.ServeFlags(server, NoFlags()))
     flags["doctor", ""] = flags_of(doctor.DoctorFlags)
+    flags["top", ""] = flags_of(top.TopFlags)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
     policies = []
     for name in registry.names():
@@ -126,7 +127,7 @@ _policyserve() {{
   if [ "$COMP_CWORD" -gt 1 ]; then
     command="${{COMP_WORDS[1]}}"
     policy="$(_policyserve_policy "${{COMP_WORDS[@]:2:COMP_CWORD-2}}")"
-    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
+    case "$command" in bench|doctor|top) policy="" ;; esac
   fi
   COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before" "$current")" -- "$current"))
 }}
@@ -141,7 +142,7 @@ _policyserve() {{
   if (( CURRENT > 2 )); then
     command="${{words[2]}}"
     policy="$(_policyserve_policy "${{(@)words[3,CURRENT-1]}}")"
-    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
+    case "$command" in bench|doctor|top) policy="" ;; esac
   fi
   local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before" "${{words[CURRENT]}}")}})
   compadd -a shown
@@ -157,9 +158,9 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", "doctor"):
+    for command in ("serve", "eval", "bench", "doctor", "top"):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
-        if command != "doctor":  # it takes a server's URL alone
+        if command not in ("doctor", "top"):  # they take a server's URL alone
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
         of_policies: dict[str, tuple[Flag, list[str]]] = {}
         for (one, policy), flags in words.flags.items():
