@@ -83,11 +83,11 @@ def _print_once(server: Examined, url: str) -> None:
 
 def _watch(server: Examined, url: str, interval_s: float) -> None:
     asking = Asking(server, ask(server), interval_s)
-    levels, foot = marks(), f"q ends · asked every {interval_s:g} s"
+    levels = marks()
 
     def drawn(heard: Heard, columns: int, rows: int) -> Sequence[Row]:
         trouble = f"{heard.trouble}. Asking again …" if heard.trouble else ""
-        return draw(View(heard.document, url, trouble, foot, levels), columns, rows)
+        return draw(View(heard.document, url, trouble, "q: end", levels), columns, rows)
 
     asking.start()
     try:

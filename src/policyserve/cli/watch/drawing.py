@@ -14,10 +14,11 @@ from policyserve.cli.watch.lists import refusal_rows, session_rows
 from policyserve.cli.watch.rows import BLOCKS, Piece, Row, Style, aligned, apart, duration, fitted, short, spark
 
 _ROOMY = 34  # rows from which on each thing that the policy takes has a row of its own
-_LEAST_REFUSALS = 2  # that are shown beside however many sessions
+_ONE_REFUSAL = 3  # rows, with the title
 _MOST_OF_REFUSALS = 10  # where rows have no end
 _MOST_OF_TROUBLE = 4  # rows
 _BAR = 30  # columns
+_BESIDE_GRAPH = 36  # columns
 _GAP = "  "
 
 
@@ -25,41 +26,36 @@ _GAP = "  "
 class View:
     """What is drawn. url: of the server, without a key. trouble: why it does not answer; empty while it does.
 
-    foot: what stands in the last row; empty: nothing. marks: the levels of the lines, the lowest first.
+    hint: what stands at the end of the first row. marks: the levels of the lines, the lowest first.
     """
 
     document: Document
     url: str
     trouble: str = ""
-    foot: str = ""
+    hint: str = ""
     marks: str = BLOCKS
 
 
 def draw(view: View, columns: int, rows: int | None = None) -> list[Row]:
-    """Draw it, the last row at the bottom where there is a foot. rows: None: as many as it takes."""
-    told = view.document
-    is_roomy = rows is None or rows >= _ROOMY
-    above = [*_served(view, columns, is_roomy), [], *_numbers(told.numbers, columns, view.marks), []]
-    below = _foot(view, columns)
+    """Draw it; what is the matter stands in the last rows. rows: None: as many as it takes."""
+    above = [*_served(view, columns, rows is None or rows >= _ROOMY), []]
+    above += [*_numbers(view.document.numbers, columns, view.marks), []]
+    below: list[Row] = [[Piece(line, "yellow")] for line in wrapped(view.trouble, columns)[:_MOST_OF_TROUBLE] if line]
     left = None if rows is None else max(rows - len(above) - len(below), 0)
-    middle = _lists(told, columns, left)
-    if left is not None and below:
-        middle += [[]] * (left - len(middle))
-    drawn = [fitted(row, columns) for row in [*above, *middle, *below]]
-    return drawn if rows is None else [*drawn[: max(rows - len(below), 0)], *drawn[len(drawn) - len(below) :]][:rows]
-
-
-def _foot(view: View, columns: int) -> list[Row]:
-    if view.trouble:
-        return [[Piece(line, "yellow")] for line in wrapped(view.trouble, columns)[:_MOST_OF_TROUBLE]]
-    return [[Piece(view.foot, "dim")]] if view.foot else []
+    middle = _lists(view.document, columns, left)
+    above = [fitted(row, columns) for row in [*above, *middle]]
+    if rows is None:
+        return [*above, *below]
+    below = below[:rows]
+    above = above[: rows - len(below)]
+    return [*above, *([[]] * (rows - len(above) - len(below) if below else 0)), *below]
 
 
 def _served(view: View, columns: int, is_roomy: bool) -> list[Row]:
     told, policy = view.document, view.document.policy
     state = Piece("no answer", "red") if view.trouble else _state(policy)
     name = Piece(policy.name or "policyserve", "bold")
-    up = "" if told.up_s is None else f"up {duration(told.up_s)}"
+    up = _GAP.join(filter(None, ["" if told.up_s is None else f"up {duration(told.up_s)}", view.hint]))
     title = apart([name, Piece(_GAP), state, Piece(_GAP), Piece(view.url, "cyan")], [Piece(up, "dim")], columns)
     rows: list[Row] = [title]
     if not policy.is_ready:
@@ -96,31 +92,43 @@ def _spec(policy: Policy, is_roomy: bool) -> list[Row]:
 
 def _numbers(numbers: Numbers, columns: int, marks: str) -> list[Row]:
     busy = Line(_percent(numbers.busy.now), [_percent(value) for value in numbers.busy.history])
-    lines: list[tuple[str, Line, float | None, Style]] = [
-        ("answers/s", numbers.answers_per_s, None, "green"),
-        ("p50 ms", numbers.p50_ms, None, "cyan"),
-        ("p99 ms", numbers.p99_ms, None, "cyan"),
-        ("busy %", busy, 100.0, "yellow"),
-        ("sessions", numbers.sessions, None, "green"),
+    waiting = f", {numbers.unanswered:,} waiting" if numbers.unanswered else ""
+    graphs = [
+        _Graph("answers/s", numbers.answers_per_s, "green"),
+        _Graph("p50 ms", numbers.p50_ms, "cyan"),
+        _Graph("p99 ms", numbers.p99_ms, "cyan"),
+        _Graph("busy %", busy, "yellow", top=100.0),
+        _Graph("sessions", numbers.sessions, "green", more=waiting),
     ]
-    rows = [_number(name, line, top, style, numbers.kept, columns, marks) for name, line, top, style in lines]
-    if numbers.unanswered:
-        rows[-1] = [*rows[-1], Piece(f"{_GAP}{numbers.unanswered:,} unanswered", "dim")]
+    rows = [graph.row(numbers.kept, columns, marks) for graph in graphs]
     refused = numbers.refused_lately or numbers.refused
     if refused:
-        when = "in two minutes" if numbers.refused_lately else "since the start"
+        when = "in the last two minutes" if numbers.refused_lately else "since the start"
         told = ", ".join(f"{count:,} {code}" for code, count in refused)
-        rows.append([Piece(f"refused   {told} {when}", "red" if numbers.refused_lately else "dim")])
+        rows.append([Piece(f"refused {when}: {told}", "red" if numbers.refused_lately else "dim")])
     return rows
 
 
-def _number(name: str, line: Line, top: float | None, style: Style, kept: int, columns: int, marks: str) -> Row:
-    """A number, its last two minutes, and the largest of them, which the line's height means."""
-    most = max((value for value in line.history if value is not None), default=0.0)
-    scale = top or most or 1.0
-    drawn = spark(line.history, kept, columns - 33, scale, marks)
-    told = [Piece(f"{name:<9} ", "dim"), Piece(aligned(short(line.now), 8), "bold"), Piece(_GAP), Piece(drawn, style)]
-    return [*told, Piece(f"{_GAP}max {short(most)}" if most else "", "dim")]
+@dataclass(frozen=True)
+class _Graph:
+    """A number, its last two minutes, and the largest of them. top: what the line's height means; None: the largest."""
+
+    name: str
+    line: Line
+    style: Style
+    top: float | None = None
+    more: str = ""
+
+    def row(self, kept: int, columns: int, marks: str) -> Row:
+        most = max((value for value in self.line.history if value is not None), default=0.0)
+        history = spark(self.line.history, kept, columns - _BESIDE_GRAPH, self.top or most, marks)
+        return [
+            Piece(f"{self.name:<9}", "dim"),
+            Piece(aligned(short(self.line.now), 8), "bold"),
+            Piece(_GAP),
+            Piece(history, self.style),
+            Piece(f"{_GAP}max {short(most)}{self.more}" if most else "", "dim"),
+        ]
 
 
 def _percent(share: float | None) -> float | None:
@@ -128,9 +136,9 @@ def _percent(share: float | None) -> float | None:
 
 
 def _lists(told: Document, columns: int, left: int | None) -> list[Row]:
-    """The sessions, and below them the refusals, in so many rows."""
+    """The sessions, and below them the refusals, in so many rows: all sessions and one refusal before any more."""
     if left is None:
         return [*session_rows(told, columns), [], *refusal_rows(told.refusals[:_MOST_OF_REFUSALS], columns)]
-    kept = min(len(refusal_rows(told.refusals[:_LEAST_REFUSALS], columns, left)), max(left // 2, 3))
-    sessions = session_rows(told, columns, max(left - kept - 1, 2))
+    newest = len(refusal_rows(told.refusals[:1], columns, _ONE_REFUSAL))
+    sessions = session_rows(told, columns, max(left - newest - 1, 2))
     return [*sessions, [], *refusal_rows(told.refusals, columns, max(left - len(sessions) - 1, 0))][:left]

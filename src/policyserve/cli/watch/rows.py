@@ -53,11 +53,11 @@ def aligned(text: str, columns: int) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number with as many digits as say something: 0.042, 3.1, 12.4, 1,250."""
+    """A number with as many digits as say something: 0.042, 3.1, 12.4, 1,250; whole ones without a point: 7."""
     if value is None:
         return UNKNOWN
     size = abs(value)
-    if size >= 100 or size == 0:
+    if size >= 100 or size == round(size):
         return f"{value:,.0f}"
     digits = 3 if size >= 10 else 2
     return f"{float(f'{value:.{digits}g}'):.{max(digits - 1 - math.floor(math.log10(size)), 0)}f}"
