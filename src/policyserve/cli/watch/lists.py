@@ -42,7 +42,7 @@ def refusal_rows(refusals: Sequence[Refusal], columns: int, most: int | None = N
 def _table(sessions: Sequence[Session], columns: int) -> list[Row]:
     """Peers and keys are cut so that the rest fits."""
     has_keys = any(one.key for one in sessions)
-    titles = ["session", "peer", "dialect", *(["key"] if has_keys else []), "Hz", "p99 ms", "waiting", "open"]
+    titles = ["#", "peer", "dialect", *(["key"] if has_keys else []), "Hz", "p99 ms", "waiting", "open"]
     cells = [_cells(one, has_keys) for one in sessions]
     widths = [max(width_of(row[index]) for row in [titles, *cells]) for index in range(len(titles))]
     texts = [titles.index(name) for name in ("peer", "dialect", "key") if name in titles]

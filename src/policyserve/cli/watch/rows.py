@@ -94,5 +94,5 @@ def _mark(values: Sequence[float | None], top: float, marks: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return " "
-    level = round(max(known) / top * (len(marks) - 1)) if top > 0 else 0
-    return marks[min(max(level, 0), len(marks) - 1)]
+    share = min(max(max(known) / top, 0.0), 1.0) if top > 0 else 0.0
+    return marks[round(share * (len(marks) - 1))]
