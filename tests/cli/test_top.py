@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from policyserve import Client
 from policyserve.cli.layout import width_of
-from policyserve.core.errors import PolicyserveError
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import POLICYSERVE
 from tests.cli.terminals import COLUMNS, WHERE, Where, plain, run_in, unbroken
 from tests.cli.watching import Watched, needs_terminals, watching
 from tests.doctor.sick import closed_port
-from tests.server.live import Live, serving
+from tests.server.live import DEADLINE_S, Live, packed, serving
 
 KEY = "a-key-of-16-letters"
 HOSTILE = "[bold red]x[/]\x1b[2J\u202e"
@@ -67,8 +67,9 @@ def test_a_dumb_terminal_gets_one_picture(live: Live) -> None:
 
 
 def test_a_strangers_texts_are_shown_as_they_are(live: Live) -> None:
-    with Client(live.url("/openpi")) as robot, pytest.raises(PolicyserveError):
-        robot.infer({HOSTILE: np.zeros(3, np.float32)})
+    with live.websocket() as peer, pytest.raises(ConnectionClosedError):
+        peer.send(packed({HOSTILE: bytes(4), "__meta__": {HOSTILE: {"dtype": "<f4", "shape": [2]}}}))
+        peer.recv(timeout=DEADLINE_S)
     for where in WHERE:
         said = run_in(where, ["top", live.url("/"), "--once"])
         assert "[bold red]x[/]\\x1b[2J\\u202e" in plain(said.out).replace("\n  ", "")
@@ -177,7 +178,7 @@ def test_a_server_that_goes_away_is_waited_for_and_comes_back() -> None:
         with top(live) as terminal:
             terminal.until("answers/s")
             live.stop()
-            terminal.until("Asking again …")
+            terminal.until("nothing listens there: start the")
             terminal.forget()
             live.join()
             with serving(port=port):

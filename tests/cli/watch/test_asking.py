@@ -90,8 +90,14 @@ def test_another_answer_is_told_with_what_to_do(status: int, body: str, said: st
 
 
 def test_what_speaks_no_http_and_what_ends_at_once() -> None:
-    with tcp_server(lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9\r\n" * 9)) as port:
+    def ssh(peer: socket.socket) -> None:
+        peer.recv(4096)
+        peer.sendall(b"SSH-2.0-OpenSSH_9\r\n" * 9)
+
+    with tcp_server(ssh) as port:
         assert "speaks no HTTP" in why_not(f"ws://127.0.0.1:{port}")
+    with tcp_server(lambda peer: None) as port:
+        assert "`policyserve doctor URL` tells more" in why_not(f"ws://127.0.0.1:{port}")
 
 
 def test_a_closed_port_has_the_doctors_cure() -> None:
