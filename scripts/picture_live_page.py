@@ -128,7 +128,8 @@ def _photograph(url: str, folder: Path) -> None:
                 shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
                 image = Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB")
                 path = folder / f"live_{theme}_{name}.png"
-                image.save(path, optimize=True)
+                colours = image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=4, dither=Image.Dither.NONE)
+                colours.save(path, optimize=True)
                 size = path.stat().st_size
                 print(f"{path}: {image.width} x {image.height}, {size / 1e3:.0f} kB")
                 assert size < _MOST_BYTES, f"{path} is too large for a document"

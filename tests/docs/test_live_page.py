@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
 
 import pytest
 
 from policyserve.cli.arguments.server_flags import groups
-from tests.cli.serving import ROOT
+from tests.cli.serving import POLICYSERVE, ROOT
+from tests.cli.serving import serving as serving_command
 from tests.server.live import ask, serving
 
 PAGE = (ROOT / "docs" / "live_page.md").read_text()
 README = (ROOT / "README.md").read_text()
+KEY = "a-key-of-many-letters"
 ROW = re.compile(r"^\| `(\w+)` \| (.*) \|$", re.MULTILINE)
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 
 
 def rows() -> dict[str, set[str]]:
@@ -46,3 +57,24 @@ def test_the_flags_that_it_names_are_flags() -> None:
     named = {name.replace("-", "_") for name in re.findall(r"--no-([a-z-]+)", PAGE)}
     assert named == {"live", "live_images"}
     assert named <= set(groups())
+
+
+def test_the_command_serves_and_says_where_to_look() -> None:
+    words = shlex.split(blocks()[0])
+    assert words[0] == "policyserve"
+    with serving_command([*POLICYSERVE, *words[1:], "--host", "127.0.0.1", "--port", "0"]) as server:
+        found = re.search(r"^  watch   (http://\S+/)$", "".join(server.lines), re.MULTILINE)
+        assert found
+        with urllib.request.urlopen(found[1]) as answer:
+            assert b"<title>policyserve</title>" in answer.read()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl command here")
+def test_the_commands_for_programs_get_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICYSERVE_API_KEY", KEY)
+    with serving() as live:
+        for command, is_let_in in zip(blocks()[1].splitlines(), (False, True), strict=True):
+            command = command.replace("localhost:8000", f"127.0.0.1:{live.port}").replace("KEY", KEY)
+            words = shlex.split(command)
+            done = subprocess.run([*words, "-s"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+            assert done.stdout.startswith('{"format":1') is is_let_in

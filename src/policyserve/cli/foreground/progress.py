@@ -73,6 +73,12 @@ class ProgressLine:
                 self._put("\n" if self._is_mid_line else ERASE_LINE)
                 self._is_mid_line = self._is_drawn = False
 
+    def end_line(self) -> None:
+        """Go to a new line, if something has begun one."""
+        with self._turn():
+            if self._streams and self._is_mid_line:
+                self.start_line()
+
     def write(self, put: Callable[[str], object], text: str) -> None:
         """Have `put` write a text above the line."""
         if not text:

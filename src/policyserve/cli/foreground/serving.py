@@ -6,7 +6,9 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -55,9 +57,11 @@ def serve_until_stopped(
     with line.shared(), without_control_characters(sys.stdout), _screen(flags) as screen:
         _begin_log(flags, blamed)
         try:
+            _stop_when_interrupted(server)
             _run_in_loop(_Shown(server, title, origin, line, screen).run())
         except PolicyserveError as error:
             line.show("")
+            line.end_line()
             told = blamed(naming_flag(error, _flags_of(ServerConfig)))
             log.error("%s", told, event=Event("failed", code=error.code))
             log.debug("the traceback", cause=error)
@@ -123,6 +127,7 @@ class _Shown:
 
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
+        self._line.end_line()
         server = self._server
         described = self._screen.description(spec, server.address, server.needs_key, server.config.live)
         seconds = time.monotonic() - self._started_at
@@ -148,6 +153,13 @@ class _Shown:
         if not self._is_ready:
             self._server.on_stage = None
             self._line.show("  stopping")
+
+
+def _stop_when_interrupted(server: Server) -> None:
+    """Have Ctrl-C stop the server before its loop hears signals: one interrupted while it is made has tracebacks."""
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heard and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda number, frame: server.stop())
 
 
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:

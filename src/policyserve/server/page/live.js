@@ -37,6 +37,7 @@ function show(told) {
   showNumbers(told.numbers, told.history);
   showTimes(told.history);
   $("batches-none").hidden = told.batches.length > 0;
+  $("batches").hidden = !told.batches.length;
   bars($("batches"), told.batches);
   showSessions(told);
   showSelected(told);
@@ -58,7 +59,7 @@ function showPolicy(policy, server) {
   if (percent) $("stage-bar").value = Number(percent[1]);
   else $("stage-bar").removeAttribute("value");
   $("stage-bar").hidden = hasFailed;
-  const facts = Object.entries(policy.facts).filter(([name]) => name !== "checkpoint");
+  const facts = Object.entries(policy.facts).filter(([, value]) => value !== policy.checkpoint);
   const checkpoint = policy.checkpoint ? [`checkpoint ${policy.checkpoint}`] : [];
   $("facts").textContent = [...checkpoint, ...facts.map(([name, value]) => `${name} ${value}`)].join(" · ");
   keyed($("takes").tBodies[0], policy.takes, (leaf) => leaf.path, madeLeaf, (row, leaf) => {
@@ -143,7 +144,8 @@ function showTimes(history) {
   const most = stacked($("stack"), series, history.kept, "milliseconds per answer, means of each second");
   $("stack-top").textContent = history.infer_ms.some((value) => value !== null) ? `${short(most)} ms` : "";
   keyed($("stack-legend"), STACK, ([name]) => name, ([name]) => made("li", "", name), (item, [name, label]) => {
-    item.textContent = `${label} ${short(history[`${name}_ms`].at(-1))} ms`;
+    const newest = history[`${name}_ms`].at(-1) ?? null;
+    item.textContent = newest === null ? label : `${label} ${short(newest)} ms`;
   });
 }
 
