@@ -29,6 +29,7 @@ TYPED = [
     (["serve", ""], ["cartpole_ppo", "wall-x"], ["--port"]),
     (["bench", "cartpole_ppo", "--sw"], ["--sweep"], []),
     (["doctor", "ws://robot", "--fr"], ["--frame"], ["--sweep"]),
+    (["top", "ws://robot", "--on"], ["--once"], ["--sweep"]),
     (["eval", "pend"], ["pendulum_ppo", "pendulum_sac"], []),
     (["completion", ""], ["bash", "zsh", "fish"], []),
 ]
