@@ -9,7 +9,9 @@ import pytest
 from policyserve.cli.watch import screen
 from policyserve.cli.watch.rows import ASCII, BLOCKS, Piece
 from policyserve.core.errors import MissingDependency
+from tests.policies.frameworks import import_or_skip
 
+import_or_skip("rich")
 HOSTILE = "[bold red]x[/] :smile: https://a.example 'quoted' 12 None"
 
 

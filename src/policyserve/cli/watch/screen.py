@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -129,7 +129,8 @@ def _keys() -> Iterator[Callable[[float], bool]]:
         tty.setcbreak(keyboard)
         yield is_left
     finally:
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+        with suppress(termios.error):  # the terminal may be gone
+            termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
 
 
 @contextmanager
