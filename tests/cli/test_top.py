@@ -6,20 +6,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosedError
 
 from policyserve import Client
 from policyserve.cli.layout import width_of
+from policyserve.core.errors import RemoteError
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import POLICYSERVE
 from tests.cli.terminals import COLUMNS, WHERE, Where, plain, run_in, unbroken
 from tests.cli.watching import Watched, needs_terminals, watching
 from tests.doctor.sick import closed_port
 from tests.policies.frameworks import import_or_skip
-from tests.server.live import DEADLINE_S, Live, packed, serving
+from tests.server.live import Live, serving
 
 import_or_skip("rich")
 KEY = "a-key-of-16-letters"
@@ -68,15 +69,17 @@ def test_a_dumb_terminal_gets_one_picture(live: Live) -> None:
     assert said.out.startswith("demo_image  ready")
 
 
-def test_a_strangers_texts_are_shown_as_they_are(live: Live) -> None:
-    with live.websocket() as peer:
-        peer.send(packed({HOSTILE: bytes(4), "__meta__": {HOSTILE: {"dtype": "<f4", "shape": [2]}}}))
-        with pytest.raises(ConnectionClosedError):
-            peer.recv(timeout=DEADLINE_S)
-    for where in WHERE:
+@pytest.mark.parametrize("where", WHERE)
+def test_a_strangers_texts_are_shown_as_they_are(where: Where) -> None:
+    def refuse(seen: Any) -> Any:
+        raise ValueError(seen["prompt"])
+
+    with serving(refuse) as live, Client(live.url("/openpi")) as robot:
+        with pytest.raises(RemoteError):
+            robot.infer({"prompt": HOSTILE})
         said = run_in(where, ["top", live.url("/"), "--once"])
-        assert "[bold red]x[/]\\x1b[2J\\u202e" in plain(said.out).replace("\n  ", "")
-        assert "\x1b[2J" not in said.out
+    assert "raised ValueError: [bold red]x[/]\\x1b[2J\\u202e\n" in plain(said.out)
+    assert "\x1b[2J" not in said.out
 
 
 @pytest.mark.parametrize("where", WHERE)
