@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from policyserve.cli import COMMANDS, bench, doctor, serve, top
+from policyserve.cli import COMMANDS, bench, doctor, export, record, serve, top, view
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -30,6 +31,15 @@ Prints a script that completes commands, policies and flags. To install it:
 
 zsh looks there if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`."""
 _HELP = ("--help", "--help-all")
+# Commands that take no policy.
+_OTHERS: Mapping[str, type[Any]] = {
+    "doctor": doctor.DoctorFlags,
+    "top": top.TopFlags,
+    "record": record.RecordFlags,
+    "view": view.ViewFlags,
+    "export": export.ExportFlags,
+}
+_WITHOUT_POLICY = "|".join(("bench", *_OTHERS))
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ def _words() -> Words:
     flags: dict[tuple[str, str], Sequence[Flag]] = {("bench", ""): flags_of(bench.BenchFlags)}
     server = ServerConfig()
     flags["serve", ""] = flags_of(serve.ServeFlags, serve.ServeFlags(server, NoFlags()))
-    flags["doctor", ""] = flags_of(doctor.DoctorFlags)
-    flags["top", ""] = flags_of(top.TopFlags)
+    for command, kind in _OTHERS.items():
+        flags[command, ""] = flags_of(kind)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
     policies = []
     for name in registry.names():
@@ -127,7 +137,7 @@ _policyserve() {{
   if [ "$COMP_CWORD" -gt 1 ]; then
     command="${{COMP_WORDS[1]}}"
     policy="$(_policyserve_policy "${{COMP_WORDS[@]:2:COMP_CWORD-2}}")"
-    case "$command" in bench|doctor|top) policy="" ;; esac
+    case "$command" in {_WITHOUT_POLICY}) policy="" ;; esac
   fi
   COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before" "$current")" -- "$current"))
 }}
@@ -142,7 +152,7 @@ _policyserve() {{
   if (( CURRENT > 2 )); then
     command="${{words[2]}}"
     policy="$(_policyserve_policy "${{(@)words[3,CURRENT-1]}}")"
-    case "$command" in bench|doctor|top) policy="" ;; esac
+    case "$command" in {_WITHOUT_POLICY}) policy="" ;; esac
   fi
   local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before" "${{words[CURRENT]}}")}})
   compadd -a shown
@@ -158,9 +168,9 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", "doctor", "top"):
+    for command in ("serve", "eval", "bench", *_OTHERS):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
-        if command not in ("doctor", "top"):  # they take a server's URL alone
+        if command not in _OTHERS:
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
         of_policies: dict[str, tuple[Flag, list[str]]] = {}
         for (one, policy), flags in words.flags.items():

@@ -56,9 +56,17 @@ class Screen:
         return [bold[0], *(_INDENT + line for line in bold[1:]), *self.row("from", self.path(origin))]
 
     def description(
-        self, spec: PolicySpec, address: Address, needs_key: bool = False, has_page: bool = False
+        self,
+        spec: PolicySpec,
+        address: Address,
+        needs_key: bool = False,
+        has_page: bool = False,
+        records: str | None = None,
     ) -> list[str]:
-        """What the policy takes and gives, and how to reach it. has_page: a browser shows what the server does."""
+        """What the policy takes and gives, and how to reach it.
+
+        has_page: a browser shows what the server does. records: the directory where it records.
+        """
         page = address.reachable.page if has_page else ""
         return [
             *self._facts(spec),
@@ -68,6 +76,7 @@ class Screen:
             *self._client(spec, address.reachable.url, needs_key),
             *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
+            *([] if records is None else self.row("records", self.path(records))),
         ]
 
     def row(self, label: str, *texts: str) -> list[str]:

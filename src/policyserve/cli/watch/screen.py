@@ -69,9 +69,9 @@ def show(newest: Callable[[], T], draw: Callable[[T, int, int], Sequence[Row]]) 
 
     draw: makes the picture of a value for a terminal of so many columns and rows.
     """
-    shown: tuple[T, tuple[int, int]] | None = None
     from rich.console import ConsoleDimensions
 
+    shown: tuple[T, tuple[int, int]] | None = None
     with _keys() as is_left, _ended_by_signals():
         console = _console(_USUAL[0])
         with console.screen(hide_cursor=True) as screen:
