@@ -29,6 +29,7 @@ TYPED = [
     (["serve", ""], ["cartpole_ppo", "wall-x"], ["--port"]),
     (["bench", "cartpole_ppo", "--sw"], ["--sweep"], []),
     (["doctor", "ws://robot", "--fr"], ["--frame"], ["--sweep"]),
+    (["top", "ws://robot", "--on"], ["--once"], ["--sweep"]),
     (["replay", "one.mcap", "pend"], ["pendulum_ppo", "pendulum_sac"], []),
     (["replay", "one.mcap", "--ag"], ["--against"], ["--sweep"]),
     (["replay", "one.mcap", "cartpole_ppo", "--"], ["--tolerance", "--checkpoint-dir"], ["--against"]),

@@ -41,6 +41,21 @@ class Watched:
     def press(self, key: bytes) -> None:
         os.write(self._terminal, key)
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Have the window another size; what was shown before is forgotten."""
+        import fcntl
+        import termios
+
+        self.forget()
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def forget(self) -> None:
+        """Have until() wait for what is written from now on."""
+        self.written = ""
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def end(self) -> int:
         """Wait for its end; returns its exit status, or the negative number of the signal that ended it."""
         while self._read():

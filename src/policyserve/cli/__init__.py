@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
     "doctor": "examine a server that somebody runs: what is wrong, what to do",
+    "top": "watch a server at work: its live page, in the terminal",
     "record": "stand between any client and server, and record both",
     "replay": "ask what was recorded again: does a policy still do the same?",
     "view": "look at a recording in Rerun",

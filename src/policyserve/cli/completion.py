@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.cli import COMMANDS, bench, doctor, export, record, replay, serve, view
+from policyserve.cli import COMMANDS, bench, doctor, export, record, replay, serve, top, view
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -34,6 +34,7 @@ _HELP = ("--help", "--help-all")
 # Commands that take no policy.
 _OTHERS: Mapping[str, type[Any]] = {
     "doctor": doctor.DoctorFlags,
+    "top": top.TopFlags,
     "record": record.RecordFlags,
     "view": view.ViewFlags,
     "export": export.ExportFlags,

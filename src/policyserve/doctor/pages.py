@@ -39,23 +39,23 @@ class Page:
         return told if isinstance(told, dict) else {}
 
 
-def fetch(server: Examined, path: str) -> Page:
-    """GET a page; raises an OSError, or h11.ProtocolError for what is no HTTP. The body ends at 64 KiB."""
+def fetch(server: Examined, path: str, most_bytes: int = _MOST_BYTES) -> Page:
+    """GET a page; raises an OSError, or h11.ProtocolError for what is no HTTP. The body ends behind most_bytes."""
     deadline = server.deadline()
     with closing(server.connect(deadline)) as connected:
         asked = h11.Connection(h11.CLIENT)
         host = urlsplit(server.address.http_url).netloc.rpartition("@")[2]
-        headers = [("Host", host), ("Connection", "close"), ("User-Agent", "policyserve doctor")]
+        headers = [("Host", host), ("Connection", "close"), ("User-Agent", "policyserve")]
         if server.authorization is not None:  # the stage of loading is told to those with a key
             headers.append(("Authorization", server.authorization))
         connected.sendall(asked.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
         connected.sendall(asked.send(h11.EndOfMessage()) or b"")
-        return _read(connected, asked, deadline)
+        return _read(connected, asked, deadline, most_bytes)
 
 
-def _read(connected: socket.socket, asked: h11.Connection, deadline: float) -> Page:
+def _read(connected: socket.socket, asked: h11.Connection, deadline: float, most_bytes: int) -> Page:
     status, headers, body = 0, {}, b""
-    while len(body) < _MOST_BYTES:
+    while len(body) < most_bytes:
         event = asked.next_event()
         if event is h11.NEED_DATA:
             connected.settimeout(left_s(deadline))

@@ -90,13 +90,18 @@ def without_place(told: str) -> str:
     return _PLACE.sub("", told)
 
 
-def _meant(url: str) -> str:
-    """The URL that a web address, or a host and port alone, was probably meant for; empty where nobody can tell."""
+def as_websocket(url: str) -> str:
+    """The WebSocket's URL that a web address, or a host and port alone, is meant for; any other text as it is."""
     text = url.strip()
     for web, ours in (("http://", "ws://"), ("https://", "wss://")):
         text = ours + text[len(web) :] if text.startswith(web) else text
     is_host = text == "localhost" or "." in text or ":" in text  # else it may be a policy's name
-    text = text if "://" in text or not is_host else f"ws://{text}"
+    return text if "://" in text or text.startswith("ws+unix:") or not is_host else f"ws://{text}"
+
+
+def _meant(url: str) -> str:
+    """That URL, as messages may show it; empty where nobody can tell."""
+    text = as_websocket(url)
     try:
         return read_address(text, "").url.removesuffix("/") if text != url.strip() else ""
     except ConfigError:
