@@ -168,7 +168,7 @@ def test_loading_tells_its_stages_conventions_and_batch(caplog: pytest.LogCaptur
     assert stages[0] == "reading the tokenizer and the statistics"
     assert len(stages) > 1
     assert "conventions: attention upstream_sdpa, trailing_tokens True, state raw" in caplog.text
-    assert "the checkpoint's widths allow --conventions trained, pad20, lerobot" in caplog.text
+    assert "the checkpoint's widths allow --conventions upstream, trained" in caplog.text
     assert 1 <= policy.spec.max_batch <= 8
     assert load_policy(model_config("flow_libero_basic"), options=Options(max_batch=3)).spec.max_batch == 3
     policy.close()
