@@ -52,7 +52,7 @@ def open_model(file: str, device: str = "auto", threads: int | None = None) -> M
     options.intra_op_num_threads = threads if threads is not None else int(is_small)
     providers = _providers(runtime, device, is_small)
     try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
+        session = runtime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         inputs = tuple(_tensor(file, "input", one) for one in session.get_inputs())
         outputs = tuple(_tensor(file, "output", one) for one in session.get_outputs())
         metadata = dict(session.get_modelmeta().custom_metadata_map)

@@ -164,7 +164,9 @@ def _action(outputs: Sequence[Tensor], name: str | None) -> Tensor:
         return usual
     if len(outputs) != 1:
         said = f"outputs {_told(outputs)}: say which with --action" if outputs else "every output is a state"
-        raise ConfigError(f"{said}; an action is called {' or '.join(_ACTIONS)}, or is the only output")
+        raise ConfigError(
+            f"{said}; an action is called {', '.join(_ACTIONS[:-1])} or {_ACTIONS[-1]}, or is the only output"
+        )
     return outputs[0]
 
 
