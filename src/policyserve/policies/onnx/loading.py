@@ -162,14 +162,24 @@ def _spec(opened: _Opened, actions: Array) -> PolicySpec:
     steps = flags.steps(actions.shape[0], actions.shape[0]) if is_chunk else None
     if 0 in actions.shape:
         raise ConfigError(f"{opened.roles.action}: expected an action, got none: its shape is {actions.shape}")
-    shape = actions.shape[1:] if is_chunk else actions.shape
+    shape = _free_sizes(opened.roles, actions.shape)
+    if is_chunk and shape[0] is None:
+        raise ConfigError(f"{opened.roles.action}: a chunk whose length depends on the observation; export it with one")
     about = {"backend": "onnxruntime", "device": opened.model.device}
     return replace(
         _probe_spec(opened),
-        action=ArraySpec(shape, dtype, action_doc(metadata)),
+        action=ArraySpec(shape[1:] if is_chunk else shape, dtype, action_doc(metadata)),
         horizon=steps,
         metadata={**metadata, **about},
     )
+
+
+def _free_sizes(roles: Roles, found: tuple[int, ...]) -> tuple[int | None, ...]:
+    """The shape of the action: None for a size that the file leaves free, where an observation's may differ, too."""
+    if not any(None in roles.row_shape(one) for one in roles.inputs):
+        return found
+    declared = roles.row_shape(roles.action)
+    return declared if len(declared) == len(found) else found
 
 
 def _answer(opened: _Opened, policy: Policy, observation: Mapping[str, Any]) -> ActionChunk:

@@ -21,6 +21,7 @@ _DTYPES = {
     "float": "float32", "float16": "float16", "double": "float64", "bool": "bool",
     **{name: name for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
 }  # fmt: skip
+_UNKNOWN_OPERATOR = ("is not a registered function/op", "No Op registered", "No opset import for domain")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -112,7 +113,7 @@ def _told(error: Exception, path: Path) -> str:
     if "External data" in text or "external data" in text:
         beside = f"usually {path.name}.data"
         return f"its weights lie in a second file, {beside}, which is not beside it, or not whole: copy both ({text})"
-    if "is not a registered function/op" in text or "No Op registered" in text:
+    if any(words in text for words in _UNKNOWN_OPERATOR):
         return f"it needs an operator that onnxruntime does not have; export it without ({text})"
     if "Protobuf parsing failed" in text or "No graph was found" in text:
         return f"expected an ONNX model, got a file that is cut off or none ({text})"
