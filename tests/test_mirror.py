@@ -55,6 +55,7 @@ ELSEWHERE = {
     "engine/engine": "server/test_conversation",
     "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",
+    "policies/onnx/flags": "policies/onnx/test_adapter",
     "logs/start": "cli/test_serve_logs",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",

@@ -125,6 +125,14 @@ def test_a_runs_folder_without_its_scheme_is_told_which_one(tmp_path: Path) -> N
         registry.find(str(tmp_path))
 
 
+def test_a_folder_of_lerobots_is_none_of_vibe_rls(tmp_path: Path) -> None:
+    (tmp_path / "000500" / "pretrained_model").mkdir(parents=True)
+    (tmp_path / "000500" / "pretrained_model" / "config.json").write_text('{"type": "act"}')
+    for below in (tmp_path, tmp_path / "000500", tmp_path / "000500" / "pretrained_model"):
+        with pytest.raises(ConfigError, match=f"^lerobot:{re.escape(str(below))}: policyserve does not serve policies"):
+            registry.find(str(below))
+
+
 def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> None:
     for name in ("mine", "older"):
         (tmp_path / name).mkdir()
@@ -137,7 +145,7 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 
 
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
-    assert "gridworld_dqn, vibe_rl:FOLDER, demo_image, wall-x" in registry.spellings()
+    assert "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, demo_image, wall-x" in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
         registry.find("zzz")
 
@@ -168,6 +176,27 @@ def test_a_bare_name_with_a_file_beside_it_is_told_how_to_write_it(
         registry.find("kitchen")
     with pytest.raises(ConfigError, match=r"^there is no policy 'kitchn'; did you mean kitchen:NAME\?$"):
         registry.find("kitchn")
+
+
+@pytest.mark.parametrize("scheme", ["sb3", "lerobot", "torch", "remote", "openpi"])
+def test_a_scheme_that_is_not_there_yet_says_so(scheme: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{scheme}:x: policyserve does not serve .* yet; an ONNX export is served"):
+        registry.find(f"{scheme}:x")
+
+
+def test_a_path_that_holds_no_policy_is_refused_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "10:30:00").mkdir()
+    (tmp_path / "10:30:00" / "policy.onnx").touch()
+    for target, said in (
+        ("10:30:00/policy.onnx", "10:30:00/policy.onnx: the file is empty"),
+        ("10:30:00", "10:30:00: a folder without a LeRobot policy's config.json"),
+        ("gone.onnx", "gone.onnx: there is no such file"),
+        ("./gone", "./gone: there is no such file"),
+        ("lerobot/act", "lerobot/act: there is no such file; a name on the Hugging Face Hub is downloaded first"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+            registry.find(target)
 
 
 @pytest.mark.usefixtures("packages")
