@@ -68,12 +68,12 @@ def leaky_relu(rows: Array) -> None:
 
 
 def silu(rows: Array) -> None:
-    """x · sigmoid(x)."""
+    """X · sigmoid(x)."""
     rows /= np.exp(-rows) + 1
 
 
 def gelu(rows: Array) -> None:
-    """x · Φ(x), exactly, not by the tanh that approximates it."""
+    """X · Φ(x), exactly, not by the tanh that approximates it."""
     rows *= (_erf(rows * _ROOT_OF_HALF).astype(np.float32) + 1) / 2
 
 
@@ -91,6 +91,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 
 
-def limit_blas_threads() -> None:
+def limit_blas_threads(threads: int = 1) -> None:
     """Keep the process's matrix products to one thread: products this small take up to five times longer on two."""
-    threadpool_limits(limits=1, user_api="blas")
+    threadpool_limits(limits=threads, user_api="blas")

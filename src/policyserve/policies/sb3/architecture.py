@@ -11,7 +11,7 @@ from typing import Any
 from policyserve.core.errors import ConfigError, names_told
 from policyserve.policies.mlp import ACTIVATIONS, Activation, Layer, Rows, mlp
 from policyserve.policies.sb3.archive import Archive
-from policyserve.policies.sb3.features import Features, features_of
+from policyserve.policies.sb3.features import Extract, Features, features_of
 from policyserve.policies.sb3.heads import Head, head_of, outputs_of
 from policyserve.policies.sb3.lstm import Lstm, read_lstm
 from policyserve.policies.sb3.spaces import Box, Discrete
@@ -123,13 +123,21 @@ def family_of(archive: Archive) -> Family:
     raise ConfigError(f"{archive.told}: policy_class: expected one of {expected}, got {got}: {_ONNX}")
 
 
-def build_network(archive: Archive, family: Family) -> Network:
-    """The network of an archive; raises ConfigError for weights that do not fit, or that nobody expects."""
+def build_network(archive: Archive, family: Family, normalizers: Mapping[str, Extract]) -> Network:
+    """The network of an archive; raises ConfigError for weights that do not fit, or that nobody expects.
+
+    normalizers: what observations go through first, by their keys.
+    """
     _check_kwargs(archive)
     weights = Weights(archive.weights, archive.told)
     prefix = next((one for one in family.features if weights.has(one)), family.features[-1])
-    divides = archive.kwargs.get("normalize_images") is not False
-    features, width = features_of(archive.observation, weights, prefix, divides)
+    features, width = features_of(
+        archive.observation,
+        weights,
+        prefix,
+        divides_images=archive.kwargs.get("normalize_images") is not False,
+        normalizers=normalizers,
+    )
     lstm = read_lstm(weights, family.lstm, width) if family.lstm else None
     layers, clip = _layers(weights, family, archive, lstm.size if lstm else width)
     _check_outputs(layers[-1], family, archive)
@@ -152,7 +160,9 @@ def _layers(weights: Weights, family: Family, archive: Archive, width: int) -> t
         if not layers:
             raise ConfigError(f"{archive.told}: expected {family.head}0.weight in policy.pth, got none")
         return layers, None
-    is_clipped = weights.has(f"{family.head}.0.")  # of generalised state-dependent exploration, with a Hardtanh behind it
+    is_clipped = weights.has(
+        f"{family.head}.0."
+    )  # of generalised state-dependent exploration, with a Hardtanh behind it
     layers.append(weights.layer(f"{family.head}.0" if is_clipped else family.head, inputs))
     return layers, _clip_mean(archive) if is_clipped else None
 
@@ -176,7 +186,9 @@ def _averaged(last: Layer, actions: int) -> Layer:
 def _check_kwargs(archive: Archive) -> None:
     unknown = [name for name in archive.kwargs if name not in _KWARGS]
     if unknown:
-        raise ConfigError(f"{archive.told}: policy_kwargs: {names_told(unknown)}: expected settings that are known here")
+        raise ConfigError(
+            f"{archive.told}: policy_kwargs: {names_told(unknown)}: expected settings that are known here"
+        )
     described = archive.kwargs.get("features_extractor_class")
     if described is not None and _class_in(described, "stable_baselines3.common.torch_layers") not in _EXTRACTORS:
         expected = ", ".join(_EXTRACTORS)

@@ -63,7 +63,9 @@ def read_archive(path: Path) -> Archive:
         raise ConfigError(f"{told}: data: expected a JSON map, got {type(data).__name__}")
     action = read_space(data.get("action_space"), f"{told}: action_space")
     if isinstance(action, Dict):
-        raise ConfigError(f"{told}: action_space: expected one space, got a Dict, which Stable-Baselines3 does not train")
+        raise ConfigError(
+            f"{told}: action_space: expected one space, got a Dict, which Stable-Baselines3 does not train"
+        )
     return Archive(
         told,
         algorithm_of(data),

@@ -21,18 +21,28 @@ Features: TypeAlias = Callable[[Mapping[str, Any]], Array]
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
-def features_of(space: Leaf | Dict, weights: Weights, prefix: str, divides_images: bool) -> tuple[Features, int]:
+def features_of(
+    space: Leaf | Dict,
+    weights: Weights,
+    prefix: str,
+    *,
+    divides_images: bool,
+    normalizers: Mapping[str, Extract],
+) -> tuple[Features, int]:
     """The function of stacked observations, and how many numbers it gives.
 
-    prefix: of the extractor's weights. divides_images: whether pictures become 0 … 1. Raises ConfigError.
+    prefix: of the extractor's weights. divides_images: whether pictures become 0 … 1. normalizers: what comes first, by an
+    observation's keys. Raises ConfigError.
     """
     if not isinstance(space, Dict):
-        extract, width = _extract(space, weights, prefix, divides_images)
+        read = _reader(space, divides_images, normalizers.get(SINGLE))
+        extract, width = _extract(space, read, weights, prefix)
         return (lambda observation: extract(observation[SINGLE])), width
     parts: dict[str, Extract] = {}
     width = 0
     for key, leaf in space.spaces.items():
-        parts[key], more = _extract(leaf, weights, f"{prefix}extractors.{key}.", divides_images)
+        read = _reader(leaf, divides_images, normalizers.get(key))
+        parts[key], more = _extract(leaf, read, weights, f"{prefix}extractors.{key}.")
         width += more
 
     def joined(observation: Mapping[str, Any]) -> Array:
@@ -53,22 +63,26 @@ def as_channels_first(picture: Array, shape: tuple[int, ...]) -> Array:
     return picture if picture.shape[-3:] == shape else np.moveaxis(picture, -1, -3)
 
 
-def _extract(space: Leaf, weights: Weights, prefix: str, divides_images: bool) -> tuple[Extract, int]:
-    choices = choices_of(space)
-    if choices:
+def _extract(space: Leaf, read: Extract, weights: Weights, prefix: str) -> tuple[Extract, int]:
+    if choices := choices_of(space):
         return (lambda rows: _one_hot(rows.reshape(len(rows), -1), choices)), space.width
-    read = _reader(space, divides_images)
     if not weights.has(f"{prefix}cnn."):
         return (lambda rows: read(rows).reshape(len(rows), -1)), space.width
     look, width = _nature(space, weights, prefix)
     return (lambda rows: look(read(rows))), width
 
 
-def _reader(space: Leaf, divides_images: bool) -> Extract:
+def _reader(space: Leaf, divides_images: bool, normalize: Extract | None) -> Extract:
+    """Rows as float32, in the order of axes that the network has."""
+    prepare = normalize or _as_float32
     if not isinstance(space, Box) or not space.is_image:
-        return lambda rows: rows.astype(np.float32, copy=False)
-    scale = np.float32(255) if divides_images else np.float32(1)
-    return lambda rows: as_channels_first(rows, space.shape).astype(np.float32) / scale
+        return prepare
+    shape, scale = space.shape, np.float32(255) if divides_images else np.float32(1)
+    return lambda rows: prepare(as_channels_first(rows, shape)) / scale
+
+
+def _as_float32(rows: Array) -> Array:
+    return rows.astype(np.float32, copy=False)
 
 
 def _one_hot(rows: Array, choices: tuple[int, ...]) -> Array:

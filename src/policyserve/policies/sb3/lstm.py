@@ -44,9 +44,7 @@ class Lstm:
             into, keep, new, out = np.split(gates, 4, axis=1)
             memory[place] = _sigmoid(keep) * memory[place] + _sigmoid(into) * np.tanh(new)
             hidden[place] = rows = _sigmoid(out) * np.tanh(memory[place])
-        return rows, [
-            (_frozen(hidden[:, row].copy()), _frozen(memory[:, row].copy())) for row in range(len(states))
-        ]
+        return rows, [(_frozen(hidden[:, row].copy()), _frozen(memory[:, row].copy())) for row in range(len(states))]
 
 
 def read_lstm(weights: Weights, prefix: str, inputs: int) -> Lstm:

@@ -54,7 +54,9 @@ class StateDict:
         self._zip = Zip(data, told)
         pickles = [name for name in self._zip if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise ConfigError(f"{told}: expected the zip archive that torch 1.6 and later write, with one data.pkl in it")
+            raise ConfigError(
+                f"{told}: expected the zip archive that torch 1.6 and later write, with one data.pkl in it"
+            )
         self._folder = pickles[0].removesuffix("data.pkl")
         self._check_byte_order()
         place = f"{told}: data.pkl"

@@ -65,7 +65,9 @@ class Weights:
         if unknown:
             named = ", ".join(name[:60] for name in unknown[:_TOLD])
             more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
-            raise ConfigError(f"{self._told}: expected the weights of Stable-Baselines3's own networks, got {named}{more}: {_EXPORT}")
+            raise ConfigError(
+                f"{self._told}: expected the weights of Stable-Baselines3's own networks, got {named}{more}: {_EXPORT}"
+            )
 
 
 def _place_of(name: str, prefix: str) -> re.Match[str] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserve.core.arrays import Array, describe
+from policyserve.core.arrays import describe
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
 from policyserve.policies.mlp import Layer
