@@ -48,12 +48,12 @@ def mlp(layers: Sequence[Layer], activate: Activation, is_last_bare: bool = True
 
 
 def tanh(rows: Array) -> None:
-    """tanh(x)."""
+    """The hyperbolic tangent."""
     np.tanh(rows, out=rows)
 
 
 def relu(rows: Array) -> None:
-    """max(x, 0)."""
+    """x, and 0 below 0."""
     np.maximum(rows, _ZERO, out=rows)
 
 
@@ -78,7 +78,7 @@ def gelu(rows: Array) -> None:
 
 
 _ZERO, _HUNDREDTH, _ROOT_OF_HALF = np.float32(0), np.float32(0.01), math.sqrt(0.5)
-_erf = np.frompyfunc(math.erf, 1, 1)
+_erf: Callable[[Array], Array] = np.frompyfunc(math.erf, 1, 1)
 
 # By torch's names for them.
 ACTIVATIONS: Mapping[str, Activation] = {

@@ -1,7 +1,7 @@
-"""Reading zip archives that strangers made: nothing is extracted, and no entry grows beyond what the archive's size allows.
+"""Reading zip archives that strangers made: nothing is extracted, and nothing grows beyond what their size allows.
 
-Only what checkpoints need: entries that are stored or deflated, sizes below 4 GiB, no encryption, no second disk. An entry is read where
-the central directory says it lies, and checked against its CRC.
+Only what checkpoints need: entries that are stored or deflated, sizes below 4 GiB, no encryption, no second disk. An
+entry is read where the central directory says it lies, and checked against its CRC.
 """
 
 from __future__ import annotations

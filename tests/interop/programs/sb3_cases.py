@@ -1,6 +1,6 @@
 """Saves small policies with Stable-Baselines3 and what they predict, into tests/policies/sb3/made.
 
-Run it in an environment of its own: pip install stable-baselines3 sb3-contrib; python tests/interop/programs/sb3_cases.py
+Run it in an environment of its own, after pip install stable-baselines3 sb3-contrib.
 """
 
 from __future__ import annotations

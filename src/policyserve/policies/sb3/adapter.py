@@ -11,9 +11,8 @@ from tyro.conf import arg
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
 from policyserve.policies.registry import Source, check_given
-from policyserve.policies.sb3.policy import load_sb3
+from policyserve.policies.sb3.policy import find_zip, load_sb3
 from policyserve.policies.shared_flags import MaxBatchFlag, RenameFlag, ThreadsFlag
-from policyserve.policies.sniffing import read_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +43,13 @@ class SB3Adapter:
     def source(self, flags: SB3Flags) -> Source:
         named = self.target.partition(":")[2]
         recipe = Recipe(f"{__name__}:load", {"flags": flags, "path": named})
-        origin = str(Path(named).expanduser().absolute())
+        origin = f"zip {find_zip(named).absolute()}"
         return Source(f"Stable-Baselines3: {Path(named).name}", origin, recipe, check=lambda: _check(flags, named))
 
 
 def load(flags: SB3Flags, path: str, on_stage: OnStage) -> Policy:
     """The policy of a zip; raises ConfigError."""
     on_stage("reading the zip")
-    read_head(path)
     return load_sb3(
         path,
         vecnormalize=flags.vecnormalize,

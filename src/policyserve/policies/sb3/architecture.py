@@ -14,6 +14,7 @@ from policyserve.policies.sb3.archive import Archive
 from policyserve.policies.sb3.features import Extract, Features, features_of
 from policyserve.policies.sb3.heads import Head, head_of, outputs_of
 from policyserve.policies.sb3.lstm import Lstm, read_lstm
+from policyserve.policies.sb3.pickles import told_of
 from policyserve.policies.sb3.spaces import Box, Discrete
 from policyserve.policies.sb3.weights import Weights
 
@@ -24,8 +25,8 @@ _ONNX = "export it to ONNX and serve the .onnx file, see docs/sb3.md"
 class Family:
     """One class of policies, by the names of its weights.
 
-    features: of the extractor; the first that is there counts. hidden: Sequentials with an activation behind each layer.
-    head: the last layer; where it ends with a dot it is the last of such a Sequential. ignored: what only learning needs.
+    features: of the extractor; the first that is there counts. hidden: Sequentials, an activation behind each layer.
+    head: the last layer; where it ends with a dot it is the last of such a Sequential. ignored: what learning needs.
     """
 
     features: tuple[str, ...]
@@ -193,7 +194,7 @@ def _check_kwargs(archive: Archive) -> None:
     if described is not None and _class_in(described, "stable_baselines3.common.torch_layers") not in _EXTRACTORS:
         expected = ", ".join(_EXTRACTORS)
         told = f"{archive.told}: features_extractor_class: expected one of {expected}"
-        raise ConfigError(f"{told}, got {described!r:.100}: {_ONNX}")
+        raise ConfigError(f"{told}, got {told_of(described)}: {_ONNX}")
 
 
 def _activation(archive: Archive, family: Family) -> Activation:
@@ -201,7 +202,9 @@ def _activation(archive: Archive, family: Family) -> Activation:
     name = family.activation if described is None else _class_in(described, "torch.nn.modules.activation")
     if name not in ACTIVATIONS:
         expected = ", ".join(ACTIVATIONS)
-        raise ConfigError(f"{archive.told}: activation_fn: expected one of {expected}, got {described!r:.100}: {_ONNX}")
+        raise ConfigError(
+            f"{archive.told}: activation_fn: expected one of {expected}, got {told_of(described)}: {_ONNX}"
+        )
     return ACTIVATIONS[name]
 
 
@@ -215,5 +218,5 @@ def _class_in(described: Any, module: str) -> str:
 def _clip_mean(archive: Archive) -> float:
     value = archive.kwargs.get("clip_mean", 2.0)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{archive.told}: clip_mean: expected a number above 0, got {value!r:.40}")
+        raise ConfigError(f"{archive.told}: clip_mean: expected a number above 0, got {told_of(value)}")
     return float(value)

@@ -10,12 +10,12 @@ from typing import Any
 
 from policyserve.core.errors import ConfigError, names_told
 from policyserve.policies.files import reading
+from policyserve.policies.sb3.pickles import told_of
 from policyserve.policies.sb3.spaces import Dict, Leaf, read_space
 from policyserve.policies.sb3.tensors import StateDict
 from policyserve.policies.zips import Zip
 
 _VERSION = "_stable_baselines3_version"
-_LFS = b"version https://git-lfs.github.com/spec/"
 # What tells the algorithms apart whose policies are of one class.
 _ALGORITHMS = (
     ("TRPO", "cg_max_steps"),
@@ -32,8 +32,8 @@ _ALGORITHMS = (
 class Archive:
     """One zip.
 
-    policy_module: where the class of the policy lives. kwargs: what its constructor got, as far as JSON can say it. version: of
-    Stable-Baselines3, empty if the zip does not tell.
+    policy_module: where the class of the policy lives. kwargs: what its constructor got, as far as JSON can say it.
+    version: of Stable-Baselines3, empty if the zip does not tell.
     """
 
     told: str
@@ -51,8 +51,6 @@ def read_archive(path: Path) -> Archive:
     told = str(path)
     with reading(path, "a zip of Stable-Baselines3"):
         content = path.read_bytes()
-    if content.startswith(_LFS):
-        raise ConfigError(f"{told}: expected a zip of Stable-Baselines3, got a Git LFS pointer; run: git lfs pull")
     entries = Zip(content, told)
     if "data" not in entries or "policy.pth" not in entries:
         got = names_told(entries)
@@ -88,7 +86,7 @@ def algorithm_of(data: Mapping[str, Any]) -> str:
 def _module_of(described: Any, told: str) -> str:
     module = described.get("__module__") if isinstance(described, dict) else None
     if not isinstance(module, str):
-        raise ConfigError(f"{told}: policy_class: expected a class and its __module__, got {described!r:.80}")
+        raise ConfigError(f"{told}: policy_class: expected a class and its __module__, got {told_of(described)}")
     return module
 
 
@@ -96,7 +94,7 @@ def _kwargs_of(described: Any, told: str) -> Mapping[str, Any]:
     if described is None:
         return {}
     if not isinstance(described, dict):
-        raise ConfigError(f"{told}: policy_kwargs: expected a map, got {described!r:.80}")
+        raise ConfigError(f"{told}: policy_kwargs: expected a map, got {told_of(described)}")
     return described
 
 

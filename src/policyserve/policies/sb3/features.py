@@ -1,4 +1,4 @@
-"""From observations to the numbers that a network of Stable-Baselines3 begins with: one-hot vectors, pictures, all in one row."""
+"""From observations to the row of numbers that a network of Stable-Baselines3 begins with."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def features_of(
 ) -> tuple[Features, int]:
     """The function of stacked observations, and how many numbers it gives.
 
-    prefix: of the extractor's weights. divides_images: whether pictures become 0 … 1. normalizers: what comes first, by an
-    observation's keys. Raises ConfigError.
+    prefix: of the extractor's weights. divides_images: whether pictures become 0 … 1. normalizers: what comes first, by
+    an observation's keys. Raises ConfigError.
     """
     if not isinstance(space, Dict):
         read = _reader(space, divides_images, normalizers.get(SINGLE))

@@ -58,7 +58,8 @@ def _clipped(space: Box) -> Head:
 
 
 def _squashed(space: Box, clip: float | None) -> Head:
-    low, span = space.low, space.high - space.low
+    low = space.low.astype(np.result_type(space.low, np.float32))
+    span = space.high - low
     if not (np.isfinite(low).all() and np.isfinite(span).all()):
         raise ConfigError("action_space: expected finite bounds, which tanh is rescaled to, got infinite ones")
 

@@ -1,4 +1,7 @@
-"""NumPy's dtypes, arrays and scalars as pickles describe them; an array is a view of the file's bytes, and none is larger than they are."""
+"""NumPy's dtypes, arrays and scalars as pickles describe them.
+
+An array is a view of the file's bytes, or a copy where they are not aligned, and never larger than they are.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
-from policyserve.policies.sb3.pickles import Thing
+from policyserve.policies.sb3.pickles import Thing, told_of
 
 _CORES = ("numpy.core", "numpy._core")  # before NumPy 2 and since
 _TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -41,7 +44,7 @@ def array_of(value: Any, told: str) -> Array:
         return _array(data, dtype, shape, is_fortran is True, told)
     if kind in _SCALAR and len(args) == 2:
         return _array(args[1], args[0], (), False, told)
-    raise ConfigError(f"{told}: expected numbers, got {kind or type(value).__name__}")
+    raise ConfigError(f"{told}: expected numbers, got {told_of(value)}")
 
 
 def whole_number(value: Any, told: str, least: int, most: int) -> int:
@@ -66,8 +69,8 @@ def dtype_of(value: Any, told: str) -> np.dtype[Any]:
     if kind in _TYPES_BY_KIND:
         return np.dtype(_TYPES_BY_KIND[kind])
     if kind != _DTYPE or not value.args or not isinstance(value.args[0], str) or not _CODE.fullmatch(value.args[0]):
-        named = value.args[0] if kind == _DTYPE and value.args else kind
-        raise ConfigError(f"{told}: expected a dtype of numbers, got {named!r:.40}")
+        named = told_of(value.args[0]) if kind == _DTYPE and value.args else kind
+        raise ConfigError(f"{told}: expected a dtype of numbers, got {named}")
     state = value.state if isinstance(value.state, tuple) and len(value.state) > 4 else (3, "<", None, None, None)
     if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
         raise ConfigError(f"{told}: expected a dtype of numbers, got one with fields")
@@ -80,10 +83,13 @@ def map_of(value: Any, told: str) -> Mapping[str, Any]:
         return value
     if isinstance(value, Thing) and value.kind == "collections OrderedDict" and value.args is not None:
         pairs = value.args[0] if value.args else []
-        if isinstance(pairs, list) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-            if all(isinstance(key, str) for key, _ in pairs):
-                return {**dict(pairs), **value.items}
-    raise ConfigError(f"{told}: expected a map, got {value.kind if isinstance(value, Thing) else type(value).__name__}")
+        if isinstance(pairs, list) and all(map(_is_pair, pairs)):
+            return {**dict(pairs), **value.items}
+    raise ConfigError(f"{told}: expected a map, got {told_of(value)}")
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _number(value: float, told: str) -> Array:
@@ -99,6 +105,8 @@ def _array(data: Any, dtype: Any, shape: Any, is_fortran: bool, told: str) -> Ar
         raise ConfigError(f"{told}: expected an array's bytes, got {type(data).__name__}")
     if prod(sizes) * kind.itemsize != len(data):
         raise ConfigError(f"{told}: expected {prod(sizes) * kind.itemsize} bytes for {kind} {sizes}, got {len(data)}")
+    if not len(data):
+        raise ConfigError(f"{told}: expected numbers, got an array of none")
     array = np.frombuffer(data, kind)
     if not array.flags.aligned or not kind.isnative:
         array = array.astype(kind.newbyteorder("="))

@@ -1,10 +1,11 @@
 """What a pickle says, without doing it.
 
-The reader interprets opcodes into plain values (numbers, texts, bytes, tuples, lists, maps) and Things: what a global, an object or a call of
-a function is called, and with what. It imports nothing, calls nothing that the file names, and refuses each name that its caller
-does not expect; what a Thing means is for functions that look at it afterwards.
-What must stay true: each opcode makes one value at most, bytes are views of the file, and there are no more than _MOST_OPS of
-them, so that memory is bounded by the file's size. Keys of maps are texts, whose hashes nobody can choose. Nothing here recurses.
+The reader interprets opcodes into plain values (numbers, texts, bytes, tuples, lists, maps) and Things: what a global,
+an object or a call of a function is called, and with what. It imports nothing, calls nothing that the file names, and
+refuses each name that its caller does not expect; what a Thing means is for functions that look at it afterwards.
+What must stay true: each opcode makes one value at most, bytes are views of the file, and there are no more than
+_MOST_OPS of them, so that memory is bounded by the file's size. Keys of maps are texts, whose hashes nobody can choose.
+Nothing here recurses. A value may hold itself, or one tuple a thousand times: never take its repr(), never walk it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ PERSISTENT = "persistent id"  # the kind of a Thing that stands for what lies ou
 class Thing:
     """Something that a pickle describes and that was not made.
 
-    kind: `module name` of the global. args: what it is called with; None: the global itself. items: what was set in it as
-    in a map. state: what its own __setstate__ would get.
+    kind: `module name` of the global. args: what it is called with; None: the global itself. items: what was set in it
+    as in a map. state: what its own __setstate__ would get.
     """
 
     kind: str
@@ -38,6 +39,14 @@ class Thing:
 
 class _Bad(Exception):
     """What is wrong with a pickle, in words that follow `got`."""
+
+
+def told_of(value: Any) -> str:
+    """What an error tells of a value from a file: a short text or number itself, of others the kind."""
+    if isinstance(value, Thing):
+        return value.kind
+    is_short = value is None or isinstance(value, (str, bool, float))
+    return f"{value!r:.100}" if is_short else type(value).__name__
 
 
 def read_pickle(data: bytes | memoryview, told: str, expected: Collection[str]) -> Any:

@@ -22,8 +22,9 @@ from policyserve.policies.sb3.archive import Archive, read_archive
 from policyserve.policies.sb3.features import SINGLE, as_channels_first, choices_of
 from policyserve.policies.sb3.heads import action_spec
 from policyserve.policies.sb3.lstm import Lstm
-from policyserve.policies.sb3.spaces import Box, Dict, Leaf
+from policyserve.policies.sb3.spaces import Box, Dict, Discrete, Leaf
 from policyserve.policies.sb3.vecnormalize import find_statistics, read_statistics
+from policyserve.policies.sniffing import read_head
 from policyserve.policies.stacked import StackedPolicy
 
 log = Log(__name__)
@@ -42,11 +43,12 @@ def load_sb3(
 ) -> Policy:
     """Load a zip that `model.save()` wrote; it answers what `model.predict(…, deterministic=True)` answers.
 
-    vecnormalize: a file of VecNormalize's statistics, or "none"; None takes one that lies beside the zip. max_batch: None
-    is 64. threads: of the process's matrix products; None is 1. renames: client's name -> the policy's, of an observation.
-    Raises ConfigError for what is not read here, with the path and the part of the file.
+    vecnormalize: a file of VecNormalize's statistics, or "none"; None takes one that lies beside the zip. max_batch:
+    None is 64. threads: of the process's matrix products; None is 1. renames: of an observation's keys, client's name
+    -> the policy's. Raises ConfigError for what is not read here, with the path and the part of the file.
     """
-    file = Path(path).expanduser()
+    file = find_zip(path)
+    read_head(str(file))
     archive = read_archive(file)
     family = family_of(archive)
     statistics = find_statistics(file, vecnormalize)
@@ -55,17 +57,17 @@ def load_sb3(
         told = "normalised by" if normalizers else "not normalised (norm_obs is off) in"
         log.info("%s: observations are %s %s", file.name, told, statistics)
     network = build_network(archive, family, normalizers)
+    if isinstance(archive.action, Discrete) and archive.action.start:
+        told = "%s: its actions begin at %d; Stable-Baselines3 trains and predicts from 0, and so this answers"
+        log.warning(told, file.name, archive.action.start)
     algorithm = family.name or archive.algorithm
     spec, own_names = _spec(archive, bool(normalizers), renames or {}, max_batch or _MAX_BATCH)
-    spec = replace(
-        spec,
-        name=f"{algorithm or 'SB3'} {file.stem}",
-        metadata={
-            "algorithm": algorithm,
-            "stable_baselines3": archive.version,
-            "normalised_by": statistics.name if statistics is not None and normalizers else "",
-        },
-    )
+    metadata = {
+        "algorithm": algorithm,
+        "stable_baselines3": archive.version,
+        "normalised_by": statistics.name if statistics is not None and normalizers else "",
+    }
+    spec = replace(spec, name=f"{algorithm or 'SB3'} {file.stem}", metadata=metadata)
     limit_blas_threads(threads or 1)
     policy = _policy(network, archive.observation, spec, own_names)
     if is_quick(policy):
@@ -73,14 +75,20 @@ def load_sb3(
     return policy
 
 
+def find_zip(path: str | Path) -> Path:
+    """The file that a path means: Stable-Baselines3 takes `model` for model.zip, where there is no other `model`."""
+    file = Path(path).expanduser()
+    packed = file.with_name(f"{file.name}.zip")
+    return packed if not file.exists() and packed.is_file() else file
+
+
 def _policy(network: Network, space: Leaf | Dict, spec: PolicySpec, own_names: Mapping[str, str]) -> Policy:
-    policy: Policy
     if network.lstm is None:
-        policy = StackedPolicy(lambda observation: _answer(network, _renamed(observation, own_names)), spec)
+        policy: Policy = StackedPolicy(lambda observation: _answer(network, _renamed(observation, own_names)), spec)
     else:
         policy = RecurrentPolicy(network, network.lstm, replace(spec, max_client_batch=0), own_names, _pictures(space))
-    spaces = {own_names[key]: key for key in own_names}
-    choices = {spaces[key]: choices_of(leaf) for key, leaf in _leaves(space).items() if choices_of(leaf)}
+    leaves = _leaves(space)
+    choices = {key: choices_of(leaves[own]) for key, own in own_names.items() if choices_of(leaves[own])}
     return ChoosingPolicy(policy, choices) if choices else policy
 
 
@@ -149,7 +157,7 @@ class ChoosingPolicy:
     def _refusal(self, one: PolicyInput) -> BadObservation | None:
         for key, counts in self._choices.items():
             value = one.observation[key]
-            wrong = (value < 0) | (value >= np.asarray(counts if value.ndim and len(counts) > 1 else counts[0]))
+            wrong = (value < 0) | (value >= (np.array(counts) if len(counts) > 1 else max(counts)))
             if wrong.any():
                 most = ", ".join(str(count - 1) for count in counts[:20])
                 return BadObservation(key, f"whole numbers from 0 to {most}", f"{value[wrong].flat[0]}")

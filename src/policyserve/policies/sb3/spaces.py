@@ -14,7 +14,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError, names_told
 from policyserve.policies.sb3.numpy_values import NUMPY, array_of, dtype_of, map_of, sizes_of, whole_number
-from policyserve.policies.sb3.pickles import Thing, read_pickle
+from policyserve.policies.sb3.pickles import Thing, read_pickle, told_of
 
 _KINDS = {
     f"{library}.spaces.{module} {name}": name
@@ -46,7 +46,7 @@ _GENERATORS = frozenset(
     }
 )
 SPACES = frozenset(_KINDS) | _GENERATORS | NUMPY | {"collections OrderedDict"}
-_MOST_CHOICES = 1 << 24  # of one Discrete: an observation of it becomes as many numbers
+_MOST_CHOICES = 1 << 20  # of one Discrete: an observation of it becomes as many numbers
 _SERIALIZED = ":serialized:"
 
 
@@ -166,14 +166,14 @@ def _leaf(thing: Any, told: str) -> Leaf:
 
 
 def _kind_of(thing: Any) -> str:
-    return _KINDS.get(thing.kind, thing.kind) if isinstance(thing, Thing) else type(thing).__name__
+    return _KINDS.get(thing.kind, thing.kind) if isinstance(thing, Thing) else told_of(thing)
 
 
 def _box(state: Mapping[str, Any], told: str) -> Box:
     shape = sizes_of(state.get("_shape", state.get("shape")), told)
     dtype = dtype_of(state.get("dtype"), told).newbyteorder("=")
     low, high = (array_of(state.get(name), f"{told}: {name}") for name in ("low", "high"))
-    if low.shape != shape or high.shape != shape or 0 in shape:
+    if low.shape != shape or high.shape != shape or np.isnan(low).any() or np.isnan(high).any():
         raise ConfigError(f"{told}: expected bounds of the box's shape {shape}, got {low.shape} and {high.shape}")
     return Box(shape, dtype, low, high)
 

@@ -1,4 +1,4 @@
-"""VecNormalize: the running statistics by which observations were normalised while a policy learned, in a pickle beside its zip."""
+"""VecNormalize: the statistics by which observations were normalised while a policy learned, in a pickle of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
 from policyserve.policies.sb3.features import SINGLE, Extract
 from policyserve.policies.sb3.numpy_values import array_of, map_of
-from policyserve.policies.sb3.pickles import Thing, read_pickle
+from policyserve.policies.sb3.pickles import Thing, read_pickle, told_of
 from policyserve.policies.sb3.spaces import SPACES, Box, Dict, Leaf
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
@@ -65,8 +65,7 @@ def read_statistics(path: Path, space: Leaf | Dict) -> Mapping[str, Extract]:
         content = path.read_bytes()
     thing = read_pickle(content, told, _EXPECTED)
     if not isinstance(thing, Thing) or thing.kind != _WRAPPER:
-        got = thing.kind if isinstance(thing, Thing) else type(thing).__name__
-        raise ConfigError(f"{told}: expected a pickled VecNormalize, got {got}; {_CURE}")
+        raise ConfigError(f"{told}: expected a pickled VecNormalize, got {told_of(thing)}; {_CURE}")
     state = map_of(thing.state, told)
     if not _is_on(state.get("norm_obs"), told):
         return {}
@@ -93,8 +92,7 @@ def _by_key(state: Mapping[str, Any], is_dict: bool, told: str) -> Mapping[str, 
 
 def _scores(thing: Any, space: Leaf, epsilon: float, clip: float, told: str) -> _ZScores:
     if not isinstance(thing, Thing) or thing.kind != _STATISTICS:
-        got = thing.kind if isinstance(thing, Thing) else type(thing).__name__
-        raise ConfigError(f"{told}: expected a RunningMeanStd, got {got}; {_CURE}")
+        raise ConfigError(f"{told}: expected a RunningMeanStd, got {told_of(thing)}; {_CURE}")
     state = map_of(thing.state, told)
     mean, variance = (array_of(state.get(name), f"{told}: {name}").astype(np.float64) for name in ("mean", "var"))
     if not isinstance(space, Box) or mean.shape != space.shape or variance.shape != space.shape:
@@ -107,7 +105,7 @@ def _scores(thing: Any, space: Leaf, epsilon: float, clip: float, told: str) -> 
 
 def _is_on(value: Any, told: str) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{told}: norm_obs: expected true or false, got {type(value).__name__}; {_CURE}")
+        raise ConfigError(f"{told}: norm_obs: expected true or false, got {told_of(value)}; {_CURE}")
     return value
 
 

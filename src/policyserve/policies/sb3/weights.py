@@ -48,7 +48,7 @@ class Weights:
         return Layer(weight, self.take(f"{name}.bias", len(weight)))
 
     def sequence(self, prefix: str, inputs: int) -> list[Layer]:
-        """The linear layers of a Sequential in which activations stand between them, so at 0, 2, 4 …"""
+        """The linear layers of a Sequential in which activations stand between them: at 0, 2, 4 and so on."""
         places = sorted({int(found[1]) for name in self._tensors.tensors if (found := _place_of(name, prefix))})
         layers: list[Layer] = []
         for expected, place in enumerate(places):
