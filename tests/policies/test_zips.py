@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.zips import Zip
+from policyserve.policies.zips import Zip, names_in
 
 
 def packed(method: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
@@ -37,6 +38,15 @@ def test_entries_are_read_by_name(method: int) -> None:
 
 def test_a_stored_entry_is_a_view() -> None:
     assert Zip(CONTENT, "z")["a"].obj is CONTENT
+
+
+def test_the_names_alone_are_told_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(CONTENT)
+    assert names_in(path, "z") == ["a", "b"]
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="z: expected a zip archive"):
+        names_in(path, "z")
 
 
 def test_a_comment_at_the_end_does_not_hide_the_list() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
+from policyserve.policies.zips import names_in
 
 SCHEMES = ("onnx", "lerobot", "sb3", "torch")  # those that a file or a folder can be of
 _HEAD = 64  # bytes
@@ -96,8 +96,7 @@ def _has_type(config: Path) -> bool:
 
 
 def _zip(target: str, path: Path) -> Recognised:
-    with reading(target, "a zip archive, as its first bytes say"), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = names_in(path, target)
     inner = {name.partition("/")[2] for name in names}
     if {"data", "policy.pth"} <= set(names):
         return Recognised("sb3", "a Stable-Baselines3 zip, by the names in it")

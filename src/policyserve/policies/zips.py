@@ -6,13 +6,16 @@ entry is read where the central directory says it lies, and checked against its 
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from struct import Struct, error
 from typing import TypeAlias
 
 from policyserve.core.errors import ConfigError, names_told
+from policyserve.policies.files import reading
 
 Bytes: TypeAlias = "bytes | memoryview"
 
@@ -23,6 +26,13 @@ _LONGEST_COMMENT = 0xFFFF
 _TOO_LARGE = 0xFFFFFFFF  # what stands where a size needs 64 bits
 _STORED, _DEFLATED = 0, 8
 _MOST_GROWTH = 64  # times the archive's size that its inflated entries may take together
+
+
+def names_in(path: Path, told: str) -> list[str]:
+    """The names in an archive, of which nothing else is read; raises ConfigError that begins with `told`."""
+    with reading(told, "a zip archive"), path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return list(Zip(memoryview(mapped), told))
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_clients_of_vibe_rl_side_by_side_get_what_the_original_predicts_with_eac
                     first.reset()
                 for number, client in enumerate((first, second)):
                     reply = client.infer(golden.sessions[number][step])
-                    np.testing.assert_allclose(reply["actions"], golden.actions[number, step], atol=TOLERANCE)
+                    np.testing.assert_allclose(reply.actions, golden.actions[number, step], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["ppo_box", "ppo_vecnormalize", "dqn_discrete", "ppo_cnn", "sac_box"])
@@ -106,7 +106,7 @@ def test_a_client_of_openpi_sends_a_dict_of_pictures_and_numbers() -> None:
     golden = golden_of("ppo_robot")
     with serving(load_sb3(path_of("ppo_robot"))) as server, Client(server.url("/openpi"), dialect="openpi") as client:
         for session, actions in zip(golden.sessions, golden.actions, strict=True):
-            np.testing.assert_allclose(client.infer(session[0])["actions"], actions[0], atol=TOLERANCE)
+            np.testing.assert_allclose(client.infer(session[0]).actions, actions[0], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["ppo_cnn", "ppo_robot"])
@@ -146,7 +146,7 @@ def test_a_client_that_sends_a_wrong_choice_is_told_and_another_is_answered() ->
         with Client(url, dialect="openpi") as client, pytest.raises(RemoteError, match="whole numbers from 0 to 6"):
             client.infer({"obs": np.array(9)})
         client = Client(url, dialect="openpi")
-        np.testing.assert_array_equal(client.infer(golden.sessions[0][0])["actions"], golden.actions[0, 0])
+        np.testing.assert_array_equal(client.infer(golden.sessions[0][0]).actions, golden.actions[0, 0])
         client.close()
 
 
