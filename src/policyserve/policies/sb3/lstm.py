@@ -31,9 +31,8 @@ class Lstm:
 
     def begin(self) -> tuple[Array, Array]:
         """The state of a session that begins."""
-        return _frozen(np.zeros((len(self.cells), self.size), np.float32)), _frozen(
-            np.zeros((len(self.cells), self.size), np.float32)
-        )
+        zeros = _frozen(np.zeros((len(self.cells), self.size), np.float32))
+        return zeros, zeros
 
     def step(self, rows: Array, states: list[tuple[Array, Array]]) -> tuple[Array, list[tuple[Array, Array]]]:
         """(N, F) and N states to (N, size) and the N next ones, which nobody can write into."""
@@ -41,7 +40,7 @@ class Lstm:
         memory = np.stack([state[1] for state in states], axis=1)
         for place, cell in enumerate(self.cells):
             gates = rows @ cell.of_input + hidden[place] @ cell.of_hidden + cell.bias
-            into, keep, new, out = np.split(gates, 4, axis=1)
+            into, keep, new, out = (gates[:, start : start + self.size] for start in range(0, 4 * self.size, self.size))
             memory[place] = _sigmoid(keep) * memory[place] + _sigmoid(into) * np.tanh(new)
             hidden[place] = rows = _sigmoid(out) * np.tanh(memory[place])
         return rows, [(_frozen(hidden[:, row].copy()), _frozen(memory[:, row].copy())) for row in range(len(states))]
