@@ -19,7 +19,7 @@ def layer(inputs: int, outputs: int) -> Layer:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_torchs(name: str) -> None:
     torch = import_or_skip("torch")
-    values = np.float32([-50, -3, -1, -0.1, 0, 1e-7, 0.5, 2, 50, np.nan])
+    values = np.array([-50, -3, -1, -0.1, 0, 1e-7, 0.5, 2, 50, np.nan], np.float32)
     wanted = getattr(torch.nn, name)()(torch.tensor(values)).numpy()
     ACTIVATIONS[name](values)
     np.testing.assert_allclose(values, wanted, atol=1e-6)

@@ -165,7 +165,7 @@ def test_a_policy_with_memory_takes_no_batches_of_a_client() -> None:
 def test_an_observation_that_overflows_is_answered_as_a_number_overflows() -> None:
     policy = load_sb3(path_of("ppo_box"))
     (chunk,) = answers(policy, [as_input(policy, {"obs": np.full(7, 3e38, np.float32)})])
-    low, high = np.float32([-2.5, -0.1, 0.0]), np.float32([1.5, 0.1, 3.25])
+    low, high = np.array([-2.5, -0.1, 0.0], np.float32), np.array([1.5, 0.1, 3.25], np.float32)
     assert np.isnan(chunk.actions).any() or ((chunk.actions >= low) & (chunk.actions <= high)).all()
 
 

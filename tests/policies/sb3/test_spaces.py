@@ -32,7 +32,7 @@ def test_every_space_of_gymnasium_is_read() -> None:
     gymnasium = import_or_skip("gymnasium")
     spaces = gymnasium.spaces
     robot = {
-        "box": spaces.Box(np.float32([-1, -2]), np.float32([1, 2]), dtype=np.float32),
+        "box": spaces.Box(np.array([-1, -2], np.float32), np.array([1, 2], np.float32), dtype=np.float32),
         "counts": spaces.MultiDiscrete([2, 3]),
         "one": spaces.Discrete(4, start=2),
         "bits": spaces.MultiBinary([2, 2]),
@@ -101,4 +101,4 @@ def test_the_printed_bounds_are_not_what_is_read() -> None:
     data["action_space"]["low"] = data["action_space"]["high"] = "[9. 9. 9.]"
     found = read_space(data["action_space"], "s")
     assert isinstance(found, Box)
-    np.testing.assert_array_equal(found.high, np.float32([1.5, 0.1, 3.25]))
+    np.testing.assert_array_equal(found.high, np.array([1.5, 0.1, 3.25], np.float32))
