@@ -54,15 +54,12 @@ ELSEWHERE = {
     "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",
     "policies/onnx/flags": "policies/onnx/test_adapter",
-<<<<<<< HEAD
     "policies/sb3/architecture": "policies/sb3/test_archive",
     "policies/sb3/features": "policies/sb3/test_policy",
     "policies/sb3/heads": "policies/sb3/test_policy",
     "policies/sb3/lstm": "policies/sb3/test_policy",
     "policies/sb3/numpy_values": "policies/sb3/test_pickles",
     "policies/sb3/weights": "policies/sb3/test_archive",
-=======
->>>>>>> onnx
     "logs/start": "cli/test_serve_logs",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",
