@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,9 +103,3 @@ class Runs:
 def pickle_with_code(protocol: int = 4) -> bytes:
     """A pickle that makes a folder in the working directory of whoever runs it."""
     return pickle.dumps(Runs(), protocol)
-
-
-def mutations(content: bytes) -> Iterator[bytes]:
-    """The content cut short at a number of places."""
-    for end in range(0, len(content), max(1, len(content) // 40)):
-        yield content[:end]

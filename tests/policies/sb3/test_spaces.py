@@ -102,3 +102,10 @@ def test_the_printed_bounds_are_not_what_is_read() -> None:
     found = read_space(data["action_space"], "s")
     assert isinstance(found, Box)
     np.testing.assert_array_equal(found.high, np.array([1.5, 0.1, 3.25], np.float32))
+
+
+def test_a_box_is_bounded_where_tanh_can_be_rescaled_to_it() -> None:
+    one = np.ones(2, np.float32)
+    assert Box((2,), np.dtype(np.float32), -one, one).is_bounded
+    assert not Box((2,), np.dtype(np.float32), -one, one * np.inf).is_bounded
+    assert not Box((2,), np.dtype(np.float32), -3e38 * one, 3e38 * one).is_bounded

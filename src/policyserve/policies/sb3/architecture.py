@@ -145,9 +145,12 @@ def build_network(archive: Archive, family: Family, normalizers: Mapping[str, Ex
     if family.averages_quantiles:
         layers[-1] = _averaged(layers[-1], outputs_of(archive.action))
     weights.check_all_taken(family.ignored)
-    is_squashed = family.is_squashed or archive.kwargs.get("squash_output") is True
-    body = mlp(layers, _activation(archive, family))
-    return Network(features, lstm, body, head_of(archive.action, is_squashed, clip))
+    head = head_of(archive.action, _is_squashed(archive, family), clip)
+    return Network(features, lstm, mlp(layers, _activation(archive, family)), head)
+
+
+def _is_squashed(archive: Archive, family: Family) -> bool:
+    return family.is_squashed or archive.kwargs.get("squash_output") is True
 
 
 def _layers(weights: Weights, family: Family, archive: Archive, width: int) -> tuple[list[Layer], float | None]:
@@ -161,9 +164,8 @@ def _layers(weights: Weights, family: Family, archive: Archive, width: int) -> t
         if not layers:
             raise ConfigError(f"{archive.told}: expected {family.head}0.weight in policy.pth, got none")
         return layers, None
-    is_clipped = weights.has(
-        f"{family.head}.0."
-    )  # of generalised state-dependent exploration, with a Hardtanh behind it
+    # Generalised state-dependent exploration has a Hardtanh behind the last layer, and so a Sequential of the two.
+    is_clipped = weights.has(f"{family.head}.0.")
     layers.append(weights.layer(f"{family.head}.0" if is_clipped else family.head, inputs))
     return layers, _clip_mean(archive) if is_clipped else None
 
@@ -174,6 +176,10 @@ def _check_outputs(last: Layer, family: Family, archive: Archive) -> None:
     needs = Box if family.is_squashed else Discrete if family.head.startswith(("q_net", "quantile")) else object
     if not isinstance(archive.action, needs):
         raise ConfigError(f"{archive.told}: action_space: expected a {needs.__name__}, got {archive.action}")
+    if isinstance(archive.action, Box) and _is_squashed(archive, family) and not archive.action.is_bounded:
+        raise ConfigError(
+            f"{archive.told}: action_space: expected finite bounds, which tanh is rescaled to, got others"
+        )
     if found != wanted and not (family.averages_quantiles and found % wanted == 0):
         raise ConfigError(f"{archive.told}: {family.head}: expected {wanted} outputs for {archive.action}, got {found}")
 

@@ -96,7 +96,7 @@ def _one_hot(rows: Array, choices: tuple[int, ...]) -> Array:
 def _nature(space: Leaf, weights: Weights, prefix: str) -> tuple[Extract, int]:
     """The convolutions of NatureCNN and the layer behind them."""
     if len(space.shape) != 3:
-        raise ConfigError(f"{prefix}cnn: expected pictures for a CNN, got {space}")
+        raise ConfigError(f"{weights.told}: {prefix}cnn: expected pictures for a CNN, got {space}")
     channels, height, width = space.shape
     layers: list[tuple[Layer, int, int]] = []
     for place, (outputs, side, stride) in enumerate(_NATURE):
@@ -105,7 +105,8 @@ def _nature(space: Leaf, weights: Weights, prefix: str) -> tuple[Extract, int]:
         layers.append((Layer(kernel.reshape(outputs, -1), weights.take(f"{name}.bias", outputs)), side, stride))
         channels, height, width = outputs, (height - side) // stride + 1, (width - side) // stride + 1
         if height < 1 or width < 1:
-            raise ConfigError(f"{name}: expected pictures of 36 x 36 pixels or more for a NatureCNN, got {space}")
+            told = f"{weights.told}: {name}"
+            raise ConfigError(f"{told}: expected pictures of 36 x 36 pixels or more for a NatureCNN, got {space}")
     linear = weights.layer(f"{prefix}linear.0", channels * height * width)
 
     def look(rows: Array) -> Array:

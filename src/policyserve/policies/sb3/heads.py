@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import ConfigError
 from policyserve.core.spec import ArraySpec
 from policyserve.policies.sb3.spaces import Box, Discrete, Leaf, MultiBinary, MultiDiscrete
 
@@ -23,8 +22,8 @@ def outputs_of(space: Leaf) -> int:
 def head_of(space: Leaf, is_squashed: bool, clip: float | None = None) -> Head:
     """What the last layer's numbers mean.
 
-    is_squashed: of a Box, whether they go through tanh, and are rescaled to the bounds; else they are clipped to them.
-    clip: bounds them to ± this before. Raises ConfigError for bounds that nothing can be rescaled to.
+    is_squashed: of a bounded Box, whether they go through tanh and are rescaled to the bounds; else they are clipped.
+    clip: bounds them to ± this before.
     """
     if isinstance(space, Discrete):
         return lambda raw: np.array(raw.argmax(-1), np.int64, ndmin=1)
@@ -60,8 +59,6 @@ def _clipped(space: Box) -> Head:
 def _squashed(space: Box, clip: float | None) -> Head:
     low = space.low.astype(np.result_type(space.low, np.float32))
     span = space.high - low
-    if not (np.isfinite(low).all() and np.isfinite(span).all()):
-        raise ConfigError("action_space: expected finite bounds, which tanh is rescaled to, got infinite ones")
 
     def squashed(raw: Array) -> Array:
         if clip is not None:

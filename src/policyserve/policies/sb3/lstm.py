@@ -59,9 +59,9 @@ def read_lstm(weights: Weights, prefix: str, inputs: int) -> Lstm:
         cells.append(_Cell(of_input.T, of_hidden.T, biases[0] + biases[1]))
         inputs = size
         if len(cells) > _MOST_LAYERS:
-            raise ConfigError(f"{prefix}: expected {_MOST_LAYERS} layers of an LSTM at most, got more")
+            raise ConfigError(f"{weights.told}: {prefix}: expected {_MOST_LAYERS} layers of an LSTM at most, got more")
     if not cells or any(cell.of_hidden.shape[0] != size for cell in cells):
-        raise ConfigError(f"{prefix}: expected layers of an LSTM of one size, got {len(cells)} layers")
+        raise ConfigError(f"{weights.told}: {prefix}: expected layers of an LSTM of one size, got {len(cells)} layers")
     return Lstm(tuple(cells), size)
 
 

@@ -65,6 +65,12 @@ class Box:
         return prod(self.shape)
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether all bounds, and the spans between them, are finite."""
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(self.high.astype(np.float32) - self.low.astype(np.float32)).all())
+
+    @property
     def is_image(self) -> bool:
         """Whether Stable-Baselines3 takes it for a picture, and divides it by 255."""
         is_uint8 = len(self.shape) == 3 and self.dtype == np.uint8

@@ -20,7 +20,7 @@ class Weights:
     """A state dict of which some is taken; all methods raise ConfigError that begins with the file and a name."""
 
     def __init__(self, tensors: StateDict, told: str) -> None:
-        self._tensors, self._told = tensors, told
+        self._tensors, self.told = tensors, told
         self._taken: set[str] = set()
 
     def has(self, prefix: str) -> bool:
@@ -30,15 +30,15 @@ class Weights:
     def take(self, name: str, *shape: int | None) -> Array:
         """A float32 array of this shape, in which None is any size."""
         if name not in self._tensors.tensors:
-            raise ConfigError(f"{self._told}: expected {name} in policy.pth, got {names_told(self._tensors.tensors)}")
+            raise ConfigError(f"{self.told}: expected {name} in policy.pth, got {names_told(self._tensors.tensors)}")
         found = self._tensors.shape(name)
         fits = len(found) == len(shape) and all(want in (None, size) for want, size in zip(shape, found, strict=True))
         if not fits or 0 in found:
             wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-            raise ConfigError(f"{self._told}: {name}: expected the shape {wanted}, got {found}")
+            raise ConfigError(f"{self.told}: {name}: expected the shape {wanted}, got {found}")
         array = self._tensors.read(name)
         if array.dtype != np.float32:
-            raise ConfigError(f"{self._told}: {name}: expected float32, got {describe(array.dtype, array.shape)}")
+            raise ConfigError(f"{self.told}: {name}: expected float32, got {describe(array.dtype, array.shape)}")
         self._taken.add(name)
         return np.ascontiguousarray(array)
 
@@ -53,7 +53,7 @@ class Weights:
         layers: list[Layer] = []
         for expected, place in enumerate(places):
             if place != 2 * expected:
-                raise ConfigError(f"{self._told}: {prefix}{place}: expected layers at 0, 2, 4 …, got {_EXPORT}")
+                raise ConfigError(f"{self.told}: {prefix}{place}: expected layers at 0, 2, 4 …, got {_EXPORT}")
             layers.append(self.layer(f"{prefix}{place}", inputs))
             inputs = len(layers[-1].bias)
         return layers
@@ -66,7 +66,7 @@ class Weights:
             named = ", ".join(name[:60] for name in unknown[:_TOLD])
             more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
             raise ConfigError(
-                f"{self._told}: expected the weights of Stable-Baselines3's own networks, got {named}{more}: {_EXPORT}"
+                f"{self.told}: expected the weights of Stable-Baselines3's own networks, got {named}{more}: {_EXPORT}"
             )
 
 
