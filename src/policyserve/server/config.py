@@ -230,6 +230,8 @@ class Reporting(_Group):
 
     stats_every_s: float = 10.0  # the time between two lines of statistics in the log while there is work; 0: none
     metrics: bool = True  # tell Prometheus at /metrics what is counted, whoever has a key, or anybody where none is set
+    live: bool = True  # a page at / and /live that shows what the server does, to the same people
+    live_images: bool = True  # camera pictures on that page, while somebody looks at it
 
     def check(self) -> None:
         super().check()

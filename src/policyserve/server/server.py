@@ -40,6 +40,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
+from policyserve.server.live import LivePage
 from policyserve.server.metrics import Metrics
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
@@ -83,6 +84,9 @@ class Server:
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
         self._metrics = self._add_metrics() if self.config.metrics else None
+        self.live = LivePage(self.reception, self.engine, self.observers, self.counters, self.config)
+        if self.config.live:
+            self.live.add_to(self.reception)
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
@@ -204,6 +208,7 @@ class Server:
         self.statistics.stop()
         if self._metrics is not None:
             self._metrics.lag.stop()
+        self.live.stop_watching()
         await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
         self._has_ended = True
 
