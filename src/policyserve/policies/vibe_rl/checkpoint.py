@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from policyserve.core.arrays import Array, describe
+from policyserve.core.arrays import describe
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
+from policyserve.policies.mlp import Layer
 from policyserve.policies.vibe_rl.records import Header, Records, open_records, read_as, tell_casts
 
 _FLOAT32 = np.dtype(np.float32)
@@ -33,14 +34,6 @@ class Checkpoint:
 
     path: Path
     step: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """y = weight @ x + bias. weight: (out, in) float32. bias: (out,) float32."""
-
-    weight: Array
-    bias: Array
 
 
 def find_checkpoint(directory: str | Path, step: int | None = None) -> Checkpoint:

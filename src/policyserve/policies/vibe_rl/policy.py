@@ -10,12 +10,13 @@ from typing import Literal
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.policies.mlp import limit_blas_threads
 from policyserve.policies.stacked import StackedPolicy, powers_of_two
 from policyserve.policies.vibe_rl.checkpoint import find_checkpoint, read_network
 from policyserve.policies.vibe_rl.config import SACConfig, TrainConfig
 from policyserve.policies.vibe_rl.environments import Environment
 from policyserve.policies.vibe_rl.jax_backend import jax_forward
-from policyserve.policies.vibe_rl.networks import ActingNetwork, limit_blas_threads, numpy_forward
+from policyserve.policies.vibe_rl.networks import ActingNetwork, numpy_forward
 from policyserve.policies.vibe_rl.norm_stats import check_size, find_norm_stats
 from policyserve.policies.vibe_rl.presets import algorithm_of, name_of
 from policyserve.policies.vibe_rl.run_config import choose_config, environment_of
