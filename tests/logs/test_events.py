@@ -254,7 +254,7 @@ def an_error_that_nobody_catches(kept: Kept, _folder: Path) -> None:
 
 
 def a_line_of_another_library(kept: Kept, _folder: Path) -> None:
-    logging.getLogger("torch").warning("no GPU\n%s", "here")
+    logging.getLogger("a_library").warning("no GPU\n%s", "here")
 
 
 def a_policy_that_tells_its_stage(kept: Kept, _folder: Path) -> None:
