@@ -26,6 +26,11 @@ class Fields:
     def fail(self, name: str, expected: str) -> ConfigError:
         return ConfigError(f"{self._where}: {name}: expected {expected}, got {as_json(self._values.get(name))}")
 
+    @property
+    def where(self) -> str:
+        """The file, and the section in it."""
+        return self._where
+
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
