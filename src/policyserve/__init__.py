@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
     from policyserve.engine.answering import LoadPolicy, OnStage
     from policyserve.engine.engine import Engine
+    from policyserve.policies.loading import load_policy
     from policyserve.policies.registry import Adapter, Source
     from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
@@ -92,6 +93,8 @@ __all__ += ["ArraySpec", "ImageSpec", "PolicySpec", "TextListSpec", "TextSpec"]
 _are_in("policyserve.core.spec")
 __all__ += ["TrainConfig", "create_trained_policy"]
 _are_in("policyserve.policies.vibe_rl")
+__all__ += ["load_policy"]
+_are_in("policyserve.policies.loading")
 
 # A server in a thread of this program.
 __all__ += ["RunningServer", "start"]

@@ -49,6 +49,11 @@ def test_every_leaf_is_understood(leaf: Any) -> None:
     spec.validate(example_of(told(spec)))
 
 
+def test_other_names_of_its_keys_are_understood() -> None:
+    spec = PolicySpec("p", {"x": ArraySpec((2,))}, None, aliases={"obs": "x"})
+    assert spec_of(told(spec)).aliases == {"obs": "x"}
+
+
 def test_of_a_policy_without_a_spec_nothing_is_known() -> None:
     assert example_of(told(PolicySpec("p", None, None))) == {}
     assert example_of({}) == {}

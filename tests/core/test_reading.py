@@ -38,6 +38,13 @@ NESTED = PolicySpec(
     "aloha", observation={"images": {"high": ImageSpec()}, "state": ArraySpec((3,), "float64")}, action=None
 )
 
+ALIASED = PolicySpec(
+    "aliased",
+    observation={"picture": ImageSpec(), "state": ArraySpec((8,))},
+    action=None,
+    aliases={"observation/image": "picture", "observation/state": "state"},
+)
+
 
 class Counting(OpenPI):
     """A dialect that counts what it was asked to read; all else that it has is nobody's business here."""
@@ -113,6 +120,7 @@ CASES = [
     ("wall_x", LIBERO, libero),
     ("openpi", NESTED, aloha),
     ("wall_x", OPEN, aloha),
+    ("openpi", ALIASED, libero),
     ("vibe_rl", OPEN, cartpole),
     ("openpi", OPEN, cartpole),
 ]

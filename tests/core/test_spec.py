@@ -119,6 +119,17 @@ def test_unknown_keys_are_named_also_where_the_number_of_keys_happens_to_fit() -
     assert spec_of(FLAT).validate(sent).unknown == ("junk",)
 
 
+def test_an_alias_is_another_name_of_a_value_which_the_policy_gets_by_its_path() -> None:
+    spec = spec_of({"arm/state": ArraySpec((2,)), "x": ArraySpec((1,))}, aliases={"obs": "arm/state", "old/state": "x"})
+    for sent in ({"obs": [1, 2], "x": [3]}, {"arm": {"state": [1, 2]}, "old": {"state": [3]}}):
+        valid = spec.validate(sent)
+        assert {key: value.tolist() for key, value in valid.observation.items()} == {"arm/state": [1, 2], "x": [3]}
+        assert valid.unknown == ()
+    assert refusal(spec, {"obs": [1, 2], "arm/state": [1, 2], "x": [3]}).got.startswith("two: arm/state and obs")
+    assert spec.describe()["aliases"] == {"obs": "arm/state", "old/state": "x"}
+    assert "aliases" not in CARTPOLE.describe()
+
+
 def test_without_a_spec_anything_passes_untouched() -> None:
     observation = {"a": [1, {"b": None}], "c": np.array([np.nan])}
     assert PolicySpec("open", None, None).validate(observation).observation is observation
@@ -256,6 +267,8 @@ def test_a_list_of_pictures_is_stacked_and_one_of_numbers_is_no_picture() -> Non
         ("horizon", 0, "horizon: .* got 0"),
         ("max_batch", 0, "max_batch: expected 1 or more, got 0"),
         ("max_batch", True, "max_batch: .* got True"),
+        ("aliases", {"y": "z"}, "alias 'y': expected a new name for one of the observation's paths, got 'z'"),
+        ("aliases", {"x": "x"}, "alias 'x': expected a new name for one of the observation's paths, got 'x'"),
         ("max_client_batch", -1, "max_client_batch: expected 0 or more, got -1"),
     ],
 )

@@ -40,6 +40,11 @@ def test_what_the_spec_takes_has_no_faults() -> None:
     assert faults(SPEC, {"observation": {"image": IMAGE, "state": STATE}}) == []
 
 
+def test_a_key_by_another_of_its_names_has_no_fault() -> None:
+    spec = PolicySpec("arm", {"state": ArraySpec((8,))}, None, aliases={"obs": "state"})
+    assert faults(spec, {"obs": STATE}) == []
+
+
 def test_a_wrong_camera_name_is_told_with_the_key_that_was_meant() -> None:
     fault = only(observation__image=None, observation__img=IMAGE)
     assert fault.path == "observation/image"

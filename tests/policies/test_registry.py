@@ -170,6 +170,27 @@ def test_a_bare_name_with_a_file_beside_it_is_told_how_to_write_it(
         registry.find("kitchn")
 
 
+@pytest.mark.parametrize("scheme", ["sb3", "lerobot", "torch", "remote", "openpi"])
+def test_a_scheme_that_is_not_there_yet_says_so(scheme: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{scheme}:x: policyserve does not serve .* yet; an ONNX export is served"):
+        registry.find(f"{scheme}:x")
+
+
+def test_a_path_that_holds_no_policy_is_refused_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "10:30:00").mkdir()
+    (tmp_path / "10:30:00" / "policy.onnx").touch()
+    for target, said in (
+        ("10:30:00/policy.onnx", "10:30:00/policy.onnx: the file is empty"),
+        ("10:30:00", "10:30:00: a folder without a LeRobot policy's config.json"),
+        ("gone.onnx", "gone.onnx: there is no such file"),
+        ("./gone", "./gone: there is no such file"),
+        ("lerobot/act", "lerobot/act: there is no such file; a name on the Hugging Face Hub is downloaded first"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+            registry.find(target)
+
+
 @pytest.mark.usefixtures("packages")
 def test_an_installed_packages_policy_is_served_by_its_name_with_its_flags() -> None:
     for flags, factor in ((), 2), (("--gain", "3"), 3):

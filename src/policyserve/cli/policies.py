@@ -108,16 +108,22 @@ def read_flags(
 
 
 def find_source(adapter: Adapter[Any], flags: Any, given: Given = _BY_FLAGS) -> Source:
-    """Where the policy comes from; exits with 2 for flags that do not go together, with 1 if a package is missing.
+    """Where the policy comes from; exits with 2 for flags that do not go together.
 
-    given: where each flag's value is from.
+    Exits with 1 if a package is missing, or the files cannot be served. given: where each flag's value is from.
     """
     try:
-        return adapter.source(flags)
+        source = adapter.source(flags)
     except MissingDependency as error:
         complain(str(error), FAILURE)
     except ConfigError as error:
         complain(given.blamed(str(error)), ARGUMENT_ERROR)
+    try:
+        if source.check is not None:
+            source.check()
+    except ConfigError as error:
+        complain(str(error), FAILURE)
+    return source
 
 
 def overview(doc: str) -> str:

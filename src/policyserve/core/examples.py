@@ -35,7 +35,8 @@ def spec_of(described: Mapping[str, Any], name: str = "the server's policy") -> 
     steps = described.get("horizon")
     try:
         told = None if action is None else ArraySpec(tuple(action["shape"]), action["dtype"])
-        return PolicySpec(name, leaves or None, told, horizon=steps)
+        aliases = {str(alias): str(path) for alias, path in _items(described.get("aliases")) if str(path) in leaves}
+        return PolicySpec(name, leaves or None, told, horizon=steps, aliases=aliases)
     except (KeyError, TypeError, ConfigError) as error:
         raise WireError("action", "an action and a horizon as policyserve describes them", f"{action!r:.60}") from error
 

@@ -138,7 +138,7 @@ def learn_layout(
     # Only arrays become holes. A number must stay the same, since validate() may have decided by its value.
     holes: dict[int, Hole] = {id(one.value): hole_of(one) for one in placed if isinstance(one.value, np.ndarray)}
     for path, leaf in spec.leaves.items():
-        raw, cast = look_up(request.observation, path), look_up(valid.observation, path)
+        raw, cast = spec.look_up(request.observation, path), look_up(valid.observation, path)
         hole = holes.get(id(raw))
         if raw is not cast and isinstance(hole, ArrayHole) and isinstance(leaf, ArraySpec):
             holes[id(cast)] = hole.cast_by(leaf, path)

@@ -64,7 +64,8 @@ class PolicySpec(ShortRepr):
     dtype; None: any finite numbers pass. horizon: steps per chunk, None for a single action without that axis.
     max_batch: inputs per call. max_client_batch: the largest batch that one client may send as one request, 0: none.
     metadata: JSON-like facts for greetings. dialect: the family whose clients this policy usually serves. inline: one
-    call takes well under 0.1 ms, so that it may run in the event loop.
+    call takes well under 0.1 ms, so that it may run in the event loop. aliases: other names under which a client may
+    send what the observation has at a path, name -> path.
     Raises ConfigError that names what is wrong in it, expected and got.
     """
 
@@ -77,6 +78,7 @@ class PolicySpec(ShortRepr):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     dialect: str | None = None
     inline: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         is_map = self.observation is None or isinstance(self.observation, Mapping)
@@ -89,6 +91,9 @@ class PolicySpec(ShortRepr):
         require(is_horizon, "PolicySpec's horizon", "1 or more actions, or None", self.horizon)
         require(is_whole(self.max_batch, 1), "PolicySpec's max_batch", "1 or more", self.max_batch)
         require(is_whole(self.max_client_batch, 0), "PolicySpec's max_client_batch", "0 or more", self.max_client_batch)
+        for name, path in self.aliases.items():
+            is_alias = path in self.leaves and name not in self.leaves
+            require(is_alias, f"PolicySpec's alias {name!r}", "a new name for one of the observation's paths", path)
 
     def validate(self, observation: Observation, limits: WireLimits = DEFAULT_LIMITS) -> ValidObservation:
         """Check and cast an observation and give it the spec's nesting.
@@ -101,7 +106,7 @@ class PolicySpec(ShortRepr):
         found: dict[str, Any] = {}
         batches: dict[str, int | None] = {}
         for path, leaf in self.leaves.items():
-            value = look_up(observation, path)
+            value = self.look_up(observation, path)
             if value is MISSING:
                 value = _default(leaf)
                 if value is MISSING:
@@ -120,8 +125,23 @@ class PolicySpec(ShortRepr):
             batches[path] = batch
             if isinstance(leaf, ImageSpec):
                 leaf.check_limits(found[path], batch, path, limits)
-        unknown = () if observation.keys() <= self.leaves.keys() else self._unknown(observation)
+        unknown = () if observation.keys() <= self._known else self._unknown(observation)
         return ValidObservation(self._nest(found), self._batch_size(batches), unknown)
+
+    def look_up(self, observation: Observation, path: str) -> Any:
+        """What an observation has at a path, or under one of its aliases, else MISSING.
+
+        Raises BadObservation if it has it twice.
+        """
+        found = look_up(observation, path)
+        for alias in self._aliases_of.get(path, ()) if self.aliases else ():
+            value = look_up(observation, alias)
+            if value is MISSING:
+                continue
+            if found is not MISSING:
+                raise BadObservation(path, "one value", f"two: {path} and {alias}, which is another name of it")
+            found = value
+        return found
 
     def example(self, batch_size: int | None = None) -> Observation:
         """An observation of zeros that meets the spec (an empty map without a spec), for warm-up and tests."""
@@ -166,12 +186,26 @@ class PolicySpec(ShortRepr):
             "observation": {path: leaf.describe() for path, leaf in self.leaves.items()},
             "action": self.action.describe() if self.action else None,
             "horizon": self.horizon,
+            **({"aliases": dict(self.aliases)} if self.aliases else {}),
         }
 
     @cached_property
     def leaves(self) -> Mapping[str, LeafSpec]:
         """The spec's leaves by path, nesting flattened."""
         return dict(_flatten(self.observation or {}))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """All names that a client may use."""
+        return frozenset((*self.leaves, *self.aliases))
+
+    @cached_property
+    def _aliases_of(self) -> Mapping[str, list[str]]:
+        """The other names of each path that has some."""
+        found: dict[str, list[str]] = {}
+        for name, path in self.aliases.items():
+            found.setdefault(path, []).append(name)
+        return found
 
     @cached_property
     def _action_shape(self) -> tuple[int | None, ...] | None:
@@ -208,7 +242,7 @@ class PolicySpec(ShortRepr):
         return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near!r}?" if near else "")
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
-        return tuple(islice((path for path in paths_in(observation) if path not in self.leaves), _MAX_UNKNOWN))
+        return tuple(islice((path for path in paths_in(observation) if path not in self._known), _MAX_UNKNOWN))
 
 
 def _flatten(spec: ObservationSpec, prefix: str = "") -> Iterable[tuple[str, LeafSpec]]:

@@ -40,10 +40,10 @@ def faults(spec: PolicySpec, observation: Observation) -> list[Fault]:
 
 
 def _faults(spec: PolicySpec, observation: Observation) -> Iterator[Fault]:
-    unknown = [path for path in paths_in(observation) if path not in spec.leaves]
+    unknown = [path for path in paths_in(observation) if path not in spec.leaves and path not in spec.aliases]
     for path, leaf in spec.leaves.items():
         try:
-            value = look_up(observation, path)
+            value = spec.look_up(observation, path)
         except BadObservation as error:
             yield Fault(path, error.expected, error.got, "send one of them")
             continue

@@ -1,10 +1,11 @@
 """Which policies a command can serve: finds the adapter for what stands behind `serve`, `bench` or `eval`.
 
 An adapter is one class that brings all that a command needs to know of one kind of policy: its flags, its line of help,
-what is refused, and the Recipe that loads it. Three kinds of names lead to one:
+what is refused, and the Recipe that loads it. Four kinds of names lead to one:
 
     cartpole_ppo, wall-x        a name: one of ours, or of an installed package
     onnx:model.onnx             a scheme, the same as a name but for what stands behind the colon
+    model.onnx                  a file or a folder, whose scheme is found out (policies/sniffing.py)
     package.module:name         an object or function of the user's own; also my_policy.py:name
 
 A package adds adapters by entry points of the group `policyserve.policies`, here one named `robot`:
@@ -20,8 +21,8 @@ function that the Recipe names. Our own names go before those of packages.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -32,6 +33,7 @@ from policyserve.core.nearest import nearest
 from policyserve.core.recipe import Recipe
 from policyserve.policies.candidates import how_to_name, source_of
 from policyserve.policies.importing import is_file, is_module, modules_here, reason
+from policyserve.policies.sniffing import is_path, recognise
 
 ENTRY_POINTS = "policyserve.policies"
 OWN = "package.module:name"  # how help spells a policy of the user's own
@@ -46,6 +48,14 @@ _OURS: Mapping[str, str] = {
     "vibe_rl": "policyserve.policies.vibe_rl.run_adapter:RunAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
+}
+_RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
+    "onnx": "ONNX models",
+    "sb3": "zips of Stable-Baselines3",
+    "lerobot": "policies of LeRobot",
+    "torch": "TorchScript and .pt2 files",
+    "remote": "policies of another server",
+    "openpi": "checkpoints of openpi",
 }
 _OBJECTS = "policyserve.policies.objects:ObjectAdapter"
 _RUN_CONFIG = "config.json"  # what a training run's folder has
@@ -63,6 +73,8 @@ class Source:
     thread, or in a process of its own with --isolate process, and what it raises ends the command with 1 and one line.
     env_id: the Gymnasium environment that it acts in, for `policyserve eval`; None: eval needs --env.
     is_own_code: whether it is code of the user's own, which `policyserve serve --reload` can watch.
+    check: called by commands before they open a port; raises ConfigError for files that cannot be served, and
+    MissingDependency: the command ends with 1. None: what is wrong is known when the recipe is carried out.
     """
 
     title: str
@@ -70,6 +82,7 @@ class Source:
     recipe: Recipe
     env_id: str | None = None
     is_own_code: bool = False
+    check: Callable[[], None] | None = None
 
 
 @runtime_checkable
@@ -115,7 +128,8 @@ class Adapter(Protocol[FlagsT]):
         """What these flags stand for.
 
         Raises ConfigError for flags that do not go together, which ends the command with 2, and MissingDependency,
-        which ends it with 1. What is wrong with files is found by the recipe's function, which ends it with 1.
+        which ends it with 1. What is wrong with files is found by the Source's check or the recipe's function, both of
+        which end it with 1.
         """
         ...
 
@@ -131,8 +145,13 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
     if adapter is not None and (adapter.rest or not colon):
         return adapter
+    if colon and name in _RESERVED:
+        raise ConfigError(_about_reserved(name, target))
     if not colon and (run := _run_meant(target)):
         raise ConfigError(f"there is no policy {target!r}; did you mean {run}?")
+    if _is_model(target):
+        found = recognise(target)
+        return _Recognised(find(f"{found.scheme}:{target}"), found.told)
     if is_file(name):
         return _named(_OBJECTS)(target)
     if colon:
@@ -169,6 +188,47 @@ def check_given(**texts: str | None) -> None:
             raise ConfigError(
                 f"--{name.replace('_', '-')}: expected a value, got nothing; is the variable set that it comes from?"
             )
+
+
+@dataclass(frozen=True)
+class _Recognised:
+    """The adapter for a path that was named without its scheme. told: by what that was found."""
+
+    adapter: Adapter[Any]
+    told: str
+
+    @property
+    def help(self) -> str:
+        return self.adapter.help
+
+    @property
+    def rest(self) -> str:
+        return self.adapter.rest
+
+    @property
+    def flags(self) -> type[Any]:
+        return self.adapter.flags
+
+    def defaults(self, given: Any) -> Any:
+        return self.adapter.defaults(given)
+
+    def source(self, flags: Any) -> Source:
+        source = self.adapter.source(flags)
+        return replace(source, origin=f"{source.origin} ({self.told})")
+
+
+def _is_model(target: str) -> bool:
+    """Whether a target without a scheme means a model's file or folder, and no Python file, package or folder of it."""
+    if target.endswith(".py") or source_of(target) is not None:
+        return False
+    if ":" in target:  # a folder may be called by a time of day
+        return os.path.exists(os.path.expanduser(target))
+    return is_path(target) or is_file(target)
+
+
+def _about_reserved(scheme: str, target: str) -> str:
+    """What is said of a scheme that is not there yet."""
+    return f"{target}: policyserve does not serve {_RESERVED[scheme]} yet; an ONNX export is served by onnx:FILE"
 
 
 def _line(name: str) -> tuple[str, str]:
@@ -253,7 +313,7 @@ def _check_scheme(name: str, rest: str) -> None:
     """Raise ConfigError where what stands before the colon is no module, and almost a scheme that is there."""
     if source_of(name) is not None or is_module(name):
         return
-    near = nearest(name, _installed(), _ALIKE)
+    near = nearest(name, [*_OURS, *_installed()], _ALIKE)
     adapter = None if near is None else _made(near, near)
     if adapter is not None and adapter.rest:
         raise ConfigError(f"there is no {name!r} to serve {name}:{rest} with; did you mean {near}:{rest}?")
