@@ -47,12 +47,12 @@ _OURS: Mapping[str, str] = {
     "gridworld_dqn": _VIBE_RL,
     "vibe_rl": "policyserve.policies.vibe_rl.run_adapter:RunAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
+    "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
     "onnx": "ONNX models",
     "sb3": "zips of Stable-Baselines3",
-    "lerobot": "policies of LeRobot",
     "torch": "TorchScript and .pt2 files",
     "remote": "policies of another server",
     "openpi": "checkpoints of openpi",

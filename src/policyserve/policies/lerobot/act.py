@@ -33,7 +33,9 @@ class Act:
         ]
         is_dilated = act.is_dilated
         self._backbone = (
-            ResNet(weights, "model.backbone.", ACT_LAYERS, act.backbone, is_dilated=is_dilated) if config.images else None
+            ResNet(weights, "model.backbone.", ACT_LAYERS, act.backbone, is_dilated=is_dilated)
+            if config.images
+            else None
         )
         cell = 16 if is_dilated else 32
         maps = [(-(-one.shape[1] // cell), -(-one.shape[2] // cell)) for one in config.images]
@@ -59,7 +61,10 @@ class Act:
     def _tokens(self, vectors: Mapping[str, Tensor], images: Sequence[Tensor]) -> Tensor:
         state = vectors["state"]
         latent = self._weights["model.encoder_latent_input_proj.bias"].expand(len(state), -1)  # of zeros
-        tokens = [latent[:, None], *(_linear(self._weights, name, vectors[key])[:, None] for key, name in self._vectors)]
+        tokens = [
+            latent[:, None],
+            *(_linear(self._weights, name, vectors[key])[:, None] for key, name in self._vectors),
+        ]
         for image in images:
             assert self._backbone is not None
             maps = self._backbone(image)
@@ -72,7 +77,9 @@ class _Layer:
     """One layer of the encoder, or of the decoder, which attends to the encoder's tokens as well."""
 
     def __init__(self, weights: Mapping[str, Tensor], prefix: str, act: ActConfig) -> None:
-        self._weights = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+        self._weights = {
+            name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)
+        }
         self._heads, self._pre_norm = act.heads, act.pre_norm
         self._activation = _ACTIVATIONS[act.activation]
 

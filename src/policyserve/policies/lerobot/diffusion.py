@@ -20,14 +20,14 @@ _LONGEST_WAVE = 10_000
 class Diffusion:
     """vectors (B, n_obs, n) by `state` and `environment`, images (B, n_obs, 3, H, W) in config's order, and noise.
 
-    noise: (B, draws, horizon, action). Returns the actions from the newest frame on, (B, n_action_steps, action).
+    noise: (B, draws, horizon, action). Returns the actions from the newest frame on, (B, horizon - n_obs + 1, action).
     """
 
     def __init__(self, weights: Mapping[str, Tensor], config: PolicyConfig, diffusion: DiffusionConfig) -> None:
         self._schedule = Schedule(diffusion.schedule)
         self._encoders = [_Encoder(weights, prefix, diffusion) for prefix in camera_prefixes(config, diffusion)]
         self._unet = _UNet(weights, diffusion)
-        self._first, self._count = config.n_obs_steps - 1, diffusion.n_action_steps
+        self._first = config.n_obs_steps - 1
         self.draws = self._schedule.draws
 
     def __call__(self, vectors: Mapping[str, Tensor], images: Sequence[Tensor], noise: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Diffusion:
         samples = self._schedule.sample(
             lambda samples, time: self._unet(samples, time, condition), noise.transpose(0, 1)
         )
-        return samples[:, self._first : self._first + self._count]
+        return samples[:, self._first :]
 
     def _seen(self, images: Sequence[Tensor]) -> list[Tensor]:
         """(B, n_obs, 2 · keypoints) of each camera."""

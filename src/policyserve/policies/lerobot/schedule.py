@@ -63,9 +63,7 @@ class Schedule:
 def _ddpm(step: _Step, start: Tensor, samples: Tensor, noise: Tensor | None) -> Tensor:
     alpha = step.alpha / step.previous
     rest, previous_rest = 1 - step.alpha, 1 - step.previous
-    mean = (
-        math.sqrt(step.previous) * (1 - alpha) / rest * start + math.sqrt(alpha) * previous_rest / rest * samples
-    )
+    mean = math.sqrt(step.previous) * (1 - alpha) / rest * start + math.sqrt(alpha) * previous_rest / rest * samples
     if noise is None:
         return mean
     variance = max(previous_rest / rest * (1 - alpha), _LEAST_VARIANCE)

@@ -14,9 +14,7 @@ from policyserve.policies.safetensors_files import opened
 _EPS = 1e-5  # of LeRobot's and torch's norms, batch norms and layer norms alike
 
 
-def load_weights(
-    file: Path, names: Iterable[str], device: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def load_weights(file: Path, names: Iterable[str], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """The named tensors of a file that was checked before; raises ConfigError where dtype does not hold a number."""
     found: dict[str, Tensor] = {}
     with opened(file) as tensors:
