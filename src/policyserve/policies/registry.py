@@ -33,7 +33,7 @@ from policyserve.core.nearest import nearest
 from policyserve.core.recipe import Recipe
 from policyserve.policies.candidates import how_to_name, source_of
 from policyserve.policies.importing import is_file, is_module, modules_here, reason
-from policyserve.policies.sniffing import is_path, recognise
+from policyserve.policies.sniffing import is_lerobot, is_path, recognise
 
 ENTRY_POINTS = "policyserve.policies"
 OWN = "package.module:name"  # how help spells a policy of the user's own
@@ -298,7 +298,7 @@ def _about(target: str) -> str:
 def _run_meant(target: str) -> str:
     """The training run that a folder is, or those in it; empty if it has none."""
     folder = Path(os.path.expanduser(target))
-    if not target or not folder.is_dir():
+    if not target or not folder.is_dir() or is_lerobot(folder):
         return ""
     if (folder / _RUN_CONFIG).is_file():
         return f"the training run vibe_rl:{target}"

@@ -73,11 +73,15 @@ def read_head(target: str) -> bytes:
 
 
 def _folder(target: str, path: Path) -> Recognised:
-    for config in (path / "config.json", *_configs_of_a_run(path)):
-        if config.is_file() and _has_type(config):
-            return Recognised("lerobot", "a LeRobot policy, by its config.json")
+    if is_lerobot(path):
+        return Recognised("lerobot", "a LeRobot policy, by its config.json")
     told = "a folder without a LeRobot policy's config.json"
     raise ConfigError(f"{target}: {told}; name the policy's file in it, or {_told_schemes(target)}")
+
+
+def is_lerobot(path: Path) -> bool:
+    """Whether a folder is a LeRobot policy's, or a run's of its trainer."""
+    return any(one.is_file() and _has_type(one) for one in (path / "config.json", *_configs_of_a_run(path)))
 
 
 def _configs_of_a_run(path: Path) -> list[Path]:

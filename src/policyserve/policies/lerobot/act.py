@@ -110,11 +110,11 @@ class _Layer:
     def _attend(self, name: str, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         weights = self._weights[f"{name}in_proj_weight"].chunk(3)
         biases = self._weights[f"{name}in_proj_bias"].chunk(3)
-        parts = [
+        query, key, value = (
             functional.linear(tokens, weight, bias).unflatten(-1, (self._heads, -1)).transpose(1, 2)
             for tokens, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
-        ]  # (B, heads, T, D / heads) each
-        attended = functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+        )  # (B, heads, T, D / heads) each
+        attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return _linear(self._weights, f"{name}out_proj", attended)
 
 

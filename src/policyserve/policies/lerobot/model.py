@@ -17,6 +17,7 @@ from policyserve.policies.lerobot.act import Act
 from policyserve.policies.lerobot.config import ActConfig, DiffusionConfig, Feature, PolicyConfig
 from policyserve.policies.lerobot.diffusion import Diffusion
 from policyserve.policies.lerobot.layout import WEIGHTS
+from policyserve.policies.lerobot.pictures import as_last
 from policyserve.policies.lerobot.policy import Row
 from policyserve.policies.lerobot.statistics import Affine, Statistics
 from policyserve.policies.lerobot.weights import load_weights
@@ -78,7 +79,7 @@ class LeRobotModel:
 
     def _stacked_images(self, rows: Sequence[Row], one: _Input) -> Tensor:
         """(B, n_obs, 3, H, W), with channels as the last axis in memory."""
-        pictures = [_as_last(frame[one.feature.name], one.feature) for row in rows for frame in row]
+        pictures = [as_last(frame[one.feature.name], one.feature.shape) for row in rows for frame in row]
         if len({picture.dtype for picture in pictures}) > 1:
             pictures = [_as_float(picture) for picture in pictures]
         stacked = torch.from_numpy(np.stack(pictures)).to(self._device)  # (B · n_obs, H, W, 3)
@@ -101,12 +102,6 @@ class _Input:
 
     feature: Feature
     scale: tuple[Tensor, Tensor] | None
-
-
-def _as_last(picture: Array, feature: Feature) -> Array:
-    """A picture as (H, W, 3), however it was sent."""
-    height, width = feature.shape[1:]
-    return picture if picture.shape == (height, width, 3) else picture.transpose(1, 2, 0)
 
 
 def _as_float(picture: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ Noise: TypeAlias = Callable[[int, int], Array]
 
 def noise_of(seed: int | None, shape: tuple[int, int, int]) -> Noise:
     """Noise that depends on the seed, the session and its chunk alone, on every device. seed: None: any."""
-    start = np.random.SeedSequence().entropy if seed is None else seed
+    start = secrets.randbits(64) if seed is None else seed
 
     def draw(session: int, chunk: int) -> Array:
         return np.random.default_rng([start, session, chunk]).standard_normal(shape, np.float32)

@@ -45,7 +45,9 @@ def build_spec(
     joints: Mapping[str, Sequence[str]],
 ) -> PolicySpec:
     """The spec of a policy of ours. layout: where its statistics lie. joints: names of numbers, by feature."""
-    observation = {names.client[one.name]: _leaf(one, shape.frames, _told(joints.get(one.name))) for one in config.used}
+    observation = {
+        names.client[one.name]: leaf_of(one, shape.frames, _told(joints.get(one.name))) for one in config.used
+    }
     return PolicySpec(
         f"lerobot {config.kind}",
         observation,
@@ -61,7 +63,8 @@ def _told(joints: Sequence[str] | None) -> str:
     return "" if joints is None else f": {', '.join(joints)}"
 
 
-def _leaf(one: Feature, frames: int | None, told: str) -> LeafSpec:
+def leaf_of(one: Feature, frames: int | None, told: str = "") -> LeafSpec:
+    """What a feature has to be. frames: how many of them an observation brings; None: one, without that axis."""
     front = () if frames is None else (frames,)
     if one.kind != VISUAL:
         return ArraySpec((*front, *one.shape), doc=f"{_AS_RECORDED}{_history(frames)}{told}")
