@@ -14,6 +14,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.policy import PolicyInput
+from policyserve.policies.safetensors_files import read_array, read_header
 from tests.shared import shared_path
 
 ACT = ("act_state", "act_ensemble", "act_one_camera", "act_two_cameras", "act_legacy_033")
@@ -73,3 +74,20 @@ def frames(case: str, kind: str, *place: int) -> dict[str, Array]:
 
 def one(observation: dict[str, Array], state: Any = None) -> PolicyInput:
     return PolicyInput(observation, None, state)
+
+
+def write_tensors(path: Path, tensors: dict[str, Array]) -> None:
+    """A safetensors file of float32 tensors, without the package."""
+    header: dict[str, Any] = {}
+    data = b""
+    for name, values in tensors.items():
+        raw = values.astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def read_tensors(path: Path) -> dict[str, Array]:
+    """The float32 tensors of a file."""
+    return {name: read_array(stored) for name, stored in read_header(path).items()}

@@ -38,7 +38,7 @@ STAGES: Mapping[str, tuple[tuple[int, ...], bool]] = {
 
 def check_weights(config: PolicyConfig, stored: Mapping[str, StoredTensor]) -> dict[str, Shape]:
     """The weights that the network has; raises ConfigError naming the first that are missing, strange or misshapen."""
-    wanted = dict(_weights(config))
+    wanted = dict(weights_of(config))
     missing = [name for name in wanted if name not in stored]
     strange = [
         name for name in stored if name not in wanted and not name.startswith(_UNUSED) and not name.endswith(_COUNTER)
@@ -56,7 +56,8 @@ def check_weights(config: PolicyConfig, stored: Mapping[str, StoredTensor]) -> d
     return wanted
 
 
-def _weights(config: PolicyConfig) -> Named:
+def weights_of(config: PolicyConfig) -> Named:
+    """Every weight that is loaded, with its shape."""
     network = config.network
     if isinstance(network, ActConfig):
         return _act(config, network)
