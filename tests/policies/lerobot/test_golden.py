@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.arrays import Array
-from policyserve.core.policy import Policy
+from policyserve.policies.lerobot.policy import ChunkPolicy, StepPolicy
 from policyserve.policies.lerobot.loading import assembled
 from policyserve.policies.lerobot.noise import Noise
 from policyserve.policies.lerobot.options import LeRobotFlags
@@ -20,7 +20,7 @@ import_or_skip("torch")
 import_or_skip("safetensors")
 
 
-def served(case: str, noise: Noise | None = None, **flags: Any) -> Policy:
+def served(case: str, noise: Noise | None = None, **flags: Any) -> ChunkPolicy | StepPolicy:
     from policyserve.policies.lerobot.model import load_model
 
     given = LeRobotFlags(device="cpu", **flags)
@@ -105,3 +105,16 @@ def test_two_interleaved_sessions_act_as_select_action_does_for_each(case: str, 
             told = f"session {session}, step {step}"
             np.testing.assert_allclose(answer.actions, expected[session, step], atol=TOLERANCE, rtol=0, err_msg=told)
             states[session] = answer.state
+
+
+@pytest.mark.parametrize("case", ["act_ensemble", "diffusion_state_ddim"])
+def test_eight_sessions_in_one_batch_are_eight_alone(case: str) -> None:
+    seen = [[frames(case, "episode", session % 2, step + session // 2) for step in range(6)] for session in range(8)]
+    batched, alone = served(case, seed=5), served(case, seed=5)
+    states: list[list[Any]] = [[None] * 8, [None] * 8]
+    for step in range(6):
+        together = batched.infer([one(seen[session][step], states[0][session]) for session in range(8)])
+        singles = [alone.infer([one(seen[session][step], states[1][session])])[0] for session in range(8)]
+        for session, (first, second) in enumerate(zip(together, singles, strict=True)):
+            np.testing.assert_allclose(first.actions, second.actions, atol=TOLERANCE, rtol=0)
+            states[0][session], states[1][session] = first.state, second.state
