@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserve.core.policy import ActionChunk
 from policyserve.policies import registry
 from policyserve.policies.lerobot.layout import WEIGHTS
 from policyserve.policies.lerobot.processors import AFTER
@@ -37,6 +38,7 @@ def test_a_program_loads_one_by_its_path() -> None:
     import_or_skip("safetensors")
     policy = load_policy(f"lerobot:{folder('act_state')}", device="cpu", horizon="all")
     (answer,) = policy.infer([one(frames("act_state", "chunk", 0, 0))])
+    assert isinstance(answer, ActionChunk)
     np.testing.assert_allclose(answer.actions, golden("act_state")["chunk/actions"][0], atol=TOLERANCE, rtol=0)
     policy.close()
 
@@ -108,6 +110,7 @@ def test_help_and_refusals_import_no_framework(tmp_path: Path) -> None:
     program = f"""
 import sys
 from policyserve.core.errors import ConfigError
+from policyserve.core.policy import ActionChunk
 from policyserve.policies import registry
 adapter = registry.find("lerobot:{target}")
 adapter.help, adapter.defaults(None)

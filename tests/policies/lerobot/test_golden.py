@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from policyserve.core.arrays import Array
-from policyserve.policies.lerobot.policy import ChunkPolicy, StepPolicy
 from policyserve.policies.lerobot.loading import assembled
 from policyserve.policies.lerobot.noise import Noise
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.plan import make_plan, read_folder
+from policyserve.policies.lerobot.policy import ChunkPolicy, StepPolicy
 from tests.policies.frameworks import import_or_skip
 from tests.policies.lerobot.cases import ACT, CASES, DIFFUSION, TOLERANCE, folder, frames, golden, one
 

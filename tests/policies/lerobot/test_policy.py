@@ -108,7 +108,7 @@ def test_history_comes_from_the_client_or_is_the_frame_again() -> None:
 
 
 def test_actions_are_brought_back_to_physical_units() -> None:
-    scale = Affine(np.float32([10]), np.float32([2]), np.float32([2]), 2.0, -1.0)
+    scale = Affine(np.array([10.0]), np.array([2.0]), np.array([2.0]), 2.0, -1.0)
     policy = StepPolicy(Asking(SummingModel(), noise, scale, {"own": "x"}), SPEC, (1,), n_action_steps=4)
     actions, _states = acted(policy, seen(0))
     assert actions == [(0 + 1) / 2 * 2 + 10]

@@ -184,7 +184,7 @@ class RememberingPolicy:
 def _set_by_reset(policy: Any) -> list[str]:
     """The names of the attributes that a policy's reset() sets, whether they change by it or not."""
     names: list[str] = []
-    kind = type(policy)
+    kind: Any = type(policy)
 
     def noted(self: Any, name: str, value: Any) -> None:
         names.append(name)
