@@ -51,6 +51,7 @@ ELSEWHERE = {
     "engine/engine": "server/test_conversation",
     "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",
+    "policies/onnx/flags": "policies/onnx/test_adapter",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",
     "policies/wall_x/action_head": "policies/wall_x/test_flow",

@@ -12,21 +12,29 @@ from policyserve.policies.quickness import is_quick
 
 
 class Timed(EchoPolicy):
-    """A policy on a clock of its own: each call takes what is said, for each observation."""
+    """A policy on a clock of its own: its calls take what is said, in turn."""
 
-    def __init__(self, base_us: float, each_us: float) -> None:
-        super().__init__(max_batch=64)
+    def __init__(self, *each_us: float) -> None:
+        super().__init__()
         self.now_s = 0.0
-        self.cost_us = base_us, each_us
+        self.calls = 0
+        self.each_us = each_us
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
-        self.now_s += (self.cost_us[0] + self.cost_us[1] * len(batch)) * 1e-6
+        self.now_s += self.each_us[self.calls % len(self.each_us)] * 1e-6
+        self.calls += 1
         return super().infer(batch)
 
 
 @pytest.mark.parametrize(
-    ("base_us", "each_us", "quick"), [(8, 0, True), (0, 8, True), (60, 0, False), (0, 40, False), (49, 0.5, True)]
+    ("each_us", "quick"), [((8,), True), ((49, 49, 900), True), ((60,), False), ((49, 60, 60), False)]
 )
-def test_a_policy_is_quick_if_one_observation_and_a_full_batch_are(base_us: float, each_us: float, quick: bool) -> None:
-    policy = Timed(base_us, each_us)
+def test_a_policy_is_quick_if_most_of_its_calls_are(each_us: tuple[float, ...], quick: bool) -> None:
+    policy = Timed(*each_us)
     assert is_quick(policy, lambda: policy.now_s) is quick
+
+
+def test_a_slow_policy_is_asked_no_oftener_than_it_takes_to_know_that() -> None:
+    policy = Timed(500_000)
+    assert not is_quick(policy, lambda: policy.now_s)
+    assert policy.calls == 2

@@ -46,12 +46,12 @@ _OURS: Mapping[str, str] = {
     "pendulum_sac": _VIBE_RL,
     "gridworld_dqn": _VIBE_RL,
     "vibe_rl": "policyserve.policies.vibe_rl.run_adapter:RunAdapter",
+    "onnx": "policyserve.policies.onnx.adapter:OnnxAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
-    "onnx": "ONNX models",
     "sb3": "zips of Stable-Baselines3",
     "torch": "TorchScript and .pt2 files",
     "remote": "policies of another server",
