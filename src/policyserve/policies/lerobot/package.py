@@ -32,7 +32,7 @@ from policyserve.policies.naming import client_names
 _PACKAGE = "lerobot"
 _BATCH = {"cuda": 32, "cpu": 4}
 # Types whose policies keep frames, plans or caches; of all others a chunk depends on its observation alone.
-_REMEMBERING = ("vqbet", "tdmpc", "multi_task_dit", "lingbot_va")
+REMEMBERING = ("vqbet", "tdmpc", "multi_task_dit", "lingbot_va")
 _WITHOUT_TASK = ("vqbet", "tdmpc")
 
 
@@ -50,7 +50,7 @@ def check_package(config: PolicyConfig, flags: LeRobotFlags) -> None:
         raise ConfigError(f"--dtype: expected none for {config.kind}, whose own config.json says what it computes in")
     if flags.history:
         raise ConfigError(f"--history: expected none for {config.kind}, which the lerobot package runs")
-    if config.kind in _REMEMBERING and (flags.mode == "chunk" or flags.horizon is not None):
+    if config.kind in REMEMBERING and (flags.mode == "chunk" or flags.horizon is not None):
         raise ConfigError(f"--mode: expected step for {config.kind}, which remembers, without --horizon")
 
 
@@ -65,7 +65,7 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
         [one.name for one in config.features], flags.renames, others=_texts(config), also=_also(config)
     )
     known = {own: names.client[own] for own in (*[one.name for one in config.features], *_texts(config))}
-    is_step = flags.mode == "step" or config.kind in _REMEMBERING
+    is_step = flags.mode == "step" or config.kind in REMEMBERING
     steps = None if is_step else flags.steps(package.n_action_steps, package.chunk_size)
     spec = PolicySpec(
         f"lerobot {config.kind}",
@@ -75,11 +75,11 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
         },
         ArraySpec(config.action.shape, doc="action as recorded: units of the dataset"),
         horizon=steps,
-        max_batch=1 if config.kind in _REMEMBERING else flags.max_batch or _BATCH[device.type],
+        max_batch=1 if config.kind in REMEMBERING else flags.max_batch or _BATCH[device.type],
         metadata={"lerobot": {"type": config.kind, "layout": "package", "mode": "step" if is_step else "chunk"}},
         aliases=names.aliases,
     )
-    if config.kind in _REMEMBERING:
+    if config.kind in REMEMBERING:
         return RememberingPolicy(package, spec, known)
     noise = noise_of(flags.seed, (1, package.chunk_size, package.noise_width))
     asking = Asking(package, noise, None, known)
