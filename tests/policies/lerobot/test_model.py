@@ -15,6 +15,7 @@ from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.plan import make_plan, read_folder
 from tests.policies.frameworks import import_or_skip
 from tests.policies.lerobot.cases import TOLERANCE, copied, folder, frames, read_tensors, write_tensors
+from tests.policies.lerobot.test_statistics import BEFORE_NUMBERS
 
 import_or_skip("torch")
 import_or_skip("safetensors")
@@ -76,3 +77,14 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert find_device("cpu").type == "cpu"
     with pytest.raises(ConfigError, match="--device cuda:99: torch finds"):
         find_device("cuda:99")
+
+
+def test_a_feature_that_never_changed_is_zero_where_it_is_as_ever(tmp_path: Path) -> None:
+    usual, constant = copied("act_state", tmp_path / "a"), copied("act_state", tmp_path / "b")
+    tensors = read_tensors(usual / BEFORE_NUMBERS)
+    mean = tensors["observation.state.mean"] = np.full(6, 2048.3, np.float32)
+    for target, deviation in ((usual, 1.0), (constant, 0.0)):
+        tensors["observation.state.std"] = np.full(6, deviation, np.float32)
+        write_tensors(target / BEFORE_NUMBERS, tensors)
+    rows = [[{**frames("act_state", "chunk", 0, 0), "observation.state": mean}]]
+    np.testing.assert_array_equal(loaded(constant)(rows, None), loaded(usual)(rows, None))

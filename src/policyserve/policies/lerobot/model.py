@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,11 +43,11 @@ class LeRobotModel:
         self._device, self._dtype = device, dtype
         self.draws = network.draws if isinstance(network, Diffusion) else 0
         self._vectors = {
-            key: _Input(one, self._scale(statistics.features.get(one.name)))
+            key: self._input(one, statistics.features.get(one.name))
             for key, one in (("state", config.state), ("environment", config.environment))
             if one is not None
         }
-        self._images = [_Input(one, self._scale(statistics.features.get(one.name))) for one in config.images]
+        self._images = [self._input(one, statistics.features.get(one.name)) for one in config.images]
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Row], noise: Array | None) -> Array:
@@ -65,13 +65,11 @@ class LeRobotModel:
             actions = self._network(vectors, images, torch.from_numpy(noise).to(self._device, self._dtype))
         return actions.float().cpu().numpy()
 
-    def _scale(self, affine: Affine | None) -> tuple[Tensor, Tensor] | None:
-        """A feature's gain and offset: what is normalised is x · gain + offset."""
+    def _input(self, feature: Feature, affine: Affine | None) -> _Input:
         if affine is None:
-            return None
-        gain = affine.gain / affine.divisor.astype(np.float64)
-        offset = affine.offset - affine.shift * gain
-        return torch.from_numpy(gain).to(self._device), torch.from_numpy(offset).to(self._device)
+            return _Input(feature, None)
+        shift, divisor = (torch.from_numpy(numbers).to(self._device) for numbers in (affine.shift, affine.divisor))
+        return _Input(feature, _Scale(shift, divisor, affine.gain, affine.offset))
 
     def _stacked_vectors(self, rows: Sequence[Row], one: _Input) -> Tensor:
         values = np.stack([[frame[one.feature.name] for frame in row] for row in rows])  # (B, n_obs, n)
@@ -83,17 +81,29 @@ class LeRobotModel:
         if len({picture.dtype for picture in pictures}) > 1:
             pictures = [_as_float(picture) for picture in pictures]
         stacked = torch.from_numpy(np.stack(pictures)).to(self._device)  # (B · n_obs, H, W, 3)
-        is_bytes = stacked.dtype == torch.uint8
-        stacked = self._normalised(stacked.permute(0, 3, 1, 2), one, _WHITE if is_bytes else 1.0)
-        return stacked.unflatten(0, (len(rows), -1))
+        stacked = stacked.permute(0, 3, 1, 2)
+        if stacked.dtype == torch.uint8:
+            stacked = stacked.to(torch.float32).div_(_WHITE)
+        return self._normalised(stacked, one).unflatten(0, (len(rows), -1))
 
-    def _normalised(self, values: Tensor, one: _Input, white: float = 1.0) -> Tensor:
-        """white: what stands for 1 in `values`."""
+    def _normalised(self, values: Tensor, one: _Input) -> Tensor:
+        # In float32 whatever the network computes in: bfloat16 does not tell one count of a motor from the next.
+        values = values.to(torch.float32)
         if one.scale is None:
-            return values.to(self._dtype) if white == 1.0 else values.to(self._dtype) / white
-        gain, offset = one.scale
-        kind = torch.float32  # bfloat16 does not tell one count of a motor from the next
-        return torch.addcmul(offset.to(kind), values.to(kind), (gain / white).to(kind)).to(self._dtype)
+            return values.to(self._dtype)
+        shift, divisor, gain, offset = one.scale
+        # Not folded into one gain: where a feature never changed the divisor is 1e-8, and only shift - shift is 0.
+        values = (values - shift).div_(divisor)
+        return (values if gain == 1.0 else values.mul_(gain).add_(offset)).to(self._dtype)
+
+
+class _Scale(NamedTuple):
+    """x -> (x - shift) / divisor * gain + offset."""
+
+    shift: Tensor
+    divisor: Tensor
+    gain: float
+    offset: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class _Input:
     """A feature, and by what it is normalised; None: it is left as it is."""
 
     feature: Feature
-    scale: tuple[Tensor, Tensor] | None
+    scale: _Scale | None
 
 
 def _as_float(picture: Array) -> Array:

@@ -21,7 +21,7 @@ def load_weights(file: Path, names: Iterable[str], device: torch.device, dtype: 
         for name in names:
             stored = tensors.get_tensor(name)
             weight = stored.to(dtype)
-            if not torch.isfinite(weight).all():
+            if not torch.isfinite(weight.sum(dtype=torch.float64)):
                 raise ConfigError(f"{file}: {name}: expected finite numbers that {str(dtype)[6:]} can hold")
             # A copy: what the file maps would be gone with it.
             found[name] = weight.to(device, copy=weight is stored)
