@@ -30,6 +30,7 @@ TYPED = [
     (["bench", "cartpole_ppo", "--sw"], ["--sweep"], []),
     (["doctor", "ws://robot", "--fr"], ["--frame"], ["--sweep"]),
     (["eval", "pend"], ["pendulum_ppo", "pendulum_sac"], []),
+    (["serve", "on"], ["onnx:"], ["onnx"]),
     (["completion", ""], ["bash", "zsh", "fish"], []),
 ]
 
@@ -80,6 +81,12 @@ def test_tab_offers_commands_policies_flags_and_choices(
     offered = OFFERED[shell](words)
     assert [word for word in there if word not in offered] == []
     assert [word for word in absent if word in offered] == []
+
+
+@pytest.mark.parametrize("words", [["onnx:policy.onnx"], ["onnx", ":", "policy.onnx"]])
+def test_bash_offers_the_flags_behind_a_scheme_whose_colon_parts_the_word(words: list[str]) -> None:
+    assert "--action" in offered_by_bash(["serve", *words, "--ac"])
+    assert "--action" not in offered_by_bash(["serve", "demo_image", "--ac"])
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -21,6 +21,7 @@ from policyserve.cli.eval import EvalServer, Target
 from policyserve.cli.keys import key_from_environment, without_keys
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import ROOT, run
+from tests.server.certificates import make_certificate
 from tests.server.live import Live, serving
 
 KEY, OTHER = "zq7-not-a-real-key-51", "zq8-not-a-real-key-52"
@@ -172,6 +173,16 @@ def test_a_command_without_a_key_is_told_where_it_takes_one_from(
         main([*command, f"ws://127.0.0.1:{guarded.port}"])
     assert exit_request.value.code == 1
     assert "wants an API key (set POLICYSERVE_API_KEY)" in told(capfd)
+
+
+def test_a_command_that_does_not_know_the_ca_is_told_of_no_argument_in_python(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    cert, key = make_certificate(tmp_path)
+    with serving(demo_image(), tls_cert=cert, tls_key=key) as live, pytest.raises(SystemExit):
+        main(["bench", *SHORT, f"wss://127.0.0.1:{live.port}"])
+    assert "; SSL_CERT_FILE=ca.pem in the environment trusts a CA of your own" in told(capfd)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from policyserve.client.__main__ import main
 from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from tests.cli.serving import run
+from tests.server.certificates import make_certificate
 from tests.server.live import serving
 
 SPEC = PolicySpec(
@@ -67,6 +68,18 @@ def test_a_key_that_is_missing_is_asked_for_by_its_variable(
         told = capsys.readouterr().err
         assert told.startswith(f"error: {live.url('')}")
         assert "wants an API key (set POLICYSERVE_API_KEY)" in told
+
+
+def test_a_ca_that_is_not_known_is_asked_for_by_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    cert, key = make_certificate(tmp_path)
+    with serving(FunctionPolicy(act, SPEC), tls_cert=cert, tls_key=key) as live:
+        assert main([f"wss://127.0.0.1:{live.port}"]) == 1
+    told = capsys.readouterr().err
+    assert "; SSL_CERT_FILE=ca.pem in the environment trusts a CA of your own" in told
+    assert "ssl_context" not in told
 
 
 @pytest.mark.parametrize(

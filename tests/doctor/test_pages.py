@@ -80,6 +80,7 @@ def web_server(status: int, body: bytes) -> Iterator[str]:
     [
         (200, b"OK\n", "ok", "alive"),
         (200, b'{"requests": 3, "avg_latency_ms": 1.25}', "ok", "alive, 3 requests so far in 1.2 ms on average"),
+        (200, b'{"requests": 1, "avg_latency_ms": 1.25}', "ok", "alive, 1 request so far in 1.2 ms on average"),
         (200, b'{"requests": "many"}', "ok", "alive"),
         (200, b"[" * 100_000, "ok", "alive"),
         (404, b"", "warning", "GET /healthz: HTTP 404"),

@@ -30,6 +30,7 @@ import msgpack
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from policyserve import dialects
+from policyserve.core.events import Event
 from policyserve.core.messages import EncodedText, Message
 from policyserve.core.observer import Observers
 from policyserve.core.session import Session
@@ -102,7 +103,7 @@ def conversation(asked: Asked) -> tuple[Conversation, Session, Engine]:
     session = Session(dialect, choice=dialects.Auto(), max_pending=8)
     engine = Engine()
 
-    def note(level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None:
+    def note(level: int, kind: str, text: str, *args: object, event: Event, cause: BaseException | None = None) -> None:
         str(text % args)
 
     talk = Conversation(1, session, Sink(), engine, Observers(print), note)  # type: ignore[arg-type]

@@ -125,6 +125,14 @@ def test_a_runs_folder_without_its_scheme_is_told_which_one(tmp_path: Path) -> N
         registry.find(str(tmp_path))
 
 
+def test_a_folder_of_lerobots_is_none_of_vibe_rls(tmp_path: Path) -> None:
+    (tmp_path / "000500" / "pretrained_model").mkdir(parents=True)
+    (tmp_path / "000500" / "pretrained_model" / "config.json").write_text('{"type": "act"}')
+    for below in (tmp_path, tmp_path / "000500", tmp_path / "000500" / "pretrained_model"):
+        with pytest.raises(ConfigError, match=f"^lerobot:{re.escape(str(below))}: policyserve does not serve policies"):
+            registry.find(str(below))
+
+
 def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> None:
     for name in ("mine", "older"):
         (tmp_path / name).mkdir()
@@ -137,7 +145,7 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 
 
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
-    assert "gridworld_dqn, vibe_rl:FOLDER, demo_image, wall-x" in registry.spellings()
+    assert "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, demo_image, wall-x" in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
         registry.find("zzz")
 

@@ -13,6 +13,7 @@ import pytest
 
 from policyserve.client.sync import Client
 from policyserve.core.errors import NotReady, Overloaded, PolicyserveError
+from policyserve.core.events import Event
 from policyserve.core.messages import Message
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
@@ -126,7 +127,9 @@ class Bench:
         session = Session(by_name(dialect) if dialect else None, choice=Auto(), max_pending=4)
         self.conversation = Conversation(3, session, self.sink, self.engine, observers, self._note)
 
-    def _note(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None:
+    def _note(
+        self, level: int, kind: str, text: str, *args: object, event: Event, cause: BaseException | None = None
+    ) -> None:
         self.lines.append(f"{logging.getLevelName(level)} {text % args}")
         self.kinds.append(kind)
 

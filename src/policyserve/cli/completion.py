@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from policyserve.cli import COMMANDS, bench, doctor, serve
 from policyserve.cli import eval as evaluate
@@ -34,7 +35,10 @@ _HELP = ("--help", "--help-all")
 
 @dataclass(frozen=True)
 class Words:
-    """What can be typed: the policies' names, and the flags behind a command and a policy ("" before one is named)."""
+    """What can be typed: the policies' names, `onnx:` for a scheme, and the flags behind a command and a policy.
+
+    flags: by both, the policy being "" before one is named.
+    """
 
     policies: Sequence[str]
     flags: Mapping[tuple[str, str], Sequence[Flag]]
@@ -67,13 +71,21 @@ def _words() -> Words:
     policies = []
     for name in registry.names():
         try:
-            default = registry.find(name).defaults(None)
-        except ConfigError:  # a scheme, or a package's adapter that fails
+            word, default = _default_of(name)
+        except ConfigError:  # a package's adapter that fails
             continue
-        policies.append(name)
-        flags["serve", name] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
-        flags["eval", name] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
+        policies.append(word)
+        flags["serve", word] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
+        flags["eval", word] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
     return Words(policies, {place: [flag for flag in found if _is_offered(flag)] for place, found in flags.items()})
+
+
+def _default_of(name: str) -> tuple[str, Any]:
+    """How a policy is begun to be typed, and its flags where none is given; raises ConfigError."""
+    try:
+        return name, registry.find(name).defaults(None)
+    except ConfigError:  # what stands behind its colon is missing, or it fails, and does so again
+        return f"{name}:", registry.find(f"{name}:…").defaults(None)
 
 
 def _is_offered(flag: Flag) -> bool:
@@ -92,6 +104,9 @@ def _posix(words: Words) -> str:
     ]
     choices = [f'    {name}) echo "{" ".join(values)}"; return ;;' for name, values in words.choices.items() if values]
     policies = " ".join(words.policies)
+    schemes = [word[:-1] for word in words.policies if word.endswith(":")]
+    # bash takes a colon for the end of a word
+    of_scheme = "|".join(f"{scheme}|{scheme}:*" for scheme in schemes)
     lines = [
         "_policyserve_words() {",
         '  case "$3" in',
@@ -111,6 +126,7 @@ def _posix(words: Words) -> str:
         "}",
         "_policyserve_policy() {",
         '  for word in "$@"; do',
+        *([f'    case "$word" in {of_scheme}) echo "${{word%%:*}}:"; return ;; esac'] if schemes else []),
         f'    case " {policies} " in *" $word "*) echo "$word"; return ;; esac',
         "  done",
         "}",

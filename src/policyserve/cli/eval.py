@@ -34,6 +34,7 @@ from policyserve.cli.targets import STDOUT, check_apart, check_target, people_re
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import has_key, without_key
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
+from policyserve.policies import registry
 from policyserve.policies.registry import Source, check_given
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
@@ -174,7 +175,9 @@ def _evaluate_policy(policy: Setting, argv: Sequence[str], configuration: Config
     adapter = find_adapter(policy.value, policy.place)
     flags = read_flags(adapter, EvalPolicy, f"{PROG} {policy.value}", argv, configuration)
     source = find_source(adapter, flags.policy)
-    work = _checked((("policy", policy.value),), flags.run.env or source.env_id, flags.run)
+    told = registry.taken_for(adapter)
+    rows = (("policy", policy.value), *((("taken for", told),) if told else ()))
+    work = _checked(rows, flags.run.env or source.env_id, flags.run)
     _evaluate(work, lambda scores, on_step: _serve_and_play(source, flags.dialect, work, scores, on_step))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from policyserve.client.address import HOW_TO_GIVE_A_KEY, first_key
+from policyserve.client.address import first_key, naming_variables
 from policyserve.core.errors import ConfigError
 from policyserve.server.keys import VARIABLE
 
@@ -47,7 +47,7 @@ def without_keys(message: str) -> str:
 
 def naming_variable(message: str) -> str:
     """A client's error in the words of a command: it takes a key from the environment, where Python has `api_key=`."""
-    return message.replace(HOW_TO_GIVE_A_KEY, f"set {VARIABLE}")
+    return naming_variables(message, VARIABLE)
 
 
 def complaint_about_a_key(argv: Sequence[str]) -> str | None:

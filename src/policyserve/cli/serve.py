@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.configuration import Configuration, ConfigurationFlags, read_configuration
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
@@ -41,7 +42,8 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
     debug: bool = False
-    """Log every step, and tracebacks of errors that end the program."""
+    """Log every step, and tracebacks of errors that end the program; the same as --log-level debug."""
+    log: Annotated[LogFlags, arg(name="")] = field(default_factory=LogFlags)
 
 
 def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
@@ -83,8 +85,9 @@ def serve(
         spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
         complain(given.blamed(str(error)), ARGUMENT_ERROR)
-    show_seen_spec(served, spec_file)
-    serve_until_stopped(served, source.title, source.origin, flags.debug, given.blamed)
+    log = replace(flags.log, log_level="debug") if flags.debug else flags.log
+    show_seen_spec(served, spec_file, log.leaves_screen)
+    serve_until_stopped(served, source.title, source.origin, log, given.blamed)
 
 
 def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policyserve.client.address import HOW_TO_GIVE_A_KEY, first_key, without_key
+from policyserve.client.address import first_key, naming_variables, without_key
 from policyserve.client.sync import Client
 from policyserve.core.arrays import describe
 from policyserve.core.errors import PolicyserveError
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             print(program(without_key(argv[0]), observation, keys or ""))
             print(answer(client.infer(observation)))
     except PolicyserveError as error:
-        print(one_line(f"error: {error}".replace(HOW_TO_GIVE_A_KEY, f"set {_KEY}")), file=sys.stderr)
+        print(one_line(naming_variables(f"error: {error}", _KEY)), file=sys.stderr)
         return 1
     return 0
 

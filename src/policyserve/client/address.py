@@ -14,7 +14,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from policyserve.core.errors import ConfigError
 
-HOW_TO_GIVE_A_KEY = "api_key=…"  # as errors of clients spell it
+# As errors of clients spell it; naming_variables() has it otherwise.
+HOW_TO_GIVE_A_KEY = "api_key=…"
+OR_IN_PYTHON = ", or ssl_context=ssl.create_default_context(cafile=…),"
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
 _SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")
@@ -128,3 +130,8 @@ def _read_unix(parts: SplitResult, dialect: str, wrong: ConfigError) -> Address:
     query = f"?{parts.query}" if parts.query else ""
     shown = without_key(f"ws+unix://{path}:{http_path}{query}")
     return Address(shown, f"ws://localhost{http_path}{query}", "localhost", 80, False, path)
+
+
+def naming_variables(message: str, key_variable: str) -> str:
+    """A client's error in a command's words: it takes from the environment what a program gives in Python."""
+    return message.replace(HOW_TO_GIVE_A_KEY, f"set {key_variable}").replace(OR_IN_PYTHON, "")

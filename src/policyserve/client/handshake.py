@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 
-from policyserve.client.address import HOW_TO_GIVE_A_KEY, Address
+from policyserve.client.address import HOW_TO_GIVE_A_KEY, OR_IN_PYTHON, Address
 from policyserve.client.retries import NotYet
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.printable import one_line
@@ -23,10 +23,7 @@ _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, e
 # By OpenSSL's word for what went wrong.
 _TLS_HINTS = {
     "WRONG_VERSION_NUMBER": "; a server without TLS wants ws://",
-    "CERTIFICATE_VERIFY_FAILED": (
-        "; SSL_CERT_FILE=ca.pem in the environment, or ssl_context=ssl.create_default_context(cafile=…), trusts a CA "
-        "of your own"
-    ),
+    "CERTIFICATE_VERIFY_FAILED": f"; SSL_CERT_FILE=ca.pem in the environment{OR_IN_PYTHON} trusts a CA of your own",
 }
 _ANOTHER_NAME = (62, 64)  # OpenSSL's numbers for a certificate of another host name or IP address
 _NAME_HINT = "; connect by a name or an address that the certificate has"

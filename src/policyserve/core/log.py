@@ -1,4 +1,4 @@
-"""The log that every module here writes to, and how the program's own handler writes lines.
+"""The log that every module here writes to, and how its lines look to people; logs/ says where they go.
 
 What a line is about comes from strangers, too: peers, policies, files. It stands there as printable.py makes it.
 """
@@ -6,23 +6,24 @@ What a line is about comes from strangers, too: peers, policies, files. It stand
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from typing import Any
 
+from policyserve.core.events import Event
 from policyserve.core.printable import UNPRINTABLE, error_text, indented, log_record, text_of, traceback_lines
 from policyserve.core.throttle import Throttle, suppressed_note
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _SHORT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-_OURS = __name__.partition(".")[0]
+OURS = __name__.partition(".")[0]  # the name that all our loggers' names begin with
 _CALLER = 3  # frames up, for a handler that tells where a line was logged
 
 
 class Log:
     """Lines of one module. `text` is ours and has a %-mark for each value; values are made printable.
 
-    cause: an error whose traceback is to stand below the line.
+    cause: an error whose traceback is to stand below the line. event: what the line is about, for programs; its fields
+    become attributes of the record.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,23 +34,34 @@ class Log:
         """From which level on lines are written."""
         return self._logger.getEffectiveLevel()
 
-    def debug(self, text: str, *values: object, cause: BaseException | None = None) -> None:
-        self._write(logging.DEBUG, text, values, cause)
+    def debug(self, text: str, *values: object, event: Event | None = None, cause: BaseException | None = None) -> None:
+        self._write(logging.DEBUG, text, values, event, cause)
 
-    def info(self, text: str, *values: object, cause: BaseException | None = None) -> None:
-        self._write(logging.INFO, text, values, cause)
+    def info(self, text: str, *values: object, event: Event | None = None, cause: BaseException | None = None) -> None:
+        self._write(logging.INFO, text, values, event, cause)
 
-    def warning(self, text: str, *values: object, cause: BaseException | None = None) -> None:
-        self._write(logging.WARNING, text, values, cause)
+    def warning(
+        self, text: str, *values: object, event: Event | None = None, cause: BaseException | None = None
+    ) -> None:
+        self._write(logging.WARNING, text, values, event, cause)
 
-    def error(self, text: str, *values: object, cause: BaseException | None = None) -> None:
-        self._write(logging.ERROR, text, values, cause)
+    def error(self, text: str, *values: object, event: Event | None = None, cause: BaseException | None = None) -> None:
+        self._write(logging.ERROR, text, values, event, cause)
 
-    def log(self, level: int, text: str, *values: object, cause: BaseException | None = None) -> int:
+    def log(
+        self,
+        level: int,
+        text: str,
+        *values: object,
+        event: Event | None = None,
+        cause: BaseException | None = None,
+    ) -> int:
         """Log at this level; returns how many characters the line has, 0 if it goes nowhere."""
-        return self._write(level, text, values, cause)
+        return self._write(level, text, values, event, cause)
 
-    def _write(self, level: int, text: str, values: tuple[object, ...], cause: BaseException | None) -> int:
+    def _write(
+        self, level: int, text: str, values: tuple[object, ...], event: Event | None, cause: BaseException | None
+    ) -> int:
         if not self._logger.isEnabledFor(level):
             return 0
         # Now and not when a handler comes to it: that may be another thread, and the objects are a stranger's.
@@ -57,7 +69,8 @@ class Log:
         if cause is not None:
             text += "%s"
             made.append(indented("", traceback_lines(cause)))
-        self._logger.log(level, text, *made, stacklevel=_CALLER)
+        extra = None if event is None else event.facts()
+        self._logger.log(level, text, *made, stacklevel=_CALLER, extra=extra)
         return len(text) + sum(len(one) for one in made if isinstance(one, str))
 
 
@@ -65,13 +78,17 @@ _log, _throttle = Log(__name__), Throttle()
 
 
 def log_unraisable(unraisable: Any) -> None:
-    """Log an error that Python cannot raise; for sys.unraisablehook."""
+    """Log an error that nobody can catch; for sys.unraisablehook and threading.excepthook."""
+    if isinstance(unraisable.exc_value, SystemExit):
+        return  # a thread's way to end
     suppressed = _throttle.passes("unraisable", time.monotonic())
     if suppressed is not None:
         error = unraisable.exc_value
         told = "an error" if error is None else error_text(error)
         text = "%s, in %s, where nobody can catch it%s"
-        size = _log.log(logging.ERROR, text, told, unraisable.object, suppressed_note(suppressed), cause=error)
+        place = unraisable.object if hasattr(unraisable, "object") else unraisable.thread
+        values = told, place, suppressed_note(suppressed)
+        size = _log.log(logging.ERROR, text, *values, event=Event("uncaught"), cause=error)
         _throttle.spend("unraisable", size)
 
 
@@ -102,22 +119,8 @@ class ShortFormatter(LineFormatter):
         time_of_day, level, message = [*line.split(" ", 2), "", ""][:3]
         if level != record.levelname:  # a line that could not be formatted has no time
             return line
-        is_ours = record.name.partition(".")[0] == _OURS
+        is_ours = record.name.partition(".")[0] == OURS
         return f"{time_of_day} {self.shown(level, message if is_ours else f'{text_of(record.name)}: {message}')}"
 
     def shown(self, level: str, message: str) -> str:
         return f"{level} {message}"
-
-
-def log_to_stderr(level: int, on_terminal: LineFormatter | None = None) -> None:
-    """Configure logging for this process: ours from `level` on, others' warnings. Nothing where it is configured.
-
-    on_terminal: formats the lines where stderr is a terminal; None: a ShortFormatter.
-    What nobody can catch (an error in a policy's `__del__`) becomes lines of the log, too.
-    """
-    sys.unraisablehook = log_unraisable
-    handler = logging.StreamHandler()
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    handler.setFormatter((on_terminal or ShortFormatter()) if is_terminal else LineFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger(_OURS).setLevel(level)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from policyserve.bench.machine import counted
 from policyserve.client.sockets import check_time, left_s
 from policyserve.doctor.findings import Finding, ok, warning
 from policyserve.doctor.server import Examined
@@ -92,7 +93,8 @@ def _health(server: Examined) -> Finding:
     told, figures = page.fields, {"http_status": page.status}
     requests, mean_ms = told.get("requests"), told.get("avg_latency_ms")
     if isinstance(requests, int) and isinstance(mean_ms, (int, float)):
-        text = f"alive, {requests} requests so far" + (f" in {mean_ms:.1f} ms on average" if requests else "")
+        took = f" in {mean_ms:.1f} ms on average" if requests else ""
+        text = f"alive, {counted(requests, 'request')} so far{took}"
         return ok("health", text, **figures, requests=requests, avg_latency_ms=mean_ms)
     return ok("health", "alive", **figures)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.session import Outcome
@@ -28,7 +29,8 @@ def deliver(on_outcome: OnOutcome, outcome: Outcome, session: Hashable) -> None:
     try:
         on_outcome(outcome)
     except Exception as error:  # a connection's trouble
-        log.error("session %s: an outcome was not delivered", session, cause=error)
+        event = Event("answer_lost", session if isinstance(session, int) else None)
+        log.error("session %s: an outcome was not delivered", session, event=event, cause=error)
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.spec import PolicySpec
@@ -86,7 +87,7 @@ class ReloadingEngine:
         self._stamps = _since(started_at, {}, self._current.sources)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._watching.add_done_callback(_tell_end)
-        log.info("watched for changes: %s", _named(self._stamps))
+        log.info("watched for changes: %s", _named(self._stamps), event=Event("policy_watched"))
         return spec
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
@@ -122,7 +123,7 @@ class ReloadingEngine:
         while True:
             changed = await self._changed_files()
             while changed:
-                log.info("%s changed: the policy is loaded anew", _named(changed))
+                log.info("%s changed: the policy is loaded anew", _named(changed), event=Event("policy_changed"))
                 changed = await self._renew()
 
     async def _changed_files(self) -> list[str]:
@@ -143,7 +144,8 @@ class ReloadingEngine:
         gone = [file for file, stamp in stamps.items() if stamp is None and self._stamps.get(file) is not None]
         new = [file for file in gone if self._missing.get(file) is False]
         if new:
-            log.warning("%s is gone: the policy goes on as it was loaded, until the file is back", _named(new))
+            told = "%s is gone: the policy goes on as it was loaded, until the file is back"
+            log.warning(told, _named(new), event=Event("policy_not_reloaded"))
         self._missing = {file: file in self._missing for file in gone}
 
     def _look(self) -> Stamps:
@@ -169,7 +171,8 @@ class ReloadingEngine:
         except Exception as error:  # a stranger's code, which is being written
             self._has_failed = True
             self._stamps = {**self._look(), **self._stamps}
-            log.error("the changed policy cannot be loaded, so the one before goes on: %s", error)
+            told = "the changed policy cannot be loaded, so the one before goes on: %s"
+            log.error(told, error, event=Event("policy_not_reloaded"))
         finally:
             await _end(loading, changing)
             if engine is not self._current:
@@ -183,7 +186,9 @@ class ReloadingEngine:
         self._stamps = _since(started_at, self._stamps, engine.sources)
         self._has_failed = False
         self._retiring[before] = asyncio.get_running_loop().create_task(self._retire(before))
-        log.info("the changed policy answers after %.1f s", time.monotonic() - began_at)
+        seconds = time.monotonic() - began_at
+        event = Event("policy_reloaded", policy=spec.name, ms=seconds * 1e3)
+        log.info("the changed policy answers after %.1f s", seconds, event=event)
 
     async def _retire(self, engine: SourcedEngine) -> None:
         await engine.drained()  # every request has its time-out
@@ -232,11 +237,12 @@ async def _end(*tasks: asyncio.Future[Any]) -> None:
 
 def _tell_end(watching: asyncio.Task[None]) -> None:
     if not watching.cancelled() and (error := watching.exception()) is not None:
-        log.error("files are not watched any more: restart the server to see changes", cause=error)
+        told, event = "files are not watched any more: restart the server to see changes", Event("policy_not_reloaded")
+        log.error(told, event=event, cause=error)
 
 
 def _note_stage(stage: str) -> None:
-    log.debug("%s", stage)
+    log.debug("%s", stage, event=Event("stage"))
 
 
 def _nothing(_spec: PolicySpec) -> None:

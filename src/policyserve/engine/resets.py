@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from policyserve.core.errors import PolicyFailed, failed
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.policy import ResettablePolicy
 
@@ -52,4 +53,5 @@ class Resets:
             "that each session has an object of its own, or return what it remembers as ActionChunk.state",
             self._name,
             len(self._open),
+            event=Event("policy_shared", policy=self._name),
         )

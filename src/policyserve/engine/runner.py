@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
 from policyserve.core.errors import failed
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.printable import error_text
 from policyserve.core.session import Outcome
@@ -151,7 +152,8 @@ class ThreadRunner:
             if not self._is_abandoned:
                 policy.close()
         except BaseException as error:  # a stranger's close: the server ends all the same
-            log.error("policy %s failed to close: %s", self._name, error_text(error), cause=error)
+            event = Event("policy_close_failed", policy=self._name)
+            log.error("policy %s failed to close: %s", self._name, error_text(error), event=event, cause=error)
         # Here and not in a thread that the interpreter's end overtakes: some frameworks abort when freed that late.
         self._preparing = None
         del policy, answering, call
@@ -171,7 +173,9 @@ class ThreadRunner:
 
     def _withdraw_inline(self, took_ms: float) -> None:
         self.inline = None
-        log.warning("%s is inline but took %.1f ms: from now on it runs in a thread", self._name, took_ms)
+        told = "%s is inline but took %.1f ms: from now on it runs in a thread"
+        event = Event("policy_slow", policy=self._name, ms=took_ms)
+        log.warning(told, self._name, took_ms, event=event)
 
     def _tell_broken(self, reason: str) -> None:
         if self.on_broken is not None and not self._is_abandoned:

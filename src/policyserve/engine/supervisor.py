@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.errors import PolicyFailed
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
@@ -86,7 +87,8 @@ class Supervisor:
         assert self._runner is not None
         self._failures = 1 if time.monotonic() - self._up_at > _GOOD_S else self._failures + 1
         self.stage = "restarting the policy"
-        log.error("%s is replaced, and what it remembered of its sessions is gone: %s", self._name, reason)
+        lost = Event("policy_lost", policy=self._name)
+        log.error("%s is replaced, and what it remembered of its sessions is gone: %s", self._name, reason, event=lost)
         self._abandoned.append(self._runner.abandon())
         self.on_replaced(self._name, reason)
         self.on_down()
@@ -123,22 +125,28 @@ class Supervisor:
             if await self._has_started():
                 break
             self._failures += 1
-        log.warning("%s is back after %.1f s", self._name, time.monotonic() - lost_at)
+        seconds = time.monotonic() - lost_at
+        event = Event("policy_replaced", policy=self._name, ms=seconds * 1e3)
+        log.warning("%s is back after %.1f s", self._name, seconds, event=event)
         self._take_up()
 
     async def _has_started(self) -> bool:
         try:
-            spec = await self._start_runner(lambda stage: log.debug("%s: %s", self._name, stage))
+            spec = await self._start_runner(self._note_stage)
             if not _is_same(spec, self._spec):
                 raise PolicyFailed("it came back with another spec than its sessions were told; restart the server")
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a stranger's loader: even sys.exit() must not end the server
-            log.error("%s could not be replaced: %s: %s", self._name, type(error).__name__, error)
+            event = Event("policy_not_replaced", policy=self._name)
+            log.error("%s could not be replaced: %s: %s", self._name, type(error).__name__, error, event=event)
             if self._runner is not None:
                 self._abandoned.append(self._runner.abandon())
             return False
         return True
+
+    def _note_stage(self, stage: str) -> None:
+        log.debug("%s: %s", self._name, stage, event=Event("stage", policy=self._name))
 
     async def _until_gone(self) -> None:
         """Wait until few enough of the runners that were let go are still there."""
@@ -150,7 +158,8 @@ class Supervisor:
                 told = (
                     "%s stays down until one of its %d calls that hang returns; restart the server, and have a look at "
                 )
-                log.error(told + "--isolate process, where a policy that hangs is killed", self._name, len(left))
+                told += "--isolate process, where a policy that hangs is killed"
+                log.error(told, self._name, len(left), event=Event("policy_not_replaced", policy=self._name))
         self._abandoned = left
 
 

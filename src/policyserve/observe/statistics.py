@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.observe.counters import Counters, Snapshot
 from policyserve.observe.histogram import Counts
@@ -38,7 +39,7 @@ class StatisticsLog:
     def _tell(self) -> None:
         line = self._statistics.line(self._every_s, self._load(), is_short=self.is_short)
         if line:
-            log.info("%s", line)
+            log.info("%s", line, event=Event("statistics"))
         self.start()
 
 

@@ -33,7 +33,7 @@ from policyserve.core.nearest import nearest
 from policyserve.core.recipe import Recipe
 from policyserve.policies.candidates import how_to_name, source_of
 from policyserve.policies.importing import is_file, is_module, modules_here, reason
-from policyserve.policies.sniffing import is_lerobot, is_path, recognise
+from policyserve.policies.sniffing import Recognised, is_path, recognise
 
 ENTRY_POINTS = "policyserve.policies"
 OWN = "package.module:name"  # how help spells a policy of the user's own
@@ -147,17 +147,22 @@ def find(target: str) -> Adapter[Any]:
         return adapter
     if colon and name in _RESERVED:
         raise ConfigError(_about_reserved(name, target))
+    if _is_model(target):
+        found = _recognised(target)
+        return _Recognised(find(f"{found.scheme}:{target}"), found.told)
     if not colon and (run := _run_meant(target)):
         raise ConfigError(f"there is no policy {target!r}; did you mean {run}?")
-    if _is_model(target):
-        found = recognise(target)
-        return _Recognised(find(f"{found.scheme}:{target}"), found.told)
     if is_file(name):
         return _named(_OBJECTS)(target)
     if colon:
         _check_scheme(name, rest)
         return _named(_OBJECTS)(target)
     raise ConfigError(_about(target))
+
+
+def taken_for(adapter: Adapter[Any]) -> str:
+    """What a path was taken for that was named without a scheme, and by what; empty for all else."""
+    return adapter.told if isinstance(adapter, _Recognised) else ""
 
 
 def names() -> list[str]:
@@ -224,6 +229,16 @@ def _is_model(target: str) -> bool:
     if ":" in target:  # a folder may be called by a time of day
         return os.path.exists(os.path.expanduser(target))
     return is_path(target) or is_file(target)
+
+
+def _recognised(target: str) -> Recognised:
+    """What a path is; raises ConfigError, with the training run that is meant where it is a folder of one."""
+    try:
+        return recognise(target)
+    except ConfigError as error:
+        if run := _run_meant(target):
+            raise ConfigError(f"there is no policy {target!r}; did you mean {run}?") from error
+        raise
 
 
 def _about_reserved(scheme: str, target: str) -> str:
@@ -298,7 +313,7 @@ def _about(target: str) -> str:
 def _run_meant(target: str) -> str:
     """The training run that a folder is, or those in it; empty if it has none."""
     folder = Path(os.path.expanduser(target))
-    if not target or not folder.is_dir() or is_lerobot(folder):
+    if not target or not folder.is_dir():
         return ""
     if (folder / _RUN_CONFIG).is_file():
         return f"the training run vibe_rl:{target}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
+from policyserve.policies.zips import names_in
 
 SCHEMES = ("onnx", "lerobot", "sb3", "torch")  # those that a file or a folder can be of
 _HEAD = 64  # bytes
@@ -73,15 +73,11 @@ def read_head(target: str) -> bytes:
 
 
 def _folder(target: str, path: Path) -> Recognised:
-    if is_lerobot(path):
-        return Recognised("lerobot", "a LeRobot policy, by its config.json")
+    for config in (path / "config.json", *_configs_of_a_run(path)):
+        if config.is_file() and _has_type(config):
+            return Recognised("lerobot", "a LeRobot policy, by its config.json")
     told = "a folder without a LeRobot policy's config.json"
     raise ConfigError(f"{target}: {told}; name the policy's file in it, or {_told_schemes(target)}")
-
-
-def is_lerobot(path: Path) -> bool:
-    """Whether a folder is a LeRobot policy's, or a run's of its trainer."""
-    return any(one.is_file() and _has_type(one) for one in (path / "config.json", *_configs_of_a_run(path)))
 
 
 def _configs_of_a_run(path: Path) -> list[Path]:
@@ -100,8 +96,7 @@ def _has_type(config: Path) -> bool:
 
 
 def _zip(target: str, path: Path) -> Recognised:
-    with reading(target, "a zip archive, as its first bytes say"), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = names_in(path, target)
     inner = {name.partition("/")[2] for name in names}
     if {"data", "policy.pth"} <= set(names):
         return Recognised("sb3", "a Stable-Baselines3 zip, by the names in it")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from policyserve.core.events import Event
 from policyserve.core.messages import EncodedText, Message
 from policyserve.core.printable import one_line
 from policyserve.core.session import Session
@@ -97,7 +98,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._conversation is not None:
             self._conversation.lose()
         elif self._handshake is not None and isinstance(exc, ssl.SSLError):
-            self._note(logging.WARNING, "tls", "a TLS handshake failed peer=%s: %s", self.peer, tls.explain(exc))
+            text, event = "a TLS handshake failed peer=%s: %s", Event("handshake_failed", peer=self.peer)
+            self._note(logging.WARNING, "tls", text, self.peer, tls.explain(exc), event=event)
         self._reception.leave(self)
 
     def eof_received(self) -> bool:
@@ -186,7 +188,9 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, response: routes.Response) -> None:
         reason = response.body.decode("utf-8", "replace").strip()
         level = logging.WARNING if response.status in (401, 403) else logging.INFO
-        self._note(level, f"refused {response.status}", "refused peer=%s: %d %s", self.peer, response.status, reason)
+        status = response.status
+        event = Event("connection_refused", peer=self.peer, code=status)
+        self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
@@ -199,7 +203,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pipe.write_frame(frames.PONG, event.payload)
         else:
             if isinstance(event, frames.Violation):
-                self._note(logging.WARNING, "violation", "session %d: %s", self.number, event.reason)
+                told = Event("protocol_violated", self.number, self.peer, code=event.code)
+                self._note(logging.WARNING, "violation", "session %d: %s", self.number, event.reason, event=told)
             self._pipe.write_close(event.code, event.reason)
             self._half_close()
 
@@ -247,8 +252,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._conversation is not None:
             self._conversation.note_silence()
 
-    def _note(self, level: int, kind: str, text: str, *args: object) -> None:
-        self._reception.note(self.address, level, kind, text, *args)
+    def _note(self, level: int, kind: str, text: str, *args: object, event: Event) -> None:
+        self._reception.note(self.address, level, kind, text, *args, event=event)
 
     # Bytes out
 
@@ -300,7 +305,8 @@ class Connection(asyncio.BufferedProtocol):
         return Facts(self._heard_at, session.received, session.pending, self._frames.is_mid_message, taken)
 
     def _end(self, verdict: Verdict) -> None:
-        self._note(logging.WARNING, "ended", "session %d: %s", self.number, verdict.reason)
+        event = Event("session_ended", self.number, self.peer, code=verdict.code)
+        self._note(logging.WARNING, "ended", "session %d: %s", self.number, verdict.reason, event=event)
         if verdict.code is None or self._conversation is None:
             self.abort()
         else:

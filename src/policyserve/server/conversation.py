@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from policyserve.core.dialect import TOLD
-from policyserve.core.errors import PolicyserveError
+from policyserve.core.errors import PolicyserveError, Refusal
+from policyserve.core.events import Event
 from policyserve.core.messages import EncodedText, Message
 from policyserve.core.observer import Observers
 from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
@@ -35,9 +36,11 @@ class Sink(Protocol):
 
 
 class Note(Protocol):
-    """Logs a line. kind: lines of one kind are throttled together."""
+    """Logs a line. kind: lines of one kind are throttled together. event: what it is about, for programs."""
 
-    def __call__(self, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None) -> None: ...
+    def __call__(
+        self, level: int, kind: str, text: str, *args: object, event: Event, cause: BaseException | None = None
+    ) -> None: ...
 
 
 class Conversation:
@@ -68,7 +71,8 @@ class Conversation:
         if session.dialect is not None:
             for tell in self._observers.dialect:
                 tell(self.number, session.dialect.name)
-            self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name)
+            event = Event("session_speaks", self.number, dialect=session.dialect.name)
+            self._note(logging.INFO, "speaks", "session %d speaks %s", self.number, session.dialect.name, event=event)
         self._perform(effects)
 
     def serve(self, spec: PolicySpec, metadata: Mapping[str, Any]) -> None:
@@ -82,7 +86,8 @@ class Conversation:
     def note_silence(self) -> None:
         """The client has said nothing for as long as a client that speaks first would have needed."""
         if self.session.dialect is None and not self.session.has_begun:
-            self._note(logging.INFO, "silent", "session %d: no first frame, so it is greeted", self.number)
+            text, event = "session %d: no first frame, so it is greeted", Event("session_greeted", self.number)
+            self._note(logging.INFO, "silent", text, self.number, event=event)
         self._perform(self.session.silence())
 
     def drain(self, error: PolicyserveError | None = None) -> None:
@@ -101,9 +106,8 @@ class Conversation:
         try:
             self._perform(self.session.answer(ticket, outcome, time.monotonic()))
         except Exception as error:  # a bug, or a sink's trouble: a client that is not told would wait for ever
-            self._note(
-                logging.ERROR, "undelivered", "session %d: an outcome was not delivered", self.number, cause=error
-            )
+            text, event = "session %d: an outcome was not delivered", Event("answer_lost", self.number)
+            self._note(logging.ERROR, "undelivered", text, self.number, event=event, cause=error)
             self.session.leave(_BUG, "")
             self._sink.close(_BUG, "an answer could not be delivered")
 
@@ -126,11 +130,13 @@ class Conversation:
                 self._log_failure(effect.error)
             elif isinstance(effect, Dropped):
                 keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
-                self._note(logging.INFO, "dropped", "session %d: keys not in the spec dropped: %s", self.number, keys)
+                text, event = "session %d: keys not in the spec dropped: %s", Event("keys_dropped", self.number)
+                self._note(logging.INFO, "dropped", text, self.number, keys, event=event)
             elif isinstance(effect, BinaryPictures):
                 paths = ", ".join(repr(path[:60]) for path in effect.paths[:10])
                 text = "session %d: uint8 pictures of 0 and 1 alone, not of 0 to 255: %s; were they scaled to 1 before?"
-                self._note(logging.WARNING, "binary pictures", text, self.number, paths)
+                event = Event("pictures_binary", self.number)
+                self._note(logging.WARNING, "binary pictures", text, self.number, paths, event=event)
 
     def _submit(self, submit: Submit) -> None:
         for tell in self._observers.request:
@@ -146,4 +152,6 @@ class Conversation:
         level, cause = (logging.ERROR, error.__cause__) if is_ours else (logging.WARNING, None)
         # A policy's own class of errors may have any code: those share their lines.
         kind = error.code if error.code in TOLD else "other"
-        self._note(level, kind, "session %d: %s: %s", self.number, error.code, error, cause=cause)
+        path = error.path if isinstance(error, Refusal) else None
+        event = Event("request_refused", self.number, code=error.code, path=path)
+        self._note(level, kind, "session %d: %s: %s", self.number, error.code, error, event=event, cause=cause)

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.throttle import Throttle
 from policyserve.server import keys, tls
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from policyserve.server.reception import Reception
 
 log = Log(__name__)
+
+_RELOADED, _NOT_RELOADED, _WARNED = Event("files_reloaded"), Event("files_not_reloaded"), Event("access_warned")
 
 
 class Entrance:
@@ -75,21 +78,21 @@ class Entrance:
             self._reload_certificate(self._tls, self._cert_file, self._cert_key_file)
         if self._key_file is None and self._tls is None:
             known = f"the keys come from {keys.VARIABLE}" if self._admission.keys else "there are no API keys"
-            log.info("nothing to read again: %s, and there is no certificate", known)
+            log.info("nothing to read again: %s, and there is no certificate", known, event=_RELOADED)
 
     def _reload_keys(self, path: str) -> None:
         try:
             self._admission.keys = self._read_keys()
-            log.info("%s; loaded from %s", self._admission.keys, path)
+            log.info("%s; loaded from %s", self._admission.keys, path, event=_RELOADED)
         except ConfigError as error:
-            log.error("the API keys stay as they were: %s", error)
+            log.error("the API keys stay as they were: %s", error, event=_NOT_RELOADED)
 
     def _reload_certificate(self, context: ssl.SSLContext, cert: str, key: str) -> None:
         try:
             tls.reload(context, cert, key)
-            log.info("certificate %s loaded", cert)
+            log.info("certificate %s loaded", cert, event=_RELOADED)
         except ConfigError as error:
-            log.error("the certificate stays as it was: %s", error)
+            log.error("the certificate stays as it was: %s", error, event=_NOT_RELOADED)
 
     def _read_keys(self) -> ApiKeys:
         return keys.load(self._key_file, os.environ.get(keys.VARIABLE))
@@ -99,13 +102,15 @@ class Entrance:
             return
         if not self._admission.keys:
             what = "anyone who reaches %s may use this policy: set --api-key-file, or --host 127.0.0.1; see SECURITY.md"
-            log.warning(what, listener.address.url)
+            log.warning(what, listener.address.url, event=_WARNED)
         elif self._tls is None:
-            log.warning("API keys cross the network in the clear: set --tls-cert and --tls-key; see SECURITY.md")
+            what = "API keys cross the network in the clear: set --tls-cert and --tls-key; see SECURITY.md"
+            log.warning(what, event=_WARNED)
 
     def _warn_of_unused(self, listener: Listener) -> None:
         """A Unix socket has no host and no port."""
         given = [name for name in ("host", "port") if getattr(self._config, name) != getattr(Listen, name)]
         if self._config.uds is not None and given:
             told = " and ".join(f"--{name} {getattr(self._config, name)}" for name in given)
-            log.warning("%s: not used, since the server listens on %s alone (--uds)", told, listener.address.host)
+            what = "%s: not used, since the server listens on %s alone (--uds)"
+            log.warning(what, told, listener.address.host, event=Event("flag_unused"))

@@ -16,6 +16,7 @@ from hmac import compare_digest
 from pathlib import Path
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 
 log = Log(__name__)
@@ -83,7 +84,8 @@ def load(path: str | None, variable: str | None) -> ApiKeys:
     except UnicodeDecodeError:
         raise ConfigError(f"api_key_file: expected a text file, got {path}") from None  # its text may hold a key
     if mode & 0o077:
-        log.warning("%s can be read by others on this machine: chmod 600 %s", path, path)
+        told = "%s can be read by others on this machine: chmod 600 %s"
+        log.warning(told, path, path, event=Event("access_warned"))
     return keys.plus(read_file(text, path))
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
 from policyserve.core.errors import NotReady, PolicyserveError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
@@ -122,7 +123,8 @@ class Reception:
         if len(self._waiting) > self._config.max_handshakes:
             oldest = self._waiting.pop(next(iter(self._waiting)))
             text = "cut peer=%s: %d connections are no session, the most this server takes"
-            self.note(oldest.address, logging.WARNING, "cut", text, oldest.peer, self._config.max_handshakes)
+            event, most = Event("connection_cut", peer=oldest.peer), self._config.max_handshakes
+            self.note(oldest.address, logging.WARNING, "cut", text, oldest.peer, most, event=event)
             oldest.abort()
 
     def leave(self, peer: Peer) -> None:
@@ -158,7 +160,8 @@ class Reception:
         for tell in self._observers.session_opened:
             tell(facts)
         by_key = f" key={key}" if key else ""
-        note(logging.INFO, "opened", "session %d opened dialect=%s peer=%s%s", peer.number, name, peer.peer, by_key)
+        text, values = "session %d opened dialect=%s peer=%s%s", (peer.number, name, peer.peer, by_key)
+        note(logging.INFO, "opened", text, *values, event=Event("session_opened", peer.number, peer.peer, name))
         return conversation
 
     def start_session(self, peer: SessionPeer) -> None:
@@ -183,7 +186,8 @@ class Reception:
         self._engine.forget(peer.number)
         for tell in self._observers.session_closed:
             tell(peer.number)
-        self.note(peer.address, logging.INFO, "closed", "session %d closed", peer.number)
+        event = Event("session_closed", peer.number, peer.peer)
+        self.note(peer.address, logging.INFO, "closed", "session %d closed", peer.number, event=event)
 
     def say_ready(self, spec: PolicySpec) -> None:
         """The policy answers: serve the sessions that wait, and those to come."""
@@ -199,7 +203,7 @@ class Reception:
             conversation.drain(NotReady("the policy was loaded anew: connect again"))
         if conversations:
             count = "1 session is" if len(conversations) == 1 else f"{len(conversations)} sessions are"
-            log.info("%s closed, so that clients connect again", count)
+            log.info("%s closed, so that clients connect again", count, event=Event("policy_changed", policy=spec.name))
 
     def say_seen(self, facts: Mapping[str, Any]) -> None:
         """Tell this in greetings to come: it was seen, where the policy itself says nothing."""
@@ -231,7 +235,14 @@ class Reception:
         return self.routes.respond(asked.method, asked.path, asked.query, self.admission.caller(asked.credentials))
 
     def note(
-        self, address: str, level: int, kind: str, text: str, *args: object, cause: BaseException | None = None
+        self,
+        address: str,
+        level: int,
+        kind: str,
+        text: str,
+        *args: object,
+        event: Event,
+        cause: BaseException | None = None,
     ) -> None:
         """Log a line; of many of one kind only some, which say how many were left out.
 
@@ -239,7 +250,7 @@ class Reception:
         """
         suppressed = self._throttle.passes(kind, address, time.monotonic())
         if suppressed is not None:
-            size = log.log(level, text + "%s", *args, suppressed_note(suppressed), cause=cause)
+            size = log.log(level, text + "%s", *args, suppressed_note(suppressed), event=event, cause=cause)
             self._throttle.spend(kind, address, size)
 
     def _start_all(self) -> None:

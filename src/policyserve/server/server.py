@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from policyserve import dialects
 from policyserve.core import memory
 from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
@@ -271,7 +272,7 @@ class Server:
         stage = text_of(stage)  # a loader's
         if self.reception.stage:
             self.reception.stage = stage
-            log.debug("%s", stage)
+            log.debug("%s", stage, event=Event("stage"))
             for tell in self.observers.stage:
                 tell(stage)
             if self.on_stage is not None:
@@ -312,7 +313,7 @@ class Server:
         for future in waiting:
             future.cancel()
         if drained not in done:
-            log.warning("stopping with requests unanswered")
+            log.warning("stopping with requests unanswered", event=Event("unanswered"))
         return drained in done
 
     async def _until_gone(self) -> None:
@@ -384,11 +385,13 @@ def local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
 
 
 def _log_failed_observer(observer: Observer, error: BaseException) -> None:
-    log.error("%s is told nothing more, since it raised", type(observer).__name__, cause=error)
+    text, event = "%s is told nothing more, since it raised", Event("observer_failed")
+    log.error(text, type(observer).__name__, event=event, cause=error)
 
 
 def _log_seen(seen: SeenPolicy) -> None:
-    log.info("%s declares no spec; it was seen to take and give %s", seen.name, seen)
+    event = Event("policy_spec_seen", policy=seen.name)
+    log.info("%s declares no spec; it was seen to take and give %s", seen.name, seen, event=event)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:

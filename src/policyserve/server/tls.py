@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.events import Event
 from policyserve.core.throttle import Rate, Throttle, suppressed_note
 from policyserve.server.listener import peer_of
 from policyserve.server.reception import Peer, Reception
@@ -74,8 +75,8 @@ class TlsConnection(asyncio.Protocol):
         suppressed = self._failures.passes((self.address, reason), time.monotonic())
         if suppressed is not None:
             told = reason + suppressed_note(suppressed)
-            text = "a TLS handshake failed peer=%s: %s"
-            self._reception.note(self.address, logging.WARNING, "tls", text, self.peer, told)
+            text, event = "a TLS handshake failed peer=%s: %s", Event("handshake_failed", peer=self.peer)
+            self._reception.note(self.address, logging.WARNING, "tls", text, self.peer, told, event=event)
 
 
 def load(cert: str, key: str) -> ssl.SSLContext:

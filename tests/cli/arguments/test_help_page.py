@@ -45,6 +45,12 @@ def test_help_lists_about_a_dozen_flags_and_no_training_hyperparameters() -> Non
     assert not [name for name in shown if name.startswith("--config.")]
 
 
+@pytest.mark.parametrize(("command", "word"), [("bench", "TARGET"), ("doctor", "URL")])
+def test_what_a_command_cannot_do_without_stands_before_its_flags(command: str, word: str) -> None:
+    told = re.findall(r"^  ([A-Z]+ |--[a-z-]+)", run_in("pipe", [command, "--help"]).out, re.MULTILINE)
+    assert (told[0].strip(), told[1][:2]) == (word, "--")
+
+
 def test_what_a_policy_needs_stands_before_the_servers_flags() -> None:
     shown = flags_in(run_in("pipe", ["serve", "wall-x", "--help"]))
     assert shown.index("--model-config.model-path") < shown.index("--host")

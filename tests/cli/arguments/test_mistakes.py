@@ -11,7 +11,10 @@ from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 
 COMMANDS = "serve, new, eval, bench, doctor, list, info, completion"
 HELP = "(policyserve serve cartpole_ppo --help)"
-KNOWN = "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, demo_image, wall-x"
+KNOWN = (
+    "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, demo_image"
+    ", wall-x"
+)
 
 # The words, and what is said of them behind `error: `.
 SAID: Sequence[tuple[str, str]] = [

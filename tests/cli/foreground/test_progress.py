@@ -95,6 +95,17 @@ def test_a_print_that_has_not_ended_its_line_is_not_run_into(monkeypatch: pytest
         assert shown(terminal) == ["50 % … done", "warming up"]
 
 
+def test_a_line_that_a_print_has_begun_can_be_ended_and_one_that_ended_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    line = ProgressLine()
+    with line.shared():
+        print("50 %", end="")
+        line.end_line()
+        line.end_line()
+        print("ready")
+    assert shown(terminal) == ["50 %", "ready", ""]
+
+
 def test_another_threads_prints_stand_above_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     line = ProgressLine()

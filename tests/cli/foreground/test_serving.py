@@ -99,6 +99,33 @@ def test_what_a_policy_prints_and_logs_has_lines_of_its_own(tmp_path: Path, isol
     assert not any("importing" in line for line in lines)
 
 
+@pytest.mark.parametrize("name", ["act", "other"])
+def test_what_a_policy_prints_without_a_lines_end_is_not_run_into(tmp_path: Path, name: str) -> None:
+    with watching(serve(tmp_path, f"{CHATTY}\nprint('99 %', end='')\n", name), cwd=tmp_path) as watched:
+        if name == "act":
+            watched.until("ready after")
+            watched.press(CTRL_C)
+        watched.end()
+    after = watched.shown[watched.shown.index("99 %") + 1]
+    assert after.startswith("policyserve " if name == "act" else "error: robot:other does not exist")
+
+
+def test_ctrl_c_while_the_event_loop_is_made_stops_the_server_without_a_traceback() -> None:
+    program = (
+        "import asyncio.events, os, signal, sys\n"
+        "sys.modules['uvloop'] = None\n"
+        "make = asyncio.events.new_event_loop\n"
+        "def interrupted():\n    os.kill(os.getpid(), signal.SIGINT)\n    return make()\n"
+        "asyncio.events.new_event_loop = interrupted\n"
+        "from policyserve.entry_point import main\n"
+        f"sys.argv[1:] = {['serve', 'demo_image', *PORT_0]}\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("stopped before it was ready\n")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("act", "No module named 'nowhere'"), ("other", "robot:other does not exist")]
 )

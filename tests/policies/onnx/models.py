@@ -109,6 +109,28 @@ def copying(inputs: Sequence[Value], outputs: Sequence[Value]) -> bytes:
     return model(nodes, inputs, outputs)
 
 
+def elsewhere(location: str, *, is_in_subgraph: bool = False) -> bytes:
+    """actions = obs + w (1, 2), whose numbers are in another file; or w is an attribute of a node in a node's graph."""
+    told = ((b"location", location.encode()), (b"offset", b"0"), (b"length", b"8"))
+    entries = b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in told)
+    weights = _number(1, 1) + _number(1, 2) + _number(2, 1) + _field(8, b"w") + entries + _number(14, 1)
+    inputs, outputs = [Value("obs", [1, 2])], [Value("actions", [1, 2])]
+    whole = model([Node("Add", ["obs", "w"], ["actions"])], inputs, outputs)
+    if is_in_subgraph:
+        constant = _field(2, b"w") + _field(4, b"Constant") + _field(5, _field(1, b"value") + _field(5, weights))
+        branch = _field(4, b"If") + _field(5, _field(1, b"then_branch") + _field(6, _field(1, constant)))
+        return whole + _field(7, _field(1, branch))  # parsers merge it with the first graph
+    return whole + _field(7, _field(5, weights))
+
+
+def nested(depth: int) -> bytes:
+    """A graph with a node whose attribute is a graph, and so on."""
+    graph = b""
+    for _ in range(depth):
+        graph = _field(1, _field(5, _field(6, graph)))
+    return _field(7, graph)
+
+
 def _node(node: Node) -> bytes:
     names = [_field(1, name.encode()) for name in node.inputs] + [_field(2, name.encode()) for name in node.outputs]
     told = [

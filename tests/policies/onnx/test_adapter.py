@@ -110,6 +110,7 @@ def test_eval_and_bench_take_a_path(tmp_path: Path) -> None:
     save(tmp_path / "balance.onnx", choosing(BALANCING))
     done = run(*POLICYSERVE, "eval", "balance.onnx", "--env", "CartPole-v1", "--episodes", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^taken for +an ONNX model, by its name$", done.stdout, re.MULTILINE), done.stdout
     found = re.search(r"return\s+.*?([\d.]+)", done.stdout)
     assert found
     assert float(found.group(1)) > 100

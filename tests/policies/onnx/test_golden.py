@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 import policyserve
 from policyserve import ActionChunk, Client, Policy, PolicyInput
@@ -21,6 +23,7 @@ from tests.policies.onnx.golden import (
     observations,
     refused,
 )
+from tests.shared import shared_path
 
 OF_ONE_ARRAY = ("dynamic_mlp", "isaaclab_mlp", "rsl_rl_external_data")  # which is what a client of vibe_rl sends
 
@@ -93,6 +96,23 @@ def test_a_case_is_answered_over_the_wire(case: str, dialect: str) -> None:
         for one, action in zip(observations(arrays, server.spec.leaves), actions_of(arrays), strict=True):
             found: Array = client.infer(one).actions
             np.testing.assert_allclose(found, action, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("case", OF_ONE_ARRAY)
+def test_the_founding_client_unmodified_is_answered(case: str) -> None:
+    """The code of vibe_rl's founding document, which sends an array called obs."""
+    document = shared_path("founding", "vibe_rl_policy_server.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    code: dict[str, Any] = {}
+    for name in ("encode_observation", "decode_action"):
+        (block,) = [block for block in blocks if f"def {name}(" in block]
+        exec(f"import msgpack\nimport numpy as np\n{block}", code)
+    arrays = arrays_of(case)
+    with policyserve.start(f"onnx:{model_of(case)}") as server, connect(server.url) as socket:
+        for obs, wanted in zip(arrays["obs"], actions_of(arrays), strict=True):
+            socket.send(code["encode_observation"]({"obs": obs}))
+            action, _ = code["decode_action"](socket.recv())
+            np.testing.assert_allclose(action, wanted, rtol=0, atol=ATOL)
 
 
 def test_a_picture_of_a_camera_becomes_the_models_input_where_a_flag_says_how() -> None:

@@ -47,6 +47,7 @@ def page(flags: Sequence[Flag], asked: str, prog: str, description: str) -> str:
         guess = nearest(asked, groups)
         known = f"did you mean --help={guess}?" if guess else f"there are {', '.join(groups)}"
         raise ConfigError(f"there is no group {asked!r} of flags; {known}")
+    flags = sorted(flags, key=lambda flag: not flag.is_word)
     sections = _sections(flags, asked)
     words = "".join(f"{flag.name} " for flag in flags if flag.is_word)
     lines = [f"usage: {prog} {words}[flags]"]

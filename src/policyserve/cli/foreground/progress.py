@@ -27,11 +27,11 @@ class ProgressLine:
     """Owns the last line of a terminal; does nothing where there is no terminal, or one that cannot erase.
 
     beside_pipe: have the line on standard error also where standard output goes through a pipe: another program may
-    write that to the same terminal.
+    write that to the same terminal. is_wanted: whether there is to be a line at all.
     """
 
-    def __init__(self, beside_pipe: bool = False) -> None:
-        can_replace = (beside_pipe or sys.stdout.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
+    def __init__(self, beside_pipe: bool = False, is_wanted: bool = True) -> None:
+        can_replace = is_wanted and (beside_pipe or sys.stdout.isatty()) and os.environ.get("TERM", "dumb") != "dumb"
         self._streams = [stream for stream in (sys.stdout, sys.stderr) if can_replace and stream.isatty()]
         self._wanted = ""
         self._is_drawn = False
@@ -72,6 +72,12 @@ class ProgressLine:
             if self._streams:
                 self._put("\n" if self._is_mid_line else ERASE_LINE)
                 self._is_mid_line = self._is_drawn = False
+
+    def end_line(self) -> None:
+        """Go to a new line, if something has begun one."""
+        with self._turn():
+            if self._streams and self._is_mid_line:
+                self.start_line()
 
     def write(self, put: Callable[[str], object], text: str) -> None:
         """Have `put` write a text above the line."""

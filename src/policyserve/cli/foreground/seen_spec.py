@@ -9,6 +9,7 @@ from textwrap import fill
 from policyserve.cli.colours import coloured
 from policyserve.cli.new_modules import write_new_module
 from policyserve.core.errors import ConfigError
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer
 from policyserve.core.printable import one_line
@@ -25,8 +26,10 @@ _GAIN = (
 _NO_BREAK = "\u00a0"
 
 
-def show_seen_spec(server: Server, file: Path | None) -> None:
+def show_seen_spec(server: Server, file: Path | None, is_printed: bool = True) -> None:
     """Have the server show what its policy was seen to take, if that declares no spec. file: where to write it, too.
+
+    is_printed: show it on stdout, and not in the log alone.
 
     Of a policy that is loaded anew it is shown where it differs, and not written again.
     """
@@ -34,10 +37,11 @@ def show_seen_spec(server: Server, file: Path | None) -> None:
 
     def show(seen: SeenPolicy) -> None:
         if seen.source() not in told:
-            _show(seen, None if told else file)
+            log_it(seen)
+            _show(seen, None if told else file, is_printed)
             told.append(seen.source())
 
-    server.on_seen = show
+    log_it, server.on_seen = server.on_seen, show
     if file is not None:
         server.observers.add(_Unwritten(server, file))
 
@@ -48,17 +52,20 @@ def module_of(seen: SeenPolicy) -> str:
     return f"{_wrapped(told, seen, '# ')}\n\n{seen.source()}"
 
 
-def _show(seen: SeenPolicy, file: Path | None) -> None:
-    print(coloured("seen:", "green", sys.stdout) + _wrapped("seen: ", seen).removeprefix("seen:"))
+def _show(seen: SeenPolicy, file: Path | None, is_printed: bool) -> None:
+    if is_printed:
+        print(coloured("seen:", "green", sys.stdout) + _wrapped("seen: ", seen).removeprefix("seen:"))
     if file is None:
-        print(f"{fill(_GAIN, _COLUMNS, subsequent_indent=' ' * 9)}\n\n{seen.source()}", flush=True)
+        if is_printed:
+            print(f"{fill(_GAIN, _COLUMNS, subsequent_indent=' ' * 9)}\n\n{seen.source()}", flush=True)
         return
     try:
         write_new_module(file, module_of(seen))
     except ConfigError as error:
         log.error("--write-spec: %s", error)
     else:
-        print(f"its spec is written to {file}", flush=True)
+        if is_printed:
+            print(f"its spec is written to {file}", flush=True)
 
 
 def _wrapped(first: str, seen: SeenPolicy, indent: str = " " * 6) -> str:
@@ -78,4 +85,5 @@ class _Unwritten(Observer):
 
     def on_stage(self, stage: str) -> None:
         if not stage and not self._server.learns_spec:
-            log.warning("--write-spec: the policy declares its spec itself, so %s is not written", self._file)
+            told = "--write-spec: the policy declares its spec itself, so %s is not written"
+            log.warning(told, self._file, event=Event("flag_unused"))

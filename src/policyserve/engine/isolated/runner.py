@@ -26,6 +26,7 @@ from policyserve.engine.isolated.child import Child, describe_exit
 from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import read_error
 from policyserve.engine.runner import OnBroken, OnDone
+from policyserve.logs.start import settings_of_children
 
 log = Log(__name__)
 
@@ -96,7 +97,7 @@ class ProcessRunner(asyncio.Protocol):
             if self._ahead_transport is None:
                 our_ahead.close()
             raise
-        self._send(["load", log.level, pack(self._recipe)])
+        self._send(["load", list(settings_of_children(log.level)), pack(self._recipe)])
         return await self._loaded
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:

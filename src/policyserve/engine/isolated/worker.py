@@ -21,8 +21,9 @@ from typing import Any
 
 import msgpack
 
-from policyserve.core.errors import PolicyFailed, PolicyserveError, failed
-from policyserve.core.log import Log, log_to_stderr
+from policyserve.core.errors import ConfigError, PolicyFailed, PolicyserveError, failed
+from policyserve.core.events import Event
+from policyserve.core.log import Log
 from policyserve.core.memory import keep_freed
 from policyserve.core.output import make_output_lossy
 from policyserve.core.policy import ActionChunk
@@ -35,6 +36,7 @@ from policyserve.engine.isolated.codec import Packed, pack, unpack
 from policyserve.engine.isolated.faults import write_error
 from policyserve.engine.isolated.sources import own_sources
 from policyserve.engine.preparing import Prepared, Progress
+from policyserve.logs.start import LogSettings, start_log, take_over_others
 
 log = Log(__name__)
 
@@ -91,19 +93,23 @@ class Worker:
         try:
             answering.policy.close()
         except BaseException as error:  # a stranger's close: the process ends all the same
-            log.error("policy %s failed to close: %s", answering.spec.name, error_text(error), cause=error)
+            name = answering.spec.name
+            event = Event("policy_close_failed", policy=name)
+            log.error("policy %s failed to close: %s", name, error_text(error), event=event, cause=error)
 
     def _load(self) -> Answering | None:
         message = self._inbox.receive()
         if message is None:
             return None
-        _, log_level, recipe = message
-        log_to_stderr(log_level)
+        _, log_settings, recipe = message
+        with suppress(ConfigError):  # its file was there when the server began: without it lines go to stderr
+            start_log(LogSettings(*log_settings))
         try:
             policy = unpack(recipe, trusted=True)(self._tell_stage)
             answering = Answering(policy)
             warm_up(policy, self._tell_stage)
             spec = _pack_spec(answering.spec)
+            take_over_others()
         except BaseException as error:  # a stranger's loader: whatever it raises belongs to the server
             self._send(["failed", Packed(write_error(error)).data])
             return None

@@ -12,7 +12,7 @@ from policyserve.policies.shared_flags import DeviceFlag, HorizonFlag, MaxBatchF
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxFlags(DeviceFlag, ThreadsFlag, MaxBatchFlag, RenameFlag, HorizonFlag):
+class OnnxFlags(HorizonFlag, RenameFlag, MaxBatchFlag, ThreadsFlag, DeviceFlag):
     """Flags of an ONNX model."""
 
     action: str | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.printable import type_name
+from policyserve.policies.onnx.external import check_external
 from policyserve.policies.onnx.roles import Tensor
 from policyserve.policies.sniffing import read_head
 
@@ -40,11 +41,11 @@ class Model:
 def open_model(file: str, device: str = "auto", threads: int | None = None) -> Model:
     """Open a model; raises ConfigError for a file that cannot be run, MissingDependency without onnxruntime.
 
-    No code runs from the file: onnxruntime knows its operators, and takes none from elsewhere. Weights in a second file
-    have to lie beside it.
+    No code runs from the file: onnxruntime knows its operators, and takes none from elsewhere.
     """
     read_head(file)
     path = Path(file).expanduser()
+    check_external(file, path)
     runtime = _runtime()
     is_small = _size(path) < SMALL
     options = runtime.SessionOptions()
@@ -60,7 +61,7 @@ def open_model(file: str, device: str = "auto", threads: int | None = None) -> M
     except ConfigError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no base of their own
-        raise ConfigError(f"{file}: {_told(error, path)}") from error
+        raise ConfigError(f"{file}: {_told(error)}") from error
     used = "cuda" if session.get_providers()[0] == _CUDA else "cpu"
     if device.startswith("cuda") and used == "cpu":
         raise ConfigError(f"--device {device}: onnxruntime found no such GPU, or not the CUDA libraries that it needs")
@@ -105,14 +106,9 @@ def _tensor(file: str, kind: str, found: Any) -> Tensor:
     return Tensor(found.name, dtype, sizes)
 
 
-def _told(error: Exception, path: Path) -> str:
+def _told(error: Exception) -> str:
     """What is wrong with a file, and what to do, as far as onnxruntime's words tell."""
     text = said_by(error)
-    if "External data path" in text and "escapes" in text:
-        return "its weights are to be read from outside its folder, which is refused: export it again"
-    if "External data" in text or "external data" in text:
-        beside = f"usually {path.name}.data"
-        return f"its weights lie in a second file, {beside}, which is not beside it, or not whole: copy both ({text})"
     if any(words in text for words in _UNKNOWN_OPERATOR):
         return f"it needs an operator that onnxruntime does not have; export it without ({text})"
     if "Protobuf parsing failed" in text or "No graph was found" in text:

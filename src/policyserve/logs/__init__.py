@@ -1,0 +1,1 @@
+"""Where the lines of the log go, and how they look to programs."""
