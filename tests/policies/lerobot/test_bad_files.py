@@ -79,7 +79,7 @@ def checked(target: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @given(draw=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_mutated_json_is_a_policy_or_a_config_error(case: str, draw: st.DataObject) -> None:
     names = [name for name in (CONFIG, BEFORE, AFTER) if (folder(case) / name).exists()]
     with tempfile.TemporaryDirectory() as place:
@@ -92,7 +92,7 @@ def test_mutated_json_is_a_policy_or_a_config_error(case: str, draw: st.DataObje
 
 @pytest.mark.parametrize("case", CASES)
 @given(draw=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_a_mutated_header_is_a_policy_or_a_config_error(case: str, draw: st.DataObject) -> None:
     names = [name for name in (WEIGHTS, AFTER_NUMBERS) if (folder(case) / name).exists()]
     with tempfile.TemporaryDirectory() as place:
@@ -107,7 +107,7 @@ def test_a_mutated_header_is_a_policy_or_a_config_error(case: str, draw: st.Data
 
 
 @given(data=st.binary(max_size=300), name=st.sampled_from([CONFIG, BEFORE, AFTER, WEIGHTS, AFTER_NUMBERS]))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_any_bytes_in_place_of_a_file_are_a_config_error(data: bytes, name: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         target = copied("act_state", Path(place))
