@@ -47,8 +47,8 @@ _OURS: Mapping[str, str] = {
     "gridworld_dqn": _VIBE_RL,
     "vibe_rl": "policyserve.policies.vibe_rl.run_adapter:RunAdapter",
     "onnx": "policyserve.policies.onnx.adapter:OnnxAdapter",
-    "demo_image": "policyserve.policies.objects:DemoAdapter",
     "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
+    "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will

@@ -12,8 +12,8 @@ from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 COMMANDS = "serve, new, eval, bench, doctor, list, info, completion"
 HELP = "(policyserve serve cartpole_ppo --help)"
 KNOWN = (
-    "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, demo_image"
-    ", wall-x"
+    "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, lerobot:PATH"
+    ", demo_image, wall-x"
 )
 
 # The words, and what is said of them behind `error: `.
