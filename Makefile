@@ -1,8 +1,13 @@
 .PHONY: check debian lint types contracts test pythons interop coverage bench
 
-check: lint types contracts test pythons interop  ## all that CI runs
+# Tests wait for each other more than they compute: two kinds of them run at a time, and each tells its lines together.
+AT_ONCE ?= 2
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-debian:  ## Prometheus, which some tests drive: for root on Debian; nobody else's machine is changed
+check: lint types contracts  ## all that CI runs
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) AT_ONCE=1 test pythons interop
+
+debian:  ## Prometheus and chromium, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
 
 lint:
@@ -20,7 +25,7 @@ test:
 	pytest -q --loop uvloop --runner process tests/contract tests/server tests/client --ignore tests/server/test_soak.py
 
 pythons:  ## the quick suites, bare, on other Pythons where they are found, and with the oldest dependencies
-	python scripts/check_pythons.py
+	python scripts/check_pythons.py --at-once $(AT_ONCE)
 
 interop:
 	pytest -q -m interop

@@ -14,20 +14,28 @@ own; 5ms: a policy that takes 5 ms for any batch of up to 32; demo: cartpole_ppo
 from __future__ import annotations
 
 import argparse
+import json
+import threading
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from measuring.harness import Effort, Program, add_effort, effort_of, machine, our_server, told
-from measuring.turns import Asker, in_turns, rate_ratio, trip_ratio
+from measuring.harness import Effort, Program, Serving, add_effort, all_started, effort_of, machine, our_server, told
+from measuring.turns import Asker, Sides, ask_in_turns, in_turns, rate_ratio, trip_ratio
 
 from policyserve.bench.measures import Spread
 
 _SHORT = {"cartpole": "P1", "libero": "P2", "aloha": "P3"}
+_WATCHED = "live page, somebody looking"
+_ASKS_EVERY_S = 0.4  # as the page does
 _FLAGS = {
     "gathering by habit": ("--max-wait-ms", "0"),
     "busy polling": ("--busy-poll-us", "0"),
     "metrics": ("--no-metrics",),
+    "live page": ("--no-live",),
+    _WATCHED: ("--no-live",),
 }
 
 
@@ -80,6 +88,11 @@ CASES = (
     Case("few frames a turn", "inline", "cartpole", 32),
     Case("metrics", "inline", "cartpole"),
     Case("metrics", "inline", "cartpole", 32),
+    Case("live page", "inline", "cartpole"),
+    Case("live page", "inline", "cartpole", 32),
+    Case(_WATCHED, "inline", "cartpole"),
+    Case(_WATCHED, "inline", "cartpole", 32),
+    Case(_WATCHED, "thread", "libero", 8),
     Case("own framing", "inline", "cartpole"),
     Case("own framing", "inline", "libero"),
     Case("own framing", "inline", "aloha"),
@@ -107,8 +120,39 @@ def measure(case: Case, effort: Effort) -> Worth:
     """Ask both servers in turns."""
     servers = {"without": server(case, is_off=True), "with": server(case, is_off=False)}
     askers = {name: Asker(name, case.payload, case.way, clients=case.clients) for name in servers}
-    starts = in_turns(servers, askers, effort)
+    starts = in_turns(servers, askers, effort) if case.piece != _WATCHED else watched_turns(servers, askers, effort)
     return Worth(trip_ratio(starts, "without", "with"), rate_ratio(starts, "without", "with"))
+
+
+def watched_turns(servers: Mapping[str, Program], askers: Mapping[str, Asker], effort: Effort) -> list[Sides]:
+    """Fresh starts, in which somebody looks at the live page of the server that has one."""
+    starts: list[Sides] = []
+    for _ in range(effort.starts):
+        with all_started(servers) as up, looked_at(up["with"]):
+            starts.append(ask_in_turns(up, askers, effort))
+    return starts
+
+
+@contextmanager
+def looked_at(serving: Serving) -> Iterator[None]:
+    """Ask for the live page's data, with a session's pictures, as often as the page does."""
+    stop = threading.Event()
+
+    def ask() -> None:
+        session = 1
+        while not stop.wait(_ASKS_EVERY_S):
+            page = f"http://127.0.0.1:{serving.port}/live.json?pictures=1&session={session}"
+            with urllib.request.urlopen(page) as answer:
+                sessions = json.load(answer)["sessions"]
+            session = sessions[0]["number"] if sessions else session
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def server(case: Case, is_off: bool) -> Program:

@@ -4,10 +4,10 @@
     python scripts/check_pythons.py                   # Python 3.10, 3.12, 3.13 and the oldest dependencies
     python scripts/check_pythons.py --job 3.13 oldest
 
-Each job has a virtual environment of its own, made for it and removed after it. Two run at the same time, since tests
-wait for each other more than they compute; what a job says is printed when it has ended. A Python that this machine
-lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml. Ends with 1
-if a job failed or none ran.
+Each job has a virtual environment of its own, made for it and removed after it. Two run at the same time (--at-once),
+since tests wait for each other more than they compute; what a job says is printed when it has ended. A Python that this
+machine lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml.
+Ends with 1 if a job failed or none ran.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ SUITES = (
     "core", "dialects", "websocket", "transforms", "client", "engine", "server", "contract", "golden", "fuzz",
     "observe", "policies", "test_background.py", "test_safety.py",
 )  # fmt: skip
-AT_ONCE = 2
 LEFT_OUT = ("server/test_soak.py", "policies/wall_x")
 
 
@@ -55,8 +54,10 @@ class Job:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the quick suites on other Pythons.")
     parser.add_argument("--job", nargs="+", choices=(*PYTHONS, OLDEST), default=(*USUAL, OLDEST), dest="names")
-    jobs = list(find_jobs(parser.parse_args().names))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    parser.add_argument("--at-once", type=int, default=2, help="how many run at the same time")
+    args = parser.parse_args()
+    jobs = list(find_jobs(args.names))
+    with ThreadPoolExecutor(args.at_once) as pool:
         results = dict(zip([job.name for job in jobs], pool.map(_passes, jobs), strict=True))
     print("\n".join(f"python {name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))
     return 0 if results and all(results.values()) else 1

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "bench/run": "cli/test_bench",
     "bench/scores_plot": "cli/test_eval",
     "bench/target": "cli/test_bench",
+    "cli/export": "cli/test_record",
+    "cli/view": "cli/test_record",
     "cli/foreground/log_flags": "cli/test_serve_logs",
     "cli/foreground/echo": "cli/foreground/test_serving",
     "cli/arguments/parsing": "cli/arguments/test_server_flags",
@@ -81,6 +83,8 @@ ELSEWHERE = {
     "policies/wall_x/runtime": "policies/wall_x/test_policy",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
+    "recordings/container": "recordings/test_reading",
+    "recordings/file": "recordings/test_reading",
     "server/connection": "server/test_connections",
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",
@@ -92,6 +96,7 @@ NO_TESTS = {
     "core/dialect": "a Protocol; tests/contract holds its implementations to it",
     "core/version": "a number",
     "policies/wall_x/inputs": "values",
+    "recordings/plan": "values",
 }
 
 

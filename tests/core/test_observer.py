@@ -39,7 +39,7 @@ def test_nobody_listens_to_anything_at_first() -> None:
     names = [
         name.removeprefix("on_") for name, _ in inspect.getmembers(Observer, inspect.isfunction) if name[:3] == "on_"
     ]
-    assert len(names) == 12
+    assert len(names) == 13
     assert [getattr(told, name) for name in names] == [()] * len(names)
 
 

@@ -32,6 +32,7 @@ from tests.cli.serving import POLICYSERVE, run
 from tests.core.test_printable import is_harmless
 from tests.engine.running import recipe
 from tests.logs.reading import Kept, keeping
+from tests.policies.frameworks import import_or_skip
 from tests.server.certificates import make_certificate
 from tests.server.live import DEADLINE_S, ask, frame, open_raw, serving, until_eof
 from tests.server.test_changing import reloading, until_answering, write
@@ -214,6 +215,20 @@ def a_server_at_work(kept: Kept, _folder: Path) -> None:
         live.until(kept.has("statistics"))
 
 
+def a_recording_that_ends_early(kept: Kept, folder: Path) -> None:
+    import_or_skip("mcap.writer")
+    with serving(record=str(folder / "runs"), record_queue_mib=1.0) as live, live.websocket() as peer:
+        live.until(kept.has("recording_begun"))
+        recorder = live.server.recorder
+        assert recorder is not None
+        os.kill(recorder.number, signal.SIGSTOP)
+        ask(peer, 1.0)
+        peer.send(frame(np.zeros(1 << 18)))  # more than the queue holds
+        peer.recv(timeout=DEADLINE_S)
+        os.kill(recorder.number, signal.SIGKILL)
+        live.until(kept.has("recording_ended"))
+
+
 class Wrong(Observer):
     def on_message(self, session: int, message: Any, arrived_at: float) -> None:
         raise ValueError("a bug\nof somebody's")
@@ -344,6 +359,9 @@ SCENES: dict[str, tuple[Scene, set[str]]] = {
     "flag_unused": (a_port_beside_a_unix_socket, set()),
     "files_reloaded": (files_that_are_read_again, set()),
     "files_not_reloaded": (files_that_are_read_again, set()),
+    "recording_begun": (a_recording_that_ends_early, set()),
+    "recording_behind": (a_recording_that_ends_early, set()),
+    "recording_ended": (a_recording_that_ends_early, set()),
     "statistics": (a_server_at_work, set()),
     "observer_failed": (an_observer_that_raises, set()),
     "uncaught": (an_error_that_nobody_catches, set()),

@@ -85,6 +85,21 @@ def test_demo_image_takes_a_state_of_any_length(length: int) -> None:
     policy.spec.check_actions(chunk.actions)
 
 
+def test_demo_image_answers_to_the_last_bit_whoever_else_is_in_the_batch() -> None:
+    random, policy = np.random.default_rng(0), demo_image()
+    batch = [
+        PolicyInput(
+            {
+                "image": random.integers(0, 256, (64, 64, 3)).astype(np.uint8),
+                "state": random.normal(size=7).astype(np.float32),
+            }
+        )
+        for _ in range(16)
+    ]
+    for one, chunk in zip(batch, policy.infer(batch), strict=True):
+        np.testing.assert_array_equal(policy.infer([one])[0].actions, chunk.actions)
+
+
 def test_demo_image_says_that_it_controls_nothing() -> None:
     policy = demo_image()
     assert "controls nothing" in policy.spec.metadata["demo"]

@@ -17,13 +17,14 @@ from policyserve.server.config import (
     Limits,
     Listen,
     Placement,
+    Recording,
     Reporting,
     ServerConfig,
     Timeouts,
     is_host,
 )
 
-GROUPS = (Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting)
+GROUPS = (Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting, Recording)
 
 
 def test_a_config_is_each_of_its_groups_and_has_their_fields_and_no_others() -> None:

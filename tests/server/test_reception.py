@@ -36,6 +36,7 @@ class Peer:
         self.patience_s: list[float | None] = []
         self.is_cut = self.has_given_up = False
         self.held = 0
+        self.receiving_s = 0.0
 
     def send(self, message: Message) -> None:
         self.messages.append(message)

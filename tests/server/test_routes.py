@@ -167,8 +167,8 @@ def test_healthz_counts_requests() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/nope", 404),
+        ("POST", "/", 405),
         ("GET", "/vibe_rl", 404),
         ("POST", "/nope", 404),
         ("POST", "/healthz", 405),

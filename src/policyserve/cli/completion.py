@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.cli import COMMANDS, bench, doctor, serve
+from policyserve.cli import COMMANDS, bench, doctor, export, record, replay, serve, view
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -31,6 +31,14 @@ Prints a script that completes commands, policies and flags. To install it:
 
 zsh looks there if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`."""
 _HELP = ("--help", "--help-all")
+# Commands that take no policy.
+_OTHERS: Mapping[str, type[Any]] = {
+    "doctor": doctor.DoctorFlags,
+    "record": record.RecordFlags,
+    "view": view.ViewFlags,
+    "export": export.ExportFlags,
+}
+_WITHOUT_POLICY = "|".join(("bench", *_OTHERS))
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,10 @@ def _words() -> Words:
     flags: dict[tuple[str, str], Sequence[Flag]] = {("bench", ""): flags_of(bench.BenchFlags)}
     server = ServerConfig()
     flags["serve", ""] = flags_of(serve.ServeFlags, serve.ServeFlags(server, NoFlags()))
-    flags["doctor", ""] = flags_of(doctor.DoctorFlags)
+    for command, kind in _OTHERS.items():
+        flags[command, ""] = flags_of(kind)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
+    flags["replay", ""] = flags_of(replay.ReplayServer)
     policies = []
     for name in registry.names():
         try:
@@ -77,6 +87,7 @@ def _words() -> Words:
         policies.append(word)
         flags["serve", word] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
         flags["eval", word] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
+        flags["replay", word] = flags_of(replay.ReplayPolicy, replay.ReplayPolicy(default))
     return Words(policies, {place: [flag for flag in found if _is_offered(flag)] for place, found in flags.items()})
 
 
@@ -116,7 +127,7 @@ def _posix(words: Words) -> str:
         f'    "  "*) echo "{" ".join(COMMANDS)} --help --version" ;;',
         '    "completion "*) echo "bash zsh fish" ;;',
         '    *" -"*) _policyserve_flags "$1 $2" ;;',
-        f'    "serve  "*|"eval  "*|"bench  "*) echo "{policies}" ;;',
+        f'    "serve  "*|"eval  "*|"bench  "*|"replay  "*) echo "{policies}" ;;',
         "  esac",
         "}",
         "_policyserve_flags() {",
@@ -142,7 +153,7 @@ _policyserve() {{
   if [ "$COMP_CWORD" -gt 1 ]; then
     command="${{COMP_WORDS[1]}}"
     policy="$(_policyserve_policy "${{COMP_WORDS[@]:2:COMP_CWORD-2}}")"
-    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
+    case "$command" in {_WITHOUT_POLICY}) policy="" ;; esac
   fi
   COMPREPLY=($(compgen -W "$(_policyserve_words "$command" "$policy" "$before" "$current")" -- "$current"))
 }}
@@ -157,7 +168,7 @@ _policyserve() {{
   if (( CURRENT > 2 )); then
     command="${{words[2]}}"
     policy="$(_policyserve_policy "${{(@)words[3,CURRENT-1]}}")"
-    if [ "$command" = bench ] || [ "$command" = doctor ]; then policy=""; fi
+    case "$command" in {_WITHOUT_POLICY}) policy="" ;; esac
   fi
   local -a shown=(${{=$(_policyserve_words "$command" "$policy" "$before" "${{words[CURRENT]}}")}})
   compadd -a shown
@@ -173,9 +184,9 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", "doctor"):
+    for command in ("serve", "eval", "bench", "replay", *_OTHERS):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
-        if command != "doctor":  # it takes a server's URL alone
+        if command not in _OTHERS:
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")
         of_policies: dict[str, tuple[Flag, list[str]]] = {}
         for (one, policy), flags in words.flags.items():

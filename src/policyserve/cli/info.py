@@ -18,7 +18,7 @@ from policyserve.core.printable import one_line
 
 _PACKAGES = (
     "numpy", "msgpack", "tyro", "websockets", "h11", "threadpoolctl", "uvloop", "torch", "jax", "equinox",
-    "tensorstore", "onnxruntime", "gymnasium", "matplotlib", "pillow", "safetensors", "tokenizers",
+    "tensorstore", "onnxruntime", "gymnasium", "matplotlib", "pillow", "safetensors", "tokenizers", "mcap", "rerun-sdk",
     "openpi-client", "wall-x", "vibe-rl",
 )  # fmt: skip
 _MODEL = Path("/proc/device-tree/model")  # what a board such as a Jetson calls itself

@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.configuration import Configuration, ConfigurationFlags, read_configuration
-from policyserve.cli.arguments.flags import flags_of
+from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
@@ -84,7 +84,7 @@ def serve(
         served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
         spec_file = _spec_file(flags.write_spec)
     except ConfigError as error:
-        complain(given.blamed(str(error)), ARGUMENT_ERROR)
+        complain(given.blamed(naming_flag(error, {"record": "--record"})), ARGUMENT_ERROR)
     log = replace(flags.log, log_level="debug") if flags.debug else flags.log
     show_seen_spec(served, spec_file, log.leaves_screen)
     serve_until_stopped(served, source.title, source.origin, log, given.blamed)

@@ -16,6 +16,7 @@ EventName = Literal[
     "policy_lost", "policy_replaced", "policy_not_replaced", "policy_slow", "policy_shared", "policy_close_failed",
     "policy_watched", "policy_changed", "policy_reloaded", "policy_not_reloaded", "policy_spec_seen",
     "access_warned", "flag_unused", "files_reloaded", "files_not_reloaded",
+    "recording_begun", "recording_behind", "recording_ended",
     "statistics", "observer_failed", "uncaught", "lines_lost", "log",
 ]  # fmt: skip
 EVENTS: tuple[EventName, ...] = get_args(EventName)

@@ -34,11 +34,18 @@ def spec_of(described: Mapping[str, Any], name: str = "the server's policy") -> 
     leaves = {str(path): _whole_leaf(leaf, str(path)) for path, leaf in _items(observation)}
     steps = described.get("horizon")
     try:
-        told = None if action is None else ArraySpec(tuple(action["shape"]), action["dtype"])
+        doc = "" if action is None else str(action.get("doc") or "")
+        told = None if action is None else ArraySpec(tuple(action["shape"]), action["dtype"], doc=doc)
         aliases = {str(alias): str(path) for alias, path in _items(described.get("aliases")) if str(path) in leaves}
-        return PolicySpec(name, leaves or None, told, horizon=steps, aliases=aliases)
-    except (KeyError, TypeError, ConfigError) as error:
+        spec = PolicySpec(name, leaves or None, told, horizon=steps, aliases=aliases)
+        return replace(spec, **_batches(described))
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise WireError("action", "an action and a horizon as policyserve describes them", f"{action!r:.60}") from error
+
+
+def _batches(described: Mapping[str, Any]) -> dict[str, int]:
+    """How many inputs it takes; a recording tells it, a greeting does not."""
+    return {name: described[name] for name in ("max_batch", "max_client_batch") if name in described}
 
 
 def _items(observation: Any) -> Iterable[tuple[Any, Any]]:
@@ -50,7 +57,7 @@ def _whole_leaf(leaf: Any, path: str) -> LeafSpec:
     made = _leaf(leaf, path)
     if isinstance(made, TextSpec) and isinstance(leaf.get("default"), str):
         made = replace(made, default=leaf["default"])
-    return replace(made, optional=bool(leaf.get("optional")))
+    return replace(made, optional=bool(leaf.get("optional")), doc=str(leaf.get("doc") or ""))
 
 
 def _may_lack(leaf: Any) -> bool:

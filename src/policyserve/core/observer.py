@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import EncodedText, Message, Observation, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.core.spec import PolicySpec
 
 
 class SessionFacts(NamedTuple):
@@ -37,6 +38,9 @@ class Observer:
 
     # Whether it is told of batches that run in the event loop, too: those of policies that take microseconds.
     hears_inline_batches = True
+
+    def on_policy_ready(self, spec: PolicySpec) -> None:
+        """The policy that answers from now on; told again when another one takes its place."""
 
     def on_session_opened(self, session: SessionFacts) -> None:
         """A peer's handshake was accepted."""
@@ -105,6 +109,7 @@ class Observers:
         self._sort()
 
     def _sort(self) -> None:
+        self.policy_ready = self._listening("on_policy_ready")
         self.session_opened = self._listening("on_session_opened")
         self.session_closed = self._listening("on_session_closed")
         self.dialect = self._listening("on_dialect")

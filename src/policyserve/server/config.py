@@ -16,6 +16,7 @@ from typing import Literal
 from policyserve import dialects
 from policyserve.core.limits import WireLimits
 from policyserve.core.settings import Settings
+from policyserve.recordings.plan import Plan
 
 _MIB = 1024 * 1024
 _MOST_MIB = 1024 * 1024  # a tebibyte: what is larger is a mistake
@@ -230,6 +231,8 @@ class Reporting(_Group):
 
     stats_every_s: float = 10.0  # the time between two lines of statistics in the log while there is work; 0: none
     metrics: bool = True  # tell Prometheus at /metrics what is counted, whoever has a key, or anybody where none is set
+    live: bool = True  # a page at / and /live that shows what the server does, to the same people
+    live_images: bool = True  # camera pictures on that page, while somebody looks at it
 
     def check(self) -> None:
         super().check()
@@ -237,7 +240,31 @@ class Reporting(_Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerConfig(Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting):
+class Recording(_Group):
+    """What of the conversations is kept: docs/recordings.md."""
+
+    record: str | None = None  # a directory: write all messages to .mcap files in it, pictures and prompts included
+    record_max_mib: float = 1024.0  # the most of one file; then another one is begun
+    record_queue_mib: float = 256.0  # the most that waits for the disk; requests beyond it are not recorded
+    record_views: bool = True  # beside the messages, camera pictures and named numbers, for Rerun and Foxglove
+
+    def check(self) -> None:
+        super().check()
+        self._require_path("record")
+        for name, least in (("record_max_mib", 1), ("record_queue_mib", 1)):
+            self.require(name, least <= getattr(self, name) <= _MOST_MIB, f"{least} or more, at most {_MOST_MIB}")
+
+    @property
+    def recording_plan(self) -> Plan | None:
+        """What the recorder needs to know; None without a directory."""
+        if self.record is None:
+            return None
+        sizes = int(self.record_max_mib * _MIB), int(self.record_queue_mib * _MIB)
+        return Plan(self.record, *sizes, self.record_views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(Listen, Access, Dialects, Placement, Batching, Limits, Timeouts, Reporting, Recording):
     """All settings of a server. Raises ConfigError that names the field, what is expected and what it got."""
 
     def check(self) -> None:

@@ -63,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake: Handshake | None = Handshake(config.max_head_bytes, reception.routes.is_page)
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._unfinished_bytes = 0  # of a message that is not whole yet
+        self._began_at = 0.0  # when the first bytes of a large message came
+        self.receiving_s = 0.0  # how long its newest message took to come in
         self._counted_bytes = 0  # of all its messages so far, in the server's budget
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0  # when its last bytes came
@@ -191,6 +193,7 @@ class Connection(asyncio.BufferedProtocol):
         status = response.status
         event = Event("connection_refused", peer=self.peer, code=status)
         self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
+        self._reception.on_refused(self.peer, status, reason)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
@@ -215,6 +218,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        self.receiving_s = self._heard_at - self._began_at if self._unfinished_bytes else 0.0
         self._unfinished_bytes = 0
         conversation.receive(message, self._heard_at)
         session = conversation.session
@@ -326,6 +330,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _grow(self, count: int) -> None:
         """`count` bytes of a large message came in."""
+        if not self._unfinished_bytes:
+            self._began_at = self._heard_at
         self._unfinished_bytes += count
         self._counted_bytes += count
         self._reception.grow(count)

@@ -42,6 +42,11 @@ class Address(NamedTuple):
         return f"http://{self._place}/healthz"
 
     @property
+    def page(self) -> str:
+        """What to open in a browser; empty where a browser cannot."""
+        return self.health.removesuffix("healthz")
+
+    @property
     def reachable(self) -> Address:
         """The same as seen from this machine: a server on all its addresses is on localhost."""
         return self._replace(host="localhost") if self.host in ("0.0.0.0", "::", "127.0.0.1") else self
@@ -77,6 +82,11 @@ class UnixAddress(Address):
     def health(self) -> str:
         """The command for its page."""
         return f"curl --unix-socket {shlex.quote(self.host)} http://localhost/healthz"
+
+    @property
+    def page(self) -> str:
+        """None."""
+        return ""
 
 
 class Listener:

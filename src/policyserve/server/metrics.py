@@ -28,6 +28,7 @@ from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
 from policyserve.observe.histogram import TIMES_MS, Histogram
 from policyserve.observe.tally import Tally
+from policyserve.recordings.recorder import Recorder
 from policyserve.server.reception import Reception
 from policyserve.server.routes import Asked, Response, Route
 
@@ -76,11 +77,14 @@ class LoopLag:
 class Metrics(Collector):
     """The page of one server. page: what to add to its routes."""
 
-    def __init__(self, reception: Reception, engine: Engine, counters: Counters) -> None:
+    def __init__(
+        self, reception: Reception, engine: Engine, counters: Counters, recorder: Recorder | None = None
+    ) -> None:
         self.tally = Tally(lambda: reception.spec.name if reception.spec is not None else "")
         self.lag = LoopLag()
         self.page = Route(self._respond)
         self._reception, self._engine, self._counters = reception, engine, counters
+        self._recorder = recorder
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -99,6 +103,7 @@ class Metrics(Collector):
         yield _histogram("batch_size", "Requests in one call of the policy.", *_sizes(self.tally.calls))
         yield from self._sessions()
         yield from self._work()
+        yield from self._recording()
         yield from self._state()
 
     def _requests(self) -> Metric:
@@ -136,6 +141,13 @@ class Metrics(Collector):
         )
         told = "Policies that were replaced: hung, since a call never returned, or broke."
         yield _labelled(CounterMetricFamily, "policy_replacements", told, "reason", tally.replaced)
+
+    def _recording(self) -> Iterator[Metric]:
+        recorder = self._recorder
+        is_recording, left_out = (recorder.is_recording, recorder.left_out) if recorder else (False, 0)
+        yield _gauge("recording", "1 while it records, 0 without --record and when that has ended.", int(is_recording))
+        told = "Requests that are not in the recording, since the disk or the processor did not keep up."
+        yield _counter("recording_left_out", told, left_out)
 
     def _state(self) -> Iterator[Metric]:
         is_ready = not (self._reception.stage or self._engine.stage)

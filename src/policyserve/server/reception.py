@@ -51,6 +51,8 @@ class Peer(Protocol):
 class SessionPeer(Peer, Sink, Holder, Protocol):
     """A connection that has a session, or asks for one."""
 
+    receiving_s: float  # from the first bytes of its newest message to the last, 0 of one that came at once
+
     def expect_first_message(self, patience_s: float | None) -> None:
         """Call conversation.note_silence() if the client has said nothing by then; None: it need not speak first."""
         ...
@@ -62,6 +64,15 @@ class _Open(NamedTuple):
     peer: SessionPeer
     conversation: Conversation
     facts: SessionFacts  # at its opening
+    opened_at: float  # time.monotonic
+
+
+class SessionState(NamedTuple):
+    """An open session at this moment. pending: its requests without an answer. age_s: since it was opened."""
+
+    facts: SessionFacts
+    pending: int
+    age_s: float
 
 
 class Reception:
@@ -93,6 +104,8 @@ class Reception:
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
         self.large_bytes = 0  # of large messages and unread answers, since the start
+        # Told of connections that get no session: the peer, an HTTP status, why.
+        self.on_refused: Callable[[str, int, str], object] = lambda peer, status, reason: None
 
     @property
     def conversations(self) -> Sequence[Conversation]:
@@ -109,6 +122,23 @@ class Reception:
         """Who has a session, the oldest first, with the dialects that are known by now."""
         known = [(session.facts, session.conversation.session.dialect) for session in self._sessions.values()]
         return [facts._replace(dialect=dialect.name) if dialect else facts for facts, dialect in known]
+
+    def session_states(self) -> list[SessionState]:
+        """Who has a session and how far it is, the oldest first."""
+        now = time.monotonic()
+        opened = self._sessions.values()
+        told = zip(self.sessions, opened, strict=True)
+        return [SessionState(facts, one.conversation.session.pending, now - one.opened_at) for facts, one in told]
+
+    def peer_of(self, session: int) -> str:
+        """Who a session is with; empty of one that is over."""
+        opened = self._sessions.get(session)
+        return opened.facts.peer if opened is not None else ""
+
+    def receiving_s(self, session: int) -> float:
+        """How long its newest message took to come in."""
+        opened = self._sessions.get(session)
+        return opened.peer.receiving_s if opened is not None else 0.0
 
     @property
     def waiting(self) -> int:
@@ -154,7 +184,7 @@ class Reception:
         name = session.dialect.name if session.dialect else "auto"
         key = self.admission.key_name(credentials) or ""
         facts = SessionFacts(peer.number, peer.peer, name, key)
-        self._sessions[peer.number] = _Open(peer, conversation, facts)
+        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic())
         self.admission.enter(peer.address)
         self.everybody_left.clear()
         for tell in self._observers.session_opened:

@@ -52,12 +52,14 @@ class Route:
 
     is_private: it shows what a policy sees: a browser gets it by a host name that no stranger owns, or with a key.
     shares_path: a WebSocket handshake at its path opens a session all the same.
+    is_listed: it is named to whoever asks for a path without a page; not what only another page asks for.
     """
 
     answer: Answer
     needs_key: bool = True
     is_private: bool = False
     shares_path: bool = False
+    is_listed: bool = True
 
 
 class Routes:
@@ -80,7 +82,7 @@ class Routes:
         """Answer a request that is no WebSocket handshake."""
         route = self._routes.get(path)
         if route is None:
-            pages = ", ".join(self._routes)
+            pages = ", ".join(path for path, page in self._routes.items() if page.is_listed)
             return text(404, f"no page at this path; robots connect here by WebSocket, pages are {pages}")
         if method != "GET":
             return text(405, f"{path} answers GET", (("Allow", "GET"),))

@@ -33,6 +33,7 @@ from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
 from policyserve.observe.spec_learner import SpecLearner
 from policyserve.observe.statistics import StatisticsLog
+from policyserve.recordings.recorder import Recorder
 from policyserve.server import greeting
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
@@ -40,6 +41,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
+from policyserve.server.live import LivePage
 from policyserve.server.metrics import Metrics
 from policyserve.server.reception import Reception
 from policyserve.server.turns import LoopTurns
@@ -82,7 +84,11 @@ class Server:
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
+        self.recorder = self._add_recorder() if self.config.record is not None else None
         self._metrics = self._add_metrics() if self.config.metrics else None
+        self.live = LivePage(self.reception, self.engine, self.observers, self.counters, self.config)
+        if self.config.live:
+            self.live.add_to(self.reception)
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
@@ -176,6 +182,7 @@ class Server:
         for fault in dialects.load_all():
             log.warning("%s", fault)
         await self._entrance.open(self._connection)
+        self._start_recorder()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         self._tidy()
@@ -204,13 +211,32 @@ class Server:
         self.statistics.stop()
         if self._metrics is not None:
             self._metrics.lag.stop()
+        self.live.stop_watching()
         await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
+        if self.recorder is not None:
+            await self.recorder.close()
         self._has_ended = True
 
     # Inside
 
+    def _add_recorder(self) -> Recorder:
+        plan = self.config.recording_plan
+        assert plan is not None, "there is a directory"
+        recorder = Recorder(plan)
+        recorder.on_end = lambda: self.observers.remove(recorder)
+        self.observers.add(recorder)
+        return recorder
+
+    def _start_recorder(self) -> None:
+        try:
+            if self.recorder is not None:
+                self.recorder.start()
+        except BaseException:
+            self._entrance.close()
+            raise
+
     def _add_metrics(self) -> Metrics:
-        metrics = Metrics(self.reception, self.engine, self.counters)
+        metrics = Metrics(self.reception, self.engine, self.counters, self.recorder)
         self.observers.add(metrics.tally, is_trusted=True)
         self.reception.routes.add("/metrics", metrics.page)
         return metrics
@@ -242,6 +268,7 @@ class Server:
             self._fail_sessions(error)
             raise
         self._learn_spec(spec)
+        self._tell_policy(spec)
         self.reception.say_ready(spec)
         for tell in self.observers.stage:
             tell("")
@@ -250,7 +277,12 @@ class Server:
     def _change_policy(self, spec: PolicySpec) -> None:
         greeting.check_metadata(spec)
         self._learn_spec(spec)
+        self._tell_policy(spec)
         self.reception.say_changed(spec)
+
+    def _tell_policy(self, spec: PolicySpec) -> None:
+        for tell in self.observers.policy_ready:
+            tell(spec)
 
     def _learn_spec(self, spec: PolicySpec) -> None:
         """Watch a policy that declares none, and no other one."""

@@ -137,7 +137,7 @@ def test_the_flags_that_take_a_path_are_known() -> None:
     names = ("cartpole_ppo", "wall-x")
     flags = [keys_of(ServeFlags(ServerConfig(), registry.find(name).defaults(None))) for name in names]
     assert {key for found in flags for key, flag in found.items() if flag.is_path} == {
-        "api-key-file", "tls-cert", "tls-key", "uds", "write-spec", "log-file",
+        "api-key-file", "tls-cert", "tls-key", "uds", "record", "write-spec", "log-file",
         "checkpoint-dir", "norm-stats-path", "config.runner.checkpoint-dir",
         "model-config.model-path", "model-config.action-tokenizer-path", "model-config.train-config-path",
     }  # fmt: skip

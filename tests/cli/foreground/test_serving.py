@@ -79,7 +79,7 @@ def test_the_screen_fits_the_terminal_and_has_no_line_of_the_log_in_it(policy: s
     screen = lines[first : last + 1]
     assert [line for line in screen if len(line) > 79] == []
     assert [line for line in screen if STARTED.match(line)] == []
-    assert [line.split()[0] for line in screen if re.match(r"  \w", line)][-2:] == ["client", "health"]
+    assert [line.split()[0] for line in screen if re.match(r"  \w", line)][-3:] == ["client", "watch", "health"]
     assert "\x1b[1mpolicyserve" in watched.written
     (end, nothing) = lines[last + 1 :]
     assert re.fullmatch(r"stopped after \d+ s: 0 answers", end)

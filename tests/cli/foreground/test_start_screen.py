@@ -167,3 +167,22 @@ def test_strangers_texts_drive_no_terminal() -> None:
     spec = PolicySpec("p", {"a\x1b[2J": ArraySpec((1,), doc="m\n\x9b31m")}, ArraySpec((1,), doc="x\r\ny"))
     lines = [*Screen(Terminal()).heading("t\x1b[2J", f"file{os.sep}\x1b[2J"), *described(spec)]
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("address", "page"),
+    [
+        (Address("0.0.0.0", 8000), "http://localhost:8000/"),
+        (Address("fe80::1", 8000), "http://[fe80::1]:8000/"),
+        (TlsAddress("lab.example", 443), "https://lab.example:443/"),
+    ],
+)
+def test_it_says_where_a_browser_shows_what_the_server_does(address: Address, page: str) -> None:
+    assert f"  watch   {page}" in described(SMALL, address=address, has_page=True)
+    assert not [line for line in described(SMALL, address=address) if "watch" in line]
+
+
+def test_a_browser_opens_no_unix_socket() -> None:
+    assert not [
+        line for line in described(SMALL, address=UnixAddress("/run/p.sock", 0), has_page=True) if "watch" in line
+    ]

@@ -12,14 +12,24 @@ from typing import Any
 
 from policyserve.core import limits
 from policyserve.server import config
-from policyserve.server.config import Access, Batching, Dialects, Limits, Listen, Placement, Reporting, Timeouts
+from policyserve.server.config import (
+    Access,
+    Batching,
+    Dialects,
+    Limits,
+    Listen,
+    Placement,
+    Recording,
+    Reporting,
+    Timeouts,
+)
 
 # What `--help` lists; `--help-all` lists all.
-USUAL = ("host", "port", "uds", "tls_cert", "tls_key", "api_key_file", "isolate", "replicas")
-PATHS = ("uds", "tls_cert", "tls_key")  # besides those whose names say it
+USUAL = ("host", "port", "uds", "tls_cert", "tls_key", "api_key_file", "isolate", "replicas", "record")
+PATHS = ("uds", "tls_cert", "tls_key", "record")  # besides those whose names say it
 GROUPS: Mapping[str, type[Any]] = {
     "listen": Listen, "access": Access, "dialects": Dialects, "placement": Placement, "batching": Batching,
-    "limits": Limits, "timeouts": Timeouts, "reporting": Reporting,
+    "limits": Limits, "timeouts": Timeouts, "reporting": Reporting, "recording": Recording,
 }  # fmt: skip
 _COMMENT = re.compile(r"^    (\w+): .+?  # (.+)$", re.MULTILINE)
 

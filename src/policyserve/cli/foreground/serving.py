@@ -128,7 +128,8 @@ class _Shown:
     def _on_ready(self, spec: PolicySpec) -> None:
         self._line.show("")
         self._line.end_line()
-        described = self._screen.description(spec, self._server.address, self._server.needs_key)
+        server, config = self._server, self._server.config
+        described = self._screen.description(spec, server.address, server.needs_key, config.live, config.record)
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
         self._screen.show([*(self._heading if self._is_watched else []), *described, ready])

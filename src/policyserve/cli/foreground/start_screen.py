@@ -55,15 +55,28 @@ class Screen:
         bold = [self._painted(line, "bold") for line in lines]
         return [bold[0], *(_INDENT + line for line in bold[1:]), *self.row("from", self.path(origin))]
 
-    def description(self, spec: PolicySpec, address: Address, needs_key: bool = False) -> list[str]:
-        """What the policy takes and gives, and how to reach it."""
+    def description(
+        self,
+        spec: PolicySpec,
+        address: Address,
+        needs_key: bool = False,
+        has_page: bool = False,
+        records: str | None = None,
+    ) -> list[str]:
+        """What the policy takes and gives, and how to reach it.
+
+        has_page: a browser shows what the server does. records: the directory where it records.
+        """
+        page = address.reachable.page if has_page else ""
         return [
             *self._facts(spec),
             *self._url(address, needs_key),
             *self._takes(spec),
             *self._gives(spec),
             *self._client(spec, address.reachable.url, needs_key),
+            *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
+            *([] if records is None else self.row("records", self.path(records))),
         ]
 
     def row(self, label: str, *texts: str) -> list[str]:

@@ -15,10 +15,8 @@ from pathlib import Path
 from policyserve.core.errors import ConfigError
 
 # The path first: what the worker imports must be what the server imports, wherever both stand.
-_START = (
-    "import os, sys; sys.path[:] = os.environ.pop('_POLICYSERVE_PATH').split(os.pathsep); "
-    "from policyserve.engine.isolated.worker import main; main(*map(int, sys.argv[1:]))"
-)
+SAME_PATH = "import os, sys; sys.path[:] = os.environ.pop('_POLICYSERVE_PATH').split(os.pathsep); "
+_START = SAME_PATH + "from policyserve.engine.isolated.worker import main; main(*map(int, sys.argv[1:]))"
 # By its directory, since the package around it takes long to import.
 _KEEP = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.main(sys.argv[2], *map(int, sys.argv[3:]))"
 _KEEPER_DIRECTORY = str(Path(__file__).parent)
@@ -43,9 +41,9 @@ class Child:
                     _command(theirs.fileno(), descriptors),
                     pass_fds=(theirs.fileno(), *descriptors),
                     stdin=subprocess.DEVNULL,
-                    stdout=_log_descriptor(),  # the server's own stdout is for those who wait for its lines
-                    stderr=_log_descriptor(),
-                    env=_environment(device),
+                    stdout=log_descriptor(),  # the server's own stdout is for those who wait for its lines
+                    stderr=log_descriptor(),
+                    env=child_environment(device),
                     start_new_session=True,  # Ctrl-C in a terminal is for the server, which drains before it ends it
                 )
             except BaseException:
@@ -123,7 +121,7 @@ def check_devices(devices: Sequence[str]) -> None:
         _visible_gpu(device)
 
 
-def _environment(device: str | None) -> Mapping[str, str]:
+def child_environment(device: str | None = None) -> Mapping[str, str]:
     """The environment of this process, with the device as the only one that the child's framework sees."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_POLICIES}
@@ -151,7 +149,7 @@ def _visible_gpu(device: str) -> str:
     return names[int(index)]
 
 
-def _log_descriptor() -> int:
+def log_descriptor() -> int:
     """stderr, where the log goes; nowhere if the server has none."""
     with suppress(OSError):
         os.fstat(2)

@@ -1,0 +1,1 @@
+"""What went over the wire, in MCAP files, which robot people's tools open: written while it happens, read again."""
