@@ -53,8 +53,8 @@ def load_policy(named: str, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
 
 
 def _load(plan: Plan, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
-    # Read when torch is imported. Threads of torch's that wait by spinning take the cores from each other, from the event
-    # loop and from other programs: a chunk of a real-size ACT took 0.6 to 1.5 s on two busy cores, and 0.27 s without.
+    # Read when torch is imported. Threads of torch's that wait by spinning take the cores from the event loop and from
+    # other programs: a chunk of a real-size ACT took 0.6 to 1.5 s on two busy cores, and 0.27 s without.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from policyserve.policies.lerobot.model import find_device, load_model
 
