@@ -129,8 +129,7 @@ def test_a_folder_of_lerobots_is_none_of_vibe_rls(tmp_path: Path) -> None:
     (tmp_path / "000500" / "pretrained_model").mkdir(parents=True)
     (tmp_path / "000500" / "pretrained_model" / "config.json").write_text('{"type": "act"}')
     for below in (tmp_path, tmp_path / "000500", tmp_path / "000500" / "pretrained_model"):
-        with pytest.raises(ConfigError, match=f"^lerobot:{re.escape(str(below))}: policyserve does not serve policies"):
-            registry.find(str(below))
+        assert registry.taken_for(registry.find(str(below))) == "a LeRobot policy, by its config.json"
 
 
 def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 
 
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
-    assert "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, demo_image, wall-x" in registry.spellings()
+    assert "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, demo_image, wall-x" in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
         registry.find("zzz")
 
@@ -178,7 +177,7 @@ def test_a_bare_name_with_a_file_beside_it_is_told_how_to_write_it(
         registry.find("kitchn")
 
 
-@pytest.mark.parametrize("scheme", ["lerobot", "torch", "remote", "openpi"])
+@pytest.mark.parametrize("scheme", ["torch", "remote", "openpi"])
 def test_a_scheme_that_is_not_there_yet_says_so(scheme: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{scheme}:x: policyserve does not serve .* yet; an ONNX export is served"):
         registry.find(f"{scheme}:x")

@@ -175,13 +175,16 @@ class ConfigError(PolicyserveError, ValueError):
 
 
 class MissingDependency(ConfigError, ImportError):
-    """An optional framework is not installed; the message names the extra that brings it."""
+    """An optional framework is not installed; the message names the extra that brings it.
+
+    told: the message where no extra of ours brings it.
+    """
 
     code = "missing_dependency"
 
-    def __init__(self, module: str, extra: str) -> None:
+    def __init__(self, module: str, extra: str, told: str = "") -> None:
         self.module, self.extra = module, extra
-        super().__init__(f"{module} is not installed; run: pip install 'policyserve[{extra}]'")
+        super().__init__(told or f"{module} is not installed; run: pip install 'policyserve[{extra}]'")
 
 
 class RemoteError(PolicyserveError):

@@ -37,7 +37,8 @@ def spec_of(described: Mapping[str, Any], name: str = "the server's policy") -> 
         doc = "" if action is None else str(action.get("doc") or "")
         told = None if action is None else ArraySpec(tuple(action["shape"]), action["dtype"], doc=doc)
         aliases = {str(alias): str(path) for alias, path in _items(described.get("aliases")) if str(path) in leaves}
-        return replace(PolicySpec(name, leaves or None, told, horizon=steps, aliases=aliases), **_batches(described))
+        spec = PolicySpec(name, leaves or None, told, horizon=steps, aliases=aliases)
+        return replace(spec, **_batches(described))
     except (KeyError, TypeError, AttributeError, ConfigError) as error:
         raise WireError("action", "an action and a horizon as policyserve describes them", f"{action!r:.60}") from error
 

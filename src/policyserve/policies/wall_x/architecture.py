@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.files import read_json, reading
+from policyserve.policies.fields import LARGEST, Fields, as_json, read_object
+from policyserve.policies.files import reading
 
 TEXT, ACTION = 0, 1  # token types: what an expert is chosen by
 
-_LARGEST, _MOST_LAYERS = 1 << 31, 10_000  # beyond, a number is a mistake, and a network of it is never built
+_MOST_LAYERS = 10_000  # beyond, a number is a mistake, and a network of it is never built
 
 # The train config may say otherwise than config.json, and it wins.
 _OVERRIDES = ("dof_config", "agent_pos_config", "causal_action_attention_mask")
@@ -104,7 +103,7 @@ def read_architecture(
     config = _Fields(values, str(path))
     for name, supported in _UNSUPPORTED.items():
         if config.flag(name, supported) is not supported:
-            raise ConfigError(f"{path}: {name}: expected {_json(supported)}, got {_json(not supported)}")
+            raise ConfigError(f"{path}: {name}: expected {as_json(supported)}, got {as_json(not supported)}")
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
     kv_heads = config.count("num_key_value_heads")
     config.check_divides("num_attention_heads", heads, "hidden_size", hidden)
@@ -134,30 +133,8 @@ def read_architecture(
     )
 
 
-class _Fields:
-    """A JSON object whose values are checked as they are read."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values, self._where = values, where
-
-    def fail(self, name: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self._where}: {name}: expected {expected}, got {_json(self._values.get(name))}")
-
-    def __contains__(self, name: str) -> bool:
-        return self._values.get(name) is not None
-
-    def get(self, name: str) -> Any:
-        if name not in self._values:
-            raise ConfigError(f"{self._where}: {name} is missing")
-        return self._values[name]
-
-    def count(self, name: str, default: int | None = None, most: int = _LARGEST) -> int:
-        value = self._values.get(name, default) if default is not None else self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.fail(name, "a positive integer")
-        if value > most:
-            raise self.fail(name, f"at most {most}")
-        return value
+class _Fields(Fields):
+    """Fields of Wall-X's configuration."""
 
     def width(self, name: str, hidden: int) -> int:
         value = self.count(name, hidden)
@@ -165,42 +142,11 @@ class _Fields:
             raise self.fail(name, f"an even number of at most hidden_size = {hidden}")
         return value
 
-    def number(self, name: str, default: float) -> float:
-        value = self._values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise self.fail(name, "a positive number")
-        if value > _LARGEST:
-            raise self.fail(name, f"at most {_LARGEST}")
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._values.get(name, default)
-        if not isinstance(value, bool):
-            raise self.fail(name, "true or false")
-        return value
-
-    def counts(self, name: str, *, length: int | None = None) -> tuple[int, ...]:
-        value = self.get(name)
-        is_list = isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
-        if not is_list or (length is not None and len(value) != length):
-            raise self.fail(name, f"a list of {length if length is not None else 'non-negative'} integers")
-        return tuple(value)
-
     def total(self, name: str) -> int:
         value = self.get(name)
         if not isinstance(value, Mapping) or not value or not all(type(n) is int and n > 0 for n in value.values()):
             raise self.fail(name, "names with their positive numbers of values")
         return sum(value.values())
-
-    def section(self, name: str) -> _Fields:
-        value = self.get(name)
-        if not isinstance(value, Mapping):
-            raise self.fail(name, "an object")
-        return _Fields(value, f"{self._where}: {name}")
-
-    def check_divides(self, name: str, value: int, other: str, whole: int) -> None:
-        if whole % value:
-            raise self.fail(name, f"a divisor of {other} = {whole}")
 
 
 def _read_experts(config: _Fields, hidden: int) -> tuple[Expert, Expert]:
@@ -264,20 +210,10 @@ def _read_token_ids(directory: Path) -> dict[str, int]:
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _LARGEST
+    return type(value) is int and 0 <= value < LARGEST
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; model_path must be a checkpoint directory")
-    values = read_json(path, "a JSON file")
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
-
-
-def _json(value: Any) -> str:
-    """The value as it stands in the file, cut short; not all of it is written out first, as YAML can repeat a part."""
-    if isinstance(value, (Mapping, list)):
-        return reprlib.repr(value)[:80]
-    return json.dumps(value, default=str)[:80]
+    return read_object(path)

@@ -7,18 +7,14 @@ process's memory for as long as the mapping lives, and the whole file would doub
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
-from policyserve.policies.files import reading
+from policyserve.policies.safetensors_files import FLOATS, StoredTensor, list_tensors, opened, size_told
 from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, prefixes, stays_float32
 
 log = Log(__name__)
@@ -27,24 +23,7 @@ OnStage = Callable[[str], None]
 
 _MAPPED_BYTES = 1 << 28
 _NAMED = 6  # tensors that an error or a warning names
-# What a weight may be; integers and floats of 8 bits come with scales that nobody here applies.
-_FLOATS: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor in a file, not read yet."""
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    """As safetensors names it: `BF16`, `F32`."""
+_FLOATS: Mapping[str, torch.dtype] = {name: getattr(torch, dtype) for name, dtype in FLOATS.items()}
 
 
 def read_headers(directory: str | Path) -> dict[str, StoredTensor]:
@@ -56,7 +35,7 @@ def read_headers(directory: str | Path) -> dict[str, StoredTensor]:
     files = sorted(Path(directory).glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{directory}: expected *.safetensors files, got none")
-    listed = [tensor for file in files for tensor in _list_tensors(file)]
+    listed = [tensor for file in files for tensor in list_tensors(file)]
     prefix = _find_prefix(directory, listed)
     found: dict[str, StoredTensor] = {}
     for tensor in listed:
@@ -67,13 +46,6 @@ def read_headers(directory: str | Path) -> dict[str, StoredTensor]:
             raise ConfigError(f"{tensor.file}: {name} is in {found[name].file.name} too; keep one of the two")
         found[name] = tensor
     return found
-
-
-def _list_tensors(file: Path) -> Iterator[StoredTensor]:
-    with _opened(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-            header = tensors.get_slice(name)
-            yield StoredTensor(file, name, tuple(header.get_shape()), header.get_dtype())
 
 
 def _find_prefix(directory: str | Path, listed: Sequence[StoredTensor]) -> str:
@@ -125,14 +97,7 @@ def fill(
         percent = 100 * done // total
         if percent > told:
             told = percent
-            on_stage(f"weights: {percent} % of {_size(total)}")
-
-
-def _size(count: int) -> str:
-    """`8.4 GB`, `12.5 MB`, `340 kB`."""
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+            on_stage(f"weights: {percent} % of {size_told(total)}")
 
 
 def expected_shape(place: Place, parameter: Tensor) -> tuple[int, ...]:
@@ -189,10 +154,10 @@ def _read(stored: Mapping[str, StoredTensor], places: Mapping[str, Place]) -> It
     for name in places:
         by_file.setdefault(stored[name].file, {})[stored[name].name] = name
     for file, names in by_file.items():
-        with _opened(file) as tensors:
+        with opened(file) as tensors:
             queue = [stored_name for stored_name in tensors.offset_keys() if stored_name in names]
         while queue:
-            with _opened(file) as tensors:
+            with opened(file) as tensors:
                 mapped = 0
                 while queue and mapped < _MAPPED_BYTES:
                     stored_name = queue.pop(0)
@@ -200,18 +165,6 @@ def _read(stored: Mapping[str, StoredTensor], places: Mapping[str, Place]) -> It
                     mapped += values.nbytes
                     yield names[stored_name], values
                     del values
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    with reading(file, "a safetensors file"):
-        try:
-            with safe_open(file, framework="pt", device="cpu") as tensors:
-                yield tensors
-        except (SafetensorError, OSError) as error:
-            size = file.stat().st_size if file.exists() else 0
-            told = f"not a whole safetensors file ({size} bytes: {error}); fetch it again"
-            raise ConfigError(f"{file}: {told}") from error
 
 
 def _allocate(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> nn.Parameter:

@@ -1,0 +1,99 @@
+"""What a LeRobot policy takes and gives, as its files say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policyserve.core.leaf_specs import LeafSpec
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.policies.lerobot.config import VISUAL, Feature, PolicyConfig
+from policyserve.policies.lerobot.processors import Processors
+from policyserve.policies.lerobot.statistics import Statistics
+from policyserve.policies.naming import Names, client_names
+
+TASK = "task"
+_AS_RECORDED = "as recorded: units of the dataset"
+_PICTURE = "a camera frame; floats are 0 … 1"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a policy is asked. horizon: actions of an answer, None for one without that axis. frames: of each value."""
+
+    mode: str
+    horizon: int | None
+    max_batch: int
+    frames: int | None = None
+
+
+def names_of(features: tuple[Feature, ...], processors: Processors | None, renames: Mapping[str, str]) -> Names:
+    """What clients call each feature: by --rename, else by the checkpoint's own renaming; raises ConfigError."""
+    own = {one.name for one in features}
+    trained = {} if processors is None else processors.renames
+    kept = {client: name for client, name in trained.items() if name in own and name not in renames.values()}
+    return client_names([one.name for one in features], {**kept, **renames})
+
+
+def build_spec(
+    config: PolicyConfig,
+    statistics: Statistics,
+    names: Names,
+    shape: Shape,
+    layout: str,
+    joints: Mapping[str, Sequence[str]],
+) -> PolicySpec:
+    """The spec of a policy of ours. layout: where its statistics lie. joints: names of numbers, by feature."""
+    observation = {
+        names.client[one.name]: leaf_of(one, shape.frames, _told(joints.get(one.name))) for one in config.used
+    }
+    return PolicySpec(
+        f"lerobot {config.kind}",
+        observation,
+        ArraySpec(config.action.shape, doc=f"action {_AS_RECORDED}{_told(joints.get(config.action.name))}"),
+        horizon=shape.horizon,
+        max_batch=shape.max_batch,
+        metadata=_metadata(config, statistics, shape, layout),
+        aliases=names.aliases,
+    )
+
+
+def _told(joints: Sequence[str] | None) -> str:
+    return "" if joints is None else f": {', '.join(joints)}"
+
+
+def leaf_of(one: Feature, frames: int | None, told: str = "") -> LeafSpec:
+    """What a feature has to be. frames: how many of them an observation brings; None: one, without that axis."""
+    front = () if frames is None else (frames,)
+    if one.kind != VISUAL:
+        return ArraySpec((*front, *one.shape), doc=f"{_AS_RECORDED}{_history(frames)}{told}")
+    channels, height, width = one.shape
+    if frames is not None:  # an ImageSpec has no axis of frames
+        return ArraySpec((frames, height, width, channels), "uint8", f"camera frames{_history(frames)}")
+    return ImageSpec(height, width, ("HWC", "CHW"), ("uint8", "float"), _PICTURE)
+
+
+def _history(frames: int | None) -> str:
+    return "" if frames is None else ", the oldest first"
+
+
+def task_spec() -> TextSpec:
+    """The text that tells a language policy what to do."""
+    return TextSpec("what to do", default="")
+
+
+def _metadata(config: PolicyConfig, statistics: Statistics, shape: Shape, layout: str) -> dict[str, Any]:
+    network = config.network
+    assert network is not None
+    facts = {
+        "type": config.kind,
+        "layout": layout,
+        "mode": shape.mode,
+        "n_obs_steps": config.n_obs_steps,
+        "chunk_size": network.chunk_size,
+        "n_action_steps": network.n_action_steps,
+        "features": {one.name: {"type": one.kind, "shape": list(one.shape)} for one in config.features},
+    }
+    extremes = {"action_min": statistics.lowest, "action_max": statistics.highest}
+    return {"lerobot": {**facts, **{name: one.tolist() for name, one in extremes.items() if one is not None}}}
