@@ -144,7 +144,8 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 
 
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
-    assert "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, demo_image, wall-x" in registry.spellings()
+    spelt = "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, demo_image, wall-x"
+    assert spelt in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
         registry.find("zzz")
 
