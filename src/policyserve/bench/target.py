@@ -35,7 +35,7 @@ class Seen:
 
 def is_url(name: str) -> bool:
     """Whether `name` is a server's address and not a policy's name."""
-    return "://" in name
+    return "://" in name and not name.startswith("remote:")
 
 
 @contextmanager

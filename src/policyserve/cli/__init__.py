@@ -77,7 +77,8 @@ def _meant(word: str) -> str:
         return f"did you mean {near}?"
     if word.startswith("-"):
         return f"flags stand behind a command: {', '.join(COMMANDS)}"
-    is_policy = word in registry.names() or word.endswith(".py") or (":" in word and "://" not in word)
+    is_known = word.partition(":")[0] in registry.names()
+    is_policy = is_known or word.endswith(".py") or (":" in word and "://" not in word)
     return f"did you mean serve {word}?" if is_policy else f"there are {', '.join(COMMANDS)}"
 
 

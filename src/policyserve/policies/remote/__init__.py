@@ -1,0 +1,1 @@
+"""Another server's policy, served here: `remote:ws://host:port`."""
