@@ -21,7 +21,9 @@ class Serving:
     def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         self.process = process
         self.lines = lines
-        found = re.search(r"wss?://\S+:\d+|ws\+unix://\S+", "".join(lines))
+        text = "".join(lines)
+        own = re.search(r"^ *url .*", text, re.MULTILINE)  # another line may tell of another server
+        found = re.search(r"wss?://\S+:\d+|ws\+unix://\S+", own.group() if own else text)
         assert found, lines
         self.url = found.group()
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 
-from policyserve.client.address import has_key, without_key
+from policyserve.client.address import has_key
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
@@ -56,8 +56,8 @@ class RemoteAdapter:
         url = self.target.partition(":")[2]
         if has_key(url):
             raise ConfigError(
-                f"remote:{without_key(url)}: a key does not go into the URL, which everybody on this machine could "
-                "read (ps shows it): --remote-key-env NAME"
+                "remote: a key does not go into the URL, since everybody on this machine could read it (ps shows it): "
+                "--remote-key-env NAME"
             )
         shown = Remote(url, flags.remote_dialect, flags.remote_timeout_s).shown
         recipe = Recipe(f"{__name__}:load", {"url": url, "flags": flags})

@@ -18,7 +18,7 @@ from policyserve.policies.remote.told_errors import in_words_of_flags
 
 log = Log(__name__)
 
-_OURS = ("spec", "policyserve")  # what a greeting of a policyserve server has of its own
+_OURS = ("spec", "policyserve")  # what each greeting of this server has of its own
 _RETRY_S = 10.0
 
 
@@ -81,7 +81,7 @@ def spec_from(greeting: Mapping[str, Any], name: str) -> PolicySpec:
     """The spec of a policyserve server's greeting; of any other server's an open one. The rest of it is metadata."""
     metadata = {key: value for key, value in greeting.items() if key not in _OURS}
     if "policyserve" not in greeting or not isinstance(greeting.get("spec"), Mapping):
-        return open_spec(name, greeting)
+        return open_spec(name, metadata)
     try:
         return replace(spec_of(greeting["spec"], name), metadata=metadata)
     except WireError as error:

@@ -1,4 +1,8 @@
-"""What another server said of a request, as an error of this one: code, blame and retryability stay what they were."""
+"""What another server said of a request, as an error of this one: code, blame and retryability stay what they were.
+
+A connection that ended is told as an error which clients know as retryable: `policy_lost`, or `not_ready` before the
+first answer, since `connection_lost` is what a client says of its own connection.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from policyserve.core.errors import (
     RemoteError,
     Unavailable,
     WireError,
+    WrongDialect,
 )
 
 KEY_FLAG = "--remote-key-env NAME"
@@ -54,21 +59,22 @@ def in_words_of_flags(message: str) -> str:
 
 
 def _gone(error: PolicyserveError, had_memory: bool) -> PolicyserveError:
-    """A connection that ended: the next request opens another, which is a new session over there."""
+    """A connection that ended or never opened; the next request opens another, which is a new session over there."""
     memory = "; the next request begins a new session there, without what it remembered of this one"
     text = in_words_of_flags(str(error)) + memory * had_memory
-    if isinstance(error, ConnectionLost):
-        return _caused(ConnectionLost(text, error.close_code), error)
-    return _caused(DeadlineExceeded(text), error)
+    if isinstance(error, DeadlineExceeded):
+        return _caused(DeadlineExceeded(text), error)
+    return _caused(PolicyLost(text) if had_memory else NotReady(text), error)
 
 
 def _refused(error: RemoteError) -> PolicyserveError:
     text = in_words_of_flags(str(error).removeprefix(f"{error.code}: "))
-    if error.code in _OF_OURS:
-        return _caused(_OF_OURS[error.code](text), error)
     if error.code in _OF_CLIENTS:
         return _caused(_refusal(_OF_CLIENTS[error.code], text), error)
-    return _caused(RemoteError(text, error.close_code, error.code), error)
+    if error.code == WrongDialect.code:  # this server's settings, and not the robot's message
+        return _caused(PolicyFailed(text), error)
+    kind = _OF_OURS.get(error.code) or (Unavailable if error.retryable else None)
+    return _caused(RemoteError(text, error.close_code, error.code) if kind is None else kind(text), error)
 
 
 def _refusal(kind: type[Refusal], text: str) -> Refusal:
