@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,6 +97,21 @@ def test_a_session_that_goes_leaves_no_connection_and_comes_back_as_a_new_one() 
         sessions_open(live, 0)
 
 
+def test_a_connection_answers_pings_while_its_session_asks_nothing() -> None:
+    ponged: list[bool] = []
+
+    def pinging(peer: ServerConnection) -> None:
+        peer.send(packed({}))
+        for _ in peer:
+            peer.send(packed({"actions": [0.0]}))
+            ponged.append(peer.ping().wait(60))
+
+    with plain_server(pinging) as port, asking(f"ws://127.0.0.1:{port}") as (_, answering):
+        outcomes(answering, a={})
+        wait_until(lambda: bool(ponged))
+        assert ponged == [True]
+
+
 def test_a_policy_that_is_closed_leaves_no_connection() -> None:
     with serving(Summing()) as live:
         with asking(live.url("/openpi")) as (_, answering):
@@ -181,6 +197,13 @@ def test_a_server_that_is_slow_is_told_as_late() -> None:
         (told,) = outcomes(answering, a={"obs": np.zeros(4, np.float32)})
         slow.release.set()
         assert isinstance(told, DeadlineExceeded)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def nan_server(peer: ServerConnection) -> None:
