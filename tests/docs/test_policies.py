@@ -73,7 +73,7 @@ def test_a_renamed_key_is_what_a_client_sends(folder: Path) -> None:
 
 
 def test_every_scheme_and_flag_of_the_pages_is_there() -> None:
-    for scheme in re.findall(r"^\| `([\w-]+):(?:FILE|FOLDER)`", PAGES["policies"], re.MULTILINE):
+    for scheme in re.findall(r"^\| `([\w-]+):(?:FILE|FOLDER|URL)`", PAGES["policies"], re.MULTILINE):
         assert scheme in registry.names()
     flags = set(re.findall(r"--([a-z][a-z-]+)", PAGES["onnx"])) - {"isolate"}
     assert flags <= {name.replace("_", "-") for name in OnnxFlags.__dataclass_fields__}
