@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,11 +38,14 @@ def upstream(command: str, folder: Path) -> Iterator[tuple[int, dict[str, Any]]]
             yield theirs.port, {}
         return
     certificate, key = make_certificate(folder, "server")
-    (folder / "keys").write_text("robot: a-key\n")
-    (folder / "their-keys").write_text("us: their-key\n")
+    (folder / "keys").write_text("robot: a-key-of-a-robot\n")
+    (folder / "their-keys").write_text("us: their-key-for-us\n")
     keys = str(folder / "their-keys")
     with live.serving(EchoPolicy(), tls_cert=certificate, tls_key=key, api_key_file=keys) as theirs:
-        yield theirs.port, {"api_key": "a-key", "ssl_context": ssl.create_default_context(cafile=certificate)}
+        yield (
+            theirs.port,
+            {"api_key": "a-key-of-a-robot", "ssl_context": ssl.create_default_context(cafile=certificate)},
+        )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -52,7 +54,7 @@ def test_every_command_works(command: str, tmp_path: Path, monkeypatch: pytest.M
         words = shlex.split(command.replace("localhost:8000", f"localhost:{port}").replace("8001", "0"))[1:]
         if options:
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
-            monkeypatch.setenv("GPU_LAB_KEY", "their-key")
+            monkeypatch.setenv("GPU_LAB_KEY", "their-key-for-us")
         if words[0] == "bench":
             import_or_skip("gymnasium")
             done = run(*POLICYSERVE, *words, cwd=tmp_path)
@@ -67,9 +69,7 @@ def test_the_program_prints_an_action(tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     with live.serving(EchoPolicy()) as theirs:
         program = program.replace("localhost:8000", f"127.0.0.1:{theirs.port}")
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = run(sys.executable, "-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[0. 0. 0. 0.]\n"
 
