@@ -119,6 +119,13 @@ def test_a_policy_that_is_closed_leaves_no_connection() -> None:
         none_open(live)
 
 
+def test_a_first_request_that_fails_leaves_no_connection_though_its_error_is_kept() -> None:
+    with serving(Raising(Overloaded("full"))) as live, asking(live.url("/openpi")) as (_, answering):
+        (told,) = outcomes(answering, a={"obs": ONE})
+        sessions_open(live, 0)
+        assert told.code == "overloaded"
+
+
 def test_one_session_too_many_is_overloaded_and_served_when_another_has_gone() -> None:
     with serving(Summing()) as live, asking(live.url("/openpi"), max_sessions=1) as (_, answering):
         outcomes(answering, a={"obs": ONE})

@@ -76,15 +76,21 @@ class RemotePolicy:
         if isinstance(connection, Overloaded):
             return connection
         observation = one.observation if isinstance(one.observation, Mapping) else {"obs": one.observation}
-        try:
-            reply = await connection.client.infer(observation)
-        except PolicyserveError as error:
-            is_sendable = not isinstance(error, WireError) or self._is_sendable(observation)
-            return told_error(error, is_sendable, connection.has_answered)
-        except Exception as error:  # the other requests of the batch have been sent, and must not be sent again
-            return failed(f"the connection to {self._remote.shown} raised", error)
+        reply = await self._ask(connection.client, observation, connection.has_answered)
+        if isinstance(reply, PolicyserveError):
+            return reply
         connection.has_answered = True
         return ActionChunk(reply.actions, connection, _extras(reply))
+
+    async def _ask(self, client: AsyncClient, observation: Observation, had_memory: bool) -> Reply | PolicyserveError:
+        """Knows no _Connection, which an error's traceback would keep alive."""
+        try:
+            return await client.infer(observation)
+        except PolicyserveError as error:
+            is_sendable = not isinstance(error, WireError) or self._is_sendable(observation)
+            return told_error(error, is_sendable, had_memory)
+        except Exception as error:  # the other requests of the batch have been sent, and must not be sent again
+            return failed(f"the connection to {self._remote.shown} raised", error)
 
     def _is_sendable(self, observation: Observation) -> bool:
         """Whether the remote's dialect can carry it; asked where something could not be written or read."""
