@@ -12,8 +12,9 @@ import pytest
 
 import policyserve
 from policyserve import Client
-from policyserve.core.errors import ConfigError, RemoteError
+from policyserve.core.errors import ConfigError, DeadlineExceeded, RemoteError
 from policyserve.policies import registry
+from policyserve.policies.fakes import SlowPolicy
 from policyserve.policies.remote.adapter import RemoteAdapter, RemoteFlags
 from tests.cli.serving import POLICYSERVE, ROOT, run, serving
 from tests.plain_servers import plain_server
@@ -125,6 +126,16 @@ def test_sessions_over_the_wire_are_kept_apart_and_a_reset_is_a_new_one_there() 
             with pytest.raises(RemoteError, match="expected") as refused:
                 second.infer({"obs": np.zeros(3, np.float32)})
             assert refused.value.code == "bad_observation"
+        theirs.until(lambda one: one.counters.sessions_open == 0)
+
+
+def test_a_client_that_vanishes_in_mid_request_leaves_no_connection() -> None:
+    slow = SlowPolicy()
+    with live.serving(slow) as theirs, policyserve.start(f"remote:{theirs.url('/openpi')}") as server:
+        with Client(server.url, timeout_s=0.5) as client, pytest.raises(DeadlineExceeded):
+            client.infer({"obs": np.zeros(4, np.float32)})
+        theirs.until(lambda one: one.counters.sessions_open == 1)
+        slow.release.set()
         theirs.until(lambda one: one.counters.sessions_open == 0)
 
 
