@@ -142,7 +142,7 @@ def test_a_client_that_vanishes_in_mid_request_leaves_no_connection() -> None:
 def test_a_server_that_goes_leaves_this_one_there_until_it_is_back() -> None:
     with live.serving(Summing()) as theirs:
         port = theirs.port
-        server = policyserve.start(policyserve.load_policy(f"remote:ws://127.0.0.1:{port}", remote_timeout_s=1.0))
+        server = policyserve.start(policyserve.load_policy(f"remote:ws://127.0.0.1:{port}", remote_timeout_s=2.0))
         client = Client(server.url)
         assert client.infer({"obs": ONE}).actions[0].tolist() == [1, 0]
     with pytest.raises(RemoteError, match="cannot connect") as lost:

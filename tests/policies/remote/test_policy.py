@@ -185,7 +185,7 @@ def test_actions_that_are_not_finite_do_not_pass() -> None:
 def test_a_server_that_goes_is_told_as_what_passes_and_found_when_it_is_back() -> None:
     with serving(Summing()) as live:
         port = live.port
-        policy = remote_policy(live.url("/openpi"), timeout_s=0.5)
+        policy = remote_policy(live.url("/openpi"), timeout_s=2.0)
         answering = Answering(policy)
         outcomes(answering, a={"obs": ONE})
     for session, kind in (("a", PolicyLost), ("b", NotReady)):

@@ -16,7 +16,6 @@ from policyserve.policies.remote.opening import Remote, spec_from
 from policyserve.policies.remote.policy import RemotePolicy
 
 _KEYS_OF_THIS_SERVER = "POLICYSERVE_API_KEY"
-_RETRY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def load(url: str, flags: RemoteFlags, on_stage: OnStage) -> Policy:
     """The policy of another server; raises ConfigError if it cannot be reached."""
     remote = _remote(url, flags)
     on_stage("asking the remote server")
-    spec = spec_from(remote.greeting(min(_RETRY_S, remote.timeout_s)), remote.shown)
+    spec = spec_from(remote.greeting(remote.patience_s), remote.shown)
     return RemotePolicy(remote, spec, flags.remote_sessions)
 
 

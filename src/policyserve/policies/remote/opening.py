@@ -48,11 +48,15 @@ class Remote:
         """The name of the dialect."""
         return self._options.spoken
 
+    @property
+    def patience_s(self) -> float:
+        """How long to try again where nobody answers: less than a request may take, so that the error says why."""
+        return min(_RETRY_S, self.timeout_s / 2)
+
     def client(self) -> AsyncClient:
         """A client of one session; it connects when it is asked. A server that restarts is waited for."""
-        wait_s = min(_RETRY_S, self.timeout_s)
         return AsyncClient(
-            self.url, dialect=self.dialect, api_key=self.key, timeout_s=self.timeout_s, retry_for_s=wait_s
+            self.url, dialect=self.dialect, api_key=self.key, timeout_s=self.timeout_s, retry_for_s=self.patience_s
         )
 
     def greeting(self, retry_for_s: float) -> Mapping[str, Any]:
