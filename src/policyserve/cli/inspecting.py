@@ -112,9 +112,7 @@ def _inspect_policy(target: str, argv: Sequence[str]) -> None:
         complain(str(error), ARGUMENT_ERROR)
     line = ProgressLine(is_wanted=not flags.json)
     with line.shared():
-        facts = facts_of_policy(
-            target, registry.kind_of(target, adapter), source, lambda stage: line.show(stage_line(stage))
-        )
+        facts = facts_of_policy(target, adapter, source, lambda stage: line.show(stage_line(stage)))
     _show(facts, is_json=flags.json)
 
 
@@ -127,7 +125,7 @@ def _adapter(target: str, argv: Sequence[str]) -> Adapter[object]:
         return registry.find(target)
     except ConfigError as error:
         if not registry.is_refused(target):
-            complain(f"{error} (a server's address is ws://host:port)", ARGUMENT_ERROR)
+            complain(str(error), ARGUMENT_ERROR)
         _refuse(target, "", str(error), is_json="--json" in argv)
 
 

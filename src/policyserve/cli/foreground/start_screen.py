@@ -51,9 +51,12 @@ class Screen:
 
     def heading(self, title: str, origin: str) -> list[str]:
         """What is served, and where it comes from."""
-        lines = wrapped(self.text(f"policyserve {VERSION} · {title}"), self.columns - len(_INDENT))
-        bold = [self._painted(line, "bold") for line in lines]
-        return [bold[0], *(_INDENT + line for line in bold[1:]), *self.row("from", self.path(origin))]
+        return [*self.title(f"policyserve {VERSION} · {title}"), *self.row("from", self.path(origin))]
+
+    def title(self, text: str) -> list[str]:
+        """What all below is about."""
+        bold = [self._painted(line, "bold") for line in wrapped(self.text(text), self.columns - len(_INDENT))]
+        return [bold[0], *(_INDENT + line for line in bold[1:])]
 
     def description(
         self,

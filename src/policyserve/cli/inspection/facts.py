@@ -20,17 +20,18 @@ _MOST_NUMBERS = 1000  # of an array in the metadata; of a larger one its dtype a
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a target. kind: a scheme, a policy's name, `object`, or `server`.
+    """What is known of a target. kind: a scheme, a policy's name, `object`, or `server`; empty: nobody knows.
 
-    origin: where it comes from, of a server which one it is. is_server: a URL, whose greeting tells nothing of batches.
-    size_bytes: on the disk, of so many files; None: unknown. spec: None where a server tells none, or it is refused.
-    refused: why it cannot be served; empty: it can.
+    origin: where it comes from, of a server which one it is. taken_for: of a path alone, what it was taken for.
+    is_server: a URL, whose greeting tells nothing of batches. size_bytes: on the disk, of so many files; None: unknown.
+    spec: None where a server tells none, or it is refused. refused: why it cannot be served; empty: it can.
     """
 
     target: str
     kind: str
     title: str
     origin: str = ""
+    taken_for: str = ""
     is_server: bool = False
     size_bytes: int | None = None
     files: int = 0
@@ -49,6 +50,7 @@ class Facts:
             "kind": self.kind,
             "title": self.title,
             "origin": self.origin,
+            "taken_for": self.taken_for,
             "size_bytes": self.size_bytes,
             "files": self.files,
             "spec": None if self.spec is None else _described(self.spec),

@@ -8,21 +8,26 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from policyserve.cli.inspection.facts import Facts
 from policyserve.cli.inspection.remembered import remembered_by
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage
+from policyserve.policies import registry
 from policyserve.policies.importing import reason
-from policyserve.policies.registry import Source
+from policyserve.policies.registry import Adapter, Source
 
 
-def facts_of_policy(target: str, kind: str, source: Source, on_stage: OnStage) -> Facts:
+def facts_of_policy(target: str, adapter: Adapter[Any], source: Source, on_stage: OnStage) -> Facts:
     """Check a policy's files, load it and ask it once; what cannot be served is told in `refused`."""
+    told = registry.taken_for(adapter)
+    origin = source.origin.removesuffix(f" ({told})")
     named = target.partition(":")[2] if not os.path.exists(os.path.expanduser(target)) else target
     size, count = _size([Path(named).expanduser()] if named else [])
-    facts = Facts(target, kind, source.title, source.origin, size_bytes=size, files=count)
+    kind = registry.kind_of(target, adapter)
+    facts = Facts(target, kind, source.title, origin, told, size_bytes=size, files=count)
     try:
         with redirect_stdout(sys.stderr):  # a policy may print while it is imported
             if source.check is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from policyserve.bench.payloads import told_bytes
+from policyserve.core.arrays import describe
 from policyserve.core.errors import of_policy
 from policyserve.core.policy import ActionChunk, PerSessionPolicy, Policy, PolicyInput, ResettablePolicy
 from policyserve.core.printable import one_line
 
 _LONGEST = 200
-_WHOLE = "state"  # what a state without parts is called
+_WHOLE = "arrays"  # what a state without parts is called
+_FEW = 2
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,20 @@ def _unknown(error: BaseException) -> Remembered:
 def _kept(state: Any) -> Remembered:
     if state is None:
         return Remembered(False, "none: an answer hangs on its observation alone", 0)
-    sizes = {name: sum(_sizes(part)) for name, part in _parts(state)}
-    parts = {name: size for name, size in sizes.items() if size}
-    names = ", ".join(name for name in parts if name != _WHOLE)
-    return Remembered(True, names, sum(parts.values()), parts)
+    arrays = {name: list(_arrays(part)) for name, part in _parts(state)}
+    sizes = {name: sum(one.nbytes for one in found) for name, found in arrays.items() if found}
+    told = [_told(name, arrays[name], size) for name, size in sizes.items() if size]
+    small = [name for name, part in _parts(state) if not arrays[name] and part is not None and part != ()]
+    return Remembered(True, ", ".join(told or small), sum(sizes.values()), sizes)
+
+
+def _told(name: str, arrays: Sequence[Any], size_bytes: int) -> str:
+    """A part with what it is, where it is a few arrays."""
+    counts = Counter(describe(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for one in arrays)
+    if len(counts) > _FEW:
+        return f"{name} {told_bytes(size_bytes)}"
+    told = [kind if count == 1 else f"{count} x {kind}" for kind, count in counts.items()]
+    return f"{name} {' and '.join(told)}"
 
 
 def _parts(state: Any) -> Iterator[tuple[str, Any]]:
@@ -71,16 +85,13 @@ def _parts(state: Any) -> Iterator[tuple[str, Any]]:
         yield _WHOLE, state
 
 
-def _sizes(part: Any) -> Iterator[int]:
-    """The bytes of each array in it, NumPy's or torch's."""
-    if isinstance(part, (str, bytes)):
-        return
-    size = getattr(part, "nbytes", None)
-    if isinstance(size, int):
-        yield size
-    elif isinstance(part, Mapping):
-        yield from (size for inner in part.values() for size in _sizes(inner))
+def _arrays(part: Any) -> Iterator[Any]:
+    """The arrays in it, NumPy's or torch's."""
+    if isinstance(part, Mapping):
+        part = tuple(part.values())
+    if all(hasattr(part, name) for name in ("nbytes", "dtype", "shape")):
+        yield part
     elif isinstance(part, (tuple, list)):
-        yield from (size for inner in part for size in _sizes(inner))
+        yield from (found for inner in part for found in _arrays(inner))
     elif is_dataclass(part):
-        yield from (size for one in fields(part) for size in _sizes(getattr(part, one.name)))
+        yield from (found for one in fields(part) for found in _arrays(getattr(part, one.name)))

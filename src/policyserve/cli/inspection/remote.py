@@ -21,9 +21,7 @@ def facts_of_server(server: Examined) -> Facts:
     version = seen.metadata.get("policyserve")
     origin = f"policyserve {version}" if seen.is_ours else f"a server of {seen.dialect}'s family"
     metadata = {key: value for key, value in seen.metadata.items() if key not in _OURS}
-    return Facts(
-        url, "server", url, origin, is_server=True, spec=seen.spec, metadata=metadata, dialects=spoken
-    )
+    return Facts(url, "server", url, origin, is_server=True, spec=seen.spec, metadata=metadata, dialects=spoken)
 
 
 def _told(finding: Finding) -> str:

@@ -17,7 +17,9 @@ _MOST = 24  # facts
 
 def lines(facts: Facts, screen: Screen) -> Iterator[str]:
     """What can be served, in the columns of a terminal."""
-    yield from screen.heading(facts.title, facts.origin)
+    yield from screen.title(facts.title)
+    if not facts.is_server:
+        yield from screen.row("from", screen.path(facts.origin))
     yield from screen.row("kind", _kind(facts))
     if facts.size_bytes is not None:
         yield from screen.row("size", f"{told_bytes(facts.size_bytes)} in {counted(facts.files, 'file')}")
@@ -39,16 +41,17 @@ def lines(facts: Facts, screen: Screen) -> Iterator[str]:
 
 def _kind(facts: Facts) -> str:
     if facts.is_server:
-        return f"a server that speaks {', '.join(facts.dialects)}"
-    return "an object of your own" if facts.kind == "object" else facts.kind
+        return f"{facts.origin}, which speaks {', '.join(facts.dialects)}"
+    told = f", {facts.taken_for}" if facts.taken_for else ""
+    return "an object of your own" if facts.kind == "object" else f"{facts.kind}{told}"
 
 
 def _state(facts: Facts) -> str:
     kept = facts.remembered
     if not kept.kept or kept.size_bytes is None:
         return kept.told
-    names = f": {kept.told}" if kept.told else ""
-    return f"{told_bytes(kept.size_bytes)} of each session{names}"
+    size = f"{told_bytes(kept.size_bytes)} " if kept.size_bytes else ""
+    return f"{size}of each session: {kept.told}"
 
 
 def _batch(spec: PolicySpec) -> str:
@@ -58,11 +61,14 @@ def _batch(spec: PolicySpec) -> str:
     return f"{calls}, {where}; {own}"
 
 
-def _told(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """The facts that its greeting has, short ones with what they are."""
+def _told(metadata: Mapping[str, Any], is_inner: bool = False) -> Iterator[str]:
+    """The facts that its greeting has, short ones with what they are; a map's own where it is not within another."""
     for number, (key, value) in enumerate(metadata.items()):
         if number == _MOST:
             yield f"and {len(metadata) - _MOST} more"
             return
-        is_short = isinstance(value, (str, bool, int, float)) and 0 < len(str(value)) <= _SHORT
-        yield f"{key} {value}" if is_short else key
+        if isinstance(value, Mapping) and value and not is_inner:
+            yield f"{key} ({', '.join(_told(value, is_inner=True))})"
+        elif value is not None and not (isinstance(value, str) and not value):
+            is_short = isinstance(value, (str, bool, int, float)) and len(str(value)) <= _SHORT
+            yield f"{key} {value}" if is_short else key
