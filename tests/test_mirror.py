@@ -66,6 +66,7 @@ ELSEWHERE = {
     "policies/sb3/lstm": "policies/sb3/test_policy",
     "policies/sb3/numpy_values": "policies/sb3/test_pickles",
     "policies/sb3/weights": "policies/sb3/test_archive",
+    "policies/openpi/loading": "policies/openpi/test_adapter",
     "logs/start": "cli/test_serve_logs",
     "policies/vibe_rl/environments": "cli/test_eval",
     "policies/vibe_rl/jax_backend": "policies/vibe_rl/test_networks",

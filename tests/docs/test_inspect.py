@@ -1,4 +1,4 @@
-"""docs/inspect.md: its commands have the flags that it shows, its screens are what is printed, its keys are all there."""
+"""docs/inspect.md: its commands have their flags, its screens are what is printed, and its keys are all there."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_its_commands_have_their_flags(command: str, folder: Path) -> None:
 
 
 def test_a_model_reads_as_the_page_shows(folder: Path) -> None:
-    said = run_in("terminal", ["inspect", "policy.onnx"], NO_COLOR="1")
+    said = run_in("terminal", ["inspect", "policy.onnx"], NO_COLOR="1", TERM="dumb")
     assert (said.code, said.out.replace("\r", ""), said.err) == (0, MODEL, "")
 
 
