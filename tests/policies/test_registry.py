@@ -300,3 +300,17 @@ def test_flags_and_help_load_no_framework_and_no_other_policy(name: str) -> None
     assert done.returncode == 0
     assert "--port" in done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_a_target_is_of_a_kind_by_its_scheme_its_name_or_what_its_path_was_taken_for(tmp_path: Path) -> None:
+    model = tmp_path / "policy.onnx"
+    model.write_bytes(b"anything")
+    targets = {str(model): "onnx", f"onnx:{model}": "onnx", "cartpole_ppo": "cartpole_ppo", "robots.arm:act": "object"}
+    assert {target: registry.kind_of(target, registry.find(target)) for target in targets} == targets
+
+
+def test_a_file_that_is_refused_is_told_from_a_name_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    assert registry.is_refused(str(tmp_path / "weights.pkl"))
+    assert not registry.is_refused(str(tmp_path / "nowhere.pkl"))
+    assert not registry.is_refused("")

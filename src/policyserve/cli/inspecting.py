@@ -13,7 +13,6 @@ from typing import Annotated, Generic, NoReturn, TypeVar
 from tyro.conf import Positional, arg
 
 from policyserve import dialects
-from policyserve.bench.target import is_url
 from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
@@ -32,6 +31,7 @@ from policyserve.policies import registry
 from policyserve.policies.registry import Adapter
 
 PROG = "policyserve inspect"
+_URL = re.compile(r"[\w+]+://")
 _HOST_AND_PORT = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+):\d+(/.*)?")
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
@@ -47,7 +47,7 @@ class InspectServer:
     """
 
     target: Annotated[Positional[str], arg(metavar="TARGET")] = field(repr=False)
-    """what serve takes, or the URL of a server: ws://host:port, wss://host:port or ws+unix:///path/to/socket."""
+    """a POLICY, or the URL of a server: ws://host:port, wss://host:port or ws+unix:///path/to/socket."""
     json: bool = False
     """Print one JSON object, and nothing else."""
     dialect: str = "auto"
@@ -82,12 +82,17 @@ def main(argv: Sequence[str]) -> None:
             parse(InspectServer, PROG, argv, description=overview(str(InspectServer.__doc__)))
         elif target is None:
             complain(f"expected a policy or a server's URL ({PROG} --help)", ARGUMENT_ERROR)
-        elif is_url(target):
+        elif _is_server(target):
             _inspect_server(argv)
         else:
             _inspect_policy(target, words)
     except KeyboardInterrupt:
         complain("interrupted before all was found out", 130)
+
+
+def _is_server(target: str) -> bool:
+    """Whether it is a server's URL, and not a scheme of ours before one, `remote:ws://…`."""
+    return _URL.match(target) is not None
 
 
 def _inspect_server(argv: Sequence[str]) -> None:
