@@ -29,6 +29,8 @@ TYPED = [
     (["serve", ""], ["cartpole_ppo", "wall-x"], ["--port"]),
     (["bench", "cartpole_ppo", "--sw"], ["--sweep"], []),
     (["doctor", "ws://robot", "--fr"], ["--frame"], ["--sweep"]),
+    (["inspect", "cartpole_"], ["cartpole_ppo", "cartpole_dqn"], ["pendulum_sac"]),
+    (["inspect", "cartpole_ppo", "--"], ["--json", "--checkpoint-dir"], ["--port", "--timeout-s"]),
     (["top", "ws://robot", "--on"], ["--once"], ["--sweep"]),
     (["replay", "one.mcap", "pend"], ["pendulum_ppo", "pendulum_sac"], []),
     (["replay", "one.mcap", "--ag"], ["--against"], ["--sweep"]),

@@ -144,7 +144,10 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 
 
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
-    spelt = "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, remote:URL, demo_image, wall-x"
+    spelt = (
+        "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, remote:URL, openpi:CONFIG, "
+        "demo_image, wall-x"
+    )
     assert spelt in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
         registry.find("zzz")
@@ -178,7 +181,7 @@ def test_a_bare_name_with_a_file_beside_it_is_told_how_to_write_it(
         registry.find("kitchn")
 
 
-@pytest.mark.parametrize("scheme", ["torch", "openpi"])
+@pytest.mark.parametrize("scheme", ["torch"])
 def test_a_scheme_that_is_not_there_yet_says_so(scheme: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{scheme}:x: policyserve does not serve .* yet; an ONNX export is served"):
         registry.find(f"{scheme}:x")
@@ -300,3 +303,17 @@ def test_flags_and_help_load_no_framework_and_no_other_policy(name: str) -> None
     assert done.returncode == 0
     assert "--port" in done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_a_target_is_of_a_kind_by_its_scheme_its_name_or_what_its_path_was_taken_for(tmp_path: Path) -> None:
+    model = tmp_path / "policy.onnx"
+    model.write_bytes(b"anything")
+    targets = {str(model): "onnx", f"onnx:{model}": "onnx", "cartpole_ppo": "cartpole_ppo", "robots.arm:act": "object"}
+    assert {target: registry.kind_of(target, registry.find(target)) for target in targets} == targets
+
+
+def test_a_file_that_is_refused_is_told_from_a_name_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    assert registry.is_refused(str(tmp_path / "weights.pkl"))
+    assert not registry.is_refused(str(tmp_path / "nowhere.pkl"))
+    assert not registry.is_refused("")

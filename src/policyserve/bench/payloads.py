@@ -80,9 +80,11 @@ def payload_for(name: str, metadata: Mapping[str, Any], dialect: str) -> Payload
 
 
 def told_bytes(size: int) -> str:
-    """A size for people: `16 bytes`, `12.3 kB`, `2.77 MB`."""
+    """A size for people: `16 bytes`, `12.3 kB`, `2.77 MB`, `8.40 GB`."""
     if size < 1000:
         return f"{size} bytes"
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "new": "write a small policy of your own, to fill in",
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
+    "inspect": "what a policy's file or a server is, or why it is refused",
     "doctor": "examine a server that somebody runs: what is wrong, what to do",
     "top": "watch a server at work: its live page, in the terminal",
     "record": "stand between any client and server, and record both",
@@ -25,7 +26,7 @@ COMMANDS = {
     "info": "versions, event loop and hardware, for reports of bugs",
     "completion": "a script for bash, zsh or fish that completes all this",
 }
-_MODULES = {"list": "listing"}  # a module called list would hide Python's own list here
+_MODULES = {"list": "listing", "inspect": "inspecting"}  # modules of these names would hide Python's own here
 _EXAMPLES = {
     "policyserve serve cartpole_ppo": "a demo to try a client with",
     "policyserve serve my_policy.py:policy --port 8001": "a policy of your own",

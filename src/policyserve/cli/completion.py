@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyserve.cli import COMMANDS, bench, doctor, export, record, replay, serve, top, view
+from policyserve.cli import COMMANDS, bench, doctor, export, inspecting, record, replay, serve, top, view
 from policyserve.cli import eval as evaluate
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.help_page import wanted
@@ -78,6 +78,7 @@ def _words() -> Words:
     for command, kind in _OTHERS.items():
         flags[command, ""] = flags_of(kind)
     flags["eval", ""] = flags_of(evaluate.EvalServer)
+    flags["inspect", ""] = flags_of(inspecting.InspectServer)
     flags["replay", ""] = flags_of(replay.ReplayServer)
     policies = []
     for name in registry.names():
@@ -88,6 +89,7 @@ def _words() -> Words:
         policies.append(word)
         flags["serve", word] = flags_of(serve.ServeFlags, serve.ServeFlags(server, default))
         flags["eval", word] = flags_of(evaluate.EvalPolicy, evaluate.EvalPolicy(default))
+        flags["inspect", word] = flags_of(inspecting.InspectPolicy, inspecting.InspectPolicy(default))
         flags["replay", word] = flags_of(replay.ReplayPolicy, replay.ReplayPolicy(default))
     return Words(policies, {place: [flag for flag in found if _is_offered(flag)] for place, found in flags.items()})
 
@@ -128,7 +130,7 @@ def _posix(words: Words) -> str:
         f'    "  "*) echo "{" ".join(COMMANDS)} --help --version" ;;',
         '    "completion "*) echo "bash zsh fish" ;;',
         '    *" -"*) _policyserve_flags "$1 $2" ;;',
-        f'    "serve  "*|"eval  "*|"bench  "*|"replay  "*) echo "{policies}" ;;',
+        f'    "serve  "*|"eval  "*|"bench  "*|"inspect  "*|"replay  "*) echo "{policies}" ;;',
         "  esac",
         "}",
         "_policyserve_flags() {",
@@ -185,7 +187,7 @@ def _fish(words: Words) -> str:
         f"{start} -n __fish_use_subcommand -f -a {name} -d {_quoted(purpose)}" for name, purpose in COMMANDS.items()
     ]
     lines.append(f"{start} -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    for command in ("serve", "eval", "bench", "replay", *_OTHERS):
+    for command in ("serve", "eval", "bench", "inspect", "replay", *_OTHERS):
         none_yet = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {policies}"
         if command not in _OTHERS:
             lines.append(f"{start} -n '{none_yet}' -a '{policies}'")

@@ -21,7 +21,7 @@ function that the Recipe names. Our own names go before those of packages.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -50,12 +50,12 @@ _OURS: Mapping[str, str] = {
     "sb3": "policyserve.policies.sb3.adapter:SB3Adapter",
     "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
     "remote": "policyserve.policies.remote.adapter:RemoteAdapter",
+    "openpi": "policyserve.policies.openpi.adapter:OpenpiAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
     "torch": "TorchScript and .pt2 files",
-    "openpi": "checkpoints of openpi",
 }
 _OBJECTS = "policyserve.policies.objects:ObjectAdapter"
 _RUN_CONFIG = "config.json"  # what a training run's folder has
@@ -75,6 +75,8 @@ class Source:
     is_own_code: whether it is code of the user's own, which `policyserve serve --reload` can watch.
     check: called by commands before they open a port; raises ConfigError for files that cannot be served, and
     MissingDependency: the command ends with 1. None: what is wrong is known when the recipe is carried out.
+    files: the files and folders that are read to load it, for `policyserve inspect`; called once it is loaded.
+    None: those that the user named.
     """
 
     title: str
@@ -83,6 +85,7 @@ class Source:
     env_id: str | None = None
     is_own_code: bool = False
     check: Callable[[], None] | None = None
+    files: Callable[[], Sequence[Path]] | None = None
 
 
 @runtime_checkable
@@ -149,7 +152,7 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(_about_reserved(name, target))
     if _is_model(target):
         found = _recognised(target)
-        return _Recognised(find(f"{found.scheme}:{target}"), found.told)
+        return _Recognised(find(f"{found.scheme}:{target}"), found.scheme, found.told)
     if not colon and (run := _run_meant(target)):
         raise ConfigError(f"there is no policy {target!r}; did you mean {run}?")
     if is_file(name):
@@ -163,6 +166,17 @@ def find(target: str) -> Adapter[Any]:
 def taken_for(adapter: Adapter[Any]) -> str:
     """What a path was taken for that was named without a scheme, and by what; empty for all else."""
     return adapter.told if isinstance(adapter, _Recognised) else ""
+
+
+def kind_of(target: str, adapter: Adapter[Any]) -> str:
+    """The name or scheme by which find() knew a target, such as `onnx`; `object` for a policy of the user's own."""
+    name = adapter.scheme if isinstance(adapter, _Recognised) else target.partition(":")[0]
+    return name if name in names() else "object"
+
+
+def is_refused(target: str) -> bool:
+    """Whether what find() cannot serve is there: a file or folder that is refused, and no mistake in its name."""
+    return bool(target) and os.path.exists(os.path.expanduser(target))
 
 
 def names() -> list[str]:
@@ -200,6 +214,7 @@ class _Recognised:
     """The adapter for a path that was named without its scheme. told: by what that was found."""
 
     adapter: Adapter[Any]
+    scheme: str
     told: str
 
     @property

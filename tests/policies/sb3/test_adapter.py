@@ -79,3 +79,13 @@ def test_flags_that_can_never_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="threads: expected 1 or more, got 0"):
         SB3Flags(threads=0)
     assert SB3Adapter("sb3:m.zip").defaults(None) == SB3Flags()
+
+
+def test_the_files_that_are_read_are_told_with_the_statistics_beside_the_zip(tmp_path: Path) -> None:
+    zipped, statistics = tmp_path / "model.zip", tmp_path / "vecnormalize.pkl"
+    for path in (zipped, statistics):
+        path.write_bytes(b"anything")
+    adapter = registry.find(f"sb3:{zipped}")
+    files = adapter.source(adapter.defaults(None)).files
+    assert files is not None
+    assert list(files()) == [zipped, statistics]

@@ -51,9 +51,12 @@ class Screen:
 
     def heading(self, title: str, origin: str) -> list[str]:
         """What is served, and where it comes from."""
-        lines = wrapped(self.text(f"policyserve {VERSION} · {title}"), self.columns - len(_INDENT))
-        bold = [self._painted(line, "bold") for line in lines]
-        return [bold[0], *(_INDENT + line for line in bold[1:]), *self.row("from", self.path(origin))]
+        return [*self.title(f"policyserve {VERSION} · {title}"), *self.row("from", self.path(origin))]
+
+    def title(self, text: str) -> list[str]:
+        """What all below is about."""
+        bold = [self._painted(line, "bold") for line in wrapped(self.text(text), self.columns - len(_INDENT))]
+        return [bold[0], *(_INDENT + line for line in bold[1:])]
 
     def description(
         self,
@@ -69,10 +72,10 @@ class Screen:
         """
         page = address.reachable.page if has_page else ""
         return [
-            *self._facts(spec),
+            *self.facts(spec),
             *self._url(address, needs_key),
-            *self._takes(spec),
-            *self._gives(spec),
+            *self.takes(spec),
+            *self.gives(spec),
             *self._client(spec, address.reachable.url, needs_key),
             *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
@@ -92,7 +95,8 @@ class Screen:
         """A stranger's text on one line, in the characters that the stream has."""
         return as_encoded(one_line(" ".join(text.split()), _UNWRAPPED), self.stream.encoding or "utf-8")
 
-    def _facts(self, spec: PolicySpec) -> list[str]:
+    def facts(self, spec: PolicySpec) -> list[str]:
+        """What was loaded and where it computes, as far as its greeting tells; nothing where it does not."""
         told = [text.format(spec.metadata[key]) for key, text in _FACTS.items() if spec.metadata.get(key) is not None]
         return self.row("loaded", ", ".join(told)) if told else []
 
@@ -103,7 +107,8 @@ class Screen:
         first, *others = self._labelled("url", self._table([(url, ", ".join(notes), "")]))
         return [first.replace(url, self._painted(url, "cyan"), 1), *others]
 
-    def _takes(self, spec: PolicySpec) -> list[str]:
+    def takes(self, spec: PolicySpec) -> list[str]:
+        """What an observation has to hold, with layouts and units."""
         if not spec.leaves:
             return self.row("takes", "any observation (the policy declares no spec)")
         shown = list(spec.leaves.items())[:_MOST_LEAVES]
@@ -112,7 +117,8 @@ class Screen:
         lines = [*self._table(cells), *([self.text(f"… and {more} more")] if more else [])]
         return self._labelled("takes", lines)
 
-    def _gives(self, spec: PolicySpec) -> list[str]:
+    def gives(self, spec: PolicySpec) -> list[str]:
+        """What an answer holds."""
         steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
         if spec.action is None:
             return self.row("gives", f"any finite numbers{steps}")

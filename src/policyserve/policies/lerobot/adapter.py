@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
+from policyserve.policies.lerobot.layout import find_folder
 from policyserve.policies.lerobot.loading import check_policy, load_policy
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.plan import read_folder
@@ -33,6 +34,7 @@ class LeRobotAdapter:
             named,
             Recipe(f"{__name__}:load", {"named": named, "flags": flags}),
             check=lambda: check_policy(named, flags),
+            files=lambda: [find_folder(named)],
         )
 
 

@@ -29,7 +29,11 @@ class OnnxAdapter:
         path = Path(file).expanduser()
         recipe = Recipe(f"{__name__}:load", {"file": file, "flags": flags})
         return Source(
-            f"the ONNX model {path.name}", f"file {path.absolute()}", recipe, check=partial(_check, file, flags)
+            f"the ONNX model {path.name}",
+            f"file {path.absolute()}",
+            recipe,
+            check=partial(_check, file, flags),
+            files=partial(_files, file, path),
         )
 
 
@@ -44,3 +48,9 @@ def _check(file: str, flags: OnnxFlags) -> None:
     from policyserve.policies.onnx.loading import check_onnx
 
     check_onnx(file, flags)
+
+
+def _files(file: str, path: Path) -> list[Path]:
+    from policyserve.policies.onnx.external import external_files
+
+    return [path, *external_files(file, path)]

@@ -40,6 +40,11 @@ def check_external(file: str, path: Path) -> None:
             raise ConfigError(f"{file}: {told}, which is not beside it: copy both")
 
 
+def external_files(file: str, path: Path) -> list[Path]:
+    """The files that hold a model's weights besides its own, of a model that check_external() found fine."""
+    return [path.parent / location for location in dict.fromkeys(_locations(file, path))]
+
+
 def _locations(file: str, path: Path) -> Iterator[str]:
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:

@@ -12,6 +12,7 @@ from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
 from policyserve.policies.registry import Source, check_given
 from policyserve.policies.sb3.policy import find_zip, load_sb3
+from policyserve.policies.sb3.vecnormalize import find_statistics
 from policyserve.policies.shared_flags import MaxBatchFlag, RenameFlag, ThreadsFlag
 
 
@@ -44,7 +45,13 @@ class SB3Adapter:
         named = self.target.partition(":")[2]
         recipe = Recipe(f"{__name__}:load", {"flags": flags, "path": named})
         origin = f"zip {find_zip(named).absolute()}"
-        return Source(f"Stable-Baselines3: {Path(named).name}", origin, recipe, check=lambda: _check(flags, named))
+        return Source(
+            f"Stable-Baselines3: {Path(named).name}",
+            origin,
+            recipe,
+            check=lambda: _check(flags, named),
+            files=lambda: _files(flags, named),
+        )
 
 
 def load(flags: SB3Flags, path: str, on_stage: OnStage) -> Policy:
@@ -57,6 +64,12 @@ def load(flags: SB3Flags, path: str, on_stage: OnStage) -> Policy:
         threads=flags.threads,
         renames=flags.renames,
     )
+
+
+def _files(flags: SB3Flags, path: str) -> list[Path]:
+    zipped = find_zip(path)
+    statistics = find_statistics(zipped, flags.vecnormalize)
+    return [zipped] if statistics is None else [zipped, statistics]
 
 
 def _check(flags: SB3Flags, path: str) -> None:

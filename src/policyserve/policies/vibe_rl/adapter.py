@@ -83,7 +83,8 @@ class PresetAdapter:
             directory = str(demo_directory(self.target) / "checkpoints")
             origin = "the demo checkpoint that ships with policyserve (no --checkpoint-dir given)"
         recipe = Recipe(f"{__name__}:load_preset", {"flags": flags, "directory": directory})
-        return Source(f"{self.target}: {self.help}", origin, recipe, env_id=flags.config.env_id)
+        title, path = f"{self.target}: {self.help}", Path(directory)
+        return Source(title, origin, recipe, env_id=flags.config.env_id, files=lambda: [path])
 
 
 def load_preset(flags: PresetFlags, directory: str, on_stage: OnStage) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
@@ -63,7 +64,9 @@ class WallXAdapter:
             _check_paths(config)
             check_runtime(config)
         arguments = {"config": config, "default_prompt": flags.default_prompt, "env": flags.env, "options": options}
-        return Source(_title(flags), f"model path {config.model_path}", Recipe(f"{__name__}:load_model", arguments))
+        recipe = Recipe(f"{__name__}:load_model", arguments)
+        files = [] if config.model_path == STAND_IN else [Path(config.model_path)]
+        return Source(_title(flags), f"model path {config.model_path}", recipe, files=lambda: files)
 
 
 def load_model(
