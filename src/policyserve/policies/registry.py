@@ -49,11 +49,11 @@ _OURS: Mapping[str, str] = {
     "onnx": "policyserve.policies.onnx.adapter:OnnxAdapter",
     "sb3": "policyserve.policies.sb3.adapter:SB3Adapter",
     "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
+    "torch": "policyserve.policies.torch_files.adapter:TorchAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }
 _RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
-    "torch": "TorchScript and .pt2 files",
     "remote": "policies of another server",
     "openpi": "checkpoints of openpi",
 }
