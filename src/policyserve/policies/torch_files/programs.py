@@ -162,9 +162,11 @@ def open_export(file: TorchFile, device: torch.device) -> Program:
     with _loading(file), _unpickling_tensors_alone():
         exported = torch.export.load(str(file.path))
         if device.type != "cpu":
-            exported = torch.export.passes.move_to_device_pass(exported, device)
+            from torch.export.passes import move_to_device_pass
+
+            exported = move_to_device_pass(exported, device)
         module = exported.module()
-    spec = exported.call_spec.in_spec
+    spec: Any = exported.call_spec.in_spec
     shapes = _shapes(exported)
     inputs = tuple(
         Input(name, tuple(size if isinstance(size, int) else None for size in shape), dtype)
