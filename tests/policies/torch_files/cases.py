@@ -22,7 +22,7 @@ REFUSED = {
     "export_with_pickle_code.pt2": "data/sample_inputs/model.pt: a pickle that names posix.mkdir, where tensors alone",
     "not_a_zip.pt": "expected a TorchScript or .pt2 file, which are zip archives, got one that begins with b'hello'",
     "pickle_with_code.pt": "a pickled module or object (it names posix.mkdir), which runs code when it is read: ",
-    "rsl_rl_checkpoint.pt": "weights without a network, a checkpoint of rsl_rl (model_state_dict): where it was trained",
+    "rsl_rl_checkpoint.pt": "weights without a network, a checkpoint of rsl_rl (model_state_dict): where it was",
     "state_dict.pt": "weights without a network, a state dict; where its class is, export it: torch.jit.script(",
     "torchscript_with_pickle_code.pt": "a pickle in it names posix.mkdir, which is no module of this program's",
     "truncated.pt": "expected a zip archive, got another file, or one that was cut short",

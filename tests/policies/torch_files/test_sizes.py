@@ -25,7 +25,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a=1,a=2", "1,2", "a=1,2"])
 def test_several_inputs_have_a_name_each(text: str) -> None:
-    with pytest.raises(ConfigError, match="^obs: expected a name for each of several inputs, and none twice"):
+    with pytest.raises(ConfigError, match=r"^obs: expected a name for each of several inputs, and none twice"):
         read_sizes(text)
 
 
