@@ -108,10 +108,8 @@ class Program:
         if any(not np.array_equal(found[0], other, equal_nan=True) for other in found[1:]):
             if all(np.allclose(found[0], other, rtol=1e-4, atol=1e-5, equal_nan=True) for other in found[1:]):
                 return  # what a GPU, or torch's own optimising after two calls, makes of one sum
-            told = (
-                "it answers otherwise after the same requests: it remembers something that is no buffer of its module"
-            )
-            raise ConfigError(f"{told}; use register_buffer() for it, and export it again")
+            told = "it answers otherwise after the same requests: it remembers something outside its buffers"
+            raise ConfigError(f"{told}; have it use register_buffer(), and export it again")
 
     def _put(self, state: State) -> None:
         for (owner, name), value in zip(self.states, state, strict=True):
