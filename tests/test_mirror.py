@@ -59,7 +59,6 @@ ELSEWHERE = {
     "policies/torch_files/flags": "policies/torch_files/test_adapter",
     "policies/torch_files/loading": "policies/torch_files/test_programs",
     "policies/torch_files/policy": "policies/torch_files/test_programs",
-    "policies/torch_device": "policies/lerobot/test_model",
     "policies/sb3/architecture": "policies/sb3/test_archive",
     "policies/sb3/features": "policies/sb3/test_policy",
     "policies/sb3/heads": "policies/sb3/test_policy",

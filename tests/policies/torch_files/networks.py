@@ -65,6 +65,11 @@ class Looking(nn.Module):  # a picture and a state
         return image.mean([2, 3]) + state
 
 
+class Seeing(nn.Module):  # a picture and a state of another width
+    def forward(self, image: Tensor, state: Tensor) -> Tensor:
+        return image.mean([1, 2, 3]).unsqueeze(1) + state
+
+
 class Mapping(nn.Module):
     def forward(self, obs: Tensor) -> dict[str, Tensor]:
         return {"value": obs.sum(1), "actions": obs}
