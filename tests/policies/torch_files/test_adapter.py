@@ -44,7 +44,7 @@ def test_a_file_is_found_by_its_scheme_and_by_what_is_in_it() -> None:
 )
 def test_a_flag_that_can_never_be_is_refused(flags: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
-        TorchFlags(**flags)
+        TorchFlags(**flags)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("isolate", ["thread", "process"])
