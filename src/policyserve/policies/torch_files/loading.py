@@ -53,13 +53,10 @@ class _Opened:
 def check_torch(file: str, flags: TorchFlags) -> None:
     """Find what is wrong with a file without running it; raises ConfigError, and MissingDependency without torch."""
     _looked_at(file, flags)
-    if find_spec("torch") is None:
-        raise MissingDependency("torch", "torch")
 
 
 def load_torch(file: str, flags: TorchFlags, on_stage: OnStage) -> Policy:
     """The policy of a program, which is run for it; raises ConfigError, and MissingDependency without torch."""
-    check_torch(file, flags)
     found, inputs = _looked_at(file, flags)
     log.warning("%s: %s; --isolate process keeps what it breaks from the server", file, _PROGRAM)
     on_stage("loading the program")
@@ -76,6 +73,8 @@ def load_torch(file: str, flags: TorchFlags, on_stage: OnStage) -> Policy:
 def _looked_at(file: str, flags: TorchFlags) -> tuple[TorchFile, tuple[Input, ...]]:
     """What a file is, and the inputs that are known without torch: TorchScript's, by its code and --obs."""
     found = read_torch_file(file)
+    if find_spec("torch") is None:
+        raise MissingDependency("torch", "torch")
     try:
         if found.kind == "export":
             if flags.obs is not None:
