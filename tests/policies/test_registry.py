@@ -146,7 +146,7 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
     spelt = (
         "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, remote:URL, openpi:CONFIG, "
-        "demo_image, wall-x"
+        "torch:FILE, demo_image, wall-x"
     )
     assert spelt in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):
@@ -179,12 +179,6 @@ def test_a_bare_name_with_a_file_beside_it_is_told_how_to_write_it(
         registry.find("kitchen")
     with pytest.raises(ConfigError, match=r"^there is no policy 'kitchn'; did you mean kitchen:NAME\?$"):
         registry.find("kitchn")
-
-
-@pytest.mark.parametrize("scheme", ["torch"])
-def test_a_scheme_that_is_not_there_yet_says_so(scheme: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{scheme}:x: policyserve does not serve .* yet; an ONNX export is served"):
-        registry.find(f"{scheme}:x")
 
 
 def test_a_path_that_holds_no_policy_is_refused_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,11 +51,9 @@ _OURS: Mapping[str, str] = {
     "lerobot": "policyserve.policies.lerobot.adapter:LeRobotAdapter",
     "remote": "policyserve.policies.remote.adapter:RemoteAdapter",
     "openpi": "policyserve.policies.openpi.adapter:OpenpiAdapter",
+    "torch": "policyserve.policies.torch_files.adapter:TorchAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
-}
-_RESERVED: Mapping[str, str] = {  # schemes that we do not serve yet, and what they will
-    "torch": "TorchScript and .pt2 files",
 }
 _OBJECTS = "policyserve.policies.objects:ObjectAdapter"
 _RUN_CONFIG = "config.json"  # what a training run's folder has
@@ -148,8 +146,6 @@ def find(target: str) -> Adapter[Any]:
         raise ConfigError(f"expected {name}:{adapter.rest}, got {target!r}")
     if adapter is not None and (adapter.rest or not colon):
         return adapter
-    if colon and name in _RESERVED:
-        raise ConfigError(_about_reserved(name, target))
     if _is_model(target):
         found = _recognised(target)
         return _Recognised(find(f"{found.scheme}:{target}"), found.scheme, found.told)
@@ -254,11 +250,6 @@ def _recognised(target: str) -> Recognised:
         if run := _run_meant(target):
             raise ConfigError(f"there is no policy {target!r}; did you mean {run}?") from error
         raise
-
-
-def _about_reserved(scheme: str, target: str) -> str:
-    """What is said of a scheme that is not there yet."""
-    return f"{target}: policyserve does not serve {_RESERVED[scheme]} yet; an ONNX export is served by onnx:FILE"
 
 
 def _line(name: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from policyserve.policies.lerobot.plan import Plan, make_plan, read_folder
 from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Model, StepPolicy
 from policyserve.policies.lerobot.spec import Shape, build_spec
 from policyserve.policies.stacked import powers_of_two
+from policyserve.policies.torch_device import find_device
 
 log = Log(__name__)
 
@@ -38,8 +39,6 @@ def check_policy(named: str, flags: LeRobotFlags) -> None:
         if find_spec(package) is None:
             raise MissingDependency(package, _EXTRA)
     if flags.device.startswith("cuda"):
-        from policyserve.policies.lerobot.model import find_device
-
         find_device(flags.device)
 
 
@@ -56,7 +55,7 @@ def _load(plan: Plan, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
     # Read when torch is imported. Threads of torch's that wait by spinning take the cores from the event loop and from
     # other programs: a chunk of a real-size ACT took 0.6 to 1.5 s on two busy cores, and 0.27 s without.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from policyserve.policies.lerobot.model import find_device, load_model
+    from policyserve.policies.lerobot.model import load_model
 
     model = load_model(
         plan.config,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import ConfigError
 from policyserve.core.recipe import OnStage
 from policyserve.policies.lerobot.act import Act
 from policyserve.policies.lerobot.config import ActConfig, DiffusionConfig, Feature, PolicyConfig
@@ -21,6 +20,7 @@ from policyserve.policies.lerobot.pictures import as_last
 from policyserve.policies.lerobot.policy import Row
 from policyserve.policies.lerobot.statistics import Affine, Statistics
 from policyserve.policies.lerobot.weights import load_weights
+from policyserve.policies.torch_device import find_device
 
 _WHITE = 255.0
 
@@ -143,14 +143,3 @@ def _network(weights: Mapping[str, Any], config: PolicyConfig) -> Act | Diffusio
         return Act(weights, config, config.network)
     assert isinstance(config.network, DiffusionConfig)
     return Diffusion(weights, config, config.network)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a --device flag; `auto` is a GPU where there is one. Raises ConfigError if it is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"--device {name}: torch finds {count} CUDA devices here; use cpu")
-    return device

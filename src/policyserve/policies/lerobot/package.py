@@ -28,6 +28,7 @@ from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Frame, Row,
 from policyserve.policies.lerobot.processors import AFTER, BEFORE, check_for_package, has_processors
 from policyserve.policies.lerobot.spec import TASK, leaf_of, task_spec
 from policyserve.policies.naming import client_names
+from policyserve.policies.torch_device import find_device
 
 _PACKAGE = "lerobot"
 _BATCH = {"cuda": 32, "cpu": 4}
@@ -56,8 +57,6 @@ def check_package(config: PolicyConfig, flags: LeRobotFlags) -> None:
 
 def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
     """Load a policy through the package; raises what that does, and ConfigError for a device that is not there."""
-    from policyserve.policies.lerobot.model import find_device
-
     device = find_device(flags.device)
     on_stage("importing lerobot")
     package = _Package(config, str(device), on_stage)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from policyserve.policies.onnx.images import Picture, read_pictures
+from policyserve.policies.pictures import Picture, read_pictures
 from policyserve.policies.registry import check_given
 from policyserve.policies.shared_flags import DeviceFlag, HorizonFlag, MaxBatchFlag, RenameFlag, ThreadsFlag
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,20 @@ from policyserve.core.recipe import OnStage
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.naming import Names, client_names
 from policyserve.policies.onnx.flags import OnnxFlags
-from policyserve.policies.onnx.images import Picture, check_pictures, native_image
 from policyserve.policies.onnx.metadata import action_doc, observation_doc, read_metadata
 from policyserve.policies.onnx.opening import Model, open_model, said_by
-from policyserve.policies.onnx.policy import Convert, Graph, RememberingPolicy, TriedPolicy, action_dtype
+from policyserve.policies.onnx.policy import Convert, Graph, RememberingPolicy, action_dtype
 from policyserve.policies.onnx.roles import Roles, Tensor, find_roles
+from policyserve.policies.pictures import check_pictures, native_image
 from policyserve.policies.quickness import is_quick
 from policyserve.policies.stacked import StackedPolicy
+from policyserve.policies.trying import TriedPolicy, answers, drawn, is_same_in_a_batch
 
 log = Log(__name__)
 
 _MAX_BATCH = 64
 _MAX_CLIENT_BATCH = 1024
 _TOLERANCE = 1e-4  # between a row alone and in a batch, beside what float32 rounds
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _tried(opened: _Opened) -> Policy:
     """The policy, once it has answered zeros; raises ConfigError for what it cannot answer."""
     found = _answer(opened, _policy(opened, _probe_spec(opened)), _probe_spec(opened).example())
     policy = _policy(opened, _spec(opened, found.actions))
-    if opened.roles.batching == "stacked" and policy.spec.max_batch > 1 and not _is_same_in_a_batch(policy):
+    if opened.roles.batching == "stacked" and policy.spec.max_batch > 1 and not is_same_in_a_batch(policy, _TOLERANCE):
         log.warning("%s answers otherwise in a batch than alone: its rows run one by one", opened.file)
         return _tried(replace(opened, roles=replace(opened.roles, batching="one")))
     if not np.isfinite(found.actions).all():
@@ -93,7 +93,7 @@ def _tried(opened: _Opened) -> Policy:
 
 def _check_answers(opened: _Opened, policy: Policy) -> None:
     """Raise ConfigError for a model that answers nothing else than NaN or Inf."""
-    if not any(np.isfinite(_answer(opened, policy, drawn).actions).all() for drawn in _drawn(policy.spec)):
+    if not any(np.isfinite(_answer(opened, policy, one).actions).all() for one in drawn(policy.spec)):
         raise ConfigError("it answers NaN or Inf whatever it is given: export it again, or look at its training")
 
 
@@ -111,12 +111,8 @@ def _converts(opened: _Opened) -> dict[str, Convert]:
     for one in opened.roles.inputs:
         picture = opened.flags.pictures.get(one.name)
         if picture is not None:
-            found[one.name] = _converter(picture, opened.roles.row_shape(one), one.dtype)
+            found[one.name] = picture.converter(opened.roles.row_shape(one), one.dtype)
     return found
-
-
-def _converter(picture: Picture, shape: Sequence[int | None], dtype: str) -> Convert:
-    return lambda rows: picture.convert(rows, shape, dtype)
 
 
 def _probe_spec(opened: _Opened) -> PolicySpec:
@@ -185,7 +181,7 @@ def _free_sizes(roles: Roles, found: tuple[int, ...]) -> tuple[int | None, ...]:
 def _answer(opened: _Opened, policy: Policy, observation: Mapping[str, Any]) -> ActionChunk:
     """What it answers one observation; raises ConfigError."""
     try:
-        chunk = _chunks(policy, [PolicyInput(observation)])[0]
+        chunk = answers(policy, [PolicyInput(observation)])[0]
     except Exception as error:  # onnxruntime's exceptions have no base of their own
         free = [str(one) for one in opened.roles.inputs if None in opened.roles.row_shape(one)]
         cure = (
@@ -199,37 +195,3 @@ def _answer(opened: _Opened, policy: Policy, observation: Mapping[str, Any]) -> 
             told = f"{pair.into} and {pair.out}: expected what comes out to have the shape of what goes in"
             raise ConfigError(f"{told}, got {state.shape}; name the pairs with --state in=out, or say none")
     return chunk
-
-
-def _chunks(policy: Policy, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
-    """What it answers a batch; a policy of this room raises where it cannot."""
-    return [chunk for chunk in policy.infer(batch) if isinstance(chunk, ActionChunk)]
-
-
-def _drawn(spec: PolicySpec) -> Iterator[dict[str, Any]]:
-    """Observations that are not zeros, the same ones each time."""
-    rng = np.random.default_rng(0)
-    for _ in range(_TRIES):
-        example = spec.example()
-        yield {key: _noise(rng, value) for key, value in example.items()}
-
-
-def _noise(rng: np.random.Generator, zeros: Array) -> Array:
-    if zeros.dtype.kind == "f":
-        return rng.standard_normal(zeros.shape).astype(zeros.dtype)
-    return rng.integers(0, 2, zeros.shape).astype(zeros.dtype)
-
-
-def _is_same_in_a_batch(policy: Policy) -> bool:
-    """Whether rows get the answers in a batch that they get alone: a free first axis may be time, or a camera."""
-    rows = [PolicyInput(drawn) for drawn in _drawn(policy.spec)][: policy.spec.max_batch]
-    try:
-        alone = [_chunks(policy, [row])[0].actions for row in rows]
-        together = [chunk.actions for chunk in _chunks(policy, rows)]
-    except Exception:  # a graph that takes one row only
-        return False
-    scale = max(1.0, *(float(np.nanmax(np.abs(one), initial=0.0)) for one in alone))
-    return all(
-        one.shape == other.shape and np.allclose(one, other, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
-        for one, other in zip(alone, together, strict=True)
-    )

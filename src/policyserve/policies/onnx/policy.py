@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.policy import NO_EXTRAS, ActionChunk, Policy, PolicyInput
+from policyserve.core.policy import NO_EXTRAS, ActionChunk, PolicyInput
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.onnx.roles import Roles, Tensor
 
@@ -159,16 +159,6 @@ class RememberingPolicy:
         if len(batch) == 1:
             return {key: batch[0].observation[key][None] for key in self._keys}
         return {key: np.stack([one.observation[key] for one in batch]) for key in self._keys}
-
-
-class TriedPolicy:
-    """A policy that has been tried already. buckets: the batch sizes that are to be warmed up all the same."""
-
-    def __init__(self, policy: Policy, buckets: Sequence[int]) -> None:
-        self.spec = policy.spec
-        self.buckets = buckets
-        self.infer = policy.infer
-        self.close = policy.close
 
 
 def action_dtype(action: Tensor) -> str:

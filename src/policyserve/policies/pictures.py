@@ -1,9 +1,9 @@
-"""How a camera's picture becomes a model's input, where --image says so: nothing in an ONNX file does."""
+"""How a camera's picture becomes a model's input, where --image says so: nothing in the file does."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ class Picture:
         order = (0, *(1 + self.layout.index(axis) for axis in wanted))
         pictures: Array = np.ascontiguousarray(rows.transpose(order)).astype(dtype)
         return pictures if self.divisor == 1 else pictures / np.asarray(self.divisor, dtype)
+
+    def converter(self, shape: Sequence[int | None], dtype: str) -> Callable[[Array], Array]:
+        """convert() for an input of this shape and dtype."""
+        return lambda rows: self.convert(rows, shape, dtype)
 
 
 def read_pictures(text: str | None) -> Mapping[str, Picture]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.onnx.images import Picture, check_pictures, native_image, read_pictures
+from policyserve.policies.pictures import Picture, check_pictures, native_image, read_pictures
 
 
 def test_a_rule_says_the_order_of_axes_and_the_divisor() -> None:

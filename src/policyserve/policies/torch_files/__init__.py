@@ -1,0 +1,1 @@
+"""Programs that torch saved: TorchScript, and what torch.export.save() wrote."""
