@@ -78,6 +78,9 @@ class RemotePolicy:
         observation = one.observation if isinstance(one.observation, Mapping) else {"obs": one.observation}
         reply = await self._ask(connection.client, observation, connection.has_answered)
         if isinstance(reply, PolicyserveError):
+            if not connection.has_answered:  # no chunk takes it to the session
+                self._open.discard(connection)
+                connection.forget()
             return reply
         connection.has_answered = True
         return ActionChunk(reply.actions, connection, _extras(reply))
@@ -102,13 +105,13 @@ class RemotePolicy:
 
 
 class _Connection:
-    """One session's connection. It is closed when the session is forgotten, by nobody referring to this any more."""
+    """One session's connection. It is closed by forget(), or when its session is, since nobody refers to it then."""
 
     def __init__(self, client: AsyncClient, thread: LoopThread) -> None:
         self.client = client
         self.has_answered = False
-        forgotten = finalize(self, thread.begin, lambda: _close(client))
-        forgotten.atexit = False
+        self.forget = finalize(self, thread.begin, lambda: _close(client))
+        self.forget.atexit = False
 
 
 async def _close_all(clients: Sequence[AsyncClient]) -> None:

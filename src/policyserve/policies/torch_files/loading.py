@@ -73,18 +73,23 @@ def load_torch(file: str, flags: TorchFlags, on_stage: OnStage) -> Policy:
 def _looked_at(file: str, flags: TorchFlags) -> tuple[TorchFile, tuple[Input, ...]]:
     """What a file is, and the inputs that are known without torch: TorchScript's, by its code and --obs."""
     found = read_torch_file(file)
-    if find_spec("torch") is None:
-        raise MissingDependency("torch", "torch")
     try:
-        if found.kind == "export":
-            if flags.obs is not None:
-                raise ConfigError("--obs is for TorchScript: a .pt2 has the sizes of its inputs")
-            return found, ()
-        inputs = sized(found.takes, flags.sizes, found.width)
-        _named(inputs, flags)
+        inputs = _known_inputs(found, flags)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
+    if find_spec("torch") is None:
+        raise MissingDependency("torch", "torch")
     return found, inputs
+
+
+def _known_inputs(found: TorchFile, flags: TorchFlags) -> tuple[Input, ...]:
+    if found.kind == "export":
+        if flags.obs is not None:
+            raise ConfigError("--obs is for TorchScript: a .pt2 has the sizes of its inputs")
+        return ()
+    inputs = sized(found.takes, flags.sizes, found.width)
+    _named(inputs, flags)
+    return inputs
 
 
 def _named(inputs: tuple[Input, ...], flags: TorchFlags) -> Names:
