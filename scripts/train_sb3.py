@@ -4,7 +4,8 @@
     pip install stable-baselines3
     python scripts/train_sb3.py
 
-takes about a minute, in an environment of Stable-Baselines3's; policyserve is not needed there. Then, where it is,
+takes some three minutes of a processor, in an environment of Stable-Baselines3's; policyserve is not needed there.
+Then, where it is,
 
     policyserve eval sb3:tests/policies/sb3/cartpole/model.zip --env CartPole-v1 --json eval.json
     python scripts/train_sb3.py --served eval.json
