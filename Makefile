@@ -1,6 +1,6 @@
 .PHONY: check debian lint types contracts test pythons interop coverage bench
 
-# Tests wait for each other more than they compute: two kinds of them run at a time, and each tells its lines together.
+# One run of tests leaves a second core idle: two kinds of them run at a time, and each tells its lines together.
 AT_ONCE ?= 2
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,3 +122,20 @@ def test_a_recording_without_an_answer_exports_nothing_and_says_so(tmp_path: Pat
     said = run_in("pipe", ["export", str(path)])
     assert said.code == 1
     assert "expected a request with an answer, got none" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "demo_image", "--record", "runs", "--port", "0"],
+        ["record", "ws://127.0.0.1:9", "--out", "runs"],
+        ["view", "one.mcap"],
+        ["export", "one.mcap", "--to", "npz"],
+    ],
+)
+def test_a_package_that_is_missing_is_no_wrong_argument(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "one.mcap").touch()
+    program = f"import sys; sys.modules['mcap'] = None; from policyserve.cli import main; main({words!r})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not installed; run: pip install 'policyserve[record]'" in done.stderr

@@ -222,10 +222,12 @@ def a_recording_that_ends_early(kept: Kept, folder: Path) -> None:
         recorder = live.server.recorder
         assert recorder is not None
         os.kill(recorder.number, signal.SIGSTOP)
-        ask(peer, 1.0)
-        peer.send(frame(np.zeros(1 << 18)))  # more than the queue holds
-        peer.recv(timeout=DEADLINE_S)
-        os.kill(recorder.number, signal.SIGKILL)
+        try:
+            ask(peer, 1.0)
+            peer.send(frame(np.zeros(1 << 18)))  # more than the queue holds
+            peer.recv(timeout=DEADLINE_S)
+        finally:
+            os.kill(recorder.number, signal.SIGKILL)
         live.until(kept.has("recording_ended"))
 
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
-from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.recordings.exporting import export_npz
 from policyserve.recordings.reading import open_recording
 
@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(ExportFlags, PROG, argv)
     try:
         recording = open_recording(flags.file)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
     directory = flags.file.with_suffix("") if flags.out is None else flags.out

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
-from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.logs.start import LogSettings, start_log
 from policyserve.recordings.plan import Plan
 from policyserve.recordings.proxy import Proxy
@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     start_log(LogSettings())
     try:
         proxy = Proxy(flags.url, Recorder(flags.plan), flags.host, flags.port)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
     except ConfigError as error:
         complain(str(error).replace("record:", "--out:", 1), ARGUMENT_ERROR)
     warn_of_keys(flags.url)

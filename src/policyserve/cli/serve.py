@@ -19,8 +19,8 @@ from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.terminal import ARGUMENT_ERROR, complain
-from policyserve.core.errors import ConfigError
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
+from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.engine.reloading import ReloadingEngine
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
@@ -83,6 +83,8 @@ def serve(
     try:
         served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
         spec_file = _spec_file(flags.write_spec)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
     except ConfigError as error:
         complain(given.blamed(naming_flag(error, {"record": "--record"})), ARGUMENT_ERROR)
     log = replace(flags.log, log_level="debug") if flags.debug else flags.log

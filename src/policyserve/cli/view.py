@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.targets import check_target
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
-from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.recordings.reading import open_recording
 from policyserve.recordings.viewing import show
 
@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         check_target("save", flags.save, (".rrd",))
         recording = open_recording(flags.file)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
     try:
