@@ -35,9 +35,10 @@ from wall_x_models.random_checkpoint import SIZES, random_config, write_random_c
 from wall_x_models.recompute import FullSampler
 
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
+from policyserve.policies.wall_x.capture import CudaCapture
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import DecodeState, Generator
-from policyserve.policies.wall_x.graphs import Graphs, capture_cuda
+from policyserve.policies.wall_x.graphs import Graphs
 from policyserve.policies.wall_x.images import image_patches, read_image, resize_image
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.model import WallXModel, load_model
@@ -161,9 +162,10 @@ def measure_stages(
     run_steps: Callable[[], Any] = lambda: sampler.run(state)  # noqa: E731
     run_token: Callable[[], Any] = decode
     if network.device.type == "cuda":  # what the model does there
-        run_steps = Graphs(sampler.run, capture_cuda).enter(state).replay
+        capture = CudaCapture()
+        run_steps = Graphs(sampler.run, capture).enter(state).replay
         room = decoding.cache.keys.shape[3]
-        graphs: Graphs[DecodeState] = Graphs(lambda it: generator.step(it, room), capture_cuda)
+        graphs: Graphs[DecodeState] = Graphs(lambda it: generator.step(it, room), capture)
         run_token = graphs.enter(decoding).replay
 
     def row(

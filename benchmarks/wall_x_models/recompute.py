@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from policyserve.policies.wall_x.architecture import ACTION
-from policyserve.policies.wall_x.attention import AttentionMode, Rule, as_bias, postfix_mask, prompt_attention
+from policyserve.policies.wall_x.attention import (
+    AttentionMode,
+    Rule,
+    as_bias,
+    heads_joined,
+    postfix_mask,
+    prompt_attention,
+)
 from policyserve.policies.wall_x.decoder import spans_of
 from policyserve.policies.wall_x.flow import FlowSampler, FlowState
 from policyserve.policies.wall_x.inputs import ModelInput
@@ -71,7 +78,8 @@ class FullSampler:
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             if bias is None:
                 return prompt_attention(queries, keys, values)
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)
+            return heads_joined(mixed)
 
         hidden = network.decoder(x, spans_of(text=start, actions=actions, trailing=trailing), state.rotation, attend)
         hidden = network.decoder.norm(hidden[:, start : start + actions], ((ACTION, actions),))

@@ -16,7 +16,8 @@ from policyserve.policies.wall_x import Options
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, build_spec, make_plan
 from policyserve.policies.wall_x.conventions import Attention
 from policyserve.policies.wall_x.inputs import ModelInput
-from policyserve.policies.wall_x.policy import WallXModelPolicy, is_out_of_memory
+from policyserve.policies.wall_x.memory import is_out_of_memory
+from policyserve.policies.wall_x.policy import WallXModelPolicy
 from tests.policies.frameworks import import_or_skip
 from tests.policies.wall_x.golden import facts, model_config, observation, options, tensors
 

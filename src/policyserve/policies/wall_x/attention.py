@@ -63,19 +63,27 @@ def grouped_bias(mask: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
 def prompt_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Causal attention of a prompt among itself, padding on its right where no real token looks.
 
-    queries: (B, heads, L, D); keys, values: (B, kv_heads, L, D). Returns (B, heads, L, D).
+    queries: (B, heads, L, D); keys, values: (B, kv_heads, L, D). Returns (B, L, heads · D).
     """
-    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+    return heads_joined(F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True))
 
 
 def grouped_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention where the query heads that share a key head are stacked along the rows: keys are read once, not copied.
 
     queries: (B, heads, S, D); keys, values: (B, kv_heads, K, D); bias: see grouped_bias, or None: all see all.
-    Returns (B, heads, S, D).
+    Returns (B, S, heads · D).
     """
     batch, heads, length, width = queries.shape
     kv_heads = keys.shape[1]
     stacked = queries.reshape(batch, kv_heads, heads // kv_heads * length, width)
     out = F.scaled_dot_product_attention(stacked, keys, values, attn_mask=bias)
-    return out.view(batch, heads, length, width)
+    # The kernels of a GPU lay their results out each in its own way, so nothing here may need a certain one: cutting an
+    # axis in two is a view of every layout, and the one copy is made by flatten.
+    parts = out.unflatten(2, (heads // kv_heads, length))  # (B, kv_heads, groups, S, D)
+    return parts.permute(0, 3, 1, 2, 4).flatten(2)
+
+
+def heads_joined(mixed: Tensor) -> Tensor:
+    """What attention gives, (B, heads, S, D), as the product after it takes it: (B, S, heads · D)."""
+    return mixed.transpose(1, 2).flatten(2)

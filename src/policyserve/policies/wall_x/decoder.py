@@ -17,7 +17,7 @@ from policyserve.policies.wall_x.layers import Linear, RmsNorm, SwiGlu, weight
 from policyserve.policies.wall_x.rope import Rotation
 
 Spans = tuple[tuple[int, int], ...]  # (token type, length), in order
-# (layer, queries (B, heads, S, D), keys and values (B, kv_heads, S, D), turned) -> (B, heads, S, D), or None: nobody
+# (layer, queries (B, heads, S, D), keys and values (B, kv_heads, S, D), turned) -> (B, S, heads · D), or None: nobody
 # needs what this layer would give, which its keys and values do not depend on
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
 
@@ -89,7 +89,7 @@ class _Layer(nn.Module):
         mixed = attend(self._index, turned[:, :heads], turned[:, heads:], values)
         if mixed is None:
             return x
-        x = x + self.out(mixed.transpose(1, 2).flatten(2), spans)
+        x = x + self.out(mixed, spans)
         return x + self.mlp(self.post_norm(x, spans), spans)
 
 

@@ -14,10 +14,6 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from policyserve.core.log import Log
-
-log = Log(__name__)
-
 Work = Callable[[], object]
 Capture = Callable[[Work], Work]
 
@@ -84,23 +80,6 @@ class Graphs(Generic[S]):
             return self._work(fixed)
 
         return Captured(fixed, self._capture(work))
-
-
-def capture_cuda(work: Work) -> Work:
-    """Capture work as a CUDA graph after one plain run. Where that fails it runs plainly for good, with a warning."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            work()
-    except RuntimeError as error:
-        log.warning("no CUDA graph, every step is launched anew: %s", str(error).splitlines()[0])
-        return work
-    return graph.replay
 
 
 def _widened(shape: torch.Size, axis: int | None) -> tuple[int, ...]:

@@ -111,6 +111,7 @@ def _load_model(plan: Plan, stage: Callable[[str], None]) -> Model:
         dtype=config.dtype,
         train_config=plan.train_config.fields,
         token_ids=special_ids(plan.tokenizer),
+        cuda_graphs=plan.options.cuda_graphs,
         on_stage=stage,
     )
 

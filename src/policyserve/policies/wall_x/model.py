@@ -13,11 +13,12 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
+from policyserve.policies.wall_x.capture import CudaCapture
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import Generator
-from policyserve.policies.wall_x.graphs import capture_cuda
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network, load_network
+from policyserve.policies.wall_x.placement import running_on
 
 log = Log(__name__)
 
@@ -32,12 +33,17 @@ _DTYPES: Mapping[str, torch.dtype] = {
 
 
 class WallXModel:
-    """A network on its device. Called by one thread at a time; answers are finished NumPy arrays."""
+    """A network on its device. Called by one thread at a time; answers are finished NumPy arrays.
 
-    def __init__(self, network: Network) -> None:
+    cuda_graphs: whether work is recorded as CUDA graphs where the device is a GPU. In 16 bits an answer depends in its
+    last bits on how many others are computed with it: matrix products of other sizes round otherwise.
+    """
+
+    def __init__(self, network: Network, *, cuda_graphs: bool = True) -> None:
         self.network = network
-        is_gpu = network.device.type == "cuda"
-        slots, capture = (_GPU_SLOTS, capture_cuda) if is_gpu else (1, None)
+        slots, capture = 1, None
+        if network.device.type == "cuda":
+            slots, capture = _GPU_SLOTS, CudaCapture() if cuda_graphs else None
         self._flow = FlowSampler(network, slot_multiple=slots, capture=capture)
         self._generator = Generator(network, slot_multiple=slots, capture=capture)
 
@@ -58,12 +64,16 @@ class WallXModel:
             raise ValueError(f"num_steps: expected 1 or more, got {num_steps}")
         if not inputs:
             return []
-        return list(self._flow.sample(inputs, attention, num_steps).cpu().numpy())
+        with running_on(self.network.device):
+            return list(self._flow.sample(inputs, attention, num_steps).cpu().numpy())
 
     @torch.inference_mode()
     def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
         """Continue each prompt greedily. Returns the new ids, with the end token unless the limit came first."""
-        return self._generator.run(inputs, max_new_tokens) if inputs else []
+        if not inputs:
+            return []
+        with running_on(self.network.device):
+            return self._generator.run(inputs, max_new_tokens)
 
 
 def load_model(
@@ -73,19 +83,21 @@ def load_model(
     dtype: DType = "float32",
     train_config: Mapping[str, Any] | None = None,
     token_ids: Mapping[str, int] | None = None,
+    cuda_graphs: bool = True,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> WallXModel:
     """Load a checkpoint directory.
 
     train_config: the training run's YAML as a mapping, which overrides config.json. token_ids: those of the special
-    tokens, where the tokenizer's files are not in the directory. on_stage: told what happens, a
-    line at a time. Raises ConfigError: a missing device, file or field, tensors that do not fit.
+    tokens, where the tokenizer's files are not in the directory. cuda_graphs: see WallXModel. on_stage: told what
+    happens, a line at a time. Raises ConfigError: a missing device, file or field, tensors that do not fit.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     place = _find_device(device)
     with torch.inference_mode():
-        return WallXModel(load_network(directory, train_config, place, _DTYPES[dtype], on_stage, token_ids))
+        network = load_network(directory, train_config, place, _DTYPES[dtype], on_stage, token_ids)
+        return WallXModel(network, cuda_graphs=cuda_graphs)
 
 
 def _find_device(name: str) -> torch.device:

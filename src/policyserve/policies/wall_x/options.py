@@ -29,6 +29,8 @@ class Options:
     """Take a prompt's `<|im_start|>` for the token, not for an attack: only where all clients are trusted."""
     allow_missing_state: bool = False
     """Take observations without a state."""
+    cuda_graphs: bool = True
+    """Whether work on a GPU is recorded and replayed; False: launched anew each time, several times slower."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -74,6 +76,8 @@ class OptionFlags:
     """Take special tokens in prompts: only where all clients are trusted."""
     allow_missing_state: bool = False
     """Take observations without a state."""
+    cuda_graphs: bool = True
+    """On a GPU, record work once and replay it; without, where recording fails, it is several times slower."""
 
     def options(self) -> Options:
         """The options that these flags mean; raises ConfigError."""
@@ -91,4 +95,5 @@ class OptionFlags:
             max_batch=self.max_batch,
             allow_special_tokens=self.allow_special_tokens,
             allow_missing_state=self.allow_missing_state,
+            cuda_graphs=self.cuda_graphs,
         )

@@ -19,13 +19,13 @@ from policyserve.core.throttle import Throttle, suppressed_note
 from policyserve.policies.wall_x.conventions import Attention
 from policyserve.policies.wall_x.fast import FastTokenizer
 from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.memory import is_out_of_memory
 from policyserve.policies.wall_x.processor import Processor
 
 log = Log(__name__)
 
 Answer: TypeAlias = ActionChunk | PolicyserveError
 MAX_NEW_TOKENS = 100
-_ALLOCATORS_WORDS = ("allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 class Model(Protocol):
@@ -182,13 +182,6 @@ class WallXModelPolicy:
 
     def _zeros(self) -> Array:
         return np.zeros((self._processor.horizon, self._processor.action_dim), np.float32)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that host or device has no memory left; torch's own class only exists with torch."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATORS_WORDS)
 
 
 def _free_device_memory() -> None:
