@@ -8,13 +8,14 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import policyserve
+from policyserve.core.arrays import Array
+from policyserve.policies.demo_flow import HORIZON, Scene
 
 DIALECTS = ("openpi", "vibe_rl", "wall_x")
 ENVIRONMENTS = {"cartpole_ppo": "CartPole-v1", "pendulum_sac": "Pendulum-v1"}
@@ -24,7 +25,7 @@ PICTURES = 12
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*ENVIRONMENTS, "demo_image"):
+    for name in (*ENVIRONMENTS, *OTHERS):
         with tempfile.TemporaryDirectory() as made:
             record(name, Path(made))
             (recording,) = Path(made).glob("*.mcap")
@@ -41,8 +42,7 @@ def record(name: str, folder: Path) -> None:
                 if name in ENVIRONMENTS:
                     play(client, ENVIRONMENTS[name], seed)
                 else:
-                    for observation in pictures(seed):
-                        client.infer(observation)
+                    OTHERS[name](client, seed)
 
 
 def play(client: policyserve.Client, env_id: str, seed: int) -> None:
@@ -59,13 +59,36 @@ def play(client: policyserve.Client, env_id: str, seed: int) -> None:
     environment.close()
 
 
-def pictures(seed: int) -> Iterator[Mapping[str, Any]]:
+def show_pictures(client: policyserve.Client, seed: int) -> None:
     """A bright spot that moves over a slope of grey."""
     rows, columns = np.mgrid[:64, :64]
     for step in range(PICTURES):
         spot = (rows - 5 * step) ** 2 + (columns - 32 - 8 * seed) ** 2 < 64
         picture = np.stack([rows * 2 + step, columns * 2, np.where(spot, 255, 40)], axis=-1).astype(np.uint8)
-        yield {"image": picture, "state": np.array([step / PICTURES, seed, -0.5], np.float32)}
+        client.infer({"image": picture, "state": np.array([step / PICTURES, seed, -0.5], np.float32)})
+
+
+def follow(client: policyserve.Client, seed: int) -> None:
+    """A point that asks after 25 actions: the first half of the chunks plain, the others agree with what is left."""
+    scene, left = Scene(STEPS, seed), np.zeros((0, 2), np.float32)
+    position = scene.start
+    for step in range(0, STEPS, HORIZON // 2):
+        observation = scene.observation(step, position)
+        with_prefix = {} if step < STEPS / 2 else prefix_of(left)
+        chunk = client.infer({**observation, **with_prefix}).actions
+        for action in chunk[: HORIZON // 2]:
+            position = scene.moved(position, action)
+        left = chunk[HORIZON // 2 :]
+
+
+def prefix_of(left: Array) -> Mapping[str, Array]:
+    """The actions that are left of the last chunk, five of which run before the next one is there."""
+    rows = np.concatenate([left, np.repeat(left[-1:], HORIZON - len(left), axis=0)])
+    counts = {"rtc/prev_length": len(left), "rtc/inference_delay": 5}
+    return {"rtc/prev_chunk": rows, **{key: np.array(value, np.int32) for key, value in counts.items()}}
+
+
+OTHERS = {"demo_image": show_pictures, "demo_flow": follow}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_every_policy_is_listed_with_what_it_is_within_80_columns(where: Where) 
 def test_demos_stand_apart_from_what_needs_files_of_the_users() -> None:
     told = sections(run_in("pipe", ["list"]).out)
     assert list(told) == ["demos", "with files of yours", "by scheme", "your own", "extras"]
-    for name in ("cartpole_ppo", "pendulum_sac", "demo_image"):
+    for name in ("cartpole_ppo", "pendulum_sac", "demo_flow", "demo_image"):
         assert f"  {name} " in told["demos"]
     for name in ("cartpole_dqn", "wall-x"):
         assert f"  {name} " in told["with files of yours"]

@@ -56,10 +56,21 @@ def test_every_command_works(command: list[str], folder: Path) -> None:
 
 
 def test_the_program_prints_an_action(folder: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", PAGES["policies"], re.DOTALL)
+    assert what_is_said_by(0, folder).endswith("[0. 0. 0.]\n")
+
+
+def test_the_program_that_follows_the_curve_stays_near_it(tmp_path: Path) -> None:
+    found = re.fullmatch(r"(\d\.\d\d) m from the nearer way\n", what_is_said_by(1, tmp_path))
+    assert found is not None
+    assert float(found.group(1)) < 1
+
+
+def what_is_said_by(number: int, folder: Path) -> str:
+    """What a program of the page prints."""
+    program = re.findall(r"```python\n(.*?)```", PAGES["policies"], re.DOTALL)[number]
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("[0. 0. 0.]\n")
+    return done.stdout
 
 
 def test_a_renamed_key_is_what_a_client_sends(folder: Path) -> None:

@@ -135,6 +135,27 @@ def test_a_policy_that_prepares_is_served_as_one(folder: Path) -> None:
     assert np.allclose(plain.actions, 0.2)
 
 
+def test_a_flow_policys_chunk_agrees_with_the_rows_that_run_meanwhile(folder: Path) -> None:
+    policy = save("Real-time chunking", folder).Reach()
+    seen = {"goal": np.full(7, 0.5)}
+    prefix = {
+        "rtc/prev_chunk": np.zeros((16, 7), np.float32),
+        "rtc/prev_length": np.array(12, np.int32),
+        "rtc/inference_delay": np.array(4, np.int32),
+    }
+    with asking(policy) as client:
+        assert client.metadata["rtc"] == {"methods": ["identity"], "max_delay": None, "action_kind": "position"}
+        plain = client.infer(seen)
+        assert np.allclose(plain.actions, 0.5)
+        assert "rtc" not in plain
+        guided = client.infer({**seen, **prefix})
+        assert np.abs(guided.actions[:4]).max() < 0.1
+        assert np.allclose(guided.actions[12:], 0.5)
+        assert guided["rtc"] == {"method": "identity", "inference_delay": 4, "rows": 12}
+        with pytest.raises(RemoteError, match="rtc/prev_length: expected at most 16, a chunk's rows, got 17"):
+            client.infer({**seen, **prefix, "rtc/prev_length": np.array(17, np.int32)})
+
+
 def test_a_factorys_objects_are_one_per_session_and_told_of_resets(folder: Path) -> None:
     make_policy = save("Objects that have reset()", folder).make_policy
     running = live.Live(PolicyServer(factory=make_policy, host="127.0.0.1", port=0))

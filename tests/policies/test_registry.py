@@ -14,6 +14,7 @@ import policyserve
 from policyserve import Client
 from policyserve.core.errors import ConfigError
 from policyserve.policies import registry
+from policyserve.policies.demo_flow.adapter import FlowDemoAdapter
 from policyserve.policies.objects import DemoAdapter, ObjectAdapter
 from policyserve.policies.registry import Adapter
 from policyserve.policies.vibe_rl import PRESETS
@@ -93,6 +94,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("cartpole_ppo", PresetAdapter),
         ("demo_image", DemoAdapter),
+        ("demo_flow", FlowDemoAdapter),
         ("wall-x", WallXAdapter),
         ("package.module:name", ObjectAdapter),
         ("cartpole_ppo:policy", ObjectAdapter),  # no scheme: a module may have the name of a preset
@@ -146,7 +148,7 @@ def test_a_folder_of_runs_is_told_how_one_of_them_is_named(tmp_path: Path) -> No
 def test_a_scheme_of_ours_is_spelt_with_what_stands_behind_its_colon() -> None:
     spelt = (
         "gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, lerobot:PATH, remote:URL, openpi:CONFIG, "
-        "torch:FILE, demo_image, wall-x"
+        "torch:FILE, demo_flow, demo_image, wall-x"
     )
     assert spelt in registry.spellings()
     with pytest.raises(ConfigError, match=re.escape(f"expected {registry.spellings()} or package.module:name")):

@@ -17,7 +17,7 @@ from tests.cli.terminals import run_in
 from tests.policies.frameworks import import_or_skip
 
 RECORDINGS = Path(__file__).parent / "recordings"
-DEMOS = ("cartpole_ppo", "pendulum_sac", "demo_image")
+DEMOS = ("cartpole_ppo", "pendulum_sac", "demo_image", "demo_flow")
 MOST_BYTES = 200_000
 
 

@@ -52,6 +52,7 @@ _OURS: Mapping[str, str] = {
     "remote": "policyserve.policies.remote.adapter:RemoteAdapter",
     "openpi": "policyserve.policies.openpi.adapter:OpenpiAdapter",
     "torch": "policyserve.policies.torch_files.adapter:TorchAdapter",
+    "demo_flow": "policyserve.policies.demo_flow.adapter:FlowDemoAdapter",
     "demo_image": "policyserve.policies.objects:DemoAdapter",
     "wall-x": "policyserve.policies.wall_x.adapter:WallXAdapter",
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.settings import Settings
 from policyserve.policies.naming import read_renames
+from policyserve.policies.rtc import LEROBOT, Rtc, Schedule
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -119,3 +120,39 @@ class SeedFlag(Settings):
         """Raise ConfigError for a negative one."""
         super().check()
         self.require("seed", self.seed is None or self.seed >= 0, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RtcFlags(Settings):
+    """How chunks are made to agree with what the robot executes meanwhile."""
+
+    rtc: Literal["guided", "identity", "inpaint", "lerobot", "trained", "off"] = "guided"
+    """How a chunk is made to agree with the actions that the robot executes until it is there, for clients that send
+    them: by guidance; by guidance without a reverse pass, also as LeRobot has it; by those actions put in place; by a
+    network that was trained for it."""
+    rtc_schedule: Schedule | None = None
+    """How guidance fades behind the actions that will have run; None: exp, and linear for lerobot."""
+    rtc_max_guidance_weight: float | None = None
+    """The most that one step of the flow corrects; None: as many as there are steps, and 10 for lerobot."""
+
+    def check(self) -> None:
+        """Raise ConfigError for a weight that is none, and for what the method has no use for."""
+        super().check()
+        is_weight = self.rtc_max_guidance_weight is None or self.rtc_max_guidance_weight > 0
+        self.require("rtc_max_guidance_weight", is_weight, "more than 0")
+        if self.rtc in ("inpaint", "trained", "off"):
+            told = f"none with --rtc {self.rtc}"
+            self.require("rtc_schedule", self.rtc_schedule is None, told)
+            self.require("rtc_max_guidance_weight", self.rtc_max_guidance_weight is None, told)
+
+    def how(self) -> Rtc | None:
+        """What the flags stand for; None: clients send no such actions."""
+        if self.rtc == "off":
+            return None
+        usual = LEROBOT if self.rtc == "lerobot" else Rtc(self.rtc)
+        weight = self.rtc_max_guidance_weight
+        return replace(
+            usual,
+            schedule=self.rtc_schedule or usual.schedule,
+            max_guidance_weight=usual.max_guidance_weight if weight is None else weight,
+        )

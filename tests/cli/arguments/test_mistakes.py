@@ -13,7 +13,7 @@ COMMANDS = "serve, new, eval, bench, inspect, doctor, top, record, replay, view,
 HELP = "(policyserve serve cartpole_ppo --help)"
 KNOWN = (
     "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, "
-    "lerobot:PATH, remote:URL, openpi:CONFIG, torch:FILE, demo_image, wall-x"
+    "lerobot:PATH, remote:URL, openpi:CONFIG, torch:FILE, demo_flow, demo_image, wall-x"
 )
 
 # The words, and what is said of them behind `error: `.

@@ -66,7 +66,7 @@ def url_of(watched: Watched) -> str:
     return found.group()
 
 
-@pytest.mark.parametrize("policy", ["cartpole_ppo", "demo_image", "wall-x"])
+@pytest.mark.parametrize("policy", ["cartpole_ppo", "demo_flow", "demo_image", "wall-x"])
 def test_the_screen_fits_the_terminal_and_has_no_line_of_the_log_in_it(policy: str) -> None:
     flags = ["--env", "aloha", "--model-config.model-path", "stand-in"] if policy == "wall-x" else []
     with watching([*POLICYSERVE, "serve", policy, *flags, *PORT_0]) as watched:
