@@ -1,8 +1,12 @@
-"""The network with attention results laid out as GPUs lay them out: the same numbers as on a CPU."""
+"""The network with attention results laid out as GPUs lay them out: the same numbers as on a CPU.
+
+And the whole path on a device that is not the CPU: `meta`, whose tensors have shapes, strides and types but no numbers.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,8 +19,13 @@ F = torch.nn.functional
 
 from policyserve.policies.wall_x import flow  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
+from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
+from policyserve.policies.wall_x.generate import Generator  # noqa: E402
+from policyserve.policies.wall_x.network import Network  # noqa: E402
+from tests.policies.wall_x.capture_lint import DeviceLint  # noqa: E402
 from tests.policies.wall_x.gpu_attention import CARDS, Card, attention_of  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402
+from tests.policies.wall_x.test_batching import MODES, run_plainly  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -72,3 +81,65 @@ def test_a_view_that_holds_on_a_cpu_alone_is_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention_of("float32", F.scaled_dot_product_attention))
     with pytest.raises(RuntimeError, match="view size is not compatible"):
         model.flow([item], attention="causal")
+
+
+def on_meta(name: str, card: Card) -> Network:
+    """A golden checkpoint's network without its numbers."""
+    dtype: Literal["float32", "bfloat16"] = "float32" if card == "float32" else "bfloat16"
+    return copy.deepcopy(loaded(golden_case(name).directory, dtype).network).to("meta")
+
+
+@pytest.fixture
+def device_lint(monkeypatch: pytest.MonkeyPatch) -> DeviceLint:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # which needs a GPU
+    return DeviceLint()
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["flow_libero_odd_sizes", "flow_mot_libero", "flow_pad20_aloha"])
+def test_flow_runs_on_a_device_that_is_not_the_cpu(
+    name: str, mode: AttentionMode, captured: bool, card: Card, device_lint: DeviceLint
+) -> None:
+    item = golden_input(golden_case(name))
+    network = on_meta(name, card)
+    with torch.inference_mode(), device_lint:
+        sampler = FlowSampler(network, slot_multiple=64, capture=run_plainly if captured else None)
+        actions = sampler.sample([item, item, item], mode, 2)
+    assert item.noise is not None
+    assert (actions.device.type, actions.dtype, tuple(actions.shape)) == ("meta", torch.float32, (3, *item.noise.shape))
+
+
+def test_fast_runs_on_a_device_that_is_not_the_cpu(card: Card, device_lint: DeviceLint) -> None:
+    item = golden_input(golden_case("fast_libero_1"))
+    network = on_meta("fast_libero_1", card)
+    with torch.inference_mode(), device_lint:
+        generator = Generator(network, slot_multiple=64)
+        state, first = generator.prepare([item, item], 100)
+        second = generator.step(state, state.cache.keys.shape[3])
+    for logits in (first, second):
+        assert (logits.device.type, logits.shape[0]) == ("meta", 2)
+
+
+class WithAHostTensor(FlowSampler):
+    """Adds to the noise what it has left on the host."""
+
+    def run(self, state: Any) -> None:
+        state.x.add_(torch.ones(state.x.shape[-1]))
+        super().run(state)
+
+
+def test_a_tensor_that_was_left_on_the_host_is_noticed(device_lint: DeviceLint) -> None:
+    item = golden_input(golden_case("flow_libero_basic"))
+    sampler = WithAHostTensor(on_meta("flow_libero_basic", "float32"))
+    with pytest.raises(AssertionError, match=r"add_ of tensors on cpu, meta, at test_gpu_layouts\.py"), device_lint:
+        sampler.sample([item], "causal", 2)
+
+
+def test_a_view_is_noticed_without_numbers_too(device_lint: DeviceLint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention_of("float32", F.scaled_dot_product_attention))
+    monkeypatch.setattr(flow, "grouped_attention", view_of_stacked_rows)
+    item = golden_input(golden_case("flow_libero_basic"))
+    sampler = FlowSampler(on_meta("flow_libero_basic", "float32"))
+    with pytest.raises(RuntimeError, match="view size is not compatible"), device_lint:
+        sampler.sample([item], "causal", 2)

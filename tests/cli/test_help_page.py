@@ -1,0 +1,1 @@
+arguments/test_help_page.py
