@@ -10,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+from websockets.sync.server import ServerConnection
 
-from policyserve import PolicyServer
+from policyserve import PolicyServer, load_policy
+from policyserve.core.policy import Policy
+from tests.plain_servers import plain_server
 from tests.shared import shared_path
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -42,10 +46,10 @@ def state_of(observation: Any) -> np.ndarray[Any, Any]:
     """Where each family puts the robot's state."""
     if isinstance(observation, np.ndarray):
         return observation
-    return observation["state"] if "state" in observation else observation["observation/state"]
+    return next(observation[key] for key in ("state", "observation/state", "obs") if key in observation)
 
 
-async def run_clients(pythons: dict[str, str], policy: Callable[[Any], Any], count: int) -> list[str]:
+async def run_clients(pythons: dict[str, str], policy: Policy | Callable[[Any], Any], count: int) -> list[str]:
     """Serve `policy` and run every client at once; gives what each printed, or how it failed."""
     document = str(shared_path("founding", "vibe_rl_policy_server.md"))
     async with PolicyServer(policy, "127.0.0.1", 0) as server:
@@ -83,3 +87,26 @@ def test_an_inference_of_a_minute_loses_no_client(pythons: dict[str, str]) -> No
 
     assert asyncio.run(run_clients(pythons, policy, 3)) == ["3 right answers"] * 3
     assert len(calls) == 9
+
+
+def openpi_server(peer: ServerConnection) -> None:
+    """openpi's server: a greeting, then actions for observations, with one session for each connection."""
+    peer.send(msgpack.packb({"robot": "arm"}) or b"")
+    for message in peer:
+        state = state_of(msgpack.unpackb(message, object_hook=unpacked))
+        actions = np.stack([state, state * 2])
+        marked = {b"__ndarray__": True, b"data": actions.tobytes(), b"dtype": actions.dtype.str, b"shape": (2, 3)}
+        peer.send(msgpack.packb({"actions": marked, "server_timing": {"infer_ms": 0.1}}) or b"")
+
+
+def unpacked(found: dict[Any, Any]) -> Any:
+    if b"__ndarray__" not in found:
+        return found
+    return np.frombuffer(found[b"data"], found[b"dtype"]).reshape(found[b"shape"])
+
+
+def test_the_original_clients_get_right_answers_of_an_openpi_server_behind_ours(pythons: dict[str, str]) -> None:
+    """`remote:` translates: of the three, openpi's client alone speaks what the server behind speaks."""
+    with plain_server(openpi_server, max_size=None, compression=None) as port:
+        policy = load_policy(f"remote:ws://127.0.0.1:{port}")
+        assert asyncio.run(run_clients(pythons, policy, 100)) == ["100 right answers"] * 3

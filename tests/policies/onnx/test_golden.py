@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 import policyserve
-from policyserve import ActionChunk, Client, Policy, PolicyInput
+from policyserve import Client, PolicyInput
 from policyserve.core.arrays import Array
+from tests.policies.golden_episodes import check_over_the_wire, check_side_by_side, founding_actions, infer
 from tests.policies.onnx.golden import (
     ALONE,
     ATOL,
@@ -23,15 +24,8 @@ from tests.policies.onnx.golden import (
     observations,
     refused,
 )
-from tests.shared import shared_path
 
 OF_ONE_ARRAY = ("dynamic_mlp", "isaaclab_mlp", "rsl_rl_external_data")  # which is what a client of vibe_rl sends
-
-
-def infer(policy: Policy, *batch: PolicyInput) -> list[ActionChunk]:
-    chunks = [chunk for chunk in policy.infer(batch) if isinstance(chunk, ActionChunk)]
-    assert len(chunks) == len(batch)
-    return chunks
 
 
 @pytest.mark.parametrize("case", ALONE)
@@ -50,38 +44,14 @@ def test_a_case_is_answered_as_by_its_own_library_alone_and_in_a_batch(case: str
 
 @pytest.mark.parametrize("case", EPISODES)
 def test_two_sessions_side_by_side_remember_what_each_alone_does(case: str) -> None:
-    arrays = arrays_of(case)
-    policy = policyserve.load_policy(model_of(case))
-    observed, wanted, reset_at = arrays["episode/obs"], arrays["episode/actions"], int(arrays["episode/reset_at"])
-    states: list[Any] = [None, None]
-    for step in range(observed.shape[1]):
-        if step == reset_at:
-            states[0] = None
-        inputs = [PolicyInput({"obs": observed[session, step]}, state=states[session]) for session in (0, 1)]
-        chunks = infer(policy, *inputs)
-        states = [chunk.state for chunk in chunks]
-        for session, chunk in enumerate(chunks):
-            np.testing.assert_allclose(chunk.actions, wanted[session, step], rtol=0, atol=ATOL)
+    check_side_by_side(policyserve.load_policy(model_of(case)), arrays_of(case), ATOL)
 
 
 @pytest.mark.parametrize("dialect", ["openpi", "vibe_rl"])
 @pytest.mark.parametrize("case", EPISODES)
 def test_sessions_over_the_wire_remember_and_a_reset_and_a_new_one_begin_anew(case: str, dialect: str) -> None:
-    arrays = arrays_of(case)
-    observed, wanted, reset_at = arrays["episode/obs"], arrays["episode/actions"], int(arrays["episode/reset_at"])
     with policyserve.start(f"onnx:{model_of(case)}") as server:
-        with Client(f"{server.url}/{dialect}", dialect=dialect) as gone:
-            gone.infer({"obs": observed[0, 3]})  # and vanishes in the middle of its episode
-        with (
-            Client(f"{server.url}/{dialect}", dialect=dialect) as first,
-            Client(f"{server.url}/{dialect}", dialect=dialect) as second,
-        ):
-            for step in range(observed.shape[1]):
-                if step == reset_at:
-                    first.reset()
-                for session, client in enumerate((first, second)):
-                    found = client.infer({"obs": observed[session, step]}).actions
-                    np.testing.assert_allclose(found, wanted[session, step], rtol=0, atol=ATOL)
+        check_over_the_wire(f"{server.url}/{dialect}", dialect, arrays_of(case), ATOL)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +69,11 @@ def test_a_case_is_answered_over_the_wire(case: str, dialect: str) -> None:
 
 
 @pytest.mark.parametrize("case", OF_ONE_ARRAY)
-def test_the_founding_client_unmodified_is_answered(case: str) -> None:
-    """The code of vibe_rl's founding document, which sends an array called obs."""
-    document = shared_path("founding", "vibe_rl_policy_server.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
-    code: dict[str, Any] = {}
-    for name in ("encode_observation", "decode_action"):
-        (block,) = [block for block in blocks if f"def {name}(" in block]
-        exec(f"import msgpack\nimport numpy as np\n{block}", code)
+def test_the_founding_client_unmodified_is_answered(case: str, tmp_path: Path) -> None:
     arrays = arrays_of(case)
-    with policyserve.start(f"onnx:{model_of(case)}") as server, connect(server.url) as socket:
-        for obs, wanted in zip(arrays["obs"], actions_of(arrays), strict=True):
-            socket.send(code["encode_observation"]({"obs": obs}))
-            action, _ = code["decode_action"](socket.recv())
-            np.testing.assert_allclose(action, wanted, rtol=0, atol=ATOL)
+    with policyserve.start(f"onnx:{model_of(case)}") as server:
+        found = founding_actions(urlsplit(server.url).port or 0, arrays["obs"], tmp_path)
+    np.testing.assert_allclose(found, actions_of(arrays), rtol=0, atol=ATOL)
 
 
 def test_a_picture_of_a_camera_becomes_the_models_input_where_a_flag_says_how() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -16,11 +15,10 @@ from policyserve import Client, load_policy
 from policyserve.core.errors import BadObservation, ConfigError, RemoteError
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
 from policyserve.policies.sb3.policy import load_sb3
+from tests.policies.golden_episodes import founding_actions
 from tests.policies.sb3.cases import CARTPOLE, MADE, NAMES, as_input, golden_of, path_of
 from tests.server.live import serving
-from tests.shared import shared_path
 
-FOUNDING = Path(__file__).parents[2] / "interop" / "programs" / "vibe_rl_actions.py"
 TOLERANCE = 1e-5  # of single precision; the issue asks for 1e-4
 
 
@@ -93,13 +91,10 @@ def test_clients_of_vibe_rl_side_by_side_get_what_the_original_predicts_with_eac
 @pytest.mark.parametrize("name", ["ppo_box", "ppo_vecnormalize", "dqn_discrete", "ppo_cnn", "sac_box"])
 def test_the_founding_client_unmodified_gets_what_the_original_predicts(name: str, tmp_path: Path) -> None:
     golden = golden_of(name)
-    np.save(tmp_path / "rows.npy", np.stack([session[0]["obs"] for session in golden.sessions]))
-    document = shared_path("founding", "vibe_rl_policy_server.md")
+    rows = np.stack([session[0]["obs"] for session in golden.sessions])
     with serving(load_sb3(path_of(name))) as server:
-        program = [sys.executable, FOUNDING, str(server.port), document, tmp_path / "rows.npy"]
-        done = subprocess.run(program, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), golden.actions[:, 0], atol=TOLERANCE)
+        found = founding_actions(server.port, rows, tmp_path)
+    np.testing.assert_allclose(found, golden.actions[:, 0], atol=TOLERANCE)
 
 
 def test_a_client_of_openpi_sends_a_dict_of_pictures_and_numbers() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import policyserve
-from policyserve import ActionChunk, Client, Policy, PolicyInput
+from policyserve import Client, PolicyInput
 from tests.policies.frameworks import import_or_skip
+from tests.policies.golden_episodes import check_over_the_wire, check_side_by_side, infer
 from tests.policies.torch_files.cases import (
     ALONE,
     LSTM,
@@ -25,12 +25,6 @@ from tests.policies.torch_files.cases import (
 from tests.server.live import serving
 
 import_or_skip("torch")
-
-
-def infer(policy: Policy, *batch: PolicyInput) -> list[ActionChunk]:
-    chunks = [chunk for chunk in policy.infer(batch) if isinstance(chunk, ActionChunk)]
-    assert len(chunks) == len(batch)
-    return chunks
 
 
 @pytest.mark.parametrize("case", ALONE)
@@ -57,36 +51,13 @@ def test_a_case_is_answered_over_the_wire_by_the_files_own_names(case: str, dial
 
 
 def test_two_sessions_side_by_side_remember_what_each_alone_does() -> None:
-    arrays = golden(LSTM)
-    observed, wanted, reset_at = arrays["episode/obs"], arrays["episode/actions"], int(arrays["episode/reset_at"])
-    policy = policyserve.load_policy(f"torch:{file_of(LSTM)}", obs="10")
-    states: list[Any] = [None, None]
-    for step in range(observed.shape[1]):
-        if step == reset_at:
-            states[0] = None
-        inputs = [PolicyInput({"obs": observed[session, step]}, state=states[session]) for session in (0, 1)]
-        chunks = infer(policy, *inputs)
-        states = [chunk.state for chunk in chunks]
-        for session, chunk in enumerate(chunks):
-            np.testing.assert_allclose(chunk.actions, wanted[session, step], rtol=0, atol=TOLERANCE)
+    check_side_by_side(policyserve.load_policy(f"torch:{file_of(LSTM)}", obs="10"), golden(LSTM), TOLERANCE)
 
 
 @pytest.mark.parametrize("dialect", ["openpi", "vibe_rl"])
 def test_sessions_over_the_wire_remember_and_a_reset_and_a_new_one_begin_anew(dialect: str) -> None:
-    arrays = golden(LSTM)
-    observed, wanted, reset_at = arrays["episode/obs"], arrays["episode/actions"], int(arrays["episode/reset_at"])
     with serving(policyserve.load_policy(str(file_of(LSTM)), obs="x=10")) as live:
-        url = f"ws://127.0.0.1:{live.port}/{dialect}"
-        with Client(url, dialect=dialect) as gone:
-            gone.infer({"obs": observed[0, 3]})  # and vanishes in the middle of its episode
-        live.until(lambda server: server.counters.sessions_open == 0)
-        with Client(url, dialect=dialect) as first, Client(url, dialect=dialect) as second:
-            for step in range(observed.shape[1]):
-                if step == reset_at:
-                    first.reset()
-                for session, client in enumerate((first, second)):
-                    found = client.infer({"obs": observed[session, step]}).actions
-                    np.testing.assert_allclose(found, wanted[session, step], rtol=0, atol=TOLERANCE)
+        check_over_the_wire(live.url(f"/{dialect}"), dialect, golden(LSTM), TOLERANCE)
 
 
 SPECS: dict[str, tuple[dict[str, str], str, int | None, str]] = {
