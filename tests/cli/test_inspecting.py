@@ -65,7 +65,7 @@ def test_a_preset_is_told_with_its_units(where: Where) -> None:
     assert (said.code, said.err) == (0, "")
     lines = plain(said.out).splitlines()
     assert any(line.startswith("  takes   obs  float32 (4,)  cart position m") for line in lines)
-    assert "  state   none: an answer hangs on its observation alone" in lines
+    assert "  state   none: an answer depends on its observation alone" in lines
     assert where == "pipe" or max(map(width_of, lines)) <= COLUMNS
     for row in ("from", "kind", "size", "gives", "batch", "tells"):
         assert sum(line.startswith(f"  {row} ") for line in lines) == 1

@@ -56,7 +56,7 @@ def _unknown(error: BaseException) -> Remembered:
 
 def _kept(state: Any) -> Remembered:
     if state is None:
-        return Remembered(False, "none: an answer hangs on its observation alone", 0)
+        return Remembered(False, "none: an answer depends on its observation alone", 0)
     arrays = {name: list(_arrays(part)) for name, part in _parts(state)}
     sizes = {name: sum(one.nbytes for one in found) for name, found in arrays.items() if found}
     told = [_told(name, arrays[name], size) for name, size in sizes.items() if size]
