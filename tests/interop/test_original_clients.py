@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection
 
-from policyserve import PolicyServer, load_policy
+from policyserve import ArraySpec, FunctionPolicy, PolicyServer, PolicySpec, load_policy
 from policyserve.core.policy import Policy
+from policyserve.policies.prefix import read_prefix, rtc_facts, rtc_leaves
 from tests.plain_servers import plain_server
 from tests.shared import shared_path
 
@@ -72,6 +73,28 @@ def test_the_original_clients_get_a_thousand_right_answers_each_at_once_on_one_p
         return np.stack([state, state * 2])
 
     assert asyncio.run(run_clients(pythons, policy, 1000)) == ["1000 right answers"] * 3
+
+
+def test_the_original_clients_get_right_answers_of_a_policy_that_takes_a_prefix(pythons: dict[str, str]) -> None:
+    """They know nothing of real-time chunking, and send none of it."""
+    leaves = {"state": ArraySpec((3,)), **rtc_leaves(2, 3)}
+    spec = PolicySpec(
+        "prefixed",
+        leaves,
+        ArraySpec((3,)),
+        horizon=2,
+        metadata=rtc_facts("guided", "position"),
+        aliases={"observation/state": "state"},
+    )
+    prefixes: list[object] = []
+
+    def act(observation: Any) -> Any:
+        prefixes.append(read_prefix(observation))
+        return np.stack([observation["state"], observation["state"] * 2])
+
+    clients = {name: pythons[name] for name in ("openpi", "wall_x")}
+    assert asyncio.run(run_clients(clients, FunctionPolicy(act, spec), 50)) == ["50 right answers"] * 2
+    assert prefixes[-100:] == [None] * 100
 
 
 def test_an_inference_of_a_minute_loses_no_client(pythons: dict[str, str]) -> None:

@@ -30,6 +30,7 @@ from policyserve.server.conversation import Conversation, Sink
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
 from policyserve.server.health import add_health
+from policyserve.server.spec_page import add_spec
 
 log = Log(__name__)
 
@@ -88,6 +89,7 @@ class Reception:
         self.stage = "starting"
         self.routes = routes.Routes()
         add_health(self.routes, counters, lambda: self.stage or self._engine.stage)
+        add_spec(self.routes, lambda: self._metadata)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
         self._config = config
