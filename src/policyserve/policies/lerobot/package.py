@@ -26,11 +26,20 @@ from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.pictures import as_last
 from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Frame, Row, StepPolicy
 from policyserve.policies.lerobot.processors import AFTER, BEFORE, check_for_package, has_processors
+from policyserve.policies.lerobot.rtc import (
+    METHOD,
+    PrefixChunkPolicy,
+    arguments_of,
+    switch_on,
+    takes_prefix,
+)
 from policyserve.policies.lerobot.spec import TASK, leaf_of, task_spec
 from policyserve.policies.naming import client_names
+from policyserve.policies.prefix import Prefix, rtc_facts, rtc_leaves
 from policyserve.policies.torch_device import find_device
 
 _PACKAGE = "lerobot"
+ACTION = "action"  # the package's name of it in a batch
 _BATCH = {"cuda": 32, "cpu": 4}
 # Types whose policies keep frames, plans or caches; of all others a chunk depends on its observation alone.
 REMEMBERING = ("vqbet", "tdmpc", "multi_task_dit", "lingbot_va")
@@ -51,6 +60,7 @@ def check_package(config: PolicyConfig, flags: LeRobotFlags) -> None:
         raise ConfigError(f"--dtype: expected none for {config.kind}, whose own config.json says what it computes in")
     if flags.history:
         raise ConfigError(f"--history: expected none for {config.kind}, which the lerobot package runs")
+    takes_prefix(config.kind, flags, is_step=flags.mode == "step" or config.kind in REMEMBERING)
     if config.kind in REMEMBERING and (flags.mode == "chunk" or flags.horizon is not None):
         raise ConfigError(f"--mode: expected step for {config.kind}, which remembers, without --horizon")
 
@@ -66,16 +76,21 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
     known = {own: names.client[own] for own in (*[one.name for one in config.features], *_texts(config))}
     is_step = flags.mode == "step" or config.kind in REMEMBERING
     steps = None if is_step else flags.steps(package.n_action_steps, package.chunk_size)
+    has_rtc = takes_prefix(config.kind, flags, is_step=is_step) and switch_on(package.policy, flags)
     spec = PolicySpec(
         f"lerobot {config.kind}",
         {
             **{names.client[one.name]: leaf_of(one, None) for one in config.features},
             **{names.client[text]: task_spec() for text in _texts(config)},
+            **(rtc_leaves(steps or 1, config.action.shape[0]) if has_rtc else {}),
         },
         ArraySpec(config.action.shape, doc="action as recorded: units of the dataset"),
         horizon=steps,
         max_batch=1 if config.kind in REMEMBERING else flags.max_batch or _BATCH[device.type],
-        metadata={"lerobot": {"type": config.kind, "layout": "package", "mode": "step" if is_step else "chunk"}},
+        metadata={
+            "lerobot": {"type": config.kind, "layout": "package", "mode": "step" if is_step else "chunk"},
+            **(rtc_facts(METHOD) if has_rtc else {}),
+        },
         aliases=names.aliases,
     )
     if config.kind in REMEMBERING:
@@ -84,6 +99,8 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
     asking = Asking(package, noise, None, known)
     if is_step:
         return StepPolicy(asking, spec, (1,), n_action_steps=package.n_action_steps)
+    if has_rtc:
+        return PrefixChunkPolicy(package, asking, spec, (1,))
     return ChunkPolicy(asking, spec, (1,))
 
 
@@ -123,15 +140,23 @@ class _Package:
 
     def __call__(self, rows: Sequence[Row], noise: Array | None) -> Array:
         """A chunk for each row's one frame, (B, actions, action) float32."""
+        return self.chunks(rows, noise, None)
+
+    def chunks(self, rows: Sequence[Row], noise: Array | None, prefixes: Sequence[Prefix] | None) -> Array:
+        """The same, that agree with prefixes, which are all of one length, delay and end; None: there are none."""
         torch = import_module("torch")
-        batch = self.prepared([row[-1] for row in rows])
+        left = None if prefixes is None else np.stack([one.rows[: one.known] for one in prefixes])
+        batch = self.prepared([row[-1] for row in rows], left)
         device = next(self.policy.parameters()).device
-        given = {} if noise is None else {"noise": torch.from_numpy(noise[:, 0]).to(device)}
-        with torch.inference_mode():
+        given: dict[str, Any] = {} if noise is None else {"noise": torch.from_numpy(noise[:, 0]).to(device)}
+        if prefixes is not None:
+            given.update(arguments_of(prefixes, batch.pop(ACTION)))
+        # Guidance differentiates, which tensors of inference_mode() refuse.
+        with torch.inference_mode() if prefixes is None else torch.no_grad():
             return self.physical(self.policy.predict_action_chunk(batch, **given))
 
-    def prepared(self, frames: Sequence[Frame]) -> Any:
-        """What the package's own steps make of some observations, stacked."""
+    def prepared(self, frames: Sequence[Frame], actions: Array | None = None) -> Any:
+        """What the package's own steps make of some observations, stacked, and of actions (B, n, action)."""
         torch = import_module("torch")
         batch: dict[str, Any] = {}
         for one in self._config.features:
@@ -140,6 +165,8 @@ class _Package:
                 values = [_as_float(as_last(picture, one.shape)).transpose(2, 0, 1) for picture in values]
             batch[one.name] = torch.from_numpy(np.ascontiguousarray(np.stack(values)))
         batch[TASK] = [frame.get(TASK, "") for frame in frames]
+        if actions is not None:
+            batch[ACTION] = torch.from_numpy(actions)
         return self._before(batch)
 
     def physical(self, actions: Any) -> Array:

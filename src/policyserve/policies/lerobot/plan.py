@@ -14,6 +14,7 @@ from policyserve.policies.lerobot.layout import WEIGHTS, find_folder
 from policyserve.policies.lerobot.names import check_weights
 from policyserve.policies.lerobot.options import LeRobotFlags, Mode
 from policyserve.policies.lerobot.processors import Processors, has_processors, read_processors
+from policyserve.policies.lerobot.rtc import takes_prefix
 from policyserve.policies.lerobot.spec import names_of
 from policyserve.policies.lerobot.statistics import Statistics, read_legacy_statistics, read_statistics
 from policyserve.policies.naming import Names
@@ -54,6 +55,7 @@ def make_plan(config: PolicyConfig, flags: LeRobotFlags) -> Plan:
     """Check a policy of ours against its flags; raises ConfigError."""
     network = config.network
     assert network is not None
+    takes_prefix(config.kind, flags, is_step=False)
     stored = read_header(config.folder / WEIGHTS)
     weights = check_weights(config, stored)
     processors: Processors | None = None

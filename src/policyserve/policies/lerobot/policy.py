@@ -74,8 +74,11 @@ class Asking:
 
     def chunks(self, rows: Sequence[Row], turns: Sequence[tuple[int, int]]) -> Array:
         """Normalised actions, (B, actions, action). turns: of each row its session, and the chunks that it has had."""
-        noise = np.stack([self._noise(*turn) for turn in turns]) if self.is_random else None
-        return self._model(rows, noise)
+        return self._model(rows, self.noise(turns))
+
+    def noise(self, turns: Sequence[tuple[int, int]]) -> Array | None:
+        """What the model begins with, (B, draws, actions, action); None where it draws nothing, or by itself."""
+        return np.stack([self._noise(*turn) for turn in turns]) if self.is_random else None
 
     def physical(self, actions: Array) -> Array:
         """What a robot is sent."""
@@ -103,7 +106,7 @@ class ChunkPolicy:
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
         turns = [self._turn(one.state) for one in batch]
         chunks = self._asking.chunks([self._asking.row(one) for one in batch], turns)[:, : self.spec.horizon]
-        states = [_Turn(turn.session, turn.chunk + 1) if self._asking.is_random else None for turn in turns]
+        states = map(self._next, turns)
         return [ActionChunk(*one) for one in zip(self._asking.physical(chunks), states, strict=True)]
 
     def close(self) -> None:
@@ -114,6 +117,10 @@ class ChunkPolicy:
         if not self._asking.is_random:
             return _Turn(0, 0)
         return _Turn(self._asking.new_session(), 0) if state is None else state
+
+    def _next(self, turn: _Turn) -> _Turn | None:
+        """The state that goes with the chunk of a turn."""
+        return _Turn(turn.session, turn.chunk + 1) if self._asking.is_random else None
 
 
 class Steps(NamedTuple):
