@@ -196,6 +196,7 @@ ERRORS: Mapping[int, BaseException] = {
     5: StopIteration(),
     6: RuntimeError("CUDA error: an illegal memory access was encountered"),
     7: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    8: RuntimeError("CUDA error: a new kind of error"),
 }
 
 
@@ -246,6 +247,22 @@ def load_other_spec_later(marks: Path) -> Obedient:
     policy = Obedient(marks)
     if (marks / "loaded").exists():
         policy.spec = PolicySpec("another", None, None)
+    (marks / "loaded").touch()
+    return policy
+
+
+def load_smaller_later(marks: Path) -> Obedient:
+    """The second time, a policy that takes two inputs at a time and not eight."""
+
+    class Small(Obedient):
+        def infer(self, batch: Sequence[PolicyInput]) -> Any:
+            assert len(batch) <= self.spec.max_batch
+            return super().infer(batch)
+
+    policy = Small(marks)
+    policy.buckets = (1,)
+    if (marks / "loaded").exists():
+        policy.spec = replace(SPEC, max_batch=2)
     (marks / "loaded").touch()
     return policy
 

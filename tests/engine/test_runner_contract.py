@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyLost
+from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyLost, of_policy
 from policyserve.core.recipe import Recipe
 from policyserve.core.session import Answered
+from policyserve.engine.answering import is_fatal
 from policyserve.engine.runner import Runner
 from tests.engine.obedient import SPEC
 from tests.engine.running import KINDS, PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner
@@ -395,6 +396,51 @@ def test_a_poisoned_gpu_breaks_the_runner_and_its_batch_may_be_asked_again(kind:
         assert "illegal memory access" in reasons[0]
 
     with_runner(kind.of(recipe()), talk)
+
+
+def test_three_batches_in_a_row_that_fail_on_the_gpu_break_the_runner_whatever_they_say(kind: Kind) -> None:
+    async def talk(runner: Any) -> None:
+        reasons: list[str] = []
+        runner.on_broken = reasons.append
+        for fails in (2, 2):
+            for _ in range(fails):
+                assert type(await ask(runner, 8, "fail")) is PolicyFailed
+            assert value(await ask(runner, 2.0)) == 2.0  # one that succeeds, and they are counted anew
+        for _ in range(2):
+            assert type(await ask(runner, 8, "fail")) is PolicyFailed
+        assert type(await ask(runner, 0, "fail")) is PolicyFailed  # ValueError: not the GPU's, and no success
+        assert reasons == []
+        assert type(await ask(runner, 8, "fail")) is PolicyLost
+        assert len(reasons) == 1
+        assert "a new kind of error" in reasons[0]
+
+    with_runner(kind.of(recipe()), talk)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_it"),
+    [
+        ("CUDA error: the launch timed out and was terminated\nCUDA kernel errors might be ...", True),
+        ("CUDA error: unknown error", True),
+        ("CUDA driver error: unknown error", True),
+        ("CUDA error: uncorrectable NVLink error detected during the execution", True),
+        ("CUDA error: operation not supported on global/shared address space", True),
+        ("CUDA error: invalid device context", True),
+        ("CUDA error: no CUDA-capable device is detected", True),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", True),
+        ("Unable to determine the device handle for GPU 0000:01:00.0: GPU is lost. Reboot the system", True),
+        ("captures_underway.empty() INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:2890", True),
+        ("INTERNAL: CUDA_ERROR_LAUNCH_TIMEOUT: the launch timed out and was terminated", True),
+        ("INTERNAL: CUDA_ERROR_UNKNOWN: unknown error", True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
+        ("CUDA error: out of memory", False),
+        ("an unknown error in the configuration", False),
+        ("expected scalar type Half but found Float", False),
+    ],
+)
+def test_the_words_of_a_lost_gpu_are_known(text: str, is_it: bool) -> None:
+    assert is_fatal(of_policy(RuntimeError(text), "a policy raised")) is is_it
+    assert not is_fatal(of_policy(ValueError(text), "a policy raised"))
 
 
 def test_a_clients_words_in_a_policys_error_break_no_runner(kind: Kind) -> None:

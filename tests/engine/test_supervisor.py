@@ -211,6 +211,20 @@ def test_a_policy_that_comes_back_with_another_spec_is_not_taken_up(
     serve(recipe("load_other_spec_later", marks=tmp_path), talk)
 
 
+@KINDS
+def test_a_policy_that_comes_back_with_room_for_fewer_is_asked_for_fewer(
+    is_isolated: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(bench: Bench) -> None:
+        lost = asyncio.ensure_future(bench.ask(6, "fail"))
+        waiting = [asyncio.ensure_future(bench.ask(number, session=number)) for number in range(2, 9)]
+        assert isinstance(await lost, PolicyLost)
+        assert [value(await one) for one in waiting] == list(range(2, 9))
+
+    serve(recipe("load_smaller_later", marks=tmp_path), talk, is_isolated=is_isolated)
+    assert "the policy now takes 2 at a time, before 8" in caplog.text
+
+
 def test_a_process_that_is_lost_before_anybody_listens_is_replaced() -> None:
     async def run() -> None:
         supervisor = Supervisor(lambda: ProcessRunner(recipe()), 1)

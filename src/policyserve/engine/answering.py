@@ -30,12 +30,20 @@ LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
 # and of XLA ("CUDA_ERROR_…"). Running out of memory is none of them: the next, smaller batch may fit.
 _POISONED_GPU = re.compile(
     r"illegal memory access|illegal instruction|misaligned address|device-side assert|unspecified launch failure"
-    r"|hardware stack error|invalid program counter|uncorrectable ECC error"
-    r"|CUDA_ERROR_(ILLEGAL_ADDRESS|ILLEGAL_INSTRUCTION|MISALIGNED_ADDRESS|LAUNCH_FAILED|ASSERT|INVALID_PC"
-    r"|HARDWARE_STACK_ERROR|ECC_UNCORRECTABLE)"
+    r"|hardware stack error|invalid program counter|operation not supported on global/shared address space"
+    r"|uncorrectable (ECC|NVLink) error|the launch timed out|CUDA( driver)? error: unknown error"
+    # the GPU is gone, or this process's hold on it
+    r"|GPU is lost|fallen off the bus|no CUDA-capable device is detected|device\(s\) is/are busy or unavailable"
+    r"|invalid device context|context is destroyed|driver shutting down"
+    # torch's allocator believes that a graph is being recorded, and does so for ever
+    r"|captures_underway|no CUDA graph could be recorded"
+    r"|CUDA_ERROR_(ILLEGAL_ADDRESS|ILLEGAL_INSTRUCTION|MISALIGNED_ADDRESS|LAUNCH_FAILED|LAUNCH_TIMEOUT|ASSERT|INVALID_PC"
+    r"|INVALID_ADDRESS_SPACE|HARDWARE_STACK_ERROR|ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|NO_DEVICE|DEVICE_UNAVAILABLE"
+    r"|INVALID_CONTEXT|CONTEXT_IS_DESTROYED|DEINITIALIZED|UNKNOWN)"
     r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR)"
-    r"|no CUDA graph could be recorded"
 )
+_GPU_ERROR = re.compile(r"CUDA( driver)? error|CUDA_ERROR_")  # any of them
+_MOST_GPU_ERRORS = 3  # batches in a row: after so many the GPU is taken for lost, whatever they say
 _MOST_OF_CAUSE = 20_000  # characters of an error that are looked through
 
 
@@ -60,6 +68,7 @@ class Answering:
         self._states: dict[Hashable, Any] = {}
         self._served = _as_served(policy)
         self._resets = Resets(policy, self.spec.name) if isinstance(policy, ResettablePolicy) else None
+        self._gpu_errors = 0  # batches in a row that failed of one
 
     @property
     def prepares(self) -> bool:
@@ -84,6 +93,7 @@ class Answering:
         chunks = run_batch(self._served, tuple(inputs), prepared, self.spec)
         ended_at = time.monotonic()
         chunks = [error or chunk for error, chunk in zip(failed, chunks, strict=True)]
+        self._count_gpu_errors(chunks)
         return [self._note(task, chunk, started_at, ended_at) for task, chunk in zip(batch, chunks, strict=True)]
 
     def answer_one(self, task: Task) -> Outcome:
@@ -92,6 +102,7 @@ class Answering:
         started_at = time.monotonic()
         failed = None if self._resets is None else self._resets.begin(task.session)
         (chunk,) = run_batch(self.policy, inputs, None, self.spec) if failed is None else (failed,)
+        self._count_gpu_errors((chunk,))
         return self._note(task, chunk, started_at, time.monotonic())
 
     def forget(self, session: Hashable) -> None:
@@ -114,8 +125,15 @@ class Answering:
             self._states.pop(task.session, None)
         return Answered(chunk, started_at, ended_at)
 
+    def _count_gpu_errors(self, chunks: Sequence[ActionChunk | PolicyserveError]) -> None:
+        if any(isinstance(chunk, ActionChunk) for chunk in chunks):
+            self._gpu_errors = 0
+        elif any(isinstance(chunk, PolicyserveError) and _is_gpu_error(chunk) for chunk in chunks):
+            self._gpu_errors += 1
+
     def _failed(self, error: PolicyserveError) -> PolicyserveError:
-        if not is_fatal(error):
+        is_lost = self._gpu_errors >= _MOST_GPU_ERRORS and _is_gpu_error(error)
+        if not is_lost and not is_fatal(error):
             return error
         self.broken = str(error)
         lost = PolicyLost(f"{error}; the policy is loaded anew, and what it remembered of this session is gone")
@@ -165,9 +183,19 @@ def is_fatal(error: PolicyserveError) -> bool:
 
     Frameworks say so by a RuntimeError. Another error may quote what a client sent, who must not end the policy by it.
     """
+    return _POISONED_GPU.search(_frameworks_text(error)) is not None
+
+
+def _is_gpu_error(error: PolicyserveError) -> bool:
+    is_torchs = type(error.__cause__).__name__ == "AcceleratorError"  # since torch 2.8, of every kind of device
+    return bool(text := _frameworks_text(error)) and (is_torchs or _GPU_ERROR.search(text) is not None)
+
+
+def _frameworks_text(error: PolicyserveError) -> str:
+    """What a framework said; empty where the error is none of a framework's."""
     cause = error.__cause__ if isinstance(error, PolicyFailed) else None
     is_frameworks = cause is not None and issubclass(type(cause), RuntimeError)
-    return is_frameworks and _POISONED_GPU.search(text_of(cause, _MOST_OF_CAUSE)) is not None
+    return text_of(cause, _MOST_OF_CAUSE) if is_frameworks else ""
 
 
 def warm_up(policy: Policy, on_stage: OnStage) -> None:

@@ -73,6 +73,10 @@ class Batcher:
         """Jobs in one batch, at most."""
         return self._max_batch
 
+    def limit(self, max_batch: int) -> None:
+        """Take at most this many jobs from the next batch on: a policy that was replaced may have less memory."""
+        self._max_batch = max_batch
+
     @property
     def queued(self) -> int:
         """Jobs that wait."""

@@ -164,7 +164,11 @@ def _connect(supervisor: Supervisor, scheduler: Scheduler, router: Router) -> No
         scheduler.hold()
         router.move_from(scheduler)
 
-    supervisor.on_down, supervisor.on_up = go_down, scheduler.resume
+    def come_up(max_batch: int) -> None:
+        scheduler.resume(min(max_batch, most))
+
+    most = scheduler.max_batch
+    supervisor.on_down, supervisor.on_up = go_down, come_up
     if supervisor.stage:  # it was lost already
         scheduler.hold()
 

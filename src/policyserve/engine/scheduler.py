@@ -77,6 +77,11 @@ class Scheduler:
         self._note_idle()
 
     @property
+    def max_batch(self) -> int:
+        """Requests in one batch, at most."""
+        return self._batcher.max_batch
+
+    @property
     def is_held(self) -> bool:
         """Whether requests wait for hold()'s end."""
         return self._is_held
@@ -98,9 +103,11 @@ class Scheduler:
             self._ahead = None
             self._batcher.put_back()
 
-    def resume(self) -> None:
-        """The policy is there again."""
+    def resume(self, max_batch: int | None = None) -> None:
+        """The policy is there again. max_batch: what it takes now; None: as before."""
         self._is_held = False
+        if max_batch is not None:
+            self._batcher.limit(max_batch)
         self._start_batch()
 
     def withdraw(self, session: Hashable) -> list[Waiting]:

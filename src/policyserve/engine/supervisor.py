@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,22 @@ class Supervisor:
     """Runs a policy in one runner after another; each comes from `make`.
 
     max_abandoned: how many runners that were let go may still be there when the next one starts. name: for the log.
-    stage: what is being done while it cannot answer, empty while it can; on_down and on_up are told of the changes.
+    stage: what is being done while it cannot answer, empty while it can; on_down and on_up are told of the changes,
+    on_up with the max_batch that it has now. That alone of its spec may be another one after a replacement, as it may
+    depend on how much memory is free.
     """
 
     def __init__(self, make: Callable[[], Runner], max_abandoned: int, name: str = "the policy") -> None:
         self.stage = "starting"
         self.on_down: Callable[[], None] = _nothing
-        self.on_up: Callable[[], None] = _nothing
+        self.on_up: Callable[[int], None] = _nothing
         self.on_replaced: Callable[[str, str], None] = _nothing  # with its name and the reason
         self._make = make
         self._max_abandoned = max_abandoned
         self._name = name
         self._runner: Runner | None = None
         self._spec: PolicySpec | None = None
+        self._max_batch = 0  # of the runner that is up
         self._abandoned: list[asyncio.Future[None]] = []
         self._failures = 0  # in a row
         self._up_at = 0.0
@@ -56,6 +59,7 @@ class Supervisor:
     async def start(self, on_stage: OnStage) -> PolicySpec:
         """Load the policy in a first runner; raises what loading raised."""
         self._spec = await self._start_runner(on_stage)
+        self._max_batch = self._spec.max_batch
         self._take_up()
         return self._spec
 
@@ -113,7 +117,7 @@ class Supervisor:
         assert self._runner is not None
         self._up_at = time.monotonic()
         self.stage = ""
-        self.on_up()
+        self.on_up(self._max_batch)
         if self._broken_at_start:
             self.replace(self._broken_at_start)
 
@@ -133,8 +137,10 @@ class Supervisor:
     async def _has_started(self) -> bool:
         try:
             spec = await self._start_runner(self._note_stage)
-            if not _is_same(spec, self._spec):
+            assert self._spec is not None
+            if not _is_same(replace(spec, max_batch=self._spec.max_batch), self._spec):
                 raise PolicyFailed("it came back with another spec than its sessions were told; restart the server")
+            self._note_max_batch(spec.max_batch)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a stranger's loader: even sys.exit() must not end the server
@@ -144,6 +150,11 @@ class Supervisor:
                 self._abandoned.append(self._runner.abandon())
             return False
         return True
+
+    def _note_max_batch(self, max_batch: int) -> None:
+        if max_batch != self._max_batch:
+            log.warning("%s now takes %d at a time, before %d", self._name, max_batch, self._max_batch)
+        self._max_batch = max_batch
 
     def _note_stage(self, stage: str) -> None:
         log.debug("%s: %s", self._name, stage, event=Event("stage", policy=self._name))
@@ -177,5 +188,5 @@ def _is_same(one: Any, other: Any) -> bool:
     return one == other or (one != one and other != other)
 
 
-def _nothing(*_facts: str) -> None:
+def _nothing(*_facts: object) -> None:
     """The default of on_down and on_up: does nothing."""
