@@ -85,7 +85,6 @@ ELSEWHERE = {
     "policies/lerobot/resnet": "policies/lerobot/test_golden",
     "policies/lerobot/spec": "policies/lerobot/test_plan",
     "policies/lerobot/weights": "policies/lerobot/test_model",
-    "policies/wall_x/graphs": "policies/wall_x/test_batching",
     "policies/wall_x/memory": "policies/wall_x/test_policy",
     "policies/wall_x/layers": "policies/wall_x/test_decoder",
     "policies/wall_x/model": "policies/wall_x/test_golden_policy",

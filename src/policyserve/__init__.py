@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         PolicyInput,
         PreparingPolicy,
         ResettablePolicy,
+        SettlingPolicy,
         as_policy,
     )
     from policyserve.core.recipe import Recipe
@@ -84,7 +85,7 @@ __all__ += ["ConfigError", "MissingDependency"]
 _are_in("policyserve.core.errors")
 
 # What a policy is, and what it says of its observations and actions.
-__all__ += ["ActionChunk", "Policy", "PolicyInput", "PreparingPolicy", "ResettablePolicy"]
+__all__ += ["ActionChunk", "Policy", "PolicyInput", "PreparingPolicy", "ResettablePolicy", "SettlingPolicy"]
 __all__ += ["FunctionPolicy", "PerSessionPolicy", "as_policy"]
 _are_in("policyserve.core.policy")
 __all__ += ["StackedPolicy"]

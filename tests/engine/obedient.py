@@ -251,6 +251,28 @@ def load_other_spec_later(marks: Path) -> Obedient:
     return policy
 
 
+def load_settling(marks: Path) -> Obedient:
+    """A policy with something to do in three parts once it was asked; the last one fails. Each leaves a file."""
+
+    class Settling(Obedient):
+        parts = 0
+
+        def infer(self, batch: Sequence[PolicyInput]) -> Any:
+            self.parts = self.parts or 3 * (batch[0].observation["x"][0] > 0)
+            return super().infer(batch)
+
+        def settle(self) -> bool:
+            if self.parts <= 0:
+                return False
+            (marks / f"part{self.parts:.0f}").touch()
+            self.parts -= 1
+            if not self.parts:
+                raise ValueError("the last part")
+            return True
+
+    return Settling(marks)
+
+
 def load_smaller_later(marks: Path) -> Obedient:
     """The second time, a policy that takes two inputs at a time and not eight."""
 

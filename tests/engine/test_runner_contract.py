@@ -382,6 +382,33 @@ def test_a_policy_is_freed_before_its_runner_has_ended(kind: Kind, tmp_path: Pat
     asyncio.run(run())
 
 
+# Between batches
+
+
+def test_a_policy_does_what_can_wait_after_its_answer_and_an_error_ends_it(
+    kind: Kind, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def parts() -> int:
+        return len(list(tmp_path.glob("part*")))
+
+    def remove_parts() -> None:
+        for path in tmp_path.glob("part*"):
+            path.unlink()
+
+    async def talk(runner: Any) -> None:
+        assert parts() == 0  # nor while it was warmed
+        assert value(await ask(runner, 1.0)) == 1.0
+        await until(lambda: parts() == 3)
+        remove_parts()
+        assert value(await ask(runner, 2.0)) == 2.0  # it still answers, and is not asked to go on
+        assert value(await ask(runner, 3.0)) == 3.0
+        assert parts() == 0
+
+    with_runner(kind.of(recipe("load_settling", marks=tmp_path)), talk)
+    told = caplog.text + capfd.readouterr().err
+    assert "obedient: what it does between batches failed, and is not tried again: ValueError: the last part" in told
+
+
 # The end
 
 

@@ -101,6 +101,19 @@ class PreparingPolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class SettlingPolicy(Policy, Protocol):
+    """A policy that has work of its own which can wait, such as compiling what later batches will need."""
+
+    def settle(self) -> bool:
+        """Do a part of it, as short as there are parts, and return whether there may be more.
+
+        Called by the thread that calls infer(), after a batch was answered and while no other waits. What it raises is
+        logged, and it is not called again.
+        """
+        ...
+
+
+@runtime_checkable
 class ResettablePolicy(Policy, Protocol):
     """A policy with one memory, which is right for one session at a time.
 

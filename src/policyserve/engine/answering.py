@@ -15,14 +15,25 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError, of_policy
+from policyserve.core.log import Log
 from policyserve.core.plain import plain_map
-from policyserve.core.policy import NO_EXTRAS, ActionChunk, Policy, PolicyInput, PreparingPolicy, ResettablePolicy
-from policyserve.core.printable import text_of, type_name
+from policyserve.core.policy import (
+    NO_EXTRAS,
+    ActionChunk,
+    Policy,
+    PolicyInput,
+    PreparingPolicy,
+    ResettablePolicy,
+    SettlingPolicy,
+)
+from policyserve.core.printable import error_text, text_of, type_name
 from policyserve.core.recipe import OnStage
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.preparing import Prepared, PreparingInTurn
 from policyserve.engine.resets import Resets
+
+log = Log(__name__)
 
 LoadPolicy: TypeAlias = Callable[[OnStage], Policy]
 
@@ -68,6 +79,7 @@ class Answering:
         self._states: dict[Hashable, Any] = {}
         self._served = _as_served(policy)
         self._resets = Resets(policy, self.spec.name) if isinstance(policy, ResettablePolicy) else None
+        self._settling = policy if isinstance(policy, SettlingPolicy) else None
         self._gpu_errors = 0  # batches in a row that failed of one
 
     @property
@@ -104,6 +116,18 @@ class Answering:
         (chunk,) = run_batch(self.policy, inputs, None, self.spec) if failed is None else (failed,)
         self._count_gpu_errors((chunk,))
         return self._note(task, chunk, started_at, time.monotonic())
+
+    def settle(self) -> bool:
+        """Have the policy do what can wait; to be called while no batch does. Whether it has more; never raises."""
+        if self._settling is None or self.broken:
+            return False
+        try:
+            return bool(self._settling.settle())
+        except BaseException as error:  # a stranger's policy
+            told = "%s: what it does between batches failed, and is not tried again: %s"
+            log.warning(told, self.spec.name, error_text(error), cause=error)
+            self._settling = None
+            return False
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""

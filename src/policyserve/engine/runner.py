@@ -143,7 +143,7 @@ class ThreadRunner:
             self._preparing = PreparingThread(answering.prepare)
             self._preparing.start()
         self._in_loop(_settle, loaded, spec)
-        while (call := self._calls.get()) is not None and not self._is_abandoned:
+        while (call := self._next_call(answering)) is not None and not self._is_abandoned:
             call(answering)
             call = None  # it holds its batch's observations, which would stay until the next call comes
         if self._preparing is not None:
@@ -158,6 +158,11 @@ class ThreadRunner:
         self._preparing = None
         del policy, answering, call
         self._in_loop(_settle, self._ended, None)
+
+    def _next_call(self, answering: Answering) -> Callable[[Answering], None] | None:
+        while self._calls.empty() and answering.settle():
+            pass
+        return self._calls.get()
 
     def _answers(
         self, answering: Answering, batch: Sequence[Task], prepared: Prepared | None, started_at: float

@@ -16,11 +16,13 @@ torch = import_or_skip("torch")
 
 from benchmarks.wall_x_models.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
+from policyserve.policies.wall_x.checks import MAX_LENGTH  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.generate import Generator  # noqa: E402
 from policyserve.policies.wall_x.graphs import Work  # noqa: E402
 from policyserve.policies.wall_x.inputs import ModelInput  # noqa: E402
 from policyserve.policies.wall_x.model import WallXModel, load_model  # noqa: E402
+from policyserve.policies.wall_x.sequence import with_other_lengths  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -121,6 +123,29 @@ def test_tokens_from_states_copied_to_where_graphs_work_are_the_same() -> None:
         assert generator.run(items, 100) == wanted
         assert generator.run(items[::-1], 100) == wanted[::-1]
         assert generator.run(items[:1], 100) == wanted[:1]
+
+
+def test_an_input_can_be_made_longer_and_shorter_by_words_and_still_runs() -> None:
+    case = golden_case("flow_libero_basic")
+    model, item = loaded(case.directory), golden_input(case)
+    longer, shorter = with_other_lengths(item, model.architecture, 64)
+    assert [len(one.input_ids) - len(item.input_ids) for one in (longer, shorter)] == [64, -64]
+    assert len(model.flow([item, longer, shorter], attention="causal", num_steps=1)) == 3
+
+
+def test_an_input_is_not_made_shorter_than_its_words_nor_longer_than_the_model_takes(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    model = load_model(tmp_path)
+    assert [len(one.input_ids) for one in with_other_lengths(tiny_input(model, 5), model.architecture, 4)] == [13]
+    assert len(with_other_lengths(tiny_input(model, MAX_LENGTH), model.architecture, 64)) == 1
+
+
+def test_on_a_cpu_nothing_depends_on_shapes_and_nothing_is_kept_for_them(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    model = load_model(tmp_path)
+    assert model.shape_of(tiny_input(model, 5)) is None
+    model.begin_service()
+    model.free()
 
 
 def test_horizons_cannot_be_mixed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,21 @@ class Model:
     ) -> None:
         self.ids, self._fails = list(ids), fails
         self.batches: list[int] = []
+        self.freed = 0
+        self.is_serving = False
+        self.shapes: Callable[[ModelInput], Any] = lambda item: None
+
+    def begin_service(self) -> None:
+        self.is_serving = True
+
+    def free(self) -> None:
+        self.freed += 1
+
+    def shape_of(self, item: ModelInput) -> Any:
+        return self.shapes(item)
+
+    def neighbours(self, item: ModelInput) -> list[ModelInput]:
+        return [replace(item, input_ids=item.input_ids[:-step]) for step in (1, 2)]
 
     def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]:
         self._called(inputs)
@@ -55,13 +71,14 @@ def policy_around(
     name: str = "flow_libero_basic",
     *,
     on_undecodable: Literal["error", "zeros"] = "error",
+    sizes: Sequence[int] = (),
     **changes: Any,
 ) -> WallXModelPolicy:
     plan = make_plan(model_config(name), options(name, **changes))
     processor = build_processor(plan)
     spec = build_spec(plan, processor, default_prompt=None, env="libero", max_batch=plan.options.max_batch or 4)
     answering = build_answering(plan, processor.tokens)
-    return WallXModelPolicy(model, processor, answering, spec, on_undecodable=on_undecodable)
+    return WallXModelPolicy(model, processor, answering, spec, on_undecodable=on_undecodable, sizes=sizes)
 
 
 def given(policy: WallXModelPolicy, name: str = "flow_libero_basic", **changes: Any) -> PolicyInput:
@@ -157,6 +174,7 @@ def test_out_of_memory_fails_that_batch_with_advice_and_smaller_ones_are_tried(e
     assert [type(answer) for answer in answers] == [Overloaded] * 2 + [ActionChunk] * 2
     assert all(isinstance(answer, ActionChunk) for answer in run_batch(policy, [one] * 4))
     assert model.batches == [4, 2, 1, 1, 1, 1, 1, 1]
+    assert model.freed == 2
 
 
 def test_out_of_memory_with_one_observation_says_what_helps() -> None:
@@ -250,7 +268,7 @@ def test_the_specs_own_example_is_answered_so_that_a_server_can_warm_up() -> Non
     (answer,) = run_batch(policy, [PolicyInput(policy.spec.validate(policy.spec.example()).observation)])
     assert isinstance(answer, ActionChunk)
     fast = policy_around(Model([1, 2, 3]), "fast_libero_1")
-    fast.warm_up([1, 2])
+    fast.warm_up(2)
     fast.close()
     fast.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -80,7 +81,7 @@ class Worker:
         preparing = threading.Thread(target=self._prepare, args=(answering,), name="preparing", daemon=True)
         if answering.prepares:
             preparing.start()
-        while (message := self._inbox.receive()) is not None and message[0] != "close":
+        while (message := self._next_message(answering)) is not None and message[0] != "close":
             if message[0] == "infer":
                 self._infer(answering, *message[1:])
             else:
@@ -115,6 +116,11 @@ class Worker:
             return None
         self._send(["ready", spec, answering.prepares, own_sources()])
         return answering
+
+    def _next_message(self, answering: Answering) -> Any:
+        while self._inbox.is_empty() and answering.settle():
+            pass
+        return self._inbox.receive()
 
     def _tell_stage(self, stage: str) -> None:
         self._send(["stage", str(stage)])
@@ -194,9 +200,19 @@ class _Inbox:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass")
+        self._next: Any = None  # a message that was read already
+
+    def is_empty(self) -> bool:
+        """Whether receive() would wait, as far as can be told: the rest of a message may not have come."""
+        if self._next is None:
+            self._next = next(iter(self._unpacker), None)
+        return self._next is None and not select.select([self._channel], [], [], 0)[0]
 
     def receive(self) -> Any:
         """The next message; None at the channel's end."""
+        if self._next is not None:
+            found, self._next = self._next, None
+            return found
         while True:
             for message in self._unpacker:
                 return message

@@ -94,6 +94,12 @@ class CudaCapture:
             graph.capture_end()
 
 
+def release_memory(cuda: Any = torch.cuda) -> None:
+    """Give the device's memory that nobody uses back to it. Not while anything is recorded: torch would abort that."""
+    with _one_at_a_time:
+        cuda.empty_cache()
+
+
 def _told(why: str) -> str:
     return f"no CUDA graph could be recorded: {why}; --no-cuda-graphs does without them, and is slower"
 

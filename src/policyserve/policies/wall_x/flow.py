@@ -66,6 +66,12 @@ class FlowState:
     def key(self) -> Hashable:
         return self.schedule, tuple(sorted(self.biases))
 
+    @property
+    def shape(self) -> str:
+        """See graphs.State."""
+        schedule = self.schedule
+        return f"batches of up to {len(self.x)}, prefix of up to {schedule.prefix} tokens, {len(schedule.rules)} steps"
+
     def tensors(self) -> list[tuple[Tensor, int | None]]:
         """See graphs.State."""
         by_row = [self.x, self.of_masks, self.trailing, self.rotation.cos, self.rotation.sin]
@@ -93,6 +99,11 @@ class FlowSampler:
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[FlowState] | None = None if capture is None else Graphs(self.run, capture)
         self._folded = network.action_head.fold()
+
+    @property
+    def graphs(self) -> Graphs[FlowState] | None:
+        """Those of the loop; None where it runs plainly."""
+        return self._graphs
 
     def sample(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> Tensor:
         """Normalised actions (B, H, A), on the device. Raises ValueError for inputs that do not fit."""

@@ -41,6 +41,11 @@ class DecodeState:
     def key(self) -> Hashable:
         return None
 
+    @property
+    def shape(self) -> str:
+        """See graphs.State."""
+        return f"batches of up to {len(self.ids)}, prompt and answer of up to {self.cache.keys.shape[3]} tokens"
+
     def tensors(self) -> list[tuple[Tensor, int | None]]:
         """See graphs.State."""
         return [(self.cache.keys, 1), (self.cache.values, 1), (self.ids, 0), (self.slots, 0), (self.positions, 0)]
@@ -65,6 +70,11 @@ class Generator:
         self._graphs: Graphs[DecodeState] | None = None
         if capture is not None:
             self._graphs = Graphs(lambda state: self.step(state, state.cache.keys.shape[3]), capture)
+
+    @property
+    def graphs(self) -> Graphs[DecodeState] | None:
+        """Those of one step; None where it runs plainly."""
+        return self._graphs
 
     def prepare(self, items: Sequence[ModelInput], max_new_tokens: int) -> tuple[DecodeState, Tensor]:
         """Run the prompts. Returns the state, its ids the first new tokens, and those tokens' logits (B, V).

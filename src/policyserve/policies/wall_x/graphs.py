@@ -2,10 +2,13 @@
 
 A state's tensors are copied into others of the same shapes that stay where they are, with rows up to a power of two:
 few shapes occur, and each has one graph. The rows that nobody uses hold old numbers, and their results are not read.
+Each graph keeps a state of its own, a cache included, so they are bounded by their bytes.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,10 +17,13 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from policyserve.core.log import Log
+from policyserve.policies.wall_x.memory import MOST_GRAPH_BYTES, ONE_GRAPH_BYTES
+
+log = Log(__name__)
+
 Work = Callable[[], object]
 Capture = Callable[[Work], Work]
-
-_MAX_GRAPHS = 16  # each keeps a cache of its own
 
 
 class State(Protocol):
@@ -26,6 +32,11 @@ class State(Protocol):
     @property
     def key(self) -> Hashable:
         """What must be equal, besides the tensors' shapes, for two states to share a graph."""
+        ...
+
+    @property
+    def shape(self) -> str:
+        """How large it is, for the log."""
         ...
 
     def tensors(self) -> list[tuple[Tensor, int | None]]:
@@ -42,18 +53,34 @@ S = TypeVar("S", bound=State)
 
 @dataclass(frozen=True)
 class Captured(Generic[S]):
-    """A state that stays where it is, and the work on it."""
+    """A state that stays where it is, and the work on it. size: bytes of both."""
 
     state: S
     replay: Work
+    size: int
 
 
 class Graphs(Generic[S]):
-    """Graphs of one kind of work, the latest used ones kept."""
+    """Graphs of one kind of work, the latest used ones kept.
 
-    def __init__(self, work: Callable[[S], object], capture: Capture) -> None:
+    max_bytes: what they take together; one is kept however large. is_serving: whether somebody waits for what is being
+    computed, so that a recording is told as a warning.
+    """
+
+    def __init__(self, work: Callable[[S], object], capture: Capture, max_bytes: int = MOST_GRAPH_BYTES) -> None:
+        self.is_serving = False
+        self.max_bytes = max_bytes
         self._work, self._capture = work, capture
         self._graphs: OrderedDict[Hashable, Captured[S]] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that are kept."""
+        return sum(one.size for one in self._graphs.values())
+
+    def forget(self) -> None:
+        """Drop all graphs, with their states."""
+        self._graphs.clear()
 
     def enter(self, state: S) -> Captured[S]:
         """Copy a state to where its graph works. Its rows are the first ones there."""
@@ -61,8 +88,6 @@ class Graphs(Generic[S]):
         key = (state.key, tuple(wide))
         if key not in self._graphs:
             self._graphs[key] = self._make(state, wide)
-            if len(self._graphs) > _MAX_GRAPHS:
-                self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         found = self._graphs[key]
         for (target, axis), (source, _) in zip(found.state.tensors(), state.tensors(), strict=True):
@@ -73,13 +98,20 @@ class Graphs(Generic[S]):
         return found
 
     def _make(self, state: S, wide: list[tuple[int, ...]]) -> Captured[S]:
-        zeros = [tensor.new_zeros(shape) for (tensor, _), shape in zip(state.tensors(), wide, strict=True)]
-        fixed: S = state.replace(zeros)  # pyright: ignore[reportAssignmentType]
+        pairs = list(zip(state.tensors(), wide, strict=True))
+        size = ONE_GRAPH_BYTES + sum(math.prod(shape) * tensor.element_size() for (tensor, _), shape in pairs)
+        while self._graphs and self.size + size > self.max_bytes:  # before the new one takes its part
+            self._graphs.popitem(last=False)
+        fixed: S = state.replace([tensor.new_zeros(shape) for (tensor, _), shape in pairs])  # pyright: ignore[reportAssignmentType]
 
         def work() -> object:
             return self._work(fixed)
 
-        return Captured(fixed, self._capture(work))
+        started_at = time.monotonic()
+        replay = self._capture(work)
+        tell = log.warning if self.is_serving else log.debug
+        tell("recorded a CUDA graph in %.0f ms: %s", (time.monotonic() - started_at) * 1e3, fixed.shape)
+        return Captured(fixed, replay, size)
 
 
 def _widened(shape: torch.Size, axis: int | None) -> tuple[int, ...]:

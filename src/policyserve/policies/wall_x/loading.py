@@ -52,18 +52,23 @@ def load_policy(
     spec = build_spec(plan, processor, default_prompt=default_prompt, env=env, max_batch=max_batch)
     log.info("conventions: %s", ", ".join(f"{name} {value}" for name, value in plan.conventions.describe().items()))
     log.info("the checkpoint's widths allow --conventions %s", ", ".join(plan.bundles))
+    is_cpu = config.device == "cpu"
+    sizes = _powers_of_two(max_batch)
     policy = WallXModelPolicy(
         model,
         processor,
         answering,
         spec,
         on_undecodable=options.on_undecodable,
-        buckets=_batches_to_warm(config, max_batch) if plan.flow else (),
+        buckets=(1,) if plan.flow and is_cpu else (),
+        sizes=sizes,
     )
-    if not plan.flow and config.device == "cuda":
-        # A server's own warm-up wants answers, and what a model writes for zeros need not decode.
-        stage("warming up")
-        policy.warm_up(_batches_to_warm(config, max_batch))
+    # Here, as a server's own warm-up wants answers, and what a model writes for zeros need not decode. On a CPU nothing
+    # is recorded, so that the server's one batch is enough to see whether the model answers at all.
+    for size in () if is_cpu else sizes:
+        stage(f"warming up, batch {size}")
+        policy.warm_up(size)
+    policy.begin_service()
     return policy
 
 
@@ -116,9 +121,6 @@ def _load_model(plan: Plan, stage: Callable[[str], None]) -> Model:
     )
 
 
-def _batches_to_warm(config: ModelConfig, max_batch: int) -> Sequence[int]:
-    """On a CPU nothing is compiled, so that one is enough to see whether the model answers at all."""
-    if config.device == "cpu":
-        return [1]
-    smaller = [1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch]
-    return [*smaller, max_batch]
+def _powers_of_two(largest: int) -> Sequence[int]:
+    """Sizes of batches: their rows are filled up to the next of these."""
+    return [*(1 << power for power in range(largest.bit_length()) if 1 << power < largest), largest]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +13,19 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
-from policyserve.policies.wall_x.capture import CudaCapture
+from policyserve.policies.wall_x.capture import CudaCapture, release_memory
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import Generator
+from policyserve.policies.wall_x.graphs import Graphs
 from policyserve.policies.wall_x.inputs import ModelInput
+from policyserve.policies.wall_x.memory import graph_bytes
 from policyserve.policies.wall_x.network import Network, load_network
 from policyserve.policies.wall_x.placement import running_on
+from policyserve.policies.wall_x.sequence import layout_of, with_other_lengths
 
 log = Log(__name__)
 
+NEW_TOKENS = 100  # that FAST makes, at most
 _GPU_SLOTS = 64  # of the cache, or a multiple: few shapes, few graphs
 
 DType = Literal["bfloat16", "float16", "float32"]
@@ -46,6 +50,10 @@ class WallXModel:
             slots, capture = _GPU_SLOTS, CudaCapture() if cuda_graphs else None
         self._flow = FlowSampler(network, slot_multiple=slots, capture=capture)
         self._generator = Generator(network, slot_multiple=slots, capture=capture)
+        self._graphs: list[Graphs[Any]] = [one for one in (self._flow.graphs, self._generator.graphs) if one]
+        if capture is not None:
+            for graphs in self._graphs:
+                graphs.max_bytes = graph_bytes(torch.cuda.mem_get_info(network.device)[1])
 
     @property
     def architecture(self) -> Architecture:
@@ -67,8 +75,33 @@ class WallXModel:
         with running_on(self.network.device):
             return list(self._flow.sample(inputs, attention, num_steps).cpu().numpy())
 
+    def begin_service(self) -> None:
+        """From now on somebody waits for what is computed: a graph that has to be recorded is told as a warning."""
+        for graphs in self._graphs:
+            graphs.is_serving = True
+
+    def free(self) -> None:
+        """Give back what is kept for speed alone, where memory has run out: the graphs with their caches."""
+        for graphs in self._graphs:
+            graphs.forget()
+        if self.network.device.type == "cuda":
+            with running_on(self.network.device):
+                release_memory()
+
+    def shape_of(self, item: ModelInput) -> Hashable | None:
+        """What is equal for inputs that the same graphs serve; None: nothing depends on shapes here."""
+        if not self._graphs:
+            return None
+        layout = layout_of(item, self.architecture)
+        filled = layout.prefix + (0 if layout.actions else NEW_TOKENS)
+        return tuple(item.grids), -(-filled // _GPU_SLOTS)
+
+    def neighbours(self, item: ModelInput) -> list[ModelInput]:
+        """The input with as many words more, and fewer, that the next graphs serve it."""
+        return with_other_lengths(item, self.architecture, _GPU_SLOTS)
+
     @torch.inference_mode()
-    def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
+    def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = NEW_TOKENS) -> list[list[int]]:
         """Continue each prompt greedily. Returns the new ids, with the end token unless the limit came first."""
         if not inputs:
             return []

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadAction, Overloaded, PolicyserveError
+from policyserve.core.errors import BadAction, Overloaded, PolicyFailed, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.printable import error_text
 from policyserve.core.spec import PolicySpec
 from policyserve.core.throttle import Throttle, suppressed_note
 from policyserve.policies.wall_x.conventions import Attention
@@ -21,6 +21,7 @@ from policyserve.policies.wall_x.fast import FastTokenizer
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.memory import is_out_of_memory
 from policyserve.policies.wall_x.processor import Processor
+from policyserve.policies.wall_x.warming import Warming
 
 log = Log(__name__)
 
@@ -29,10 +30,14 @@ MAX_NEW_TOKENS = 100
 
 
 class Model(Protocol):
-    """The network: prepared observations in, normalised actions or token ids out, one for each."""
+    """The network: prepared observations in, normalised actions or token ids out, one for each; see WallXModel."""
 
     def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]: ...
     def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]: ...
+    def begin_service(self) -> None: ...
+    def free(self) -> None: ...
+    def shape_of(self, item: ModelInput) -> Hashable | None: ...
+    def neighbours(self, item: ModelInput) -> list[ModelInput]: ...
 
 
 class Answering(Protocol):
@@ -82,7 +87,8 @@ class WallXModelPolicy:
 
     Images and prompts of the next batch are prepared, on the CPU, while the network has the device.
     A session's state is the number of its chunks so far, for its noise. Where the device's memory does not suffice,
-    that batch fails and later ones are cut smaller. buckets: the batch sizes that a server warms.
+    that batch fails and later ones are cut smaller. buckets: the batch sizes that a server warms; sizes: those that are
+    computed ahead of their first request once the first real observation was seen.
     """
 
     def __init__(
@@ -94,12 +100,14 @@ class WallXModelPolicy:
         *,
         on_undecodable: Literal["error", "zeros"] = "error",
         buckets: Sequence[int] = (1,),
+        sizes: Sequence[int] = (),
     ) -> None:
         self.spec = spec
         self.buckets = buckets
         self._network, self._processor, self._answering = network, processor, answering
         self._on_undecodable = on_undecodable
         self._largest = spec.max_batch
+        self._warming = Warming(network, sizes)
         self._throttle = Throttle()  # of lines that any answer may bring
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[Answer]:
@@ -122,15 +130,40 @@ class WallXModelPolicy:
                 answers[place] = self._chunk(batch[place], prepared[place], answer)
         return [answer for answer in answers if answer is not None]
 
-    def warm_up(self, sizes: Sequence[int]) -> None:
-        """Run the network on an observation of zeros, in batches of these sizes, whatever it answers."""
-        example = self._processor.prepare(self.spec.example())
-        for size in sizes:
-            self._answering(self._network, [example] * size)
+    def warm_up(self, size: int) -> None:
+        """Run the network on an observation of zeros, in a batch of this size.
+
+        Raises PolicyFailed where it cannot. Tokens that are no actions are no error: zeros need not make any.
+        """
+        example = [self._processor.prepare(self.spec.example())] * size
+        try:
+            answers = self._answering(self._network, example)
+            for answer in answers:
+                if not isinstance(answer, PolicyserveError):
+                    self.spec.check_actions(answer[:, : self._processor.action_dim])
+        except (RuntimeError, MemoryError, PolicyserveError) as error:
+            raise PolicyFailed(f"warm-up with zeros failed in a batch of {size}: {error_text(error)}") from error
+        self._warming.note(example)
+
+    def begin_service(self) -> None:
+        """From now on clients wait for what is computed."""
+        self._network.begin_service()
+        self._warming.begin()
+
+    def settle(self) -> bool:
+        """Compute a shape that may be asked for, see warming.py. Returns whether there was one."""
+        planned = self._warming.next()
+        if planned is None:
+            return False
+        item, size = planned
+        if size <= self._largest and isinstance(self._answer([item] * size)[0], Overloaded):
+            self._warming.stop()  # there is no memory for what nobody has asked for yet
+        return True
 
     def close(self) -> None:
         """Let go of the network, whose memory is free when nobody else holds it."""
-        vars(self).pop("_network", None)
+        for name in ("_network", "_warming"):
+            vars(self).pop(name, None)
 
     def _prepare(self, one: PolicyInput) -> ModelInput | PolicyserveError:
         try:
@@ -145,12 +178,14 @@ class WallXModelPolicy:
 
     def _answer(self, inputs: Sequence[ModelInput]) -> Sequence[Array | PolicyserveError]:
         try:
-            return self._answering(self._network, inputs)
+            answers = self._answering(self._network, inputs)
+            self._warming.note(inputs)
+            return answers
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside of the handler: the error holds the frames that hold the tensors.
-        _free_device_memory()
+        self._network.free()
         return [self._shrink(len(inputs))] * len(inputs)
 
     def _shrink(self, size: int) -> PolicyserveError:
@@ -182,9 +217,3 @@ class WallXModelPolicy:
 
     def _zeros(self) -> Array:
         return np.zeros((self._processor.horizon, self._processor.action_dim), np.float32)
-
-
-def _free_device_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -7,7 +7,7 @@ are free for the tokens that FAST makes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from policyserve.core.arrays import Array
 from policyserve.policies.wall_x.architecture import Architecture
+from policyserve.policies.wall_x.checks import MAX_LENGTH
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation, decoder_angles, prompt_positions, rotation_of
@@ -73,6 +74,19 @@ def _layout(ids_bytes: bytes, grids: tuple[tuple[int, int], ...], architecture: 
         actions=int(actions.size),
         trailing=int(ids.size - start - actions.size),
     )
+
+
+def with_other_lengths(item: ModelInput, architecture: Architecture, tokens: int) -> list[ModelInput]:
+    """The same images and state after a prompt of so many words more, and of so many fewer where it has them."""
+    layout = layout_of(item, architecture)
+    is_word = ~np.isin(item.input_ids, (architecture.image_id, architecture.state_id, architecture.action_id))
+    words = np.flatnonzero(is_word[: layout.prefix])
+    changed: list[Array] = []
+    if words.size and layout.prefix + tokens <= MAX_LENGTH:
+        changed.append(np.insert(item.input_ids, words[0], [item.input_ids[words[0]]] * tokens))
+    if words.size > tokens:
+        changed.append(np.delete(item.input_ids, words[:tokens]))
+    return [replace(item, input_ids=ids) for ids in changed]
 
 
 def embed_prefix(network: Network, items: Sequence[ModelInput], layouts: Sequence[Layout]) -> Prefix:
