@@ -94,7 +94,6 @@ ELSEWHERE = {
     "policies/wall_x/options": "compat/test_wall_x_launch",
     "policies/wall_x/prompt": "policies/wall_x/test_processor",
     "policies/wall_x/rope": "policies/wall_x/test_decoder",
-    "policies/wall_x/runtime": "policies/wall_x/test_policy",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
     "recordings/container": "recordings/test_reading",

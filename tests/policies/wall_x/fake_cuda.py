@@ -1,4 +1,4 @@
-"""The rules of torch.cuda that recording a graph depends on, for machines without a GPU."""
+"""What torch.cuda says of GPUs, and its rules of recording a graph, for machines without a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,28 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
+
+from tests.policies.frameworks import import_or_skip
+
+torch = import_or_skip("torch")
+
+
+def set_gpus(
+    monkeypatch: pytest.MonkeyPatch, count: int, *, free: float = 70e9, total: float = 80e9, fails: str = ""
+) -> None:
+    """Have torch find so many GPUs, each with so many bytes. fails: what it says where it finds none."""
+
+    def init() -> None:
+        if fails:
+            raise RuntimeError(fails)
+
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, total))
 
 
 class FakeCuda:

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.core.errors import ConfigError, MissingDependency, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.policies.wall_x import ModelConfig, Options, check_model, conventions_named, load_policy
+from policyserve.policies.wall_x import ModelConfig, Options, check_model, conventions_named, load_policy, loading
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, make_plan
 from policyserve.policies.wall_x.policy import FastAnswering, FlowAnswering
 from tests.policies.frameworks import import_or_skip
+from tests.policies.wall_x.fake_cuda import set_gpus
 from tests.policies.wall_x.golden import golden, model_config, observation, options, tensors
 
 torch = import_or_skip("torch")
 for package in ("tokenizers", "PIL.Image", "yaml", "safetensors.numpy"):
     import_or_skip(package)
+
+from tests.policies.wall_x.test_policy import Model  # noqa: E402
 
 
 def copy_of(checkpoint: str, tmp_path: Path) -> Path:
@@ -45,13 +48,69 @@ def test_a_missing_package_names_the_command_that_installs_it(module: str, monke
 
 
 def test_cuda_where_there_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    set_gpus(monkeypatch, 0)
     for refuse in (load_policy, check_model):
         with pytest.raises(
-            ConfigError, match="device cuda: torch finds no CUDA device here; choose device cpu"
+            ConfigError, match="device: cuda is not there: torch finds no CUDA device here; choose"
         ) as told:
             refuse(model_config("flow_libero_basic", device="cuda"))
         assert "\n" not in str(told.value)
+
+
+def with_model(monkeypatch: pytest.MonkeyPatch, model: Model, **changes: Any) -> Any:
+    """A policy around this model on a GPU, as far as its loading can tell."""
+    set_gpus(monkeypatch, 1)
+    monkeypatch.setattr(loading, "_load_model", lambda plan, stage: model)
+    return load_policy(
+        model_config("flow_libero_basic", device="cuda"), options=options("flow_libero_basic", **changes)
+    )
+
+
+def test_a_gpu_is_warmed_in_all_sizes_before_clients_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    policy = with_model(monkeypatch, model, max_batch=6)
+    assert model.batches == [1, 2, 4, 6]
+    assert model.is_serving
+    assert list(policy.buckets) == []
+    assert policy.spec.example()["front_view"].shape == (256, 256, 3)
+
+
+def test_a_batch_that_does_not_fit_in_the_warm_up_makes_batches_smaller(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(fails=lambda size: torch.OutOfMemoryError("CUDA out of memory") if size > 4 else None)
+    policy = with_model(monkeypatch, model)
+    assert policy.spec.max_batch == 4
+    assert model.freed == 1
+    assert "out of memory in the warm-up: batches of at most 4" in caplog.text
+    with pytest.raises(ConfigError, match="max_batch: expected at most 4, which fit in the device's memory, got 8"):
+        with_model(monkeypatch, model, max_batch=8)
+
+
+def test_a_gpu_without_memory_for_one_observation_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(fails=lambda size: torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(PolicyFailed, match="warm-up with zeros failed in a batch of 1: OutOfMemoryError: CUDA out of"):
+        with_model(monkeypatch, model)
+
+
+@pytest.mark.parametrize(
+    ("warm_images", "told"),
+    [
+        ("480", "warm_images: expected height x width, such as 480x640, got '480'"),
+        ("480x640,", "expected height x width"),
+        ("0x640", "expected height x width"),
+        ("48x64,48x64,48x64", "warm_images: expected one size, or one for each of 2 cameras, got 3"),
+    ],
+)
+def test_sizes_to_warm_that_are_none_are_refused(warm_images: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_policy(model_config("flow_libero_basic"), options=options("flow_libero_basic", warm_images=warm_images))
+
+
+def test_each_camera_can_be_warmed_with_a_size_of_its_own() -> None:
+    chosen = options("flow_libero_basic", warm_images="480x640,120x160")
+    example = load_policy(model_config("flow_libero_basic"), options=chosen).spec.example()
+    assert [example[key].shape for key in ("front_view", "left_wrist_view")] == [(480, 640, 3), (120, 160, 3)]
 
 
 @pytest.mark.parametrize("name", ["model_path", "train_config_path", "action_tokenizer_path"])
@@ -179,5 +238,5 @@ def test_the_memory_that_is_there_bounds_the_batch(monkeypatch: pytest.MonkeyPat
 
     plan = make_plan(model_config("flow_libero_basic"), Options())
     for free, wanted in ((0, 1), (1e15, 8)):
-        monkeypatch.setattr(runtime, "_free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(runtime, "_memory", lambda device, free=free: (free, 1e15))
         assert runtime.batch_that_fits(plan.config, plan.architecture) == wanted

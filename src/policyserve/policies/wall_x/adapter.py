@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,6 +19,7 @@ from policyserve.policies.wall_x.loading import STAND_IN, load_policy
 from policyserve.policies.wall_x.options import OptionFlags, Options
 from policyserve.policies.wall_x.runtime import check_runtime
 
+_IMAGES = {"libero": "256x256", "aloha": "480x640"}  # what these robots' cameras give
 _EXAMPLE = "/path/to/…"  # what ModelConfig's paths are where nobody gives one
 
 
@@ -51,7 +54,8 @@ class WallXAdapter:
 
     def defaults(self, given: WallXFlags | None) -> WallXFlags:
         """The sizes and cameras of the robot that --env names."""
-        return WallXFlags(model_config=MODEL_CONFIGS["libero" if given is None else given.env])
+        env = "libero" if given is None else given.env
+        return WallXFlags(model_config=MODEL_CONFIGS[env], options=OptionFlags(warm_images=_IMAGES[env]))
 
     def source(self, flags: WallXFlags) -> Source:
         """Say what these flags stand for.
@@ -62,7 +66,8 @@ class WallXAdapter:
         config, options = flags.model_config, flags.options.options()
         if config.model_path != STAND_IN:
             _check_paths(config)
-            check_runtime(config)
+            with _flags_named():
+                check_runtime(config)
         arguments = {"config": config, "default_prompt": flags.default_prompt, "env": flags.env, "options": options}
         recipe = Recipe(f"{__name__}:load_model", arguments)
         files = [] if config.model_path == STAND_IN else [Path(config.model_path)]
@@ -74,8 +79,15 @@ def load_model(
 ) -> Policy:
     """The policy that the flags describe; raises what load_policy does, with the flag of a model's setting."""
     on_stage("loading the checkpoint")
-    try:
+    with _flags_named():
         return load_policy(config, default_prompt=default_prompt, env=env, options=options, on_stage=on_stage)
+
+
+@contextmanager
+def _flags_named() -> Iterator[None]:
+    """Names the flag of a model's setting that an error begins with."""
+    try:
+        yield
     except ConfigError as error:
         name, colon, rest = str(error).partition(": ")
         if name not in {one.name for one in fields(ModelConfig)}:

@@ -110,6 +110,7 @@ def build_spec(
         env=env,
         max_batch=max_batch,
         image_layout=plan.options.image_layout,
+        image_sizes=plan.options.image_sizes(len(config.camera_key)),
         noise_width=plan.architecture.action_dim if plan.flow else None,
         state_optional=plan.options.allow_missing_state,
         normalises_state=plan.conventions.state == "normalised",

@@ -7,6 +7,7 @@ process's memory for as long as the mapping lives, and the whole file would doub
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.policies.safetensors_files import FLOATS, StoredTensor, list_tensors, opened, size_told
+from policyserve.policies.wall_x.memory import is_out_of_memory
 from policyserve.policies.wall_x.names import IGNORED_PREFIX, Place, legacy_name, prefixes, stays_float32
 
 log = Log(__name__)
@@ -82,7 +84,12 @@ def fill(
     for name, place in places.items():
         kind = torch.float32 if stays_float32(name) else dtype
         if parameters[place.parameter].is_meta:
-            values = _allocate(parameters[place.parameter].shape, kind, device)
+            try:
+                values = _allocate(parameters[place.parameter].shape, kind, device)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise ConfigError(_told_of_room(parameters, dtype, device)) from error
             parameters[place.parameter] = _put(network, place.parameter, values)
     _tell_casts(stored, places, dtype)
     total = sum(parameter.nbytes for parameter in parameters.values())
@@ -168,12 +175,20 @@ def _read(stored: Mapping[str, StoredTensor], places: Mapping[str, Place]) -> It
 
 
 def _allocate(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    try:
-        return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"the weights do not fit on {device}; use --model-config.dtype bfloat16 or a larger one"
-        ) from error
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+
+
+def _told_of_room(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype, device: torch.device) -> str:
+    """That the weights do not fit, how much they need, and how much was free before."""
+    needed = sum(parameter.numel() for parameter in parameters.values()) * dtype.itemsize
+    taken = sum(parameter.nbytes for parameter in parameters.values() if not parameter.is_meta)
+    free = ""
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # one that others have filled may not even tell that
+            rest, total = torch.cuda.mem_get_info(device)
+            free = f", {size_told(rest + taken)} of {size_told(total)} are free"
+    cure = "end what else uses it (nvidia-smi names it), take a narrower dtype, or a device with more memory"
+    return f"device: the weights do not fit on {device}: they need about {size_told(needed)}{free}; {cure}"
 
 
 def _put(network: nn.Module, path: str, values: nn.Parameter) -> nn.Parameter:

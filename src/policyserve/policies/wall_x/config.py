@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,7 @@ from policyserve.core.errors import ConfigError
 
 # What the two default configurations name where a path of the user's belongs.
 PATH_FIELDS = ("model_path", "action_tokenizer_path", "train_config_path")
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?", re.ASCII)
 _NO_CAMERAS = ("prompt", "state", "dataset_names", "noise")  # an observation's other keys
 
 
@@ -29,8 +31,8 @@ class ModelConfig:
     """Numbers in one action."""
     pred_horizon: int = 32
     """Actions per answer."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where the model runs."""
+    device: str = "cuda"
+    """Where the model runs: cpu, cuda or cuda:N."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """What it computes in."""
     predict_mode: Literal["fast", "diffusion"] = "fast"
@@ -42,6 +44,8 @@ class ModelConfig:
         for name in ("state_dim", "action_dim", "pred_horizon"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}")
         check_camera_keys(self.camera_key)
 
     @property

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, PolicyFailed
 from policyserve.core.log import Log
 from policyserve.core.policy import Policy
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.wall_x.assembly import Plan, build_answering, build_processor, build_spec, make_plan
 from policyserve.policies.wall_x.config import PATH_FIELDS, ModelConfig
+from policyserve.policies.wall_x.memory import is_out_of_memory
 from policyserve.policies.wall_x.options import Options
 from policyserve.policies.wall_x.policy import Model, WallXModelPolicy
 from policyserve.policies.wall_x.runtime import batch_that_fits, check_runtime
@@ -47,27 +48,35 @@ def load_policy(
     plan = make_plan(config, options)
     processor = build_processor(plan)
     answering = build_answering(plan, processor.tokens)
+    build_spec(plan, processor, default_prompt=default_prompt, env=env, max_batch=1)  # for what is wrong with it
     model = _load_model(plan, stage)  # last: what is wrong above is told within a second
-    max_batch = options.max_batch or batch_that_fits(config, plan.architecture)
-    spec = build_spec(plan, processor, default_prompt=default_prompt, env=env, max_batch=max_batch)
+    max_batch = options.max_batch or batch_that_fits(config, plan.architecture, cuda_graphs=options.cuda_graphs)
     log.info("conventions: %s", ", ".join(f"{name} {value}" for name, value in plan.conventions.describe().items()))
     log.info("the checkpoint's widths allow --conventions %s", ", ".join(plan.bundles))
-    is_cpu = config.device == "cpu"
-    sizes = _powers_of_two(max_batch)
-    policy = WallXModelPolicy(
-        model,
-        processor,
-        answering,
-        spec,
-        on_undecodable=options.on_undecodable,
-        buckets=(1,) if plan.flow and is_cpu else (),
-        sizes=sizes,
-    )
-    # Here, as a server's own warm-up wants answers, and what a model writes for zeros need not decode. On a CPU nothing
-    # is recorded, so that the server's one batch is enough to see whether the model answers at all.
-    for size in () if is_cpu else sizes:
-        stage(f"warming up, batch {size}")
-        policy.warm_up(size)
+
+    def policy_of(max_batch: int) -> WallXModelPolicy:
+        spec = build_spec(plan, processor, default_prompt=default_prompt, env=env, max_batch=max_batch)
+        return WallXModelPolicy(
+            model,
+            processor,
+            answering,
+            spec,
+            on_undecodable=options.on_undecodable,
+            # A server's own warm-up wants answers, and what a model writes for zeros need not decode; on a GPU all that
+            # is done below.
+            buckets=(1,) if plan.flow and config.device == "cpu" else (),
+            sizes=_powers_of_two(max_batch),
+        )
+
+    policy = policy_of(max_batch)
+    if config.device != "cpu":
+        fitting = _warm_up(policy, stage, max_batch)
+        if fitting < max_batch:
+            if options.max_batch:
+                told = f"expected at most {fitting}, which fit in the device's memory, got {max_batch}"
+                raise ConfigError(f"max_batch: {told}")
+            log.warning("out of memory in the warm-up: batches of at most %d", fitting)
+            policy = policy_of(fitting)
     policy.begin_service()
     return policy
 
@@ -110,15 +119,36 @@ def _load_model(plan: Plan, stage: Callable[[str], None]) -> Model:
     from policyserve.policies.wall_x.model import load_model
 
     config = plan.config
-    return load_model(
-        config.model_path,
-        device=config.device,
-        dtype=config.dtype,
-        train_config=plan.train_config.fields,
-        token_ids=special_ids(plan.tokenizer),
-        cuda_graphs=plan.options.cuda_graphs,
-        on_stage=stage,
-    )
+    try:
+        return load_model(
+            config.model_path,
+            device=config.device,
+            dtype=config.dtype,
+            train_config=plan.train_config.fields,
+            token_ids=special_ids(plan.tokenizer),
+            cuda_graphs=plan.options.cuda_graphs,
+            on_stage=stage,
+        )
+    except RuntimeError as error:
+        if "CUDA" not in str(error):
+            raise
+        told = str(error).splitlines()[0]  # a GPU that this torch has no kernels for, or that is lost
+        raise ConfigError(f"device: {config.device} cannot be used: {told}") from error
+
+
+def _warm_up(policy: WallXModelPolicy, stage: Callable[[str], None], max_batch: int) -> int:
+    """Compute batches of growing sizes. Returns the largest that there is memory for; raises PolicyFailed."""
+    fitting = 0
+    for size in _powers_of_two(max_batch):
+        stage(f"warming up, batch {size}")
+        try:
+            policy.warm_up(size)
+        except PolicyFailed as error:
+            if fitting == 0 or error.__cause__ is None or not is_out_of_memory(error.__cause__):
+                raise
+            return fitting
+        fitting = size
+    return fitting
 
 
 def _powers_of_two(largest: int) -> Sequence[int]:

@@ -21,6 +21,7 @@ from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.memory import graph_bytes
 from policyserve.policies.wall_x.network import Network, load_network
 from policyserve.policies.wall_x.placement import running_on
+from policyserve.policies.wall_x.runtime import check_device
 from policyserve.policies.wall_x.sequence import layout_of, with_other_lengths
 
 log = Log(__name__)
@@ -137,7 +138,6 @@ def _find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device: expected cpu or cuda, got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device: {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu")
+        raise ConfigError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from error
+    check_device(name)
     return device

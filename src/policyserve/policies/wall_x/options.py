@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.wall_x.conventions import Attention, Conventions, Padding, conventions_named
+
+_SIZE = re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Options:
     """Take observations without a state."""
     cuda_graphs: bool = True
     """Whether work on a GPU is recorded and replayed; False: launched anew each time, several times slower."""
+    warm_images: str = "256x256"
+    """Height x width of the images that a GPU is warmed with, one for all cameras or one for each, by commas."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -39,6 +45,16 @@ class Options:
             raise ConfigError(f"max_batch: expected 1 or more, got {self.max_batch}")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")
+        if not all(map(_SIZE.fullmatch, self.warm_images.split(","))):
+            raise ConfigError(f"warm_images: expected height x width, such as 480x640, got {self.warm_images!r}")
+
+    def image_sizes(self, cameras: int) -> Sequence[tuple[int, int]]:
+        """Height and width of each camera's images for the warm-up; raises ConfigError for another number of them."""
+        named = [one.partition("x") for one in self.warm_images.split(",")]
+        sizes = [(int(height), int(width)) for height, _, width in named]
+        if len(sizes) not in (1, cameras):
+            raise ConfigError(f"warm_images: expected one size, or one for each of {cameras} cameras, got {len(sizes)}")
+        return sizes * cameras if len(sizes) == 1 else sizes
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,9 @@ class OptionFlags:
     """Take observations without a state."""
     cuda_graphs: bool = True
     """On a GPU, record work once and replay it; without, where recording fails, it is several times slower."""
+    warm_images: str = "256x256"
+    """Height x width of the images that a GPU is warmed with before the first request: of all cameras, or of each, by
+    commas."""
 
     def options(self) -> Options:
         """The options that these flags mean; raises ConfigError."""
@@ -96,4 +115,5 @@ class OptionFlags:
             allow_special_tokens=self.allow_special_tokens,
             allow_missing_state=self.allow_missing_state,
             cuda_graphs=self.cuda_graphs,
+            warm_images=self.warm_images,
         )

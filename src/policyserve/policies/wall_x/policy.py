@@ -142,7 +142,11 @@ class WallXModelPolicy:
                 if not isinstance(answer, PolicyserveError):
                     self.spec.check_actions(answer[:, : self._processor.action_dim])
         except (RuntimeError, MemoryError, PolicyserveError) as error:
-            raise PolicyFailed(f"warm-up with zeros failed in a batch of {size}: {error_text(error)}") from error
+            told = f"warm-up with zeros failed in a batch of {size}: {error_text(error)}"
+            if is_out_of_memory(error):
+                error.__traceback__ = None  # it holds the frames that hold the tensors
+                self._network.free()
+            raise PolicyFailed(told) from error
         self._warming.note(example)
 
     def begin_service(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,22 @@ _COLOR_LAYOUTS: Mapping[ImageLayout, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CameraSpec(ImageSpec):
-    """One camera's image. cameras: all that the model looks through, told to whoever names one wrongly."""
+    """One camera's image. cameras: all that the model looks through, told to whoever names one wrongly.
+
+    example_size: height and width of the example, as any size passes.
+    """
 
     cameras: tuple[str, ...] = ()
+    example_size: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return f"{super().__str__()} (the cameras are {', '.join(self.cameras)})"
+
+    def example(self, batch: tuple[int, ...] = ()) -> Array:
+        if self.example_size is None:
+            return super().example(batch)
+        height, width = self.example_size
+        return replace(self, height=height, width=width, example_size=None).example(batch)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ def wall_x_spec(
     env: str | None = None,
     max_batch: int = 1,
     image_layout: ImageLayout = "any",
+    image_sizes: Sequence[tuple[int, int]] | None = None,
     noise_width: int | None = None,
     state_optional: bool = False,
     normalises_state: bool = False,
@@ -75,8 +86,9 @@ def wall_x_spec(
 ) -> PolicySpec:
     """The spec of the model that `config` describes, cameras in its order.
 
-    default_prompt: for observations without a prompt; None: they are refused. env: for the greeting. noise_width: of
-    the sampler's start, for a model that has one. normalises_state: the state is in the robot's units, not scaled yet.
+    default_prompt: for observations without a prompt; None: they are refused. env: for the greeting. image_sizes:
+    height and width of each camera's example. noise_width: of the sampler's start, for a model that has one.
+    normalises_state: the state is in the robot's units, not scaled yet.
     """
     layouts = (*_COLOR_LAYOUTS[image_layout], "HW")
     cameras: dict[str, LeafSpec] = {
@@ -85,8 +97,9 @@ def wall_x_spec(
             dtypes=("uint8", "float"),
             doc="camera; a float one in 0 … 1",
             cameras=tuple(config.camera_key),
+            example_size=size,
         )
-        for key in config.camera_key
+        for key, size in zip(config.camera_key, image_sizes or [None] * len(config.camera_key), strict=True)
     }
     unit = "in its own units" if normalises_state else "as the model takes it: scaled by the client, or never"
     doc = f"the robot's proprioception, {unit}"
