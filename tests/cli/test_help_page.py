@@ -1,1 +1,0 @@
-arguments/test_help_page.py
