@@ -96,6 +96,7 @@ ELSEWHERE = {
     "policies/wall_x/rope": "policies/wall_x/test_decoder",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
+    "realtime/requests": "realtime/test_machine",
     "recordings/container": "recordings/test_reading",
     "recordings/file": "recordings/test_reading",
     "server/connection": "server/test_connections",
@@ -109,6 +110,7 @@ NO_TESTS = {
     "core/dialect": "a Protocol; tests/contract holds its implementations to it",
     "core/version": "a number",
     "policies/wall_x/inputs": "values",
+    "realtime/values": "values",
     "recordings/plan": "values",
 }
 
