@@ -96,6 +96,8 @@ ELSEWHERE = {
     "policies/wall_x/rope": "policies/wall_x/test_decoder",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
+    "realtime/aio": "realtime/test_sync",
+    "realtime/options": "realtime/test_sync",
     "realtime/requests": "realtime/test_machine",
     "recordings/container": "recordings/test_reading",
     "recordings/file": "recordings/test_reading",

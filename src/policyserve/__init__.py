@@ -53,6 +53,12 @@ if TYPE_CHECKING:
     from policyserve.policies.registry import Adapter, Source
     from policyserve.policies.stacked import StackedPolicy
     from policyserve.policies.vibe_rl import TrainConfig, create_trained_policy
+    from policyserve.realtime.aio import AsyncRealtimeClient
+    from policyserve.realtime.combining import ensemble
+    from policyserve.realtime.machine import Realtime
+    from policyserve.realtime.settings import RealtimeSettings
+    from policyserve.realtime.sync import RealtimeClient, RealtimeExecution
+    from policyserve.realtime.values import Action, MergedChunk, RealtimeStatus
     from policyserve.server.config import ServerConfig
     from policyserve.server.server import PolicyServer, Server
 
@@ -74,6 +80,20 @@ __all__ += ["AsyncClient"]
 _are_in("policyserve.client.aio")
 __all__ += ["Observation", "Reply"]
 _are_in("policyserve.core.messages")
+
+# A robot's half in real time.
+__all__ += ["RealtimeClient", "RealtimeExecution"]
+_are_in("policyserve.realtime.sync")
+__all__ += ["AsyncRealtimeClient"]
+_are_in("policyserve.realtime.aio")
+__all__ += ["Action", "MergedChunk", "RealtimeStatus"]
+_are_in("policyserve.realtime.values")
+__all__ += ["Realtime"]
+_are_in("policyserve.realtime.machine")
+__all__ += ["RealtimeSettings"]
+_are_in("policyserve.realtime.settings")
+__all__ += ["ensemble"]
+_are_in("policyserve.realtime.combining")
 
 # What a program may catch; the module has the tree.
 __all__ += ["PolicyserveError"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
@@ -10,7 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from policyserve.client.connection import Wire
+from policyserve.client.connection import Silence, Wire
 from policyserve.core.errors import ConnectionLost, RemoteError
 
 
@@ -199,3 +200,24 @@ def test_a_request_is_one_binary_message() -> None:
     assert isinstance(message, Frame)
     assert message.opcode is Opcode.BINARY
     assert bytes(message.data) == b"head" + image.tobytes() + b"tail"
+
+
+def test_a_silent_server_is_asked_for_a_pong_before_it_counts_as_dead() -> None:
+    silence = Silence(3.0)
+    silence.begin(10.0)
+    assert silence.until == math.inf, "before its first answer it may be compiling"
+    silence.is_known = True
+    silence.begin(10.0)
+    assert silence.until == 11.0
+    assert not silence.is_death(11.0)
+    assert silence.until == 13.0
+    assert silence.is_death(13.0)
+    silence.begin(12.5)
+    assert silence.until == 13.5, "it was heard"
+
+
+def test_a_silence_without_a_bound_has_none() -> None:
+    silence = Silence(None)
+    silence.is_known = True
+    silence.begin(10.0)
+    assert silence.until == math.inf

@@ -17,7 +17,7 @@ print(sorted(heavy & sys.modules.keys()))
 """
 
 
-@pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+@pytest.mark.parametrize("name", ["Client", "AsyncClient", "RealtimeClient", "AsyncRealtimeClient", "Realtime"])
 def test_importing_a_client_loads_no_server_and_no_framework(name: str) -> None:
     program = [sys.executable, "-c", PROGRAM.format(name=name)]
     assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from policyserve.client.address import Address
 from policyserve.client.aio_connecting import connect
-from policyserve.client.connection import Wire
+from policyserve.client.connection import Silence, Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import PIECES, Poll, behind, left_s, readable, widen
@@ -35,10 +35,13 @@ _TURNS = 3  # turns of an event loop, after which it has read what its sockets h
 class Link(asyncio.BufferedProtocol):
     """One WebSocket, used by one task at a time. After an exception of any call but close() it must be cut."""
 
-    def __init__(self, address: Address, handshake: Handshake, timeout_s: float) -> None:
+    def __init__(
+        self, address: Address, handshake: Handshake, timeout_s: float, dead_after_s: float | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self._address = address
         self._timeout_s = timeout_s
+        self._silence = Silence(dead_after_s)
         self._handshake: Handshake | None = handshake  # until it is through
         self._refusal: Exception | None = None
         self._scratch = bytearray(_SCRATCH_BYTES)
@@ -84,19 +87,29 @@ class Link(asyncio.BufferedProtocol):
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         self._is_sending = False
         self._flush()
-        return await self.receive(deadline, doubt)
+        message = await self.receive(deadline, doubt)
+        self._silence.is_known = True
+        return message
 
     async def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
         self._wire.is_awaited = True
         if self._is_paused:
             self._pace()
+        silence = self._silence
+        silence.begin(time.monotonic())
         while (message := self._wire.take()) is None:
             try:
-                await self._wait(deadline)
+                await self._wait(min(deadline, silence.until))
             except asyncio.TimeoutError as error:
-                what = f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}"
-                raise DeadlineExceeded(what) from error
+                now = time.monotonic()
+                if now >= deadline:
+                    what = f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}"
+                    raise DeadlineExceeded(what) from error
+                if silence.is_death(now):
+                    self._wire.on_lost(silence.told)
+                else:
+                    self._write(self._wire.ping())
         return message
 
     async def is_usable(self, may_close: bool, deadline: float) -> bool:
@@ -155,6 +168,7 @@ class Link(asyncio.BufferedProtocol):
             self._shake(bytes(self._scratch[:nbytes]))
         else:
             self._wire.advance(nbytes)
+            self._silence.begin(time.monotonic())
             if self._wire.unsent:
                 self._flush()
         is_waited_for = self._wake()
@@ -287,7 +301,7 @@ class Link(asyncio.BufferedProtocol):
 async def open_link(options: ClientOptions, deadline: float) -> Link:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     address = options.address
-    link = Link(address, Handshake(address, options.api_key), options.timeout_s)
+    link = Link(address, Handshake(address, options.api_key), options.timeout_s, options.dead_after_s)
     try:
         async with timeout(left_s(deadline)):
             await _connect(link, address, options.ssl_context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,6 +15,36 @@ from policyserve.websocket.client_frames import FrameReader, FrameWriter
 _MAX_MESSAGE_BYTES = 1 << 30  # a header that claims more must not make a robot's computer try
 _MAX_KEPT = 2  # messages: the one that is awaited, and one more, which says that the server sends what nobody asked for
 _MAX_BEHIND_CLOSE = 1 << 20  # bytes
+
+
+class Silence:
+    """How long a server that owes an answer may say nothing. dead_after_s: None: as long as the answer may take.
+
+    It is asked for a pong after a third of that. is_known: it has answered once: before, it may be compiling, and some
+    servers answer no pings meanwhile.
+    """
+
+    def __init__(self, dead_after_s: float | None) -> None:
+        self.is_known = False
+        self.until = math.inf
+        self._dead_after_s = dead_after_s
+        self._heard_at = 0.0
+
+    @property
+    def told(self) -> str:
+        return f"nothing was heard of the server for {self._dead_after_s:g} s, no pong either"
+
+    def begin(self, now: float) -> None:
+        """Something was heard, or asked."""
+        if self._dead_after_s is not None and self.is_known:
+            self._heard_at, self.until = now, now + self._dead_after_s / 3
+
+    def is_death(self, now: float) -> bool:
+        """`until` has come: whether it is too late; else a ping is due, and `until` is when it is too late."""
+        assert self._dead_after_s is not None
+        dead_at = self._heard_at + self._dead_after_s
+        self.until = dead_at
+        return now >= dead_at
 
 
 class Wire:

@@ -36,6 +36,7 @@ class ClientOptions:
     retry_for_s: float = 10.0
     busy_poll_us: float = 0.0
     check_actions: bool = True
+    dead_after_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.dialect is not None:
@@ -49,6 +50,8 @@ class ClientOptions:
         poll_us = _read_number("busy_poll_us", self.busy_poll_us, _LONGEST_POLL_US, "microseconds", may_be_0=True)
         self._set("busy_poll_us", poll_us)
         _check("check_actions", isinstance(self.check_actions, bool), "True or False", self.check_actions)
+        if self.dead_after_s is not None:
+            self._set("dead_after_s", _read_number("dead_after_s", self.dead_after_s, _LONGEST_S, "seconds"))
         if self.ssl_context is not None:
             _check_tls(self.ssl_context, address)
 

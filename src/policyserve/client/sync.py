@@ -35,7 +35,9 @@ class Client:
     the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers, because the
     server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is spent polling,
     since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse actions with NaN or
-    Inf, which only a server that is not policyserve sends, as BadAction. Raises ConfigError for a wrong argument.
+    Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server that has answered once,
+    and of which nothing is heard for so long while it owes an answer, not even a pong, is ConnectionLost; None: it has
+    timeout_s. Raises ConfigError for a wrong argument.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
     RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
@@ -63,9 +65,10 @@ class Client:
         retry_for_s: float = 10.0,
         busy_poll_us: float = 200.0,
         check_actions: bool = True,
+        dead_after_s: float | None = None,
     ) -> None:
         options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
-        self._options = ClientOptions(*options)
+        self._options = ClientOptions(*options, dead_after_s=dead_after_s)
         self._start_afresh()
 
     def _start_afresh(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from policyserve.client.address import Address
 from policyserve.client.connecting import connect
-from policyserve.client.connection import Wire
+from policyserve.client.connection import Silence, Wire
 from policyserve.client.handshake import Handshake, connect_error
 from policyserve.client.options import ClientOptions
 from policyserve.client.sockets import Stream, check_time, left_s, widen
@@ -29,11 +29,14 @@ _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 class Link:
     """One open WebSocket, used by one thread at a time. After an exception of any call but close() it must be cut."""
 
-    def __init__(self, stream: Stream, wire: Wire, address: Address, timeout_s: float) -> None:
+    def __init__(
+        self, stream: Stream, wire: Wire, address: Address, timeout_s: float, dead_after_s: float | None = None
+    ) -> None:
         self._stream = stream
         self._wire = wire
         self._address = address
         self._timeout_s = timeout_s
+        self._silence = Silence(dead_after_s)
 
     def ask(self, parts: list[Part], deadline: float, doubt: str = "") -> Message:
         """Send one message and wait for the next that comes; raises what receive() raises.
@@ -52,7 +55,9 @@ class Link:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
             self._lose(error, deadline)
-        return self.receive(deadline, doubt)
+        message = self.receive(deadline, doubt)
+        self._silence.is_known = True
+        return message
 
     def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""
@@ -60,8 +65,9 @@ class Link:
         wire.is_awaited = True
         message = wire.take()
         try:
+            self._silence.begin(time.monotonic())
             while message is None:
-                self._read(deadline)
+                self._read_or_ping(deadline)
                 message = wire.take()
                 if message is None:  # much may have come all the same: pings, or parts of a message
                     check_time(deadline)
@@ -107,6 +113,22 @@ class Link:
     def forget(self) -> None:
         """Close this process's hold of it only: after a fork the parent goes on using it."""
         self._stream.close()
+
+    def _read_or_ping(self, deadline: float) -> None:
+        """Wait for bytes; a server that is silent is asked for a pong, and lost if that does not come either."""
+        silence = self._silence
+        try:
+            self._read(min(deadline, silence.until))
+            silence.begin(time.monotonic())
+        except TimeoutError:
+            now = time.monotonic()
+            if now >= deadline:
+                raise
+            if silence.is_death(now):
+                self._wire.on_lost(silence.told)
+            else:
+                with suppress(OSError):  # the next read finds out
+                    self._stream.send(self._wire.ping(), deadline)
 
     def _read(self, deadline: float) -> None:
         wire = self._wire
@@ -178,7 +200,13 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
             connected = encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
         wire.feed(shake_hands(connected, Handshake(address, options.api_key), deadline))
-        return Link(_stream(connected, address, options.busy_poll_us / 1e6), wire, address, options.timeout_s)
+        return Link(
+            _stream(connected, address, options.busy_poll_us / 1e6),
+            wire,
+            address,
+            options.timeout_s,
+            options.dead_after_s,
+        )
     except BaseException as error:
         if connected is not None:
             connected.close()

@@ -25,7 +25,8 @@ REPLACE = "replace"
 class Ensemble:
     """ACT's temporal ensembling: the mean of all chunks that cover a step, the j-th of them weighing e^(−m·j).
 
-    j = 0 is the oldest; m < 0 favours the newest. Source: tonyzhaozh/act, LeRobot's ACTTemporalEnsembler.
+    j = 0 is the oldest; m < 0 favours the newest. Raises ConfigError for an m that is none. Source: tonyzhaozh/act,
+    LeRobot's ACTTemporalEnsembler.
     """
 
     m: float = 0.01
@@ -37,7 +38,7 @@ class Ensemble:
 
 
 def ensemble(m: float = 0.01) -> Ensemble:
-    """What `aggregate` takes for ACT's temporal ensembling."""
+    """What `aggregate` takes for ACT's temporal ensembling; raises ConfigError for an m that is none."""
     return Ensemble(m)
 
 

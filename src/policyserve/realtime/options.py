@@ -1,0 +1,65 @@
+"""What both real-time clients take beside the URL: settings of the execution, of the client, and functions to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from inspect import signature
+from typing import Any
+
+from policyserve.client.sync import Client
+from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
+from policyserve.core.nearest import nearest
+from policyserve.realtime.machine import Change
+from policyserve.realtime.settings import RealtimeSettings
+from policyserve.realtime.values import MergedChunk
+
+log = Log(__name__)
+
+# The state machine decides when to try again, so that it asks with the newest observation then.
+OWN_DEFAULTS: Mapping[str, Any] = {"retry_for_s": 0.0, "busy_poll_us": 0.0, "dead_after_s": 3.0}
+_SETTINGS = {one.name for one in fields(RealtimeSettings)}
+_OF_CLIENT = set(signature(Client).parameters) - {"url", "retry_for_s"}
+
+
+def split_options(kind: str, control_hz: float, options: Mapping[str, Any]) -> tuple[RealtimeSettings, dict[str, Any]]:
+    """The execution's settings and the client's; raises ConfigError for what is neither's, with the nearest name."""
+    for name in options:
+        if name not in _SETTINGS and name not in _OF_CLIENT:
+            near = nearest(name, [*_SETTINGS, *_OF_CLIENT])
+            raise ConfigError(f"{kind} has no setting {name!r}{f' (did you mean {near}?)' if near else ''}")
+    settings = {name: value for name, value in options.items() if name in _SETTINGS}
+    return RealtimeSettings(control_hz, **settings), {k: v for k, v in options.items() if k not in _SETTINGS}
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """A user's functions; raises ConfigError for what is none."""
+
+    on_state: Callable[[str], None] | None = None
+    on_error: Callable[[Exception], None] | None = None
+    on_chunk: Callable[[MergedChunk], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, function in vars(self).items():
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name}: expected a function, got {function!r:.80}")
+
+    def __bool__(self) -> bool:
+        return any(one is not None for one in vars(self).values())
+
+    def call(self, changes: list[Change]) -> None:
+        """Call them, one change after the other; what they raise is logged."""
+        for change in changes:
+            function: Callable[[Any], None] | None = self.on_state
+            if isinstance(change, MergedChunk):
+                function = self.on_chunk
+            elif isinstance(change, Exception):
+                function = self.on_error
+            if function is None:
+                continue
+            try:
+                function(change)
+            except Exception as error:  # a stranger's function
+                log.error("a function that real-time execution calls has raised %s", error, cause=error)
