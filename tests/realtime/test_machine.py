@@ -627,3 +627,42 @@ def test_merged_chunks_states_and_errors_are_told_to_who_listens() -> None:
     assert changes[1:] == ["STREAMING", "STOPPED"]
     assert len(told) == 3
     assert realtime.changes() == []
+
+
+@pytest.mark.parametrize("keep_rows", [False, True])
+def test_a_reset_while_a_chunk_is_being_merged_drops_it(keep_rows: bool) -> None:
+    realtimes: list[Any] = []
+
+    def reset_meanwhile(rows: Any) -> Any:
+        if len(realtimes) > 1:
+            realtimes[0].reset(0.2, keep_rows)
+        return rows
+
+    realtime = connected(on_action=reset_meanwhile)
+    realtimes.append(realtime)
+    first = asked(realtime)
+    realtime.on_answer(first, np.zeros((H, 2)), 0.1)
+    realtimes.append(None)
+    realtime.on_answer(asked(realtime, 0.1), np.ones((H, 2)), 0.2)
+    assert realtime.status(0.2).stale == 1
+    action = realtime.act(0.2)
+    assert action.values is None if not keep_rows else action.values.tolist() == [0, 0]
+
+
+def test_a_row_that_is_taken_while_a_chunk_is_being_merged_is_taken_once() -> None:
+    taken: list[Any] = []
+
+    def act_meanwhile(rows: Any) -> Any:
+        if taken:
+            taken.append(realtime.act(0.1 + len(taken) / HZ))
+        return rows
+
+    realtime = connected(on_action=act_meanwhile, blend_steps=0)
+    first = asked(realtime)
+    realtime.on_answer(first, numbered(H)(first), 0.1)
+    taken.append(realtime.act(0.1))
+    second = asked(realtime, 0.11, 1)
+    realtime.on_answer(second, numbered(H)(second) + 100, 0.12)
+    taken.append(realtime.act(0.1 + len(taken) / HZ))
+    assert [action.plan_step for action in taken] == list(range(len(taken)))
+    assert taken[-1].values.tolist() == [100 + taken[-1].plan_step] * 2

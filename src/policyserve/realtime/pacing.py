@@ -26,32 +26,34 @@ class Latencies:
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._told: deque[float] = deque(maxlen=_TOLD)
+        self.overdue_s = _LEAST_OVERDUE_S  # when an answer is overdue: after four times what nineteen in twenty take
         self._before = 0.0  # the longest of the connection before, until this one has an answer
 
     def add(self, seconds: float) -> None:
         if math.isfinite(seconds) and seconds >= 0:
             self._recent.append(seconds)
             self._told.append(seconds)
+            self._set_overdue()
 
     def begin(self, *, is_same_task: bool = True) -> None:
         """A new session: its server may be another. Until it has answered, the times before are all that is known."""
         self._before = self.longest_s if is_same_task else 0.0
         self._recent.clear()
+        self._set_overdue()
 
     @property
     def longest_s(self) -> float:
         """0 if nothing is known."""
         return max(self._recent) if self._recent else self._before
 
-    @property
-    def overdue_s(self) -> float:
-        """After how long an answer is overdue: four times what nineteen in twenty take."""
-        return max(_LEAST_OVERDUE_S, _OVERDUE_FACTOR * _quantile(sorted(self._recent), 0.95))
-
     def told(self) -> tuple[float, float, float]:
         """Median, 99th percentile and longest of the last hundred; zeros without any."""
         ordered = sorted(self._told)
         return _quantile(ordered, 0.5), _quantile(ordered, 0.99), ordered[-1] if ordered else 0.0
+
+    def _set_overdue(self) -> None:
+        """It is looked at with each action, and changes with each answer."""
+        self.overdue_s = max(_LEAST_OVERDUE_S, _OVERDUE_FACTOR * _quantile(sorted(self._recent), 0.95))
 
 
 def _quantile(ordered: list[float], share: float) -> float:
