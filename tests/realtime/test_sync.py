@@ -22,6 +22,8 @@ from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk, FunctionPolicy
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
+from policyserve.policies.demo_flow.policy import FlowDemo
+from policyserve.policies.rtc import Rtc
 from tests.plain_servers import plain_server
 from tests.server.certificates import make_certificate, trusting
 from tests.server.live import DEADLINE_S, serving
@@ -217,6 +219,17 @@ def test_states_errors_and_chunks_are_told_in_order_by_another_thread(make: Any)
     (chunk,) = [value for kind, value in told if kind == "chunk"]
     assert (chunk.first, chunk.actions.shape, "server_timing" in chunk.fields) == (0, (H, 2), True)
     assert [value for kind, value in told if kind == "state"] == ["STREAMING", "HOLDING", "STOPPED"]
+
+
+def test_a_server_with_rtc_is_told_what_the_robot_executes_and_says_what_it_did(make: Any) -> None:
+    with serving(FlowDemo(Rtc("guided"))) as live:
+        client = make(live.url("/openpi"), dialect="openpi", control_hz=50, rtc="require")
+        seen = {"position": np.zeros(2, np.float32), "stage": np.zeros(2, np.float32), "time_s": np.array(0.0)}
+        client.observe(lambda: seen)
+        client.wait_until_ready()
+        until(lambda: client.status.chunks > 6, client)
+        status = client.status
+    assert (status.rtc, status.rtc_missing, status.error) == ("guided", 0, None)
 
 
 # What goes wrong (R12, R16)
