@@ -22,6 +22,7 @@ from policyserve.core.errors import (
 )
 from policyserve.realtime.combining import ensemble
 from policyserve.realtime.values import Ask, Connect, MergedChunk, Renew, Rest
+from tests.counted_memory import counted_memory
 from tests.realtime.virtual import GREETING, HZ, Virtual, machine, numbered
 
 H = 50
@@ -449,6 +450,7 @@ def test_what_will_not_pass_ends_the_asking_and_observe_says_so(error: Policyser
     ]
     assert realtime.status(3.0).failed is error
     realtime.reset(3.0)
+    assert isinstance(realtime.next_step(3.0), Renew), "what the policy remembers of the session ends with the episode"
     assert isinstance(asked(realtime, 3.1, 60), Ask)
 
 
@@ -666,3 +668,21 @@ def test_a_row_that_is_taken_while_a_chunk_is_being_merged_is_taken_once() -> No
     taken.append(realtime.act(0.1 + len(taken) / HZ))
     assert [action.plan_step for action in taken] == list(range(len(taken)))
     assert taken[-1].values.tolist() == [100 + taken[-1].plan_step] * 2
+
+
+def test_a_step_of_the_whole_keeps_no_memory() -> None:
+    robot = Virtual(machine(), lambda _: np.zeros((H, 14), np.float32), [0.1] * 2000)
+    robot.run(12)  # past the hundred latencies that are kept
+    robot.asked.clear()
+    robot.took.clear()
+    out = np.zeros(14)
+    with counted_memory() as counted:
+        for number in range(2000):
+            robot.realtime.act(12 + number / 500, out)
+            if number % 50 == 0:
+                robot.realtime.observe({"step": 0}, 12 + number / 500)
+                robot.work(12 + number / 500)
+                robot.deliver(12 + number / 500)
+        robot.asked.clear()
+        robot.took.clear()
+    assert counted.left < 4000, "less than two bytes a step"

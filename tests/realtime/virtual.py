@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.errors import ConnectionLost
 from policyserve.realtime.machine import Realtime
 from policyserve.realtime.settings import RealtimeSettings
 from policyserve.realtime.values import Action, Ask, Connect, Renew
@@ -69,7 +70,7 @@ class Virtual:
         now = self._number / self.realtime.settings.control_hz
         self._number += 1
         merged = self.realtime.status(now).chunks
-        self._deliver(now)
+        self.deliver(now)
         step = self.realtime.status(now).plan_step
         self.realtime.observe({"step": step} if observation is None else observation, now)
         self.work(now)
@@ -94,10 +95,8 @@ class Virtual:
             else:
                 return
 
-    def _deliver(self, now: float) -> None:
+    def deliver(self, now: float) -> None:
         """Hand an answer over, at the time at which it came."""
-        from policyserve.core.errors import ConnectionLost
-
         while self._under_way is not None:
             due, ask, answer = self._under_way
             if due is None and now >= ask.sent_at + self.gives_up_after_s:

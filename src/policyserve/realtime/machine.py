@@ -231,7 +231,7 @@ class Realtime:
             self._agree(metadata)
         except ConfigError as error:
             with self._lock:
-                self._requests.end(error)
+                self._requests.end(error, is_agreed=False)
             self._told(error)
 
     def on_answer(self, ask: Ask, actions: Any, now: float, fields: Any = None) -> None:

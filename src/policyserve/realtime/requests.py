@@ -112,10 +112,11 @@ class Requests:
             self._session_epoch = self.epoch
         return is_new
 
-    def end(self, error: PolicyserveError) -> None:
-        """Ask no more until a reset, which begins with the connection."""
+    def end(self, error: PolicyserveError, *, is_agreed: bool = True) -> None:
+        """Ask no more until a reset. is_agreed: whether the greeting was taken; if not, a reset begins with it."""
         self.failed, self.error = error, str(error)
-        self.is_connected, self._session = False, None
+        if not is_agreed:
+            self.is_connected, self._session = False, None
 
     def sent(self, ask: Ask, seen: Seen) -> None:
         self.in_flight, self._asked = ask, max(self._asked, seen.number)
@@ -157,6 +158,7 @@ class Requests:
             self.is_connected = self.is_connected and not isinstance(step, Connect)
             self.back_off.refused(now, str(error))
         else:
+            self.is_connected = self.is_connected and not isinstance(step, Connect)
             self.end(error)
 
     def bad_answer(self, error: PolicyserveError, now: float) -> None:
