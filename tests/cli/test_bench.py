@@ -239,6 +239,14 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "--sweep needs one server",
     ),
     "a raw open loop": (["ws://x:1", "--raw", "--rate-hz", "1"], 2, "--raw is a closed loop"),
+    "a quality that is none": (["ws://x:1", "--images", "jpeg", "--jpeg-quality", "0"], 2, "expected 1 … 100, got 0"),
+    "another way of images": (["ws://x:1", "--images", "png"], 2, "png"),
+    "images of a prepared frame": (["ws://x:1", "--images", "jpeg", "--raw"], 2, "does not go with --raw"),
+    "images without a wire": (
+        ["ws://x:1", "--images", "auto", "--dialect", "vibe_rl"],
+        2,
+        "does not go with --dialect",
+    ),
     "a file that is not there": (["ws://x:1", "--payload", "nowhere.json"], 2, "there is no file nowhere.json"),
     "a directory that is not there": (["ws://x:1", "--json", "no/where.json"], 2, "--json: there is no directory"),
     "a picture of no kind": (["ws://x:1", "--plot", "out.txt"], 2, "expected a file that ends in .png"),
@@ -273,6 +281,21 @@ def test_a_file_that_is_no_json_is_one_line(tmp_path: Path, capfd: pytest.Captur
     file.write_text('{"obs": ')
     code, line = complaint(["ws://x:1", "--payload", str(file)], capfd)
     assert (code, "broken.json is not JSON" in line) == (2, True)
+
+
+@pytest.mark.parametrize("clients", ["1", "2"])
+def test_images_go_as_jpegs_of_a_scene(url: str, clients: str, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("simplejpeg")
+    rates = []
+    for images in ("jpeg", "raw"):
+        bench(url, "--images", images, "--clients", clients, "--json", "-")
+        told = json.loads(capfd.readouterr().out)
+        (server,) = told["servers"]
+        assert (told["settings"]["images"], told["settings"]["jpeg_quality"], server["errors"]) == (images, 90, {})
+        rates.append(server["image_mbit_per_second"] / server["answers_per_second"])
+    assert rates[0] < rates[1] / 3  # what one request takes of the network
+    bench(url, "--images", "auto", "--jpeg-quality", "80")
+    assert ", images auto of quality 80" in " ".join(capfd.readouterr().out.split())
 
 
 def test_a_payload_that_is_refused_shows_the_refusal_and_its_key(url: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyserve import dialects
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import BadObservation, Overloaded
+from policyserve.core.spec import ImageSpec, PolicySpec
 from policyserve.recordings.reading import RecordingError, open_recording
+from policyserve.transforms import jpeg
+from tests.jpegs import picture
 from tests.policies.frameworks import import_or_skip
 
 mcap_writer = import_or_skip("mcap.writer")
 
 from policyserve.recordings.file import RecordingFile  # noqa: E402
-from policyserve.recordings.layout import Opened  # noqa: E402
+from policyserve.recordings.layout import Opened, PolicyFacts  # noqa: E402
 from tests.recordings.written import BEGIN, SECOND, SPEC, actions, observation, request, written  # noqa: E402
 
 
@@ -199,3 +203,23 @@ def test_a_recording_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_session_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"expected one of its sessions \(1, 2\), got 3"):
         open_recording(written(tmp_path / "one.mcap")).exchanges(3)
+
+
+def test_a_recorded_jpeg_is_the_picture_that_the_policy_got(tmp_path: Path) -> None:
+    pytest.importorskip("simplejpeg")
+    image = jpeg.encode(picture(), 90)
+    spec = PolicySpec("camera", {"cam": ImageSpec(48, 64)}, None)
+    for served in (spec, PolicySpec("any", None, None)):
+        file = RecordingFile(tmp_path / f"{served.name}.mcap")
+        file.tell_policy(PolicyFacts.of(served))
+        file.open_session(Opened(1, "10.0.0.1:4000", "openpi", 1.0))
+        file.request(1, 1, dialects.by_name("openpi").write_request({"cam": image}), SECOND)
+        broken = EncodedImage(bytes(image.data)[:-30])
+        file.request(1, 2, dialects.by_name("openpi").write_request({"cam": broken}), 2 * SECOND)
+        file.close()
+        good, bad = open_recording(tmp_path / f"{served.name}.mcap").exchanges(1)
+        expected = jpeg.decode(image, "cam")
+        np.testing.assert_array_equal(good.sent["cam"], expected)
+        np.testing.assert_array_equal(good.observation["cam"], expected)
+        with pytest.raises(BadObservation, match="cam: expected a baseline JPEG, in colour or gray, got one that is"):
+            _ = bad.sent

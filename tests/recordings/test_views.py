@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.leaf_specs import ArraySpec
 from policyserve.dialects import by_name
 from policyserve.recordings.layout import PolicyFacts
 from policyserve.recordings.views import View, Views, named, picture_of
+from tests.jpegs import picture as smooth
+from tests.jpegs import saved
 from tests.policies.frameworks import import_or_skip
 
 import_or_skip("mcap.writer")
@@ -125,3 +128,16 @@ def test_numbers_are_named_by_a_description_with_a_word_for_each() -> None:
     assert named(array, ArraySpec((2,), doc="wheels")) == {"0": 1.0, "1": 2.0}
     assert named(array, ArraySpec((2,), doc="same, same")) == {"0": 1.0, "1": 2.0}
     assert named(array, None) == {"0": 1.0, "1": 2.0}
+
+
+def test_a_jpeg_is_shown_as_it_came_and_a_broken_header_is_not() -> None:
+    views = told_of()
+    data = saved(smooth())
+    sent = by_name("openpi").write_request({"cam": EncodedImage(data), "state": np.zeros(2)})
+    assert isinstance(sent, bytes)
+    found = by_topic(views.of_request(1, sent, BEGIN))
+    assert b64decode(found["/s1/cam"]["data"]) == data
+    assert found["/s1/state"] == {"state": {"0": 0.0, "1": 0.0}}
+    png = by_name("openpi").write_request({"cam": EncodedImage(saved(smooth(), "PNG"))})
+    assert isinstance(png, bytes)
+    assert views.of_request(1, png, BEGIN + SECOND) == []

@@ -16,7 +16,8 @@ from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
-from policyserve.server.greeting import check_metadata, dialect_of, metadata_of, patience_s
+from policyserve.server.greeting import check_metadata, dialect_of, metadata_of, patience_s, with_images
+from policyserve.transforms import jpeg
 
 SPEC = PolicySpec("arm", {"obs": ArraySpec((4,))}, ArraySpec((7,)), horizon=16, metadata={"device": "cuda:0"})
 CONFIG = ServerConfig(first_frame_timeout_s=60)
@@ -97,3 +98,13 @@ def test_metadata_that_clients_could_not_read_is_refused_by_its_path(metadata: A
 def test_metadata_that_clients_can_read_passes() -> None:
     check_metadata(SPEC)
     check_metadata(replace(SPEC, metadata={"mean": np.zeros(3), "rates": (1, 2), "action_dim": 6, "none": None}))
+
+
+def test_those_alone_who_ask_are_told_that_jpegs_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+    told = metadata_of(SPEC)
+    assert with_images(told, "") is told
+    assert with_images(told, "webp, png") is told
+    assert with_images(told, "webp, JPEG") == {**told, "encoded_images": ["jpeg"]}
+    monkeypatch.setattr(jpeg, "find_spec", lambda name: None)
+    assert with_images(told, "jpeg") is told

@@ -23,6 +23,8 @@ class Load:
     timeout_s: float = 30.0
     is_raw: bool = False
     api_key: str | None = field(default=None, repr=False)
+    images: str = "raw"  # how clients send their pictures; raw clients send them as they are
+    jpeg_quality: int = 90
     offers_deflate: bool = False  # raw clients only: as a client on `websockets`' defaults does
 
     @property
@@ -33,7 +35,14 @@ class Load:
             "timeout_s": self.timeout_s,
             "api_key": self.api_key,
             "retry_for_s": 0.0,
+            "images": self.images,
+            "jpeg_quality": self.jpeg_quality,
         }
+
+    @property
+    def told_images(self) -> str:
+        """How pictures are sent, for headings; nothing of raw ones."""
+        return "" if self.images == "raw" else f", images {self.images} of quality {self.jpeg_quality}"
 
     def paces(self, start: float, seconds: float) -> list[Pace]:
         """Every client's pace from `start` on; in an open loop their requests are spread over the period."""

@@ -105,6 +105,6 @@ def _title(results: Sequence[Result]) -> str:
     load = results[0].server.load
     loop = "closed loop" if load.rate_hz is None else f"{load.rate_hz:g} requests per second each"
     payloads = " and ".join(dict.fromkeys(str(result.server.payload) for result in results))
-    clients = f"{counted(load.clients, 'client')}{', raw' if load.is_raw else ''}"
+    clients = f"{counted(load.clients, 'client')}{', raw' if load.is_raw else ''}{load.told_images}"
     name = f"{results[0].server.name}\n" if len(results) == 1 else ""  # the legend names two
     return f"{name}{payloads}, {clients}, {loop}"

@@ -88,7 +88,7 @@ def heading(result: Result) -> str:
     """What was measured, in one line, or two where 80 columns do not hold it."""
     server, load = result.server, result.server.load
     loop = "closed loop" if load.rate_hz is None else f"{load.rate_hz:g} requests per second each"
-    clients = f"{counted(load.clients, 'client')}{', raw' if load.is_raw else ''}"
+    clients = f"{counted(load.clients, 'client')}{', raw' if load.is_raw else ''}{load.told_images}"
     return "\n".join(_fitting(f"{server.name}   ", f"{load.dialect}, {server.payload}, {clients}, {loop}"))
 
 

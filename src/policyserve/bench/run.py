@@ -12,13 +12,16 @@ from policyserve.bench.load import Load
 from policyserve.bench.machine import counted
 from policyserve.bench.measures import Quantiles, Search, Spread, in_turns, quantiles, ratios
 from policyserve.bench.payloads import Payload, payload_for
+from policyserve.bench.scenes import with_scenes
 from policyserve.bench.tally import Tally, split
 from policyserve.bench.target import Peek
 from policyserve.client.address import has_key
+from policyserve.core.arrays import Array
 from policyserve.core.errors import PolicyserveError, RemoteError
 from policyserve.core.messages import Reply, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
+from policyserve.transforms import jpeg
 
 _CALIBRATIONS = 30
 
@@ -39,6 +42,8 @@ class Settings:
     timeout_s: float = 30.0
     slices: int = 20
     is_raw: bool = False
+    images: str = "raw"
+    jpeg_quality: int = 90
     api_key: str | None = field(default=None, repr=False)
 
 
@@ -81,8 +86,12 @@ class Result:
 
     @property
     def image_mbit_per_second(self) -> float:
-        """What the pictures in the requests of all clients took of the network, in millions of bits per second."""
-        return sum(image.nbytes for image in self.server.payload.images) * self.tally.per_second * 8e-6
+        """What the pictures in the requests of all clients took of the network, in millions of bits per second.
+
+        With --images auto: what they take raw.
+        """
+        load, images = self.server.load, self.server.payload.images
+        return sum(_sent_bytes(load, one) for one in images) * self.tally.per_second * 8e-6
 
 
 @dataclass
@@ -119,12 +128,22 @@ class Step:
     unsent: int = 0
 
 
+def _sent_bytes(load: Load, image: Array) -> int:
+    """What a picture of bytes takes on the wire, where the server takes it as it is sent."""
+    if load.images != "jpeg" or image.ndim != 3 or 3 not in image.shape[::2]:
+        return image.nbytes
+    picture = image if image.shape[-1] == 3 else image.transpose(1, 2, 0)
+    return len(jpeg.encode(picture, load.jpeg_quality).data)
+
+
 def prepare(name: str, url: str, settings: Settings) -> Server:
     """Look at a server and ask it once; raises what is wrong with it or the payload, in one line."""
     api_key = None if has_key(url) else settings.api_key
     peek = Peek(url, settings.timeout_s, api_key)
     seen = peek.look(settings.dialect, needs_greeting=settings.payload == "auto")
     payload = payload_for(settings.payload, seen.metadata, seen.dialect)
+    if settings.images != "raw":
+        payload = with_scenes(payload)
     reply = peek.ask(seen.dialect, payload.observation)
     load = Load(
         url,
@@ -135,6 +154,8 @@ def prepare(name: str, url: str, settings: Settings) -> Server:
         settings.timeout_s,
         settings.is_raw,
         api_key,
+        settings.images,
+        settings.jpeg_quality,
     )
     horizon = reply.actions.shape[0] if reply.actions.ndim > 1 else 1
     return Server(name, load, payload, horizon, *_own_cost(load, reply))

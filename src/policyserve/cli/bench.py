@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -31,6 +31,7 @@ from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.nearest import nearest
 from policyserve.policies import registry
 from policyserve.policies.registry import check_given
+from policyserve.transforms import jpeg
 
 PROG = "policyserve bench"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
@@ -72,6 +73,11 @@ class BenchFlags(ConfigurationFlags):
     """For each answer."""
     raw: bool = False
     """Send one prepared frame and count the answers undecoded: the server alone, closed loop."""
+    images: Literal["raw", "jpeg", "auto"] = "raw"
+    """How clients send pictures: raw, jpeg, or auto (jpeg where the network is slower than coding). What is sent is a
+    smooth scene then, since random numbers are no picture."""
+    jpeg_quality: int = 90
+    """1 … 100: more looks better and takes more of the network."""
     json: Path | None = None
     """Write all figures to this file; `-` is stdout, and the table goes to stderr then."""
     plot: Path | None = None
@@ -98,6 +104,14 @@ class BenchFlags(ConfigurationFlags):
                 "--rate-hz, the rate that all clients are to hold" if self.rate_hz is None else "one server, not raw"
             )
             raise ConfigError(f"--sweep needs {wrong}")
+        self._check("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 … 100")
+        if self.images != "raw":
+            if self.raw or self.dialect == "vibe_rl":
+                other = (
+                    "--raw, whose frame is prepared" if self.raw else "--dialect vibe_rl, which carries arrays alone"
+                )
+                raise ConfigError(f"--images {self.images} does not go with {other}")
+            jpeg.require()
         if self.raw and self.rate_hz is not None:
             raise ConfigError("--raw is a closed loop: it takes no --rate-hz")
         if self.payload != "auto":
@@ -120,6 +134,8 @@ class BenchFlags(ConfigurationFlags):
             timeout_s=self.timeout_s,
             slices=self.slices,
             is_raw=self.raw,
+            images=self.images,
+            jpeg_quality=self.jpeg_quality,
             api_key=key_from_environment(),
         )
 

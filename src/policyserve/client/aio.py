@@ -7,10 +7,10 @@ import os
 import random
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from policyserve.client.aio_link import Link, open_link
-from policyserve.client.options import ClientOptions
+from policyserve.client.options import ClientOptions, image_sender
 from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
 from policyserve.core.errors import ClientInUse, ConfigError, WrongDialect
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = Log(__name__)
 
-_OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_is_in_use", "_process"}
+_OF_A_CONNECTION = {"sessions_opened", "_images", "_session", "_link", "_is_in_use", "_process"}
 
 
 class AsyncClient:
@@ -43,10 +43,12 @@ class AsyncClient:
         retry_for_s: float = 10.0,
         busy_poll_us: float = 0.0,
         check_actions: bool = True,
+        images: Literal["raw", "jpeg", "auto"] = "raw",
+        jpeg_quality: int = 90,
         dead_after_s: float | None = None,
     ) -> None:
         options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
-        self._options = ClientOptions(*options, dead_after_s=dead_after_s)
+        self._options = ClientOptions(*options, images=images, jpeg_quality=jpeg_quality, dead_after_s=dead_after_s)
         if self._options.busy_poll_us:
             cause = "polling would keep the event loop from the program's other tasks"
             raise ConfigError(f"busy_poll_us: expected 0 for an AsyncClient, got {busy_poll_us:g}: {cause}")
@@ -55,6 +57,7 @@ class AsyncClient:
     def _start_afresh(self) -> None:
         """Be a client that has not connected yet, in this process."""
         self.sessions_opened = 0
+        self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
         self._link: Link | None = None
         self._is_in_use = False
@@ -76,8 +79,9 @@ class AsyncClient:
         deadline = time.monotonic() + self._options.timeout_s
         self._begin()
         try:
-            parts = self._session.request(observation)
+            parts = None if self._session.waits_for_greeting else self._session.request(observation)
             link = await self._connected(deadline)
+            parts = self._session.request(observation) if parts is None else parts
             try:
                 message = await link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # a cancellation, say: the next call must not get this one's answer
@@ -186,6 +190,7 @@ class AsyncClient:
         if session.dialect.greets:
             with greeting_of(link, session, options.timeout_s):
                 session.on_greeting(await link.receive(deadline))
+        session.on_connected()
         self._session = session
         return link
 
@@ -195,7 +200,7 @@ class AsyncClient:
             await link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
-        return open_session(self._options.spoken, self.url, self._options.check_actions)
+        return open_session(self._options.spoken, self.url, self._options.check_actions, self._images)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

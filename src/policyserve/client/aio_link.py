@@ -301,7 +301,8 @@ class Link(asyncio.BufferedProtocol):
 async def open_link(options: ClientOptions, deadline: float) -> Link:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     address = options.address
-    link = Link(address, Handshake(address, options.api_key), options.timeout_s, options.dead_after_s)
+    handshake = Handshake(address, options.api_key, asks_images=options.may_encode)
+    link = Link(address, handshake, options.timeout_s, options.dead_after_s)
     try:
         async with timeout(left_s(deadline)):
             await _connect(link, address, options.ssl_context)

@@ -12,6 +12,7 @@ import socket
 
 from policyserve.client.address import HOW_TO_GIVE_A_KEY, OR_IN_PYTHON, Address
 from policyserve.client.retries import NotYet
+from policyserve.core.encoded_images import IMAGES_HEADER, JPEG
 from policyserve.core.errors import ConnectionLost, RemoteError
 from policyserve.core.printable import one_line
 
@@ -33,9 +34,12 @@ class Handshake:
     """One request to become a WebSocket. `request`: its bytes.
 
     offers_deflate: offer permessage-deflate, as many other clients do, to see who agrees. Messages cannot be read then.
+    asks_images: ask whether the server takes JPEGs, which it then says in its greeting.
     """
 
-    def __init__(self, address: Address, api_key: str | None, *, offers_deflate: bool = False) -> None:
+    def __init__(
+        self, address: Address, api_key: str | None, *, offers_deflate: bool = False, asks_images: bool = False
+    ) -> None:
         import logging
 
         from websockets.client import ClientProtocol
@@ -52,6 +56,8 @@ class Handshake:
         if api_key is not None:
             request.headers.pop("Authorization", None)  # a URL's password
             request.headers["Authorization"] = f"Api-Key {api_key}"
+        if asks_images:
+            request.headers[IMAGES_HEADER] = JPEG
         self._protocol.send_request(request)
         self.request = b"".join(self._protocol.data_to_send())
         self._head = bytearray()

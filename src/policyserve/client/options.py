@@ -10,11 +10,17 @@ from urllib.parse import urlsplit
 
 from policyserve import dialects
 from policyserve.client.address import Address, read_address
+from policyserve.core.dialect import carries_jpeg
 from policyserve.core.errors import ConfigError
+from policyserve.transforms import jpeg
 
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.images import ImageSender
+
+RAW = "raw"
+IMAGES = (RAW, "jpeg", "auto")
 _DEFAULT_DIALECT = "openpi"
 _LONGEST_S = 1e6  # the system's own waits end at 24 days
 _LONGEST_POLL_US = 10_000
@@ -37,6 +43,8 @@ class ClientOptions:
     busy_poll_us: float = 0.0
     check_actions: bool = True
     dead_after_s: float | None = None
+    images: str = RAW
+    jpeg_quality: int = 90
 
     def __post_init__(self) -> None:
         if self.dialect is not None:
@@ -54,6 +62,7 @@ class ClientOptions:
             self._set("dead_after_s", _read_number("dead_after_s", self.dead_after_s, _LONGEST_S, "seconds"))
         if self.ssl_context is not None:
             _check_tls(self.ssl_context, address)
+        self._check_images()
 
     def __getstate__(self) -> dict[str, Any]:
         """The arguments, the key included; raises TypeError for an ssl_context, which cannot be pickled."""
@@ -86,6 +95,21 @@ class ClientOptions:
         """The repr of a client: where it connects, what it speaks, and the number of its last session, 0 for none."""
         state = f"session {session}, {'open' if is_open else 'closed'}" if session else "not connected"
         return f"<policyserve.{kind} {self.address.url} {self.spoken}, {state}>"
+
+    @property
+    def may_encode(self) -> bool:
+        """Whether images may be sent as JPEG, if the server takes them."""
+        return self.images != RAW and carries_jpeg(dialects.by_name(self.spoken))
+
+    def _check_images(self) -> None:
+        _check("images", self.images in IMAGES, ", ".join(map(repr, IMAGES)), self.images)
+        is_whole = isinstance(self.jpeg_quality, int) and not isinstance(self.jpeg_quality, bool)
+        _check("jpeg_quality", is_whole and 1 <= self.jpeg_quality <= 100, "1 … 100", self.jpeg_quality)
+        if self.images != "jpeg":
+            return
+        if not self.may_encode:
+            raise ConfigError(f"images: expected 'raw' for {self.spoken}, whose messages carry no JPEG, got 'jpeg'")
+        jpeg.require()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -127,3 +151,12 @@ def _check_tls(context: Any, address: Address) -> None:
         raise ConfigError(f"ssl_context: expected an ssl.SSLContext, got {type(context).__name__}")
     if not address.is_secure:
         raise ConfigError(f"ssl_context: expected a wss:// URL with it, got {address.url}, which nothing encrypts")
+
+
+def image_sender(options: ClientOptions) -> ImageSender | None:
+    """What a client does with its pictures; None: nothing, they are sent as they are."""
+    if options.images == RAW:
+        return None
+    from policyserve.client.images import ImageSender  # a client that sends them raw needs nothing of it
+
+    return ImageSender(options.images, options.jpeg_quality, options.address.url)

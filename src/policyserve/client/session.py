@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from policyserve.core.errors import (
 from policyserve.core.messages import Message, Observation, Part, Reply
 from policyserve.core.reading import ReplyReader
 
+if TYPE_CHECKING:
+    from policyserve.client.images import ImageSender
+
 _GONE_CODES = {1000, 1001, 1005, 1006, 1012}  # an end that is no answer to a request
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _OURS = "policyserve"  # the key of a greeting that a policyserve server sets
@@ -32,9 +35,12 @@ class ClientSession:
     """One connection's dialect and greeting.
 
     url: the server's, for errors. check_actions: refuse NaN and Inf of servers that may not have looked.
+    images: what is done with pictures before they are sent; None: nothing.
     """
 
-    def __init__(self, dialect: Dialect, url: str, check_actions: bool = True) -> None:
+    def __init__(
+        self, dialect: Dialect, url: str, check_actions: bool = True, images: ImageSender | None = None
+    ) -> None:
         self.dialect = dialect
         self._url = url
         self.metadata: Mapping[str, Any] = _NOTHING
@@ -43,12 +49,18 @@ class ClientSession:
         self.may_close = False  # the last answer was an error: some servers close behind it
         self._is_answered = False
         self._checks_actions = check_actions
+        self._images = images
 
     def on_greeting(self, message: Message) -> None:
         """Read the server's first message, where the dialect has one."""
         self.metadata = self.dialect.read_greeting(message)
         if _OURS in self.metadata:  # it refuses such actions itself
             self._checks_actions = False
+
+    def on_connected(self) -> None:
+        """The connection is open and greeted, where the dialect greets."""
+        if self._images is not None:
+            self._images.on_connected(self.dialect, self.metadata)
 
     def not_greeted(self, timeout_s: float) -> DeadlineExceeded:
         """The error for a server that accepted the connection and said nothing, where the dialect has a greeting."""
@@ -69,9 +81,14 @@ class ClientSession:
             return ""
         return "; the server has said nothing since it connected: its policy may still be loading (GET /readyz tells)"
 
+    @property
+    def waits_for_greeting(self) -> bool:
+        """Whether a request is to be written once the connection is open: the greeting decides how pictures go."""
+        return self._images is not None
+
     def request(self, observation: Observation) -> list[Part]:
         """The message that asks for actions; raises WireError if the dialect cannot carry the observation."""
-        return self._write(observation)
+        return self._write(observation if self._images is None else self._images.prepared(observation))
 
     def reply(self, message: Message) -> Reply:
         """Read an answer.
@@ -94,6 +111,8 @@ class ClientSession:
         self._is_answered = True
         if type(reply.actions) is not np.ndarray:
             reply = Reply(_as_array(reply.actions), reply.timing, reply.fields)
+        if self._images is not None:
+            self._images.answered(reply)
         if self._checks_actions:
             _check_finite(reply.actions)
         return reply
@@ -152,6 +171,8 @@ def ended(code: int | None, reason: str) -> RemoteError:
     return RemoteError(f"{text or 'no reason given'} (close code {code})", code, told_code)
 
 
-def open_session(dialect: str, url: str, check_actions: bool = True) -> ClientSession:
+def open_session(
+    dialect: str, url: str, check_actions: bool = True, images: ImageSender | None = None
+) -> ClientSession:
     """A session in the named dialect; raises ConfigError that lists the known ones."""
-    return ClientSession(dialects.by_name(dialect), url, check_actions)
+    return ClientSession(dialects.by_name(dialect), url, check_actions, images)

@@ -7,9 +7,9 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from policyserve.client.options import ClientOptions
+from policyserve.client.options import ClientOptions, image_sender
 from policyserve.client.retries import NotYet, Retries, greeting_of
 from policyserve.client.session import ClientSession, open_session
 from policyserve.client.sync_link import Link, open_link
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = Log(__name__)
 
-_OF_A_CONNECTION = {"sessions_opened", "_session", "_link", "_lock", "_process"}
+_OF_A_CONNECTION = {"sessions_opened", "_images", "_session", "_link", "_lock", "_process"}
 
 
 class Client:
@@ -65,15 +65,18 @@ class Client:
         retry_for_s: float = 10.0,
         busy_poll_us: float = 200.0,
         check_actions: bool = True,
+        images: Literal["raw", "jpeg", "auto"] = "raw",
+        jpeg_quality: int = 90,
         dead_after_s: float | None = None,
     ) -> None:
         options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
-        self._options = ClientOptions(*options, dead_after_s=dead_after_s)
+        self._options = ClientOptions(*options, images=images, jpeg_quality=jpeg_quality, dead_after_s=dead_after_s)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
         """Be a client that has not connected yet, in this process."""
         self.sessions_opened = 0
+        self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
         self._link: Link | None = None
         self._lock = threading.Lock()
@@ -101,8 +104,9 @@ class Client:
         deadline = time.monotonic() + self._options.timeout_s
         self._check_free()
         with self._lock:
-            parts = self._session.request(observation)
+            parts = None if self._session.waits_for_greeting else self._session.request(observation)
             link = self._connected(deadline)
+            parts = self._session.request(observation) if parts is None else parts
             try:
                 message = link.ask(parts, deadline, self._session.doubt)
             except BaseException:  # Ctrl-C, say: a program that goes on must not get this call's answer for its next
@@ -210,6 +214,7 @@ class Client:
         if session.dialect.greets:
             with greeting_of(link, session, options.timeout_s):
                 session.on_greeting(link.receive(deadline))
+        session.on_connected()
         self._session = session
         return link
 
@@ -219,7 +224,7 @@ class Client:
             link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
-        return open_session(self._options.spoken, self.url, self._options.check_actions)
+        return open_session(self._options.spoken, self.url, self._options.check_actions, self._images)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

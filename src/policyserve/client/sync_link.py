@@ -199,7 +199,8 @@ def open_link(options: ClientOptions, deadline: float) -> Link:
         if address.is_secure:
             connected = encrypted(connected, options.ssl_context, address.host, deadline)
         wire = Wire(None if address.unix_path is not None else os.urandom)
-        wire.feed(shake_hands(connected, Handshake(address, options.api_key), deadline))
+        handshake = Handshake(address, options.api_key, asks_images=options.may_encode)
+        wire.feed(shake_hands(connected, handshake, deadline))
         return Link(
             _stream(connected, address, options.busy_poll_us / 1e6),
             wire,

@@ -156,6 +156,14 @@ class ZeroCopyDialect(Dialect, Protocol):
         ...
 
 
+def carries_jpeg(dialect: Dialect) -> bool:
+    """Whether its requests can carry an EncodedImage, and its greeting can say that the server takes it.
+
+    A dialect says so by an attribute `carries_jpeg`. What it reads as one, the server checks and decodes.
+    """
+    return getattr(dialect, "carries_jpeg", False) is True and dialect.greets
+
+
 class DialectChoice(Protocol):
     """How a connection that names no dialect finds its own."""
 

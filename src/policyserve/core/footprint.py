@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from policyserve.core.encoded_images import EncodedImage
+
 _NUMBER = 40  # bytes of one and of its place in a list, or more
 _ARRAY = 256  # bytes of an array without its data
-_COUNTED = frozenset((str, bytes, dict, list, np.ndarray))  # what may be larger than a number
+_COUNTED = frozenset((str, bytes, dict, list, np.ndarray, EncodedImage))  # what may be larger than a number
 
 
 def footprint(value: Any) -> int:
-    """About how many bytes a decoded value takes, without the data of arrays that are views of their message."""
+    """About how many bytes a decoded value takes, without the data of arrays that are views of their message.
+
+    An encoded picture counts as what it will be decoded to.
+    """
     if isinstance(value, (dict, list)):
         took = getsizeof(value)
         if not value:
@@ -28,6 +33,8 @@ def footprint(value: Any) -> int:
         return took + (len(value) - len(large)) * _NUMBER + sum(map(footprint, large))
     if isinstance(value, np.ndarray):
         return _ARRAY + (value.nbytes if _owns_its_data(value) else 0)
+    if isinstance(value, EncodedImage):
+        return _ARRAY + value.nbytes
     return getsizeof(value) if isinstance(value, (str, bytes)) else _NUMBER
 
 

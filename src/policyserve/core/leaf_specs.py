@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import BadObservation, ConfigError
 from policyserve.core.limits import WireLimits
 
@@ -134,9 +135,12 @@ class ImageSpec(ShortRepr):
         """Return `value` unchanged and its batch size (None: no client batch); raises BadObservation.
 
         A list is stacked, of rows or of pictures; one of Python's numbers is no picture, since nothing tells its dtype.
+        An encoded picture stays encoded: its header says what it will be.
         """
         if isinstance(value, (list, tuple)):
             value = array_of_list(value, path, str(self))
+        if isinstance(value, EncodedImage):
+            return self._read_encoded(value, path), None
         if not isinstance(value, np.ndarray) or not self._takes(value.dtype):
             raise BadObservation(path, str(self), name_of(value) + layout_of(value), self._cure(value))
         for extra in (0, 1):
@@ -144,6 +148,16 @@ class ImageSpec(ShortRepr):
             if any(sizes_match(sizes, shape) for shape in self._shapes) and 0 not in sizes:
                 return value, value.shape[0] if extra else None
         raise BadObservation(path, str(self), name_of(value) + layout_of(value))
+
+    def _read_encoded(self, image: EncodedImage, path: str) -> Any:
+        image.check(path)
+        fits = self._takes(image.dtype) and any(sizes_match(image.shape, shape) for shape in self._shapes)
+        if not fits and "HWC" not in self.layouts and "CHW" in self.layouts and len(image.shape) == 3:
+            image.put_channels_first()  # a JPEG has no layout of its own
+            fits = self._takes(image.dtype) and any(sizes_match(image.shape, shape) for shape in self._shapes)
+        if not fits:
+            raise BadObservation(path, str(self), name_of(image) + layout_of(image))
+        return image
 
     def check_limits(self, value: Array, batch_size: int | None, path: str, limits: WireLimits) -> None:
         """Raise BadObservation if what read() gave is an image beyond the limits; a batch is as many images."""
@@ -345,6 +359,8 @@ def name_of(value: Any) -> str:
     """A value as an error tells of it: an array's dtype and shape, the beginning of a text or number, else its type."""
     if isinstance(value, np.ndarray):
         return describe(value.dtype, value.shape)
+    if isinstance(value, EncodedImage):
+        return str(value)
     if isinstance(value, str):
         value = value[:40]  # of a long text, what repr() makes of it may be ten times as long
     return f"{type(value).__name__} {value!r:.40}" if isinstance(value, (str, int, float)) else type(value).__name__
@@ -352,7 +368,7 @@ def name_of(value: Any) -> str:
 
 def layout_of(value: Any) -> str:
     """What an array that was refused as an image looks like."""
-    sizes = value.shape if isinstance(value, np.ndarray) else ()
+    sizes = value.shape if isinstance(value, (np.ndarray, EncodedImage)) else ()
     if 0 in sizes:
         return ", an image of 0 pixels"
     if len(sizes) == 2:

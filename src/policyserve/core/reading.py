@@ -12,6 +12,7 @@ import numpy as np
 
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import Dialect, ZeroCopyDialect
+from policyserve.core.encoded_images import check_together
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.footprint import footprint
 from policyserve.core.layouts import ArrayHole, Hole, Layout, hole_of, template_of
@@ -108,14 +109,14 @@ class RequestLayout:
 
     def __init__(self, layout: Layout, valid: ValidObservation) -> None:
         self._layout = layout
-        self._batch_size, self._unknown, self._footprint = valid[1:]
+        self._rest = valid[1:]
 
     def read(self, message: memoryview) -> ValidObservation | None:
         """The observation of a message of this layout; None for any other. Raises BadObservation as validate() does."""
         observation = self._layout.read(message)
         if observation is None:
             return None
-        return ValidObservation(observation, self._batch_size, self._unknown, self._footprint)
+        return ValidObservation(observation, *self._rest)
 
 
 def learn_layout(
@@ -150,7 +151,10 @@ def learn_layout(
     template_of(request.observation, holes, dropped)
     if not used or not _is_mostly({*used, *dropped}, message):
         return None
-    return RequestLayout(Layout(message, template, {*used, *dropped}), valid._replace(footprint=size))
+    return RequestLayout(
+        Layout(message, template, {*used, *dropped}),
+        valid._replace(footprint=size, is_encoded=check_together(valid.observation, limits)),
+    )
 
 
 def learn_reply_layout(dialect: ZeroCopyDialect, message: memoryview) -> Layout | None:
@@ -174,7 +178,8 @@ def _read(dialect: Dialect, spec: PolicySpec, message: Message, limits: WireLimi
     request = dialect.read_request(message, limits)
     valid = spec.validate(request.observation, limits)
     observation = _unwrapped(request, valid, spec)
-    return ValidObservation(observation, valid.batch_size, valid.unknown, footprint(observation))
+    is_encoded = check_together(observation, limits)
+    return ValidObservation(observation, valid.batch_size, valid.unknown, footprint(observation), is_encoded)
 
 
 def _unwrapped(request: Request, valid: ValidObservation, spec: PolicySpec) -> Observation | Any:

@@ -46,12 +46,16 @@ class Send(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket."""
+    """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket.
+
+    is_encoded: pictures in it have to be decoded first.
+    """
 
     ticket: int
     observation: Observation | Any
     batch_size: int | None
     arrived_at: float
+    is_encoded: bool = False
 
 
 class Close(NamedTuple):
@@ -302,8 +306,8 @@ class Session:
     def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if not isinstance(message, memoryview):
             message = self._decoded(message)
-        observation, batch_size, unknown, footprint = reader.read(message)
-        submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now)
+        observation, batch_size, unknown, footprint, is_encoded = reader.read(message)
+        submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now, is_encoded)
         if self._looks_left or (unknown and not self._told_unknown):
             return [*self._remark(observation, unknown), submit]
         return [submit]

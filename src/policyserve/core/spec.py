@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
+from policyserve.core.encoded_images import check_images
 from policyserve.core.errors import BadAction, BadObservation, names_told
 from policyserve.core.leaf_specs import (
     ArraySpec,
@@ -54,6 +55,7 @@ class ValidObservation(NamedTuple):
     batch_size: int | None = None
     unknown: tuple[str, ...] = ()  # the first ten keys that were dropped
     footprint: int = 0  # bytes that it takes besides its message
+    is_encoded: bool = False  # pictures among it are JPEGs still
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,6 +104,7 @@ class PolicySpec(ShortRepr):
         """
         if self.observation is None:
             check_texts(observation, "", limits)
+            check_images(observation, "", limits)
             return ValidObservation(observation)
         found: dict[str, Any] = {}
         batches: dict[str, int | None] = {}

@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array, Bin, read_array, read_dtype
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import WireError
 from policyserve.core.messages import Part
+from policyserve.dialects.marked_images import mark_image, read_image
 from policyserve.dialects.packing import Parts, bin_header, map_header, packed, packed_key
 from policyserve.dialects.sendable import encoded_key, told
 from policyserve.dialects.views import below
 
 _NO_KIND = (None, b"", "")
+_ARRAYS_PER_IMAGE = 8  # as so many arrays an encoded picture counts, whose header is read, too
 _CONTAINERS = frozenset((dict, list, memoryview, Bin))  # what unmark() changes, or looks into
 
 
@@ -35,9 +38,9 @@ class ArraysLeft:
     def __init__(self, max_arrays: int) -> None:
         self._left = self._max_arrays = max_arrays
 
-    def take(self) -> None:
-        """Count one; raises WireError if it is one too many."""
-        self._left -= 1
+    def take(self, count: int = 1) -> None:
+        """Count one, or several; raises WireError if that is too many."""
+        self._left -= count
         if self._left < 0:
             raise WireError("", f"at most {self._max_arrays} arrays", "more")
 
@@ -58,10 +61,14 @@ class Spelling:
     def unmark(self, value: Any, left: ArraysLeft | None = None) -> Any:
         """Replace every marked map in a decoded message, in place, by its array; raises WireError naming the path.
 
-        left: counts them, None: any number.
+        left: counts them, in a request, where encoded pictures are read, too. None: any number, of a server's message.
         """
         if isinstance(value, dict):
             found = self.read(value, "")
+            if found is None and left is not None:
+                found = read_image(value)
+                if found is not None:
+                    left.take(_ARRAYS_PER_IMAGE - 1)
             if found is not None:
                 if left is not None:
                     left.take()
@@ -98,9 +105,14 @@ class Spelling:
         return _around_data(self.mark, array.dtype, array.shape)
 
     def write(self, value: Any) -> Any:
-        """The marked map of an array, a NumPy scalar, or what NumPy can make an array of; raises for anything else."""
+        """The marked map of an array, a NumPy scalar, or what NumPy can make an array of; raises for anything else.
+
+        Of an encoded picture the map that says so: only for servers that have said that they take it.
+        """
         if isinstance(value, Mapping):
             return dict(value)
+        if isinstance(value, EncodedImage):
+            return mark_image(value)
         array = _as_writable(value)
         if isinstance(value, np.generic):
             return self.mark_scalar(array)

@@ -33,6 +33,7 @@ class MetadataFirst(InPieces):
     """The order and form of messages; a family adds how it spells arrays and what a reply holds."""
 
     greets = True
+    carries_jpeg = True
     name: str
     spelling: Spelling
     action_keys: tuple[str, ...]  # where a reply's actions may stand, first choice first

@@ -9,10 +9,11 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.bench.payloads import payload_for
-from policyserve.core.errors import ConfigError, WireError
+from policyserve.core.errors import BadObservation, ConfigError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS
 from policyserve.core.messages import Observation
 from policyserve.dialects.recognition import family_of_first_message
+from policyserve.transforms.jpeg import decode_images
 
 _MOST_BYTES = 1 << 28
 _ENDINGS = (".json", ".npz")
@@ -25,7 +26,7 @@ class Frame:
     dialect: str
     size: int
     observation: Observation | None = None
-    error: WireError | None = None
+    error: WireError | BadObservation | None = None
 
 
 def read_example(path: Path) -> Observation:
@@ -63,10 +64,10 @@ def read_frame(path: Path, dialect: str = "auto") -> Frame:
         raise ConfigError(f"--frame: expected the bytes of one message, got the empty file {path}")
     family = family_of_first_message(message, greeted=True) if dialect == "auto" else dialect
     try:
-        read = dialects.by_name(family).read_request(message, DEFAULT_LIMITS)
-    except WireError as error:
+        read = decode_images(dialects.by_name(family).read_request(message, DEFAULT_LIMITS).observation)
+    except (WireError, BadObservation) as error:
         return Frame(family, len(message), None, error)
-    return Frame(family, len(message), read.observation)
+    return Frame(family, len(message), read)
 
 
 def _content(option: str, path: Path) -> bytes:

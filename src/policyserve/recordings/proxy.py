@@ -22,6 +22,7 @@ from websockets.http11 import Request, Response
 from policyserve import dialects
 from policyserve.client.address import Address, read_address
 from policyserve.core.dialect import Dialect
+from policyserve.core.encoded_images import IMAGES_HEADER
 from policyserve.core.errors import ConfigError, RemoteError, WireError
 from policyserve.core.events import Event
 from policyserve.core.examples import spec_of
@@ -33,7 +34,13 @@ from policyserve.recordings.recorder import Recorder
 
 log = Log(__name__)
 
-_PASSED = ("Authorization", "Cookie", "Origin", "User-Agent")  # headers of a client that its server is to see
+_PASSED = (
+    "Authorization",
+    "Cookie",
+    "Origin",
+    "User-Agent",
+    IMAGES_HEADER,
+)  # headers of a client that its server is to see
 _UNSENDABLE = (1005, 1006, 1015)  # close codes that stand for what was not sent
 _TIMEOUT_S = 30.0
 

@@ -21,6 +21,7 @@ from policyserve.core.messages import Message, Observation, Reply
 from policyserve.core.spec import PolicySpec, ValidObservation
 from policyserve.recordings import layout
 from policyserve.recordings.layout import Opened, PolicyFacts, RecordingError
+from policyserve.transforms.jpeg import decode_images
 
 if TYPE_CHECKING:
     from policyserve.recordings.container import Container, Said
@@ -74,17 +75,16 @@ class Exchange:
 
     @cached_property
     def sent(self) -> Observation:
-        """What the client sent, as its dialect reads it. Raises WireError."""
-        return self._known.read_request(self.request).observation
+        """What the client sent, as its dialect reads it, pictures decoded. Raises WireError, BadObservation."""
+        return decode_images(self._known.read_request(self.request).observation)
 
     @cached_property
     def valid(self) -> ValidObservation:
         """The observation that the recorded policy's spec makes of it. Raises WireError and BadObservation."""
-        request = self._known.read_request(self.request)
         if self.spec is None or self.spec.observation is None:
-            alone = next(iter(request.observation.values())) if request.bare else request.observation
-            return ValidObservation(alone)
-        return self.spec.validate(request.observation)
+            is_bare = self._known.read_request(self.request).bare
+            return ValidObservation(next(iter(self.sent.values())) if is_bare else self.sent)
+        return self.spec.validate(self.sent)
 
     @property
     def observation(self) -> Observation | Any:

@@ -16,6 +16,7 @@ import numpy as np
 from policyserve import dialects
 from policyserve.core.arrays import Array
 from policyserve.core.dialect import Dialect
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import WireError
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec
 from policyserve.core.spec import PolicySpec, look_up, paths_in
@@ -95,9 +96,12 @@ class Views:
             value = look_up(observation, path)
             leaf = None if self._spec is None else self._spec.leaves.get(path)
             picture = picture_of(value) if leaf is None or isinstance(leaf, ImageSpec) else None
-            if picture is not None:
+            if isinstance(value, EncodedImage):
                 if self._is_due(session, path, at):
-                    yield View(f"/s{session}/{path}", _PICTURE, _compressed(picture, path, at))
+                    yield View(f"/s{session}/{path}", _PICTURE, _compressed(bytes(value.check(path).data), path, at))
+            elif picture is not None:
+                if self._is_due(session, path, at):
+                    yield View(f"/s{session}/{path}", _PICTURE, _compressed(jpeg(picture), path, at))
             elif isinstance(value, np.ndarray):
                 if value.size <= _MOST_NUMBERS:
                     told[path] = named(value, leaf)
@@ -170,7 +174,7 @@ def jpeg(picture: Array) -> bytes:
         return file.getvalue()
 
 
-def _compressed(picture: Array, path: str, at: int) -> bytes:
+def _compressed(encoded: bytes, path: str, at: int) -> bytes:
     timestamp = {"sec": at // _NS, "nsec": at % _NS}
-    data = b64encode(jpeg(picture)).decode()
+    data = b64encode(encoded).decode()
     return json.dumps({"timestamp": timestamp, "frame_id": path, "data": data, "format": "jpeg"}).encode()

@@ -138,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
             self._upgrade(asked)
 
     def _upgrade(self, asked: UpgradeRequest) -> None:
-        opened = self._reception.open_session(self, asked.path, asked.credentials)
+        opened = self._reception.open_session(self, asked.path, asked.credentials, asked.asks_images)
         if isinstance(opened, routes.Response):
             self._refuse(opened)
             return

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from policyserve.core.dialect import TOLD
 from policyserve.core.errors import PolicyserveError, Refusal
 from policyserve.core.events import Event
-from policyserve.core.messages import EncodedText, Message
+from policyserve.core.messages import EncodedText, Message, Observation
 from policyserve.core.observer import Observers
 from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.engine import Engine
+from policyserve.server.decoding import Decoder
 
 _BUG = 1011  # a close code
 
@@ -43,14 +45,33 @@ class Note(Protocol):
     ) -> None: ...
 
 
+class _Waiting:
+    """A request on its way to the engine. ready: its observation's pictures are decoded, or error says why not."""
+
+    __slots__ = ("error", "ready", "submit")
+
+    def __init__(self, submit: Submit) -> None:
+        self.submit = submit
+        self.ready = not submit.is_encoded
+        self.error: PolicyserveError | None = None
+
+
 class Conversation:
     """Carries out what a session decides. number: names it in the log, to the engine and to observers.
 
     session: what it is at, to be looked at by whoever hands in messages; it is told things through here alone.
+    decoder: where a request's encoded pictures are decoded. Requests that come meanwhile wait behind it.
     """
 
     def __init__(
-        self, number: int, session: Session, sink: Sink, engine: Engine, observers: Observers, note: Note
+        self,
+        number: int,
+        session: Session,
+        sink: Sink,
+        engine: Engine,
+        observers: Observers,
+        note: Note,
+        decoder: Decoder | None = None,
     ) -> None:
         self.number = number
         self.session = session
@@ -58,6 +79,9 @@ class Conversation:
         self._engine = engine
         self._observers = observers
         self._note = note
+        self._decoder = decoder or Decoder()
+        self._waiting: deque[_Waiting] = deque()  # from the oldest whose pictures are being decoded on
+        self._is_over: PolicyserveError | None = None  # why nothing more goes to the engine
 
     def receive(self, message: Message | EncodedText, now: float) -> None:
         """A whole message arrived at `now` (time.monotonic). The views of its buffer are the policy's from here on."""
@@ -91,7 +115,11 @@ class Conversation:
         self._perform(self.session.silence())
 
     def drain(self, error: PolicyserveError | None = None) -> None:
-        """Answer what was accepted, then close: as `error` tells; None: since the server stops."""
+        """Answer what was accepted, then close: as `error` tells; None: since the server stops.
+
+        With an error another policy may be behind the engine: what is not there yet was read for the one before.
+        """
+        self._is_over = self._is_over or error
         self._perform(self.session.drain(error))
 
     def leave(self, code: int, reason: str) -> None:
@@ -139,6 +167,31 @@ class Conversation:
                 self._note(logging.WARNING, "binary pictures", text, self.number, paths, event=event)
 
     def _submit(self, submit: Submit) -> None:
+        if not submit.is_encoded and not self._waiting:
+            self._hand_over(submit)
+            return
+        waiting = _Waiting(submit)
+        self._waiting.append(waiting)
+        if submit.is_encoded:
+            self._decoder.decode(submit.observation, lambda decoded: self._note_decoded(waiting, decoded))
+
+    def _note_decoded(self, waiting: _Waiting, decoded: Observation | PolicyserveError) -> None:
+        waiting.ready = True
+        if isinstance(decoded, PolicyserveError):
+            waiting.error = decoded
+        else:
+            waiting.submit = waiting.submit._replace(observation=decoded, is_encoded=False)
+        while self._waiting and self._waiting[0].ready:
+            first = self._waiting.popleft()
+            if self.session.closed:  # the engine has forgotten it
+                continue
+            error = first.error or self._is_over
+            if error is None:
+                self._hand_over(first.submit)
+            else:
+                self._answer(first.submit.ticket, error)
+
+    def _hand_over(self, submit: Submit) -> None:
         for tell in self._observers.request:
             tell(self.number, submit.ticket, submit.observation, submit.arrived_at)
         task = Task(self.number, submit.observation, submit.batch_size)

@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
+from policyserve.core.encoded_images import GREETING_KEY, JPEG
 from policyserve.core.errors import ConfigError
 from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
+from policyserve.transforms import jpeg
 
 
 class Beginning(Protocol):
@@ -42,6 +44,16 @@ def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> fl
 def metadata_of(spec: PolicySpec) -> Mapping[str, Any]:
     """What a greeting tells: what the policy declares, its spec, and which server this is."""
     return {**spec.metadata, **_own(spec)}
+
+
+def with_images(metadata: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
+    """What a greeting tells a client that asks whether its pictures may be JPEGs; others are greeted as ever.
+
+    asked: what its handshake said, formats by commas.
+    """
+    if JPEG not in (form.strip() for form in asked.lower().split(",")) or not jpeg.is_installed():
+        return metadata
+    return {**metadata, GREETING_KEY: [JPEG]}
 
 
 def check_metadata(spec: PolicySpec) -> None:

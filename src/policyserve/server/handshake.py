@@ -16,6 +16,7 @@ import h11
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from policyserve.core.encoded_images import IMAGES_HEADER
 from policyserve.server import routes
 
 _TLS_HELLO = b"\x16\x03"  # no HTTP request begins so
@@ -46,12 +47,16 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """A WebSocket handshake that is fine. accept: what to send to accept it. behind: bytes that came after it."""
+    """A WebSocket handshake that is fine. accept: what to send to accept it. behind: bytes that came after it.
+
+    asks_images: what its header `Policyserve-Images` says, in which a client asks which encoded pictures are taken.
+    """
 
     path: str
     accept: bytes
     behind: bytes
     credentials: Credentials
+    asks_images: str = ""
 
 
 Asked: TypeAlias = PageRequest | UpgradeRequest | routes.Response
@@ -90,7 +95,7 @@ class Handshake:
         path, _, query = request.target.decode("ascii", "replace").partition("?")
         if not _is_upgrade(request) or self._is_page(path):
             return PageRequest(request.method.decode(), path, query, _credentials(request))
-        return self._upgrade(path, _credentials(request))
+        return self._upgrade(path, _credentials(request), _header(request, IMAGES_HEADER.lower().encode()))
 
     def _too_long(self) -> routes.Response:
         return routes.text(431, f"a URL and headers of more than {self._max_head_bytes} bytes (--max-head-kib)")
@@ -108,7 +113,7 @@ class Handshake:
         body = b"" if self._is_head else self._parser.send(h11.Data(data=response.body)) or b""
         return head + body
 
-    def _upgrade(self, path: str, credentials: Credentials) -> UpgradeRequest | routes.Response:
+    def _upgrade(self, path: str, credentials: Credentials, asks_images: str) -> UpgradeRequest | routes.Response:
         websocket = ServerProtocol(logger=_library_log)
         behind, _ = self._parser.trailing_data
         websocket.receive_data(bytes(self._head.removesuffix(behind)))
@@ -121,7 +126,7 @@ class Handshake:
                 response.status_code, " ".join((response.body or b"").decode("utf-8", "replace").split())
             )
         websocket.send_response(response)
-        return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind, credentials)
+        return UpgradeRequest(path, b"".join(websocket.data_to_send()), behind, credentials, asks_images)
 
 
 def _is_upgrade(request: h11.Request) -> bool:
@@ -130,9 +135,10 @@ def _is_upgrade(request: h11.Request) -> bool:
 
 
 def _credentials(request: h11.Request) -> Credentials:
-    """The headers as text; of one that comes twice both, which matches nothing."""
+    """The headers as text."""
+    return Credentials(*(_header(request, name) for name in (b"host", b"origin", b"authorization")))
 
-    def read(name: bytes) -> str:
-        return ",".join(value.decode("latin-1") for header, value in request.headers if header == name)
 
-    return Credentials(read(b"host"), read(b"origin"), read(b"authorization"))
+def _header(request: h11.Request, name: bytes) -> str:
+    """A header as text, empty without it; of one that comes twice both, which matches nothing."""
+    return ",".join(value.decode("latin-1") for header, value in request.headers if header == name)

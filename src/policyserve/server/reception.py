@@ -27,6 +27,7 @@ from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
+from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
 from policyserve.server.health import add_health
@@ -66,6 +67,7 @@ class _Open(NamedTuple):
     conversation: Conversation
     facts: SessionFacts  # at its opening
     opened_at: float  # time.monotonic
+    asks_images: str  # in its handshake
 
 
 class SessionState(NamedTuple):
@@ -105,6 +107,7 @@ class Reception:
         self._metadata: Mapping[str, Any] = {}  # of its greetings
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
+        self.decoder = Decoder()
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, an HTTP status, why.
         self.on_refused: Callable[[str, int, str], object] = lambda peer, status, reason: None
@@ -164,8 +167,13 @@ class Reception:
         self._waiting.pop(peer.number, None)
         self.close_session(peer)
 
-    def open_session(self, peer: SessionPeer, path: str, credentials: Credentials) -> Conversation | routes.Response:
-        """A conversation for a peer whose handshake is fine, or the refusal to send instead."""
+    def open_session(
+        self, peer: SessionPeer, path: str, credentials: Credentials, asks_images: str = ""
+    ) -> Conversation | routes.Response:
+        """A conversation for a peer whose handshake is fine, or the refusal to send instead.
+
+        asks_images: the formats of encoded pictures that it would send, see greeting.with_images.
+        """
         if self._is_closed:
             return routes.text(503, "the server is stopping")
         refusal = self.admission.refusal(credentials, peer.address)
@@ -182,11 +190,11 @@ class Reception:
         self._opened += 1
         peer.number = self._opened
         note = partial(self.note, peer.address)
-        conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note)
+        conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note, self.decoder)
         name = session.dialect.name if session.dialect else "auto"
         key = self.admission.key_name(credentials) or ""
         facts = SessionFacts(peer.number, peer.peer, name, key)
-        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic())
+        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic(), asks_images)
         self.admission.enter(peer.address)
         self.everybody_left.clear()
         for tell in self._observers.session_opened:
@@ -205,7 +213,7 @@ class Reception:
         if self._failure is not None:
             conversation.fail(self._failure)
         elif self.spec is not None:
-            conversation.serve(self.spec, self._metadata)
+            conversation.serve(self.spec, greeting.with_images(self._metadata, opened.asks_images))
             peer.expect_first_message(greeting.patience_s(conversation.session, self.spec, self._config))
 
     def close_session(self, peer: Peer) -> None:

@@ -212,6 +212,7 @@ class Server:
         if self._metrics is not None:
             self._metrics.lag.stop()
         self.live.stop_watching()
+        self.reception.decoder.close()
         await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
         if self.recorder is not None:
             await self.recorder.close()
@@ -338,7 +339,7 @@ class Server:
 
     async def _drain(self) -> bool:
         """Wait for what is in flight, up to drain_s; returns whether all of it was answered."""
-        drained = asyncio.ensure_future(self.engine.drained())
+        drained = asyncio.ensure_future(self._drained())
         hurried = asyncio.ensure_future(self._hurry.wait())
         first = asyncio.FIRST_COMPLETED
         done, waiting = await asyncio.wait([drained, hurried], timeout=self.config.drain_s, return_when=first)
@@ -347,6 +348,10 @@ class Server:
         if drained not in done:
             log.warning("stopping with requests unanswered", event=Event("unanswered"))
         return drained in done
+
+    async def _drained(self) -> None:
+        await self.reception.decoder.drained()  # what it has decoded goes to the engine
+        await self.engine.drained()
 
     async def _until_gone(self) -> None:
         """Give peers a moment to answer the close frame, then cut what is left."""
