@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
@@ -31,3 +32,13 @@ def test_a_page_shows_the_request_and_the_reply_byte_for_byte(name: str) -> None
     assert shown == [dialect.write_request(observation), dialect.write_reply(ActionChunk(actions), TIMING)]
     for frame in shown:
         assert f"{len(frame)} bytes" in page
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x"])
+def test_the_page_shows_what_stands_around_a_jpeg(name: str) -> None:
+    (shown,) = re.findall(r"```\n([0-9a-f ]+ … [0-9a-f ]+)\n```", (PAGES / "openpi.md").read_text())
+    before, after = (bytes.fromhex(part) for part in shown.split("…"))
+    image = EncodedImage(b"\xff\xd8" + bytes(897) + b"\xff\xd9")
+    image.shape = (48, 64, 3)
+    assert by_name(name).write_request({"image": image}) == before + bytes(image.data) + after
+    assert "JPEG of 901 bytes" in (PAGES / "openpi.md").read_text()

@@ -18,6 +18,7 @@ from policyserve.core.session import Answered, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 from policyserve.dialects.unpacking import unpack, unpack_views
 from tests.fuzz.choices import Choices
+from tests.fuzz.jpegs import SEEDS
 
 SPEC = PolicySpec(
     "fuzzed",
@@ -188,6 +189,9 @@ def _value(choices: Choices, depth: int) -> Any:
         return choices.some_bytes(20)
     if kind == 6:
         return choices.some_bytes(8).decode("latin-1")
+    if kind == 7:
+        form, data = choices.pick(("jpeg", "png", 3)), choices.pick((*SEEDS, b"", "text"))
+        return {"__image__": choices.pick((True, False)), "format": form, "data": data, "shape": _shape(choices)}
     return choices.pick((None, True, 1.5, float("nan"), bytes(2000), "x" * 300))
 
 

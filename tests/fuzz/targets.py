@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import dialects, frames, handshake, reading
+from tests.fuzz import dialects, frames, handshake, jpegs, reading
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -13,6 +13,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dialects": dialects.check_messages,
     "dialects-text": dialects.check_text,
     "dialects-round-trip": dialects.check_round_trip,
+    "jpegs": jpegs.check_jpegs,
     "reading": reading.check_layouts,
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,

@@ -47,6 +47,7 @@ class ImageSender:
         self._clock = clock
         self._choice = _Choice(decided=JPEG if way == JPEG else None)
         self._can_encode = jpeg.is_installed()
+        jpeg.load()
         self._is_taken = False  # JPEGs are, by the server of now
         self._spec: PolicySpec | None = None
         self._told: set[str] = set()

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from policyserve.core.errors import PolicyserveError, failed
 from policyserve.core.messages import Observation
-from policyserve.transforms.jpeg import decode_images
+from policyserve.transforms.jpeg import decode_images, load
 
 _MOST_THREADS = 4  # three pictures of a robot take one some 3 ms
 
@@ -22,7 +22,7 @@ OnDecoded: TypeAlias = Callable[[Observation | Any | PolicyserveError], None]
 
 
 class Decoder:
-    """Threads that begin with the first picture. All methods are called in the event loop's thread."""
+    """Threads that begin with the first picture, or when one is expected. It is called in the event loop's thread."""
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
@@ -33,12 +33,14 @@ class Decoder:
 
         Or with the error that says which picture is broken.
         """
-        if self._threads is None:
-            count = min(_MOST_THREADS, os.cpu_count() or 1)
-            self._threads = ThreadPoolExecutor(count, thread_name_prefix="preparing pictures")
-        future = asyncio.get_running_loop().run_in_executor(self._threads, _decoded, observation)
+        future = asyncio.get_running_loop().run_in_executor(self._started(), _decoded, observation)
         self._under_way.add(future)
         future.add_done_callback(lambda done: self._end(done, on_decoded))
+
+    def expect(self) -> None:
+        """Pictures will come: begin with what the first one would wait for."""
+        if self._threads is None:
+            self._started().submit(load)
 
     async def drained(self) -> None:
         """Wait until all that was given is decoded, and told."""
@@ -49,6 +51,12 @@ class Decoder:
         """Decode nothing more; what was begun ends by itself, and nobody is told."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _started(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            count = min(_MOST_THREADS, os.cpu_count() or 1)
+            self._threads = ThreadPoolExecutor(count, thread_name_prefix="preparing pictures")
+        return self._threads
 
     def _end(self, done: asyncio.Future[Any], on_decoded: OnDecoded) -> None:
         self._under_way.discard(done)

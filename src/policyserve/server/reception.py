@@ -213,7 +213,10 @@ class Reception:
         if self._failure is not None:
             conversation.fail(self._failure)
         elif self.spec is not None:
-            conversation.serve(self.spec, greeting.with_images(self._metadata, opened.asks_images))
+            metadata = greeting.with_images(self._metadata, opened.asks_images)
+            if metadata is not self._metadata:
+                self.decoder.expect()
+            conversation.serve(self.spec, metadata)
             peer.expect_first_message(greeting.patience_s(conversation.session, self.spec, self._config))
 
     def close_session(self, peer: Peer) -> None:

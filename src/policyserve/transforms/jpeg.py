@@ -7,6 +7,8 @@ its event loop all the same: everybody would wait.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +31,12 @@ def require() -> None:
     """Raise MissingDependency where they cannot be."""
     if not is_installed():
         raise MissingDependency("simplejpeg", "jpeg")
+
+
+def load() -> None:
+    """Import what encodes and decodes, where it is installed: the first picture would wait for it, some 20 ms."""
+    with suppress(ImportError):
+        import_module("simplejpeg")
 
 
 def encode(picture: Array, quality: int) -> EncodedImage:
