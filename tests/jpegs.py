@@ -6,9 +6,9 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pytest
 
 from policyserve.core.arrays import Array
+from tests.policies.frameworks import import_or_skip
 
 
 def picture(height: int = 48, width: int = 64, seed: int = 0) -> Array:
@@ -20,7 +20,7 @@ def picture(height: int = 48, width: int = 64, seed: int = 0) -> Array:
 
 def saved(array: Array, form: str = "JPEG", **options: Any) -> bytes:
     """A picture as Pillow saves it."""
-    image = pytest.importorskip("PIL.Image")
+    image = import_or_skip("PIL.Image")
     with BytesIO() as file:
         image.fromarray(array, options.pop("mode", None)).save(file, form, **options)
         return file.getvalue()
@@ -28,7 +28,7 @@ def saved(array: Array, form: str = "JPEG", **options: Any) -> bytes:
 
 def cmyk(height: int = 48, width: int = 64) -> bytes:
     """A JPEG of four colours."""
-    image = pytest.importorskip("PIL.Image")
+    image = import_or_skip("PIL.Image")
     with BytesIO() as file:
         image.new("CMYK", (width, height)).save(file, "JPEG")
         return file.getvalue()

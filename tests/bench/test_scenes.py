@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from policyserve.bench.payloads import payload_for
 from policyserve.bench.scenes import scene, with_scenes
+from tests.policies.frameworks import import_or_skip
 
 
 def test_a_scene_is_a_picture_and_the_same_for_the_same_seed() -> None:
@@ -18,7 +18,7 @@ def test_a_scene_is_a_picture_and_the_same_for_the_same_seed() -> None:
 
 
 def test_a_jpeg_of_it_takes_as_much_as_one_of_a_photograph_and_random_numbers_far_more() -> None:
-    pytest.importorskip("simplejpeg")
+    import_or_skip("simplejpeg")
     from policyserve.transforms.jpeg import encode
 
     numbers = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)

@@ -26,6 +26,7 @@ from tests.cli.serving import POLICYSERVE, ROOT, run
 from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 from tests.cli.test_colours import Terminal
 from tests.plain_servers import in_thread, plain_server
+from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 
 SHORT = ("--duration-s", "0.2", "--warmup-s", "0.05")
@@ -285,7 +286,7 @@ def test_a_file_that_is_no_json_is_one_line(tmp_path: Path, capfd: pytest.Captur
 
 @pytest.mark.parametrize("clients", ["1", "2"])
 def test_images_go_as_jpegs_of_a_scene(url: str, clients: str, capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("simplejpeg")
+    import_or_skip("simplejpeg")
     rates = []
     for images in ("jpeg", "raw"):
         bench(url, "--images", images, "--clients", clients, "--json", "-")

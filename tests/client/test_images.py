@@ -26,10 +26,11 @@ from policyserve.transforms import jpeg
 from policyserve.transforms.fitting import resize_with_pad
 from tests.jpegs import picture
 from tests.plain_servers import plain_server
+from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 
-pytest.importorskip("simplejpeg")
-pytest.importorskip("PIL.Image")
+import_or_skip("simplejpeg")
+import_or_skip("PIL.Image")
 
 OPENPI, VIBE_RL = by_name("openpi"), by_name("vibe_rl")
 SPEC = PolicySpec(

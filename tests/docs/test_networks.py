@@ -10,9 +10,10 @@ import pytest
 
 from policyserve.policies.fakes import demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
+from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 
-pytest.importorskip("simplejpeg")
+import_or_skip("simplejpeg")
 
 PAGE = (ROOT / "docs" / "networks.md").read_text()
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("policyserve ")]

@@ -206,7 +206,7 @@ def test_a_session_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_recorded_jpeg_is_the_picture_that_the_policy_got(tmp_path: Path) -> None:
-    pytest.importorskip("simplejpeg")
+    import_or_skip("simplejpeg")
     image = jpeg.encode(picture(), 90)
     spec = PolicySpec("camera", {"cam": ImageSpec(48, 64)}, None)
     for served in (spec, PolicySpec("any", None, None)):

@@ -21,10 +21,11 @@ from policyserve.server.decoding import Decoder
 from policyserve.server.server import Server
 from policyserve.transforms import jpeg
 from tests.jpegs import picture
+from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 from tests.server.test_conversation import HandEngine, Kept
 
-pytest.importorskip("simplejpeg")
+import_or_skip("simplejpeg")
 
 OPENPI = by_name("openpi")
 SPEC = PolicySpec("camera", {"obs": ArraySpec((2,)), "cam": ImageSpec(optional=True)}, None)

@@ -18,6 +18,7 @@ from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
 from policyserve.server.greeting import check_metadata, dialect_of, metadata_of, patience_s, with_images
 from policyserve.transforms import jpeg
+from tests.policies.frameworks import import_or_skip
 
 SPEC = PolicySpec("arm", {"obs": ArraySpec((4,))}, ArraySpec((7,)), horizon=16, metadata={"device": "cuda:0"})
 CONFIG = ServerConfig(first_frame_timeout_s=60)
@@ -101,7 +102,7 @@ def test_metadata_that_clients_can_read_passes() -> None:
 
 
 def test_those_alone_who_ask_are_told_that_jpegs_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("simplejpeg")
+    import_or_skip("simplejpeg")
     told = metadata_of(SPEC)
     assert with_images(told, "") is told
     assert with_images(told, "webp, png") is told

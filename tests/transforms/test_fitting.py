@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from policyserve.compat.openpi import image_tools
 from policyserve.transforms.fitting import resize_with_pad
+from tests.policies.frameworks import import_or_skip
 
-pytest.importorskip("PIL.Image")
+import_or_skip("PIL.Image")
 
 
 def test_the_compat_room_has_the_same_function() -> None:

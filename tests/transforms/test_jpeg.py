@@ -14,8 +14,9 @@ from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import BadObservation, MissingDependency
 from policyserve.transforms import jpeg
 from tests.jpegs import claiming, picture, saved
+from tests.policies.frameworks import import_or_skip
 
-pytest.importorskip("simplejpeg")
+import_or_skip("simplejpeg")
 
 GOOD = bytes(jpeg.encode(picture(), 90).data)
 
@@ -33,7 +34,7 @@ def test_a_picture_comes_back_nearly_as_it_was() -> None:
 
 
 def test_it_is_the_picture_that_other_decoders_see() -> None:
-    image = pytest.importorskip("PIL.Image")
+    image = import_or_skip("PIL.Image")
     from io import BytesIO
 
     np.testing.assert_allclose(decoded(GOOD).astype(int), np.asarray(image.open(BytesIO(GOOD))).astype(int), atol=2)
