@@ -37,10 +37,10 @@ class Client:
     since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse actions with NaN or
     Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server that has answered once,
     and of which nothing is heard for so long while it owes an answer, not even a pong, is ConnectionLost; None: it has
-    timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with jpeg_quality (1 … 100), where
-    the server says that it takes them, else raw and a warning in the log; "auto", whichever of the two is measured to
-    be quicker. Both of these shrink a picture that is larger than the spec's. Raises ConfigError for a wrong argument,
-    MissingDependency without the extra `jpeg`.
+    timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with jpeg_quality (1 … 100),
+    where the server says that it takes them, else raw and a warning in the log; "auto", whichever of the two is
+    measured to be quicker. Both of these shrink a picture that is larger than the spec's. Raises ConfigError for a
+    wrong argument, MissingDependency without the extra `jpeg`.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
     RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
