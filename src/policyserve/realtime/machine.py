@@ -104,6 +104,8 @@ class Realtime:
         with self._lock:
             time = self._clock.at(now)
             action = self._motion.act(time, out)
+            if not self._motion.has_turned:
+                return action
             state = self._state(time)
             has_changed, self._told_state = state != self._told_state, state
             # Only with a horizon does a row that was taken make a request due.

@@ -29,6 +29,7 @@ class Motion:
         self.is_stopped = False
         self._max_age_s = max_age_s
         self._interpolated = interpolated
+        self.has_turned = True  # the last act() took a row, or found none: else a row went on
         self._cadence = Cadence(period_s)
         self._is_in_row = False  # the row before the plan step is being executed
         self._without_since: float | None = None
@@ -36,6 +37,7 @@ class Motion:
         self._held: Array | None = None  # the last action when rows ended
         self._has_moved = False
         self._scratch: Array | None = None
+        self._fitting: Array | None = None  # the caller's array that was found to fit
 
     @property
     def pinned(self) -> int:
@@ -58,11 +60,13 @@ class Motion:
     def act(self, now: float, out: Array | None) -> Action:
         """The action that is due."""
         is_time = self._cadence.is_time(now)
-        if self.is_stopped:
-            return self._without("stop")
         step = self.timeline.plan_step
         if self._is_in_row and not is_time and self._is_young(step - 1, now):
+            self.has_turned = False
             return self._row(step - 1, now, out)
+        self.has_turned = True
+        if self.is_stopped:
+            return self._without("stop")
         if self._has_row(now):
             self._cadence.begin(now)
             self.timeline.plan_step = step + 1
@@ -81,7 +85,7 @@ class Motion:
         self._end_rows()
         self.timeline.forget()
         self.is_stopped = self._has_moved = False
-        self._sent = self._held = self._scratch = self._without_since = None
+        self._sent = self._held = self._scratch = self._without_since = self._fitting = None
 
     def joining(self, like: Joining) -> Joining:
         """How a chunk joins at this moment."""
@@ -163,7 +167,9 @@ class Motion:
         self._sent[:] = value
         if out is None:
             return value.copy()
-        _check_out(out, value)
+        if out is not self._fitting:
+            _check_out(out, value)
+            self._fitting = out
         out[...] = value
         return out
 
