@@ -346,7 +346,7 @@ def test_loading_tells_its_progress(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"device": "abacus"}, "device: expected cpu or cuda, got 'abacus'"),
+        ({"device": "abacus"}, "device: expected cpu, cuda or cuda:N, got 'abacus'"),
         ({"device": "cuda:99"}, "device: cuda:99 is not there"),
         ({"dtype": "int8"}, "dtype: expected one of bfloat16, float16, float32, got 'int8'"),
     ],
