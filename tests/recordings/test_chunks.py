@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,3 +101,44 @@ def test_a_file_that_is_flushed_reads_as_a_stream_before_it_is_finished(messages
     except Exception:  # the file's end, which is not there yet
         pass
     assert read == [data for _, _, data in messages]
+
+
+def compressions(stream: io.BytesIO) -> list[str]:
+    """Of each chunk."""
+    stream.seek(0)
+    summary = reader.make_reader(stream).get_summary()
+    return [index.compression for index in sorted(summary.chunk_indexes, key=lambda one: one.chunk_start_offset)]
+
+
+LARGE = 400_000  # bytes
+NOISE, TEXT = os.urandom(LARGE), (b"one robot and another " * LARGE)[:LARGE]
+
+
+@pytest.mark.parametrize("way", ["as a sample tells", "in haste"])
+def test_what_does_not_shrink_is_stored_and_all_reads_the_same(way: str) -> None:
+    messages = [("/a", 1, b"small"), ("/b", 2, NOISE), ("/a", 3, TEXT), ("/b", 4, b"small too"), ("/c", 5, NOISE[1:])]
+    stream = io.BytesIO()
+    file = ChunkedFile(stream, "profile", "us")
+    file.compresses = way != "in haste"
+    channels = {name: file.add_channel(name, "binary") for name in ("/a", "/b", "/c")}
+    for number, (name, at, data) in enumerate(messages):
+        file.add_message(channels[name], at, memoryview(bytearray(data)), number)
+    file.finish()
+    stream.seek(0)
+    found = reader.make_reader(stream, validate_crcs=True).iter_messages()
+    assert [(channel.topic, message.log_time, message.data) for _, channel, message in found] == messages
+    assert compressions(stream) == (["", "zstd", ""] if file.compresses else ["", "", ""])
+    assert len(stream.getvalue()) < (2.1 if file.compresses else 3.1) * LARGE
+
+
+def test_a_messages_bytes_may_change_once_it_was_given() -> None:
+    stream = io.BytesIO()
+    file = ChunkedFile(stream, "profile", "us")
+    channel = file.add_channel("/a", "binary")
+    given_bytes = [bytearray(b"small"), bytearray(NOISE), bytearray(TEXT)]
+    for data in given_bytes:
+        file.add_message(channel, 1, memoryview(data))
+        data[:] = bytes(len(data))
+    file.finish()
+    stream.seek(0)
+    assert [message.data for _, _, message in reader.make_reader(stream).iter_messages()] == [b"small", NOISE, TEXT]

@@ -155,6 +155,33 @@ def test_a_recording_that_was_cut_anywhere_reads_up_to_there(tmp_path: Path, who
                 assert np.array_equal(exchange.actions, actions(exchange.number * session.number))
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_camera_frames_that_are_stored_as_they_are_read_up_to_a_cut_or_a_changed_byte(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    sent = dialects.by_name("openpi").write_request({"image": noise, "state": np.zeros(2, np.float32)})
+    assert isinstance(sent, bytes)
+    path = tmp_path / "frames.mcap"
+    path.unlink(missing_ok=True)
+    file = RecordingFile(path)
+    file.open_session(Opened(1, "10.0.0.1:4000", "openpi", BEGIN / 1e9))
+    for number in range(1, 4):
+        file.request(1, number, sent, BEGIN + number * SECOND)
+    file.close()
+    content = path.read_bytes()
+    place = data.draw(st.integers(len(sent) // 2, 3 * len(sent)), "place")  # in the frames
+    is_cut = data.draw(st.booleans(), "is cut")
+    path.write_bytes(
+        content[:place] if is_cut else content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    )
+    recording = open_recording(path)
+    found = [exchange.request for session in recording.sessions for exchange in recording.exchanges(session.number)]
+    assert len(found) < 3
+    assert all(request == sent for request in found)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_in_a_recording_raise_nothing_else(tmp_path: Path, whole: Path, data: st.DataObject) -> None:

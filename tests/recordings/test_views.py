@@ -57,6 +57,20 @@ def test_a_camera_is_a_picture_of_foxgloves_schema_with_its_colours() -> None:
     assert found["/s1/state"] == {"state": {"0": 1.5, "1": 2.0}, "prompt": "go on"}
 
 
+def test_a_camera_that_is_sent_as_planes_has_its_colours_too() -> None:
+    views = told_of()
+    planes = np.zeros((3, 8, 6), np.uint8)
+    planes[0], planes[1, :, 3:] = 250, 250  # red, and on the right yellow
+    sent = by_name("openpi").write_request({"image": planes})
+    assert isinstance(sent, bytes)
+    data = by_topic(views.of_request(1, memoryview(sent), BEGIN))["/s1/image"]["data"]
+    with image.open(BytesIO(b64decode(data))) as opened:
+        assert opened.size == (6, 8)
+        left, right = opened.getpixel((0, 4)), opened.getpixel((5, 4))
+    assert left[0] > 200 > 80 > max(left[1:]), left
+    assert min(right[:2]) > 200 > 80 > right[2], right
+
+
 def test_actions_have_the_names_that_the_spec_tells() -> None:
     views = told_of(policy=PolicyFacts.of(SPEC))
     found = by_topic(views.of_reply(1, reply(1), BEGIN))

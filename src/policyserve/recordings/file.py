@@ -1,4 +1,4 @@
-"""One recording being written: an MCAP file of mode 0600, in chunks that zstd compresses."""
+"""One recording being written: an MCAP file of mode 0600, in chunks."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ class RecordingFile:
         """Whether another file should be begun: it has so many bytes, without the chunk in progress, or channels."""
         return self._stream.tell() >= most_bytes or self._writer.channels >= _MOST_CHANNELS
 
+    @property
+    def compresses(self) -> bool:
+        """Whether it compresses what becomes smaller by that; to be turned off while time is short."""
+        return self._writer.compresses
+
+    @compresses.setter
+    def compresses(self, value: bool) -> None:
+        self._writer.compresses = value
+
     def tell_policy(self, facts: PolicyFacts) -> None:
         """What is served from here on."""
         self._writer.add_metadata(layout.POLICY, facts.record())
@@ -63,12 +72,14 @@ class RecordingFile:
         self.awaited = {one for one in self.awaited if one[0] != session}
         self._event("closed", at, session=session)
 
-    def request(self, session: int, number: int, message: bytes, at: int, *, is_text: bool = False) -> None:
+    def request(
+        self, session: int, number: int, message: bytes | memoryview, at: int, *, is_text: bool = False
+    ) -> None:
         """A client's message, and when it had arrived."""
         self.awaited.add((session, number))
         self._add(self._raw(layout.request_topic(session), is_text), number, message, at)
 
-    def reply(self, session: int, number: int, message: bytes, at: int, *, is_text: bool = False) -> None:
+    def reply(self, session: int, number: int, message: bytes | memoryview, at: int, *, is_text: bool = False) -> None:
         """A server's message, and when it left."""
         self.awaited.discard((session, number))
         self._add(self._raw(layout.reply_topic(session), is_text), number, message, at)
@@ -125,7 +136,7 @@ class RecordingFile:
             channel = self._channels[topic, encoding] = self._writer.add_channel(topic, encoding)
         return channel
 
-    def _add(self, channel: int, number: int, message: bytes, at: int) -> None:
+    def _add(self, channel: int, number: int, message: bytes | memoryview, at: int) -> None:
         self._writer.add_message(channel, at, message, number & 0xFFFFFFFF)
 
 

@@ -1,6 +1,7 @@
 """Messages from a server to the process that writes them: bytes in shared memory, and what they are in a pipe.
 
 Rule 1: bytes are written before their entry is, and their room is used again only after the reader has counted them.
+The reader works on them where they lie, and counts them when it is done.
 Rule 2: neither end waits for the other: what has no room is refused at once.
 Rule 3: what was freed last is used first (engine/isolated/arena.py). Where the writer keeps up, messages lie in the
 same few pages again and again; in a ring each meets pages that are not there yet, which takes eight times the copy.
@@ -13,11 +14,9 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import NamedTuple
-
-import numpy as np
 
 from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot, shared_memory
 
@@ -137,12 +136,16 @@ class Incoming:
         for kind, is_text, _, session, number, size, at, waiting, *slot in _ENTRY.iter_unpack(data[:whole]):
             yield Entry(kind, bool(is_text), session, number, size, at, waiting, Slot(*slot))
 
-    def take(self, entry: Entry) -> bytes:
-        """A copy of an entry's bytes, whose room is the server's again. In the order of the entries, each once."""
-        data = self._memory.view(entry.slot)[: entry.size].tobytes()
-        self._memory.take_released()
-        self._count.value += 1
-        return data
+    @contextmanager
+    def lent(self, entry: Entry) -> Iterator[memoryview]:
+        """An entry's bytes where they lie; afterwards their room is the server's. In the entries' order, each once."""
+        memory = self._memory.view(entry.slot)
+        try:
+            yield memory.data[: entry.size]
+        finally:
+            del memory
+            self._memory.take_released()
+            self._count.value += 1
 
     def close(self) -> None:
         """Read nothing more."""
@@ -157,18 +160,18 @@ class _Count:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._mapping = mmap.mmap(descriptor, _COUNT_BYTES)
-        self._number = np.frombuffer(self._mapping, np.uint64, 1)
+        self._numbers = memoryview(self._mapping).cast("Q")
 
     @property
     def value(self) -> int:
-        return int(self._number[0])
+        return self._numbers[0]
 
     @value.setter
     def value(self, value: int) -> None:
-        self._number[0] = value
+        self._numbers[0] = value
 
     def close(self) -> None:
-        del self._number
+        self._numbers.release()
         self._mapping.close()
         os.close(self._descriptor)
 

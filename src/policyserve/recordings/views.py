@@ -73,7 +73,7 @@ class Views:
         elif event == "policy" and policy is not None:
             self._spec = _spec_of(policy)
 
-    def of_request(self, session: int, message: bytes, at: int) -> list[View]:
+    def of_request(self, session: int, message: bytes | memoryview, at: int) -> list[View]:
         """Its cameras, and its numbers and texts."""
         dialect = self._dialects.get(session)
         try:
@@ -81,7 +81,7 @@ class Views:
         except Exception:  # a client's message, that the server has refused, too
             return []
 
-    def of_reply(self, session: int, message: bytes, at: int) -> list[View]:
+    def of_reply(self, session: int, message: bytes | memoryview, at: int) -> list[View]:
         """Its actions."""
         dialect = self._dialects.get(session)
         try:
@@ -89,7 +89,7 @@ class Views:
         except Exception:  # an error, say
             return []
 
-    def _of_request(self, dialect: Dialect, session: int, message: bytes, at: int) -> Iterator[View]:
+    def _of_request(self, dialect: Dialect, session: int, message: bytes | memoryview, at: int) -> Iterator[View]:
         observation = dialect.read_request(message).observation
         told: dict[str, Any] = {}
         for path in paths_in(observation):
@@ -109,7 +109,7 @@ class Views:
                 told[path] = value
         yield View(f"/s{session}/state", _NUMBERS, json_of(told))
 
-    def _of_reply(self, dialect: Dialect, session: int, message: bytes) -> View:
+    def _of_reply(self, dialect: Dialect, session: int, message: bytes | memoryview) -> View:
         actions = np.asarray(dialect.read_reply(message).actions)
         spec = None if self._spec is None else self._spec.action
         rank = max(actions.ndim - 1, 0) if spec is None else len(spec.shape)
@@ -169,8 +169,13 @@ def jpeg(picture: Array) -> bytes:
     """A picture as JPEG."""
     from PIL import Image
 
+    if picture.ndim == 3 and picture.strides[-1] != 1:  # of planes: merging them takes a tenth of making them one array
+        planes = (np.ascontiguousarray(picture[..., channel]) for channel in range(3))
+        image = Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
+    else:
+        image = Image.fromarray(np.ascontiguousarray(picture))
     with BytesIO() as file:
-        Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=_QUALITY)
+        image.save(file, "JPEG", quality=_QUALITY)
         return file.getvalue()
 
 

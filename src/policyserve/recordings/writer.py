@@ -23,7 +23,7 @@ _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
 _PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
 _MOST_EARLIER = 4
-_BEHIND = 8  # views are left out while one part in so many of the queue is waiting
+_BEHIND = 8  # nothing is compressed, and views are left out, while one part in so many of the queue is waiting
 
 
 def main(text: str) -> None:
@@ -83,25 +83,30 @@ class Writing:
             file.close()
 
     def _take(self, entry: Entry, queue: Incoming) -> None:
-        is_behind = entry.waiting > self._plan.queue_bytes // _BEHIND
-        data, at = queue.take(entry), entry.at + self._offset
-        if entry.kind == Kind.EVENT:
-            self._take_event(json.loads(data), at)
-            return
-        session, number, is_text = entry.session, entry.number, bool(entry.is_text)
-        if entry.kind == Kind.REQUEST:
-            self._file.request(session, number, data, at, is_text=is_text)
-            views = self._views.of_request(session, data, at) if self._views and not (is_text or is_behind) else ()
-        else:
-            self._file_of(session, number).reply(session, number, data, at, is_text=is_text)
-            is_shown = self._views is not None and number > 0 and not (is_text or is_behind)
-            views = self._views.of_reply(session, data, at) if self._views and is_shown else ()
-        for view in views:
-            self._file.view(view.topic, view.schema, view.message, at)
+        at = entry.at + self._offset
+        with queue.lent(entry) as data:
+            if entry.kind == Kind.EVENT:
+                self._take_event(json.loads(bytes(data)), at)
+                return
+            self._take_message(entry, data, at)
         if self._earlier:
             self._end_earlier()
         if self._file.is_full(self._plan.max_bytes):
             self._rotate()
+
+    def _take_message(self, entry: Entry, data: memoryview, at: int) -> None:
+        session, number, is_text = entry.session, entry.number, bool(entry.is_text)
+        is_behind = entry.waiting > self._plan.queue_bytes // _BEHIND
+        views = None if is_text or is_behind else self._views
+        if entry.kind == Kind.REQUEST:
+            self._file.compresses = not is_behind
+            self._file.request(session, number, data, at, is_text=is_text)
+            seen = views.of_request(session, data, at) if views else ()
+        else:
+            self._file_of(session, number).reply(session, number, data, at, is_text=is_text)
+            seen = views.of_reply(session, data, at) if views and number > 0 else ()
+        for view in seen:
+            self._file.view(view.topic, view.schema, view.message, at)
 
     def _take_event(self, told: dict[str, Any], at: int) -> None:
         event, session = told.pop("event"), told.get("session", 0)
