@@ -249,7 +249,7 @@ def test_loading_is_shown_with_its_stage(browser: Browser) -> None:
 
 
 def test_a_closed_tab_lets_the_server_go(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policyserve.server.live.WATCHED_S", 1.0)
+    monkeypatch.setattr("policyserve.server.live_data.WATCHED_S", 1.0)
     with serving(arm()) as live:
         browser.open(page(live))
         live.until(lambda server: server.live.watching is not None)

@@ -68,8 +68,8 @@ def test_a_text_of_a_stranger_has_one_line() -> None:
 
 def test_handshakes_and_replaced_policies_are_kept_too() -> None:
     kept = refusals()
-    kept.note_handshake("10.0.0.9:1", 401, "an API key is needed")
-    kept.note_handshake("10.0.0.9:2", 401, "an API key is needed")
+    kept.note_handshake("10.0.0.9:1", "http_401", "an API key is needed")
+    kept.note_handshake("10.0.0.9:2", "http_401", "an API key is needed")
     kept.on_policy_replaced("replica 1", "its process died")
     replaced, refused = kept.described()
     assert (replaced["code"], replaced["text"]) == ("policy_replaced", "replica 1: its process died")

@@ -375,7 +375,7 @@ def test_nothing_reads_a_clock_that_can_jump() -> None:
     wall_clocks = re.compile(r"\btime\.time(_ns)?\(|datetime\.(now|utcnow)\(")
     # Files are stamped by that clock, pictures have a date, certificates end at one, recordings begin at one, and a
     # page says since when.
-    may = {"engine/reloading.py", "bench/machine.py", "doctor/certificates.py", "server/live.py"}
+    may = {"engine/reloading.py", "bench/machine.py", "doctor/certificates.py", "server/live_data.py"}
     may |= {"recordings/recorder.py", "recordings/writer.py"}
     found = {
         path.relative_to(source).as_posix() for path in source.rglob("*.py") if wall_clocks.search(path.read_text())

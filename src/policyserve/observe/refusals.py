@@ -69,9 +69,9 @@ class Refusals(Observer):
     def on_policy_replaced(self, name: str, reason: str) -> None:
         self._keep(Refused(REPLACED, None, "", f"{text_of(name, 40)}: {text_of(reason, _MOST_OF_TEXT)}".lstrip(": ")))
 
-    def note_handshake(self, peer: str, status: int, reason: str) -> None:
-        """A connection was refused before it had a session."""
-        self._keep(Refused(f"http_{status}", None, peer, one_line(reason, _MOST_OF_TEXT)))
+    def note_handshake(self, peer: str, code: str, reason: str) -> None:
+        """A connection was refused before it had a session. code: `http_` and a status, or `tls`."""
+        self._keep(Refused(code, None, peer, one_line(reason, _MOST_OF_TEXT)))
 
     def _keep(self, refused: Refused) -> None:
         # The address alone: a client that connects again after each refusal comes from a port of its own each time.

@@ -101,7 +101,9 @@ class Connection(asyncio.BufferedProtocol):
             self._conversation.lose()
         elif self._handshake is not None and isinstance(exc, ssl.SSLError):
             text, event = "a TLS handshake failed peer=%s: %s", Event("handshake_failed", peer=self.peer)
-            self._note(logging.WARNING, "tls", text, self.peer, tls.explain(exc), event=event)
+            reason = tls.explain(exc)
+            self._note(logging.WARNING, "tls", text, self.peer, reason, event=event)
+            self._reception.on_refused(self.peer, "tls", reason)
         self._reception.leave(self)
 
     def eof_received(self) -> bool:
@@ -193,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
         status = response.status
         event = Event("connection_refused", peer=self.peer, code=status)
         self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
-        self._reception.on_refused(self.peer, status, reason)
+        self._reception.on_refused(self.peer, f"http_{status}", reason)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:

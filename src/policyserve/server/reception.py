@@ -109,8 +109,8 @@ class Reception:
         self._is_closed = False
         self.decoder = Decoder()
         self.large_bytes = 0  # of large messages and unread answers, since the start
-        # Told of connections that get no session: the peer, an HTTP status, why.
-        self.on_refused: Callable[[str, int, str], object] = lambda peer, status, reason: None
+        # Told of connections that get no session: the peer, a code, why.
+        self.on_refused: Callable[[str, str, str], object] = lambda peer, code, reason: None
 
     @property
     def conversations(self) -> Sequence[Conversation]:

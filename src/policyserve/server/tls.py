@@ -69,7 +69,9 @@ class TlsConnection(asyncio.Protocol):
             await connect(lambda: self._inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
         except OSError as error:  # a stranger's bytes, or silence
             self._reception.leave(self)
-            self._note(explain(error))
+            reason = explain(error)
+            self._note(reason)
+            self._reception.on_refused(self.peer, "tls", reason)
 
     def _note(self, reason: str) -> None:
         suppressed = self._failures.passes((self.address, reason), time.monotonic())
