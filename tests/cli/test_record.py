@@ -87,7 +87,9 @@ def test_the_proxy_says_where_it_is_and_ends_with_0(tmp_path: Path) -> None:
         (["view", "file"], "file: expected an MCAP file of policyserve, got an empty file"),
         (["view", "file", "--save", "x.txt"], "--save: expected a file that ends in .rrd"),
         (["export", "."], "expected a recording, got a directory"),
-        (["export", "file", "--to", "lerobot"], "--to"),
+        (["export", "file", "--to", "rlds"], "--to"),
+        (["export", "file", "--to", "lerobot", "--fps", "0"], "--fps: expected 1 or more, got 0"),
+        (["export", "file", "--fps", "10"], "--fps: expected none without --to lerobot, got 10"),
     ],
 )
 def test_wrong_words_are_one_line_and_2(
@@ -113,6 +115,28 @@ def test_a_recording_is_exported_and_viewed(tmp_path: Path) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.out == f"10 requests of 2 sessions in {tmp_path / 'one.rrd'}\n"
     assert (tmp_path / "one.rrd").stat().st_size > 1000
+
+
+def test_without_lerobot_a_dataset_is_one_line_that_says_what_is_missing(tmp_path: Path) -> None:
+    from tests.recordings.written import written
+
+    path = written(tmp_path / "one.mcap")
+    words = ["export", str(path), "--to", "lerobot"]
+    program = f"import sys; sys.modules['lerobot'] = None; from policyserve.cli import main; main({words!r})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "--to lerobot: lerobot" in done.stderr
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_dataset_is_not_written_where_something_is(tmp_path: Path) -> None:
+    from tests.recordings.written import written
+
+    path = written(tmp_path / "one.mcap")
+    said = run_in("pipe", ["export", str(path), "--to", "lerobot", "--out", str(tmp_path)])
+    assert (said.code, said.out) == (2, "")
+    assert "--out: expected a directory that is not there yet" in said.err
 
 
 def test_a_recording_without_an_answer_exports_nothing_and_says_so(tmp_path: Path) -> None:

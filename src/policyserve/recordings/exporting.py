@@ -24,7 +24,7 @@ def export_npz(recording: Recording, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for session in recording.sessions:
-        exchanges = [one for one in recording.exchanges(session.number) if _is_answered(one)]
+        exchanges = [one for one in recording.exchanges(session.number) if is_answered(one)]
         if exchanges:
             path = directory / f"session_{session.number}.npz"
             np.savez_compressed(path, **columns_of(exchanges, f"{recording.path}: session {session.number}"))
@@ -59,7 +59,8 @@ def _column(key: str, values: list[Any], count: int, where: str) -> Any:
     return column
 
 
-def _is_answered(exchange: Exchange) -> bool:
+def is_answered(exchange: Exchange) -> bool:
+    """Whether a request could be read and had actions for an answer."""
     try:
         return exchange.actions is not None and bool(exchange.sent)
     except PolicyserveError:  # the client's message was no request

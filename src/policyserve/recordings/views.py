@@ -137,10 +137,14 @@ def _spec_of(policy: PolicyFacts) -> PolicySpec | None:
 def named(value: Array, leaf: Any) -> Any:
     """An array's numbers by their names: the words of its description where it has one for each, else 0 and up."""
     flat = np.asarray(value).reshape(-1).tolist()
+    return dict(zip(names_of(len(flat), leaf) or map(str, range(len(flat))), flat, strict=True))
+
+
+def names_of(count: int, leaf: Any) -> list[str]:
+    """The words of an array's description where it has one for each of so many numbers; else none."""
     doc = leaf.doc if isinstance(leaf, ArraySpec) else ""
     words = [word.strip() for word in doc.split(",")]
-    names = words if len(set(words)) == len(flat) > 1 else [str(index) for index in range(len(flat))]
-    return dict(zip(names, flat, strict=True))
+    return words if len(set(words)) == count > 1 else []
 
 
 def picture_of(value: Any) -> Array | None:
