@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policyserve.cli.watch.document import FORMAT, read_document
 from policyserve.cli.watch.drawing import View, draw
 from policyserve.core.errors import ConfigError
-from policyserve.server import live
+from policyserve.server import live_data
 from tests.cli.watch.told import document, told
 
 SOME_JSON = st.recursive(
@@ -37,7 +37,7 @@ def test_what_a_server_says_is_read() -> None:
 
 
 def test_the_servers_format_is_the_one_that_is_read() -> None:
-    assert live.FORMAT == FORMAT
+    assert live_data.FORMAT == FORMAT
 
 
 @pytest.mark.parametrize(
