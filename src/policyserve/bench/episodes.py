@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from policyserve.bench.environments import Environment
+from policyserve.bench.in_real_time import RealtimePlan, play_in_real_time
 from policyserve.bench.scores import Episode, Scores
 from policyserve.bench.video import Film
 from policyserve.client.aio import AsyncClient
@@ -19,6 +20,7 @@ from policyserve.core.errors import ConfigError, ConnectionLost, PolicyFailed, R
 from policyserve.core.messages import Reply
 
 _USUAL_KEY = "obs"
+_NUMBERS = np.dtype(np.float32)
 
 OnStep = Callable[[Scores], None]  # told of what there is so far, after every request
 
@@ -36,7 +38,8 @@ class Target:
 class Plan:
     """Which episodes to play. Episode i starts from seed + i; sessions: how many play at the same time.
 
-    obs_key: the observation's; None: the only one that the policy asks for, where it says so, else `obs`.
+    obs_key: the observation's; None: the only one that the policy asks for, where it says so, else `obs`. realtime: how
+    the environment goes on while the policy is asked; None: it waits.
     """
 
     env_id: str
@@ -45,6 +48,7 @@ class Plan:
     sessions: int = 8
     timeout_s: float = 60.0
     obs_key: str | None = None
+    realtime: RealtimePlan | None = None
 
 
 async def play(
@@ -114,17 +118,20 @@ class _Player:
     async def _play(self, client: AsyncClient, environment: Environment, seed: int) -> None:
         await client.connect()
         key = self.plan.obs_key or _key_asked_for(client.metadata)
-        observation = environment.reset(seed)
-        self._show(environment)
-        total, steps, over = 0.0, 0, False
-        while not over:
-            reply = await self._ask(client, observed(observation, key, environment.env_id))
-            for action in actions_of(reply, environment):
-                observation, reward, over = environment.step(action)
-                total, steps = total + reward, steps + 1
-                self._show(environment)
-                if over:
-                    break
+        types = _types_asked_for(client.metadata)
+
+        def look(observation: Any) -> Mapping[str, Any]:
+            self._show(environment)
+            return observed(observation, key, environment.env_id, types)
+
+        async def ask(observation: Mapping[str, Any]) -> Reply:
+            return await self._ask(client, observation)
+
+        if self.plan.realtime is None:
+            total, steps = await _play_waiting(ask, look, environment, seed)
+        else:
+            how = self.plan.realtime
+            total, steps = await play_in_real_time(ask, look, environment, seed, how, client.metadata, self.scores)
         self.scores.episodes.append(Episode(seed, total, steps))
         self.on_step(self.scores)
 
@@ -144,19 +151,41 @@ class _Player:
             self.film.add(environment.frame())
 
 
+async def _play_waiting(
+    ask: Callable[[Mapping[str, Any]], Awaitable[Reply]],
+    look: Callable[[Any], Mapping[str, Any]],
+    environment: Environment,
+    seed: int,
+) -> tuple[float, int]:
+    """Play an episode whose environment waits for each answer, and acts all of it; returns the return and the steps."""
+    seen = look(environment.reset(seed))
+    total, steps, over = 0.0, 0, False
+    while not over:
+        for action in actions_of(await ask(seen), environment):
+            observation, reward, over = environment.step(action)
+            seen = look(observation)
+            total, steps = total + reward, steps + 1
+            if over:
+                break
+    return total, steps
+
+
 def key_of(observation: Mapping[str, Any]) -> str:
     """The only key of a spec's observation; `obs` where there are none or several."""
     return next(iter(observation)) if len(observation) == 1 else _USUAL_KEY
 
 
-def observed(observation: Any, key: str, env_id: str) -> dict[str, Any]:
+def observed(
+    observation: Any, key: str, env_id: str, types: Mapping[str, np.dtype[Any]] | None = None
+) -> dict[str, Any]:
     """What an environment shows, as a policy is sent it: numbers as float32, pictures as they are.
 
-    A map keeps its own keys, those of inner ones joined by `/`. Raises ConfigError for anything else.
+    A map keeps its own keys, those of inner ones joined by `/`. types: of numbers that the policy takes as another type
+    than float32. Raises ConfigError for anything else.
     """
-    if isinstance(observation, Mapping):
-        return {path: _sendable(value, env_id) for path, value in _leaves(observation)}
-    return {key: _sendable(observation, env_id)}
+    types = types or {}
+    shown = _leaves(observation) if isinstance(observation, Mapping) else [(key, observation)]
+    return {path: _sendable(value, env_id, types.get(path, _NUMBERS)) for path, value in shown}
 
 
 def actions_of(reply: Reply, environment: Environment) -> list[Any]:
@@ -179,9 +208,24 @@ def actions_of(reply: Reply, environment: Environment) -> list[Any]:
 
 def _key_asked_for(metadata: Mapping[str, Any]) -> str:
     """The key that a server of ours asks for in its greeting."""
+    described = _described(metadata)
+    return _USUAL_KEY if described is None else key_of(described)
+
+
+def _types_asked_for(metadata: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
+    """The types of numbers by the greeting, where they are floats: float64, say."""
+    types: dict[str, np.dtype[Any]] = {}
+    for path, leaf in (_described(metadata) or {}).items():
+        told = leaf.get("dtype") if isinstance(leaf, Mapping) else None
+        if told in ("float16", "float64"):
+            types[path] = np.dtype(told)
+    return types
+
+
+def _described(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
     spec = metadata.get("spec")
     described = spec.get("observation") if isinstance(spec, Mapping) else None
-    return key_of(described) if isinstance(described, Mapping) else _USUAL_KEY
+    return described if isinstance(described, Mapping) else None
 
 
 def _leaves(observation: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -192,13 +236,13 @@ def _leaves(observation: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{key}", value
 
 
-def _sendable(value: Any, env_id: str) -> Any:
+def _sendable(value: Any, env_id: str, dtype: np.dtype[Any]) -> Any:
     if isinstance(value, str):
         return value
     try:
         array: Array = np.asarray(value)
         is_picture = array.dtype == np.uint8 and array.ndim >= 2
-        return array if is_picture else array.astype(np.float32)
+        return array if is_picture else array.astype(dtype)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{env_id} shows {type(value).__name__}, expected arrays, or a map of them") from error
 

@@ -18,6 +18,7 @@ from policyserve.bench import video
 from policyserve.bench.environments import Environment
 from policyserve.bench.episodes import OnStep, Plan, Target, key_of, play
 from policyserve.bench.figures import ENDINGS, new_figure
+from policyserve.bench.in_real_time import RealtimePlan, check_space
 from policyserve.bench.machine import counted, this_machine
 from policyserve.bench.scores import Scores, as_json, row, table
 from policyserve.bench.scores_plot import plot_scores
@@ -27,6 +28,7 @@ from policyserve.cli.arguments.effective import end_if_printed
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.arguments.setting import Setting
+from policyserve.cli.eval_realtime import RealtimeFlags
 from policyserve.cli.foreground.progress import ProgressLine
 from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
@@ -96,6 +98,7 @@ class EvalServer(ConfigurationFlags):
     dialect: str = "vibe_rl"
     """What the server speaks."""
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
+    time: Annotated[RealtimeFlags, arg(name="")] = field(default_factory=RealtimeFlags)
 
     def __post_init__(self) -> None:
         check_given(url=self.url, dialect=self.dialect)
@@ -108,6 +111,7 @@ class EvalPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
     run: Annotated[EvalFlags, arg(name="")] = field(default_factory=EvalFlags)
+    time: Annotated[RealtimeFlags, arg(name="")] = field(default_factory=RealtimeFlags)
     dialect: str | None = None
     """How to speak with it; None: openpi with a policy that has a spec, else vibe_rl, which sends an array alone."""
 
@@ -121,7 +125,7 @@ class EvalPolicy(ConfigurationFlags, Generic[PolicyFlagsT]):
 class Evaluation:
     """What is evaluated, in which environment, and where its results go.
 
-    policy: rows of the table that say which it is. solved_return: None where nobody says.
+    policy: rows of the table that say which it is. solved_return: None where nobody says. realtime: None: it waits.
     """
 
     policy: tuple[tuple[str, str], ...]
@@ -129,12 +133,13 @@ class Evaluation:
     run: EvalFlags
     fps: float
     solved_return: float | None
+    realtime: RealtimePlan | None = None
 
     @property
     def plan(self) -> Plan:
         """The episodes to play."""
         run = self.run
-        return Plan(self.env_id, run.episodes, run.seed, run.sessions, run.timeout_s, run.obs_key)
+        return Plan(self.env_id, run.episodes, run.seed, run.sessions, run.timeout_s, run.obs_key, self.realtime)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -165,7 +170,7 @@ def _evaluate_server(argv: Sequence[str], configuration: Configuration) -> None:
     given = configuration.given_or_end(EvalServer, argv)
     flags = parse(EvalServer, PROG, argv, given=given)
     end_if_printed(flags, given)
-    work = _checked((("server", without_key(flags.url)),), flags.run.env, flags.run)
+    work = _checked((("server", without_key(flags.url)),), flags.run.env, flags.run, flags.time.plan)
     warn_of_keys(flags.url)
     api_key = None if has_key(flags.url) else key_from_environment()
     _evaluate(work, lambda scores, on_step: _play(Target(flags.url, flags.dialect, api_key), work, scores, on_step))
@@ -177,11 +182,13 @@ def _evaluate_policy(policy: Setting, argv: Sequence[str], configuration: Config
     source = find_source(adapter, flags.policy)
     told = registry.taken_for(adapter)
     rows = (("policy", policy.value), *((("taken for", told),) if told else ()))
-    work = _checked(rows, flags.run.env or source.env_id, flags.run)
+    work = _checked(rows, flags.run.env or source.env_id, flags.run, flags.time.plan)
     _evaluate(work, lambda scores, on_step: _serve_and_play(source, flags.dialect, work, scores, on_step))
 
 
-def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalFlags) -> Evaluation:
+def _checked(
+    policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalFlags, realtime: RealtimePlan | None
+) -> Evaluation:
     """What is to be done; exits with 2 for what would else be found wrong at its end, with 1 for a missing package."""
     if env_id is None:
         complain("--env is required, CartPole-v1 for example", ARGUMENT_ERROR)
@@ -196,10 +203,12 @@ def _checked(policy: tuple[tuple[str, str], ...], env_id: str | None, run: EvalF
             video.check_encoder(run.video)
         environment = Environment(env_id, draws=run.video is not None)
         try:
+            if realtime is not None:
+                check_space(environment)
             environment.reset(run.seed)
             if run.video is not None:
                 environment.frame()
-            return Evaluation(policy, env_id, run, environment.fps, environment.solved_return)
+            return Evaluation(policy, env_id, run, environment.fps, environment.solved_return, realtime)
         finally:
             environment.close()
     except MissingDependency as error:

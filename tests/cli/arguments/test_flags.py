@@ -158,3 +158,25 @@ def test_a_check_of_a_dataclass_names_the_flag_of_its_field() -> None:
         read_command("a", "--name", "")
     with pytest.raises(ConfigError, match=r"^an arm has joints$"):
         read_command("a", "--joints", "0")
+
+
+@dataclass(frozen=True)
+class Flow:
+    seed: int = 5
+    latency: float = 0.5
+
+
+@dataclass(frozen=True)
+class Play(Generic[PolicyFlagsT]):
+    policy: Annotated[PolicyFlagsT, arg(name="")]
+    seed: int = 0
+
+
+def test_a_policys_flag_that_is_called_as_the_commands_own_is_named_by_its_path() -> None:
+    kind: Any = Play[Flow]
+    default = Play(Flow())
+    listed = flags_of(kind, default)
+    assert [flag.name for flag in listed] == ["--policy.seed", "--latency", "--seed"]
+    values = read(["--seed", "1", "--policy.seed", "2", "--latency", "3"], listed)
+    assert values is not None
+    assert build(kind, default, values, listed) == Play(Flow(2, 3.0), 1)

@@ -26,6 +26,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.server.config import ServerConfig
 
 COMMON = "common"  # the group of a command's own flags
+_POLICY = "policy"  # the field of a policy's own flags
 NEEDED: Any = MISSING  # the default of a flag that has none
 
 _ARG = type(arg(name=""))  # its attributes are called as the parameters of arg()
@@ -126,8 +127,16 @@ def flags_of(kind: Any, default: Any = None) -> list[Flag]:
 
     A dataclass may say in `usual`, a ClassVar, which of its flags `--help` lists, by their fields' names with dots;
     else all of its own, and none of the dataclasses in it. `group` is the name of its group, else its field's name.
+    Where a policy's flag is called as one of the command's own, as `--seed` may be, the policy's is `--policy.seed`.
     """
-    return list(_walk(kind, default, (), (), COMMON, None))
+    flags = list(_walk(kind, default, (), (), COMMON, None))
+    own = {flag.name for flag in flags if flag.path[0] != _POLICY}
+    return [_apart(flag) if flag.path[0] == _POLICY and flag.name in own else flag for flag in flags]
+
+
+def _apart(flag: Flag) -> Flag:
+    """A policy's flag by its whole path."""
+    return replace(flag, name=_typed(flag.kind, flag.path))
 
 
 def build(kind: type[T], default: T | None, values: Mapping[tuple[str, ...], Any], flags: list[Flag]) -> T:

@@ -12,6 +12,7 @@ from policyserve.policies.rtc import Rtc
 from policyserve.policies.shared_flags import RtcFlags
 
 _MOST_MS = 60_000
+_ENV_ID = "policyserve.gym:DemoFlow-v0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ class FlowDemoAdapter:
             "seed": flags.seed,
             "max_batch": flags.max_batch,
         }
-        return Source("demo_flow", "the policies that come with policyserve", Recipe(f"{__name__}:load", arguments))
+        recipe = Recipe(f"{__name__}:load", arguments)
+        return Source("demo_flow", "the policies that come with policyserve", recipe, env_id=_ENV_ID)
 
 
 def load(how: Rtc | None, latency_s: float, seed: int, max_batch: int, on_stage: OnStage) -> Policy:
