@@ -37,6 +37,7 @@ ELSEWHERE = {
     "client/aio_connecting": "client/test_connecting",
     "compat/asking": "compat/test_wall_x_client",
     "compat/openpi/client": "compat/test_openpi_client",
+    "compat/openpi/realtime": "compat/test_openpi_realtime",
     "compat/openpi/image_tools": "compat/test_image_tools",
     "compat/originals": "compat/test_drop_in",
     "compat/policy": "compat/test_openpi_client",

@@ -10,13 +10,22 @@ from policyserve.compat.policy import BasePolicy
 if TYPE_CHECKING:
     from policyserve.compat.openpi import image_tools
     from policyserve.compat.openpi.client import ActionChunkBroker, WebsocketClientPolicy
+    from policyserve.compat.openpi.realtime import RealtimeActionChunkBroker
     from policyserve.compat.serving import OpenpiPolicyServer as WebsocketPolicyServer
 
-__all__ = ["ActionChunkBroker", "BasePolicy", "WebsocketClientPolicy", "WebsocketPolicyServer", "image_tools"]
+__all__ = [
+    "ActionChunkBroker",
+    "BasePolicy",
+    "RealtimeActionChunkBroker",
+    "WebsocketClientPolicy",
+    "WebsocketPolicyServer",
+    "image_tools",
+]
 
 # Loaded when they are first used: a robot that asks needs no server.
 _HOMES = {
     "ActionChunkBroker": "policyserve.compat.openpi.client:ActionChunkBroker",
+    "RealtimeActionChunkBroker": "policyserve.compat.openpi.realtime:RealtimeActionChunkBroker",
     "WebsocketClientPolicy": "policyserve.compat.openpi.client:WebsocketClientPolicy",
     "WebsocketPolicyServer": "policyserve.compat.serving:OpenpiPolicyServer",
 }

@@ -89,7 +89,7 @@ class ActionChunkBroker(BasePolicy):
         if self._chunk is None:
             self._chunk = self._policy.infer(obs)
             self._step = 0
-        step = _at_step(self._chunk, self._step)
+        step = at_step(self._chunk, self._step)
         self._step += 1
         if self._step >= self._action_horizon:
             self._chunk = None
@@ -101,12 +101,13 @@ class ActionChunkBroker(BasePolicy):
         self._chunk = None
 
 
-def _at_step(value: Any, step: int) -> Any:
+def at_step(value: Any, step: int, rows: int | None = None) -> Any:
+    """One row of every array in an answer. rows: only of those with so many; None: of all with an axis."""
     if isinstance(value, np.ndarray) and value.ndim:
-        return value[step, ...]
+        return value[step, ...] if rows is None or len(value) == rows else value
     if isinstance(value, Mapping):
-        return {key: _at_step(inner, step) for key, inner in value.items()}
+        return {key: at_step(inner, step, rows) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [_at_step(inner, step) for inner in value]
+        items = [at_step(inner, step, rows) for inner in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

@@ -1,0 +1,53 @@
+"""openpi's own runtime drives a robot with RealtimeActionChunkBroker in its broker's place, all else unmodified."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import policyserve
+from policyserve import PolicyServer
+from policyserve.policies.demo_flow import FlowDemo
+from policyserve.policies.rtc import Rtc
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
+
+PROGRAM = Path(__file__).parent / "programs" / "openpi_runtime_program.py"
+SOURCE = Path(policyserve.__file__).parents[1]
+PACKAGES = ["openpi-client==0.1.2", "typing_extensions"]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter with the original client, whose packages are all that the robot's half of ours needs."""
+    home = tmp_path_factory.mktemp("runtime")
+    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    return str(home / "bin" / "python")
+
+
+@pytest.mark.parametrize("how", [Rtc("guided"), None])
+def test_the_original_runtime_moves_a_robot_through_two_episodes(python: str, how: Rtc | None) -> None:
+    async def driven() -> tuple[str, str]:
+        async with PolicyServer(FlowDemo(how, latency_s=0.1), "127.0.0.1", 0) as server:
+            process = await asyncio.create_subprocess_exec(
+                python,
+                str(PROGRAM),
+                str(server.address[1]),
+                "2",
+                "150",
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            )
+            out, err = await process.communicate()
+            return out.decode().strip(), err.decode()
+
+    out, err = asyncio.run(driven())
+    method = None if how is None else how.method
+    assert out == f"300 actions in 2 episodes, rtc {method}", err
