@@ -42,20 +42,22 @@ def in_real_time() -> Scores:
     smoothness.chunk(np.array([[0.0], [0.5]]))
     for values, source in ((0.0, "chunk"), (0.5, "blend"), (0.5, "hold"), (0.5, "hold")):
         smoothness.sent(np.array([values]), source, 0.1, source == "blend")  # type: ignore[arg-type]
-    return Scores([Episode(0, 1.0, 4)], [1.0], smoothness=smoothness, real_time=RealTime(50.0, 120.0, 40.0, "guided"))
+    return Scores(
+        [Episode(0, 1.0, 4)], [1.0], smoothness=smoothness, real_time=RealTime(50.0, 120.0, 40.0, "guided", 5)
+    )
 
 
 def test_of_real_time_the_table_says_how_smooth_it_was() -> None:
     told = table("Dot-v0", POLICY, in_real_time()).splitlines()[-5:]
     assert told == [
-        "real time    50 Hz, answers after 120 ± 40 ms, real-time chunking: guided",
+        "real time    50 Hz, answers after 120 ± 40 ms, rtc guided, blend 5 actions",
         "starved      2 of 4 steps (50.0 %), the longest pause 40 ms",
         "action age   mean 100 ms, p99 100 ms",
         "seams        p50 1.00, p95 1.00, worst 1.00   (× the policy's own step, p99)",
         "chunks       1, 12.5 per second of the episodes",
     ]
-    quiet = Scores([Episode(0, 1.0, 4)], [1.0], real_time=RealTime(50.0, 0.0, 0.0, None))
-    assert "50 Hz, answers after 0 ms, chunks are blended" in table("Dot-v0", POLICY, quiet)
+    quiet = Scores([Episode(0, 1.0, 4)], [1.0], real_time=RealTime(50.0, 0.0, 0.0, None, 0))
+    assert "50 Hz, answers after 0 ms, rtc none, no blend" in table("Dot-v0", POLICY, quiet)
     assert "seams        none" in table("Dot-v0", POLICY, quiet)
 
 

@@ -38,7 +38,7 @@ def test_the_table_shows_starved_steps_age_and_seams_beside_the_return(capsys: p
     assert max(map(len, table.splitlines())) <= 80
     for told in (
         r"return +-\d+\.\d ± ",
-        r"real time +50 Hz, answers after 120 ± 40 ms, real-time chunking: guided$",
+        r"real time +50 Hz, answers after 120 ± 40 ms, rtc guided, blend 5 actions$",
         r"starved +0 of 1000 steps \(0\.0 %\)$",
         r"action age +mean \d+ ms, p99 \d+ ms$",
         r"seams +p50 0\.\d\d, p95 0\.\d\d, worst \d\.\d\d ",
@@ -68,7 +68,7 @@ def test_it_is_the_same_each_time(tmp_path: Path) -> None:
 
 def test_the_policys_own_flags_of_the_same_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     main([*FLAGS, "--rtc", "off", "--policy.seed", "3", "--policy.latency-ms", "1", "--blend-steps", "0"])
-    assert "chunks are blended" in capsys.readouterr().out
+    assert "ms, rtc none, no blend\n" in capsys.readouterr().out
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {

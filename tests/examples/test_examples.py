@@ -71,6 +71,14 @@ SHOWN: Mapping[str, Shown] = {
     "async_client": Shown(
         [rf"chunk {one} moved the joint to 0\.{one}0 rad; the next took \d+ ms meanwhile" for one in range(1, 5)]
     ),
+    "realtime_vs_sync": Shown(
+        [
+            r"waits for each chunk: stands still 23 %, actions 463 ms old, \d\d cm off its way, jumps at seams 0\.\d ×",
+            r"real time: stands still 0 %, actions 227 ms old, \d\d cm off its way, jumps at seams 0\.\d ×",
+            r"written: realtime\.png, realtime\.gif \([1-9]\d\d kB\)",
+        ],
+        needs="matplotlib",
+    ),
     "several_robots": Shown(
         [
             *[rf"{robot}: 50 answers, pushed right \d+ times" for robot in ("left", "right")],
@@ -157,6 +165,6 @@ def test_every_example_is_in_the_table_and_every_one_that_it_names_is_there() ->
     assert sorted(re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) ", table, re.MULTILINE)) == programs()
 
 
-def test_the_page_about_policies_points_to_every_example() -> None:
-    page = (ROOT / "docs/writing_a_policy.md").read_text()
-    assert sorted({*re.findall(r"\]\(\.\./examples/(\w+)\.py\)", page), "simple_client"}) == programs()
+def test_the_pages_point_to_every_example() -> None:
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("writing_a_policy.md", "realtime.md"))
+    assert sorted({*re.findall(r"\]\(\.\./examples/(\w+)\.py\)", pages), "simple_client"}) == programs()

@@ -79,8 +79,9 @@ async def play_in_real_time(
         observation, reward, over = environment.step(_shaped(resting.after(values), environment.actions, source))
         seen = look(observation)
         total, steps = total + reward, steps + 1
-    latency = plan.latency
-    scores.real_time = RealTime(settings.control_hz, latency.latency_ms, latency.jitter_ms, realtime.status.rtc)
+    latency, rtc = plan.latency, realtime.status.rtc
+    blend_steps = settings.blend(rtc is not None)
+    scores.real_time = RealTime(settings.control_hz, latency.latency_ms, latency.jitter_ms, rtc, blend_steps)
     scores.smoothness.join(smoothness)
     return total, steps
 

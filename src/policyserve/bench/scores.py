@@ -24,12 +24,16 @@ class Episode:
 
 @dataclass(frozen=True)
 class RealTime:
-    """How episodes were executed in real time. latencies in ms. rtc: the server's method; None: none."""
+    """How episodes were executed in real time. latencies in ms. rtc: the server's method; None: none.
+
+    blend_steps: actions over which a chunk fades in.
+    """
 
     control_hz: float
     latency_ms: float
     jitter_ms: float
     rtc: str | None
+    blend_steps: int
 
 
 @dataclass
@@ -86,13 +90,13 @@ def _of_real_time(scores: Scores) -> list[tuple[str, str]]:
         return []
     hz, figures = how.control_hz, scores.smoothness.figures()
     varies = f" ± {how.jitter_ms:g}" if how.jitter_ms else ""
-    chunking = f"real-time chunking: {how.rtc}" if how.rtc else "chunks are blended"
+    joined = f"rtc {how.rtc or 'none'}, {f'blend {how.blend_steps} actions' if how.blend_steps else 'no blend'}"
     share = 100 * figures.starved_steps / max(figures.steps, 1)
     pause_ms = 1e3 * figures.longest_pause_steps / hz
     pause = f", the longest pause {pause_ms:.0f} ms" if figures.starved_steps else ""
     rate = figures.chunks * hz / max(figures.steps, 1)
     return [
-        ("real time", f"{hz:g} Hz, answers after {how.latency_ms:g}{varies} ms, {chunking}"),
+        ("real time", f"{hz:g} Hz, answers after {how.latency_ms:g}{varies} ms, {joined}"),
         ("starved", f"{figures.starved_steps} of {counted(figures.steps, 'step')} ({share:.1f} %){pause}"),
         ("action age", f"mean {figures.age_mean_s * 1e3:.0f} ms, p99 {figures.age_p99_s * 1e3:.0f} ms"),
         ("seams", _seams(figures)),
