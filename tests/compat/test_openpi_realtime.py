@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Robot:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     time = [100.0]
-    monkeypatch.setattr("policyserve.compat.openpi.realtime.now", lambda: time[0])
+    monkeypatch.setattr("policyserve.realtime.sync.time", SimpleNamespace(monotonic=lambda: time[0]))
 
     def forward(seconds: float) -> None:
         time[0] += seconds
@@ -171,6 +172,14 @@ def test_what_the_policy_raises_is_raised_when_no_row_is_left(policy: Numbered, 
     robot.broker.close()
 
 
+def test_two_resets_in_a_row_are_both_passed_on(policy: Numbered, clock: Any) -> None:
+    robot = Robot(policy, clock)
+    robot.broker.reset()
+    robot.broker.reset()
+    assert policy.resets == [0, 0]
+    robot.broker.close()
+
+
 def test_what_passes_is_asked_again(policy: Numbered, clock: Any) -> None:
     policy.fails = NotReady("loading")
     robot = Robot(policy, clock)
@@ -186,17 +195,18 @@ def test_what_passes_is_asked_again(policy: Numbered, clock: Any) -> None:
     robot.broker.close()
 
 
-def test_a_reset_that_fails_is_told_by_the_next_call(policy: Numbered, clock: Any) -> None:
+def test_a_reset_that_fails_is_told(policy: Numbered, clock: Any) -> None:
     def reset() -> None:
         raise OSError("no arm")
 
     policy.reset = reset  # type: ignore[method-assign]
     robot = Robot(policy, clock)
-    robot.broker.reset()
-    policy.gate = threading.Semaphore(0)
+    with pytest.raises(OSError, match=r"^no arm$"):
+        robot.broker.reset()
+    robot.step()
+    robot.broker.reset()  # by the thread that asks, when no request is under way
     with pytest.raises(OSError, match=r"^no arm$"):
         robot.step()
-    policy.gate.release(1000)
     robot.broker.close()
 
 

@@ -53,7 +53,7 @@ class Realtime:
 
     lock: held for the moments in which what both sides use changes. wake: called when the worker may have something to
     do; tell: when changes() has something, which is kept for it alone; both from whichever thread. random: numbers from
-    0 to 1.
+    0 to 1. newest_chunk: the one that was merged last; None before the first.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Realtime:
         self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
         self._told_state: MotionState = "WAITING"
         self._is_renewing = False
+        self.newest_chunk: MergedChunk | None = None
         self._prefix_epoch = 0  # whose rows may be a request's prefix
         kind = read_kind(settings.action_kind)
         if kind is not None or settings.fallback is not None:
@@ -245,12 +246,12 @@ class Realtime:
             self._note_method(ask, fields)
         try:
             chunk = Chunk(_rows_of(actions), ask.first, ask.observed_at)
-            is_merged = self._merge(chunk, ask)
+            merged = self._merge(chunk, ask, fields)
         except Exception as error:  # NaN, another width, or the user's on_action
             self._bad_answer(as_ours(error, "on_action"), time)
             return
-        if is_merged:
-            self._told(MergedChunk(ask.first, chunk.rows, fields))
+        if merged is not None:
+            self._told(merged)
 
     def on_failure(self, step: Step, error: BaseException, now: float) -> None:
         """A step could not be done."""
@@ -362,8 +363,8 @@ class Realtime:
         if told is None and offer is not None and offer.echoes:
             self._requests.counts.rtc_missing += 1
 
-    def _merge(self, chunk: Chunk, ask: Ask) -> bool:
-        """Join a chunk to the rows; False: nothing of it is used. Raises BadAction, and what on_action raises."""
+    def _merge(self, chunk: Chunk, ask: Ask, fields: Any) -> MergedChunk | None:
+        """Join a chunk to the rows; None: nothing of it is used. Raises BadAction, and what on_action raises."""
         motion, counts = self._motion, self._requests.counts
         timeline = motion.timeline
         has_rtc = ask.prefix_rows is not None and self._requests.method is not None
@@ -374,15 +375,15 @@ class Realtime:
                 joining, step = motion.joining(like), timeline.plan_step
                 if timeline.newest_first is not None and ask.first < timeline.newest_first:
                     counts.superseded += 1
-                    return False
+                    return None
             made = timeline.build(chunk, joining, step)
             with self._lock:
                 if ask.epoch != self._requests.epoch:  # a reset or a stop came meanwhile
                     counts.stale += 1
-                    return False
+                    return None
                 if made is None:
                     counts.expired += 1
-                    return False
+                    return None
                 if timeline.plan_step != step and attempt < _REBUILDS:
                     continue
                 motion.check_out(chunk)
@@ -392,7 +393,8 @@ class Realtime:
                 counts.late += timeline.plan_step - ask.first > ask.delay
                 if self._requests.offer is not None:
                     self._requests.offer = self._requests.offer.sized(*chunk.rows.shape)
-                return True
+                self.newest_chunk = MergedChunk(ask.first, chunk.rows, fields)
+                return self.newest_chunk
         raise AssertionError("not reached")
 
     def _bad_answer(self, error: PolicyserveError, time: float) -> None:

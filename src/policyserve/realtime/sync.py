@@ -13,7 +13,7 @@ from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
 from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options
 from policyserve.realtime.settings import RealtimeSettings
-from policyserve.realtime.values import Action, Ask, RealtimeStatus, Renew, Rest, Step
+from policyserve.realtime.values import Action, Ask, MergedChunk, RealtimeStatus, Renew, Rest, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,11 @@ class AskedServer(Protocol):
     """
 
     sessions_opened: int
+
+    @property
+    def newest_chunk(self) -> MergedChunk | None:
+        """The chunk that was merged last, with all that its answer carried; None before the first."""
+        return self._realtime.newest_chunk
 
     @property
     def metadata(self) -> Mapping[str, Any]: ...
@@ -121,6 +126,11 @@ class RealtimeExecution:
     def status(self) -> RealtimeStatus:
         """A snapshot: state, latencies, counters, the last error."""
         return self._realtime.status(time.monotonic())
+
+    @property
+    def newest_chunk(self) -> MergedChunk | None:
+        """The chunk that was merged last, with all that its answer carried; None before the first."""
+        return self._realtime.newest_chunk
 
     @property
     def metadata(self) -> Mapping[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from time import monotonic as now
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,17 @@ import numpy as np
 from policyserve.compat.openpi.client import at_step
 from policyserve.compat.policy import BasePolicy
 from policyserve.core.arrays import Array
-from policyserve.core.errors import BadAction, ConfigError, PolicyserveError, Unavailable
+from policyserve.core.errors import BadAction, ConfigError, DeadlineExceeded, PolicyserveError, Unavailable
+from policyserve.core.messages import Reply
 from policyserve.realtime.ladder import Fallback
-from policyserve.realtime.machine import Realtime
 from policyserve.realtime.prefix import action_kind_of
 from policyserve.realtime.settings import RealtimeSettings
-from policyserve.realtime.values import Action, Ask, Connect, MergedChunk, RealtimeStatus, Renew, Rest
+from policyserve.realtime.sync import RealtimeExecution
+from policyserve.realtime.values import Action, RealtimeStatus
 
 _KEYS = ("actions", "action")
 _ROWS = ("chunk", "blend")
+_LOOKED_AGAIN_S = 0.05  # while nothing is there: a request that failed is made anew
 
 
 class RealtimeActionChunkBroker(BasePolicy):
@@ -29,20 +29,18 @@ class RealtimeActionChunkBroker(BasePolicy):
     policy: anything with infer(dict) -> dict, openpi's own WebsocketClientPolicy too; a thread of ours calls it, and no
     other does. control_hz: rows per second; the loop runs at this rate. fallback: what infer() returns when no row is
     left, `(("hold", 0.5), "stop")` for example; None: it waits for the next chunk, as ActionChunkBroker does, so that
-    the robot gets nothing meanwhile. settings: what else RealtimeClient takes. Raises ConfigError for wrong ones.
+    the robot gets nothing meanwhile. settings: what else RealtimeSettings takes. Raises ConfigError for wrong ones.
     """
 
     def __init__(self, policy: Any, control_hz: float, *, fallback: Fallback | None = None, **settings: Any) -> None:
-        if not callable(getattr(policy, "infer", None)):
-            raise ConfigError(f"policy: expected an object with infer(observation), got {type(policy).__name__}")
-        self._metadata = _metadata_of(policy)
+        self._policy = _AskedPolicy(policy)
         self._waits = fallback is None
-        kind = settings.get("action_kind") or action_kind_of(self._metadata)
+        kind = settings.get("action_kind") or action_kind_of(self._policy.metadata)
         # What is held while infer() waits goes nowhere, but the next chunk fades in from it: from a robot at rest.
         resting = "hold" if kind in (None, "position") else "zero"
-        self._settings = RealtimeSettings(control_hz, fallback=(resting,) if fallback is None else fallback, **settings)
-        self._asking = _Asking(policy, self._settings, self._metadata)
-        self._merged: MergedChunk | None = None
+        chosen = (resting,) if fallback is None else fallback
+        self._execution = RealtimeExecution(self._policy, RealtimeSettings(control_hz, fallback=chosen, **settings))
+        self._is_closed = False
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """The row that is due: what the policy answered, and of each array with as many rows as the chunk has this one.
@@ -50,152 +48,104 @@ class RealtimeActionChunkBroker(BasePolicy):
         It waits for the first chunk of an episode. What the policy raised for good is raised when no row is left, and
         so is Unavailable where the fallback has ended with a stop.
         """
-        asking = self._asking
-        asking.observe(obs)
+        if self._is_closed:
+            raise ConfigError("infer: expected a broker that is open, got a call after close()")
+        self._observe(obs)
         while True:
-            asking.has_news.clear()
-            action = asking.act()
+            action = self._execution.act()
             if action.source in _ROWS or (action.values is not None and not self._waits):
                 return self._row(action)
-            asking.raise_failure()
             if action.source == "stop":
-                raise Unavailable(f"the robot is stopped: no actions came; {asking.status.error or 'nothing is known'}")
-            asking.has_news.wait()
-            if not asking.has_rows:  # what was asked has failed
-                asking.observe(obs)
+                raise Unavailable(f"the robot is stopped: no actions came; {self.status.error or 'nothing is known'}")
+            self._wait(obs)
 
     def reset(self) -> None:
         """Drop the rows, and reset the policy before it is asked again. An answer under way will be dropped."""
-        self._asking.reset()
+        self._execution.reset()
+        self._policy.reset_unless_used()
 
     @property
     def status(self) -> RealtimeStatus:
         """A snapshot: rows left, latencies, starved steps."""
-        return self._asking.status
+        return self._execution.status
 
     @property
-    def metadata(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def metadata(self) -> dict[str, Any]:
         """What the policy's server said when this was made; empty where nobody said anything."""
-        return self._metadata
+        return dict(self._policy.metadata)
 
     def close(self) -> None:
         """Ask no more. The policy is closed by whoever made it."""
-        self._asking.close()
+        self._is_closed = True
+        self._execution.close()
 
-    def _row(self, action: Action) -> dict[str, Any]:
-        for change in self._asking.changes():
-            self._merged = change if isinstance(change, MergedChunk) else self._merged
-        merged, values = self._merged, action.values
-        assert merged is not None
-        assert values is not None
-        key = _key_of(merged.fields)
-        rows: Array = merged.fields[key]
-        number = min(max(action.plan_step - merged.first, 0), len(rows) - 1)
-        others = {name: value for name, value in merged.fields.items() if name != key}
-        row = values.reshape(rows.shape[1:]).astype(rows.dtype, copy=False)
-        return {**at_step(others, number, len(rows)), key: row}
-
-
-class _Asking:
-    """The thread that asks the policy, and what both threads use."""
-
-    def __init__(self, policy: Any, settings: RealtimeSettings, metadata: Mapping[str, Any]) -> None:
-        self._policy = policy
-        self._metadata = metadata
-        self._is_wanted = threading.Event()
-        self.has_news = threading.Event()
-        self._machine = Realtime(settings, lock=threading.Lock(), wake=self._is_wanted.set, tell=lambda: None)
-        self._resets = self._resets_passed_on = 0
-        self._is_closed = False
-        self._raised: Exception | None = None  # by the policy's infer(), last
-        self._reset_raised: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="policyserve-realtime-broker", daemon=True)
-
-    @property
-    def status(self) -> RealtimeStatus:
-        return self._machine.status(now())
-
-    @property
-    def has_rows(self) -> bool:
-        return self._machine.has_rows
-
-    def observe(self, observation: Any) -> None:
-        self._start()
+    def _observe(self, obs: dict[str, Any]) -> None:
         try:
-            self._machine.observe(observation, now())
+            self._execution.observe(obs)
         except PolicyserveError:
             return  # it is raised when no row is left: until then the robot goes on
 
-    def act(self) -> Action:
-        return self._machine.act(now())
+    def _wait(self, obs: dict[str, Any]) -> None:
+        try:
+            self._execution.wait_until_ready(_LOOKED_AGAIN_S)
+        except DeadlineExceeded:
+            self._observe(obs)
+        except PolicyserveError as error:
+            raise (self._policy.raised or error).with_traceback(None) from None
 
-    def changes(self) -> list[Any]:
-        return self._machine.changes()
+    def _row(self, action: Action) -> dict[str, Any]:
+        newest, values = self._execution.newest_chunk, action.values
+        assert newest is not None
+        assert values is not None
+        key = _key_of(newest.fields)
+        rows: Array = newest.fields[key]
+        number = min(max(action.plan_step - newest.first, 0), len(rows) - 1)
+        others = {name: value for name, value in newest.fields.items() if name != key}
+        return {**at_step(others, number, len(rows)), key: values.astype(rows.dtype, copy=False)}
 
-    def raise_failure(self) -> None:
-        """Raise what ended the asking for good."""
-        failed = self._reset_raised or (self._raised if self._machine.failed else None) or self._machine.failed
-        if failed is not None:
-            raise failed.with_traceback(None)
+
+class _AskedPolicy:
+    """A policy as what RealtimeExecution asks. raised: by the policy, last."""
+
+    sessions_opened = 1
+
+    def __init__(self, policy: Any) -> None:
+        if not callable(getattr(policy, "infer", None)):
+            raise ConfigError(f"policy: expected an object with infer(observation), got {type(policy).__name__}")
+        self._policy = policy
+        self.metadata = _metadata_of(policy)
+        self.raised: Exception | None = None
+        self._is_used = False
+
+    def connect(self) -> None:
+        """There is nothing to connect."""
+
+    def infer(self, observation: Any) -> Reply:
+        self._is_used = True
+        try:
+            fields = _checked(self._policy.infer(observation))
+        except Exception as error:  # a policy of anybody's
+            self.raised = error
+            raise
+        return Reply(fields[_key_of(fields)], {}, fields)
 
     def reset(self) -> None:
-        self._machine.reset(now())
-        self._resets += 1  # after it: a request of before is known to be one by then
-        self._reset_raised = None
-        self._start()
-        self._is_wanted.set()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._is_wanted.set()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _start(self) -> None:
-        if self._is_closed:
-            raise ConfigError("expected a broker that is open, got a call after close()")
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def _run(self) -> None:
-        while not self._is_closed:
-            self._is_wanted.clear()
-            self._pass_resets_on()
-            step = self._machine.next_step(now())
-            if isinstance(step, Rest):
-                self._is_wanted.wait(step.seconds)
-            elif isinstance(step, Ask):
-                self._ask(step)
-            else:
-                assert isinstance(step, (Connect, Renew))
-                self._machine.on_connected(self._metadata, now())
-                self.has_news.set()
-
-    def _ask(self, ask: Ask) -> None:
-        if ask.epoch < self._resets:  # of before a reset, which must not reach the policy behind it
-            self._machine.on_answer(ask, np.zeros((1, 1)), now())
-            return
-        self._pass_resets_on()
-        try:
-            fields = _checked(self._policy.infer(ask.observation))
-            rows = fields[_key_of(fields)]
-            self._machine.on_answer(ask, rows.reshape(len(rows), -1), now(), fields)
-        except Exception as error:  # a policy of anybody's
-            self._raised = error
-            self._machine.on_failure(ask, error, now())
-        self.has_news.set()
-
-    def _pass_resets_on(self) -> None:
-        if self._resets_passed_on == self._resets:
-            return
-        self._resets_passed_on = self._resets
+        self._is_used = False
         reset = getattr(self._policy, "reset", None)
         try:
             if callable(reset):
                 reset()
         except Exception as error:  # a policy of anybody's
-            self._reset_raised = error
-            self.has_news.set()
+            self.raised = error
+            raise
+
+    def reset_unless_used(self) -> None:
+        """Reset it here and now where it was not asked since the last time: nobody else does it then."""
+        if not self._is_used:
+            self.reset()
+
+    def close(self) -> None:
+        """It is closed by whoever made it."""
 
 
 def _metadata_of(policy: Any) -> Mapping[str, Any]:
@@ -215,7 +165,7 @@ def _checked(fields: Any) -> Mapping[str, Any]:
         got = f"keys {', '.join(map(str, fields))}" if isinstance(fields, Mapping) else type(fields).__name__
         raise BadAction(f"infer: expected a map with actions, got {got}")
     rows = fields[_key_of(fields)]
-    if not isinstance(rows, np.ndarray) or rows.ndim < 2 or not len(rows):
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not len(rows):
         got = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
         raise BadAction(f"infer: expected actions as rows, (steps, numbers), got {got}")
     return fields
