@@ -296,7 +296,9 @@ def test_images_go_as_jpegs_of_a_scene(url: str, clients: str, capfd: pytest.Cap
         rates.append(server["image_mbit_per_second"] / server["answers_per_second"])
     assert rates[0] < rates[1] / 3  # what one request takes of the network
     bench(url, "--images", "auto", "--jpeg-quality", "80")
-    assert ", images auto of quality 80" in " ".join(capfd.readouterr().out.split())
+    told = " ".join(capfd.readouterr().out.split())
+    assert ", images auto of quality 80" in told
+    assert "network the way there and back, shrinking and encoding pictures included" in told
 
 
 def test_a_payload_that_is_refused_shows_the_refusal_and_its_key(url: str, capfd: pytest.CaptureFixture[str]) -> None:

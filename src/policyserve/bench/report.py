@@ -28,6 +28,10 @@ _PARTS = {
     "network + server": "all that the server does not tell of",
     "server + infer": "all of the server's side",
 }
+_OF_JPEGS = {  # where the time goes that pictures take to be coded
+    "network": "the way there and back, shrinking and encoding pictures included",
+    "queue": "waiting for the policy, and decoding pictures before that",
+}
 
 
 def text(result: Result, settings: Settings, highlight: Highlight = str) -> str:
@@ -137,7 +141,8 @@ def _result_json(result: Result) -> dict[str, Any]:
 def _explanations(results: Sequence[Result]) -> list[str]:
     """What the parts are that the tables of these results have; empty where nothing was answered."""
     names = dict.fromkeys(name for result in results for name in result.parts if name in _PARTS)
-    return ["\n".join(_row(name, _PARTS[name]) for name in names)] if names else []
+    told = {**_PARTS, **_OF_JPEGS} if any(one.server.load.images != "raw" for one in results) else _PARTS
+    return ["\n".join(_row(name, told[name]) for name in names)] if names else []
 
 
 def _table(result: Result, settings: Settings, highlight: Highlight) -> str:

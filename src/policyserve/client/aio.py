@@ -43,12 +43,12 @@ class AsyncClient:
         retry_for_s: float = 10.0,
         busy_poll_us: float = 0.0,
         check_actions: bool = True,
+        dead_after_s: float | None = None,
         images: Literal["raw", "jpeg", "auto"] = "raw",
         jpeg_quality: int = 90,
-        dead_after_s: float | None = None,
     ) -> None:
         options = (url, dialect, api_key, ssl_context, timeout_s, retry_for_s, busy_poll_us, check_actions)
-        self._options = ClientOptions(*options, images=images, jpeg_quality=jpeg_quality, dead_after_s=dead_after_s)
+        self._options = ClientOptions(*options, dead_after_s, images, jpeg_quality)
         if self._options.busy_poll_us:
             cause = "polling would keep the event loop from the program's other tasks"
             raise ConfigError(f"busy_poll_us: expected 0 for an AsyncClient, got {busy_poll_us:g}: {cause}")
