@@ -51,6 +51,14 @@ def test_the_options_reach_the_policy() -> None:
             "for --model-config.action-tokenizer-path, --model-conf",
         ),
         ({"options": OptionFlags(num_steps=0)}, "num_steps: expected 1 … 1000, got 0"),
+        (
+            {"options": OptionFlags(rtc="guided")},
+            "--rtc: expected off with --model-config.predict-mode fast, which samples no actions, got guided",
+        ),
+        (
+            {"options": OptionFlags(rtc="inpaint", rtc_schedule="exp")},
+            "rtc_schedule: expected none with --rtc inpaint, got 'exp'",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags: dict[str, Any], said: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tyro
 
 from policyserve.core.errors import ConfigError
+from policyserve.policies.rtc import Rtc
 from policyserve.policies.wall_x import CONVENTIONS, Conventions, OptionFlags, Options, conventions_named
 from policyserve.policies.wall_x.conventions import bundles_that_fit, fit_conventions
 
@@ -79,6 +80,7 @@ def test_an_option_out_of_bounds_is_refused(field: str, value: Any) -> None:
 
 def test_flags_name_a_bundle_and_replace_fields_of_it() -> None:
     assert OptionFlags().options() == Options()
+    assert OptionFlags(rtc="guided", rtc_schedule="zeros").options().rtc == Rtc("guided", "zeros")
     assert OptionFlags(conventions="trained").options().conventions == CONVENTIONS["trained"]
     chosen = OptionFlags(attention="causal", seed=3, allow_missing_state=True).options()
     assert chosen.conventions == conventions_named("upstream", attention="causal")

@@ -38,6 +38,20 @@ def test_states_are_scaled_and_actions_scaled_back_as_the_original_does() -> Non
         assert seven.dtype == np.float64
 
 
+def test_what_is_scaled_without_clamping_comes_back_from_unnormalise() -> None:
+    names = facts("unit_normalizer_actionhead")["dataset_names"]
+    normalizer, random = of_checkpoint("checkpoint_flow"), np.random.default_rng(0)
+    for scale in (normalizer.action[name] for name in names):
+        wide = (random.standard_normal((16, scale.low.size)) * 1.1).astype(np.float32)
+        moving = scale.width != 0
+        back = scale.normalise_unclamped(scale.unnormalise(wide))
+        np.testing.assert_allclose(back[:, moving], wide[:, moving], atol=2e-5)
+        assert not back[:, ~moving].any()
+        assert np.abs(back).max() > 1
+    mean_std = Scale(np.zeros(3, np.float32), np.array([2, 0, 1], np.float32), is_mean_std=True)
+    np.testing.assert_array_equal(mean_std.normalise_unclamped(np.array([8.0, 8.0])), [4, 0])
+
+
 @pytest.mark.parametrize("name", ["checkpoint_flow", "checkpoint_fast", "checkpoint_flow_aloha", "checkpoint_flow_mot"])
 def test_a_pth_file_holds_what_its_safetensors_copy_holds(name: str) -> None:
     load_file = import_or_skip("safetensors.numpy").load_file

@@ -13,6 +13,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, BadObservation, Overloaded, PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput, PreparingPolicy
 from policyserve.engine.answering import batch_buckets, run_batch
+from policyserve.policies.rtc import Rtc
 from policyserve.policies.wall_x import Options
 from policyserve.policies.wall_x.assembly import build_answering, build_processor, build_spec, make_plan
 from policyserve.policies.wall_x.conventions import Attention
@@ -35,6 +36,7 @@ class Model:
     ) -> None:
         self.ids, self._fails = list(ids), fails
         self.batches: list[int] = []
+        self.seen: list[tuple[Rtc | None, Sequence[ModelInput]]] = []
         self.freed = 0
         self.is_serving = False
         self.shapes: Callable[[ModelInput], Any] = lambda item: None
@@ -51,8 +53,11 @@ class Model:
     def neighbours(self, item: ModelInput) -> list[ModelInput]:
         return [replace(item, input_ids=item.input_ids[:-step]) for step in (1, 2)]
 
-    def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]:
+    def flow(
+        self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10, how: Rtc | None = None
+    ) -> list[Array]:
         self._called(inputs)
+        self.seen.append((how, inputs))
         return [one.noise for one in inputs if one.noise is not None]
 
     def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]:
@@ -191,9 +196,85 @@ def test_other_errors_of_the_network_are_no_matter_of_memory() -> None:
     assert isinstance(answer, PolicyFailed)
 
 
+def prefix_of(rows: Array, known: int, delay: int) -> dict[str, Any]:
+    counts = {"prev_length": known, "inference_delay": delay}
+    return {"rtc": {"prev_chunk": rows, **{key: np.array(value, np.int32) for key, value in counts.items()}}}
+
+
+def test_a_prefix_is_normalised_without_clamping_and_reaches_the_network() -> None:
+    model = Model()
+    policy = policy_around(model, rtc=Rtc("identity"))
+    normalised = np.random.default_rng(0).standard_normal((32, 7)).astype(np.float32) * 2
+    scale = policy._processor.normalizer.action["libero_all"]  # pyright: ignore[reportPrivateUsage]
+    physical = scale.unnormalise(normalised).astype(np.float32)
+    plain = given(policy, dataset_names="libero_all")
+    sent = given(policy, dataset_names="libero_all", **prefix_of(physical, 20, 4))
+    answers = run_batch(policy, [plain, sent])
+    ((how, (first, second)),) = model.seen
+    assert how == Rtc("identity")
+    assert first.prefix is None
+    assert second.prefix is not None
+    assert second.prefix[1:] == (20, 4, None)
+    np.testing.assert_allclose(second.prefix.rows[:20], normalised[:20], atol=1e-5)
+    assert not second.prefix.rows[20:].any()
+    assert np.abs(second.prefix.rows).max() > 2
+    told = [dict(answer.extras) for answer in answers if isinstance(answer, ActionChunk)]
+    assert told == [{}, {"rtc": {"method": "identity", "inference_delay": 4, "rows": 20}}]
+
+
+def test_numbers_that_the_statistics_say_nothing_of_are_not_guided() -> None:
+    model = Model()
+    policy = policy_around(model, rtc=Rtc())
+    processor: Any = policy._processor  # pyright: ignore[reportPrivateUsage]
+    scale = processor.normalizer.action["libero_all"]
+    silent = replace(scale, width=np.where(np.arange(7) == 3, 0, scale.width).astype(np.float32))
+    actions = {**processor.normalizer.action, "libero_all": silent}
+    changed = replace(processor, normalizer=replace(processor.normalizer, action=actions))
+    policy._processor = changed  # pyright: ignore[reportPrivateUsage]
+    run_batch(policy, [given(policy, dataset_names="libero_all", **prefix_of(np.ones((32, 7), np.float32), 20, 4))])
+    ((_, (one,)),) = model.seen
+    assert one.guided is not None
+    assert np.flatnonzero(one.guided).tolist() == [0, 1, 2, 4, 5, 6]
+    assert one.prefix is not None
+    assert np.isfinite(one.prefix.rows).all()
+
+
+def test_a_prefix_that_is_refused_fails_alone() -> None:
+    policy = policy_around(Model(), rtc=Rtc())
+    good, bad = prefix_of(np.ones((32, 7), np.float32), 20, 4), prefix_of(np.full((32, 7), np.nan, np.float32), 20, 4)
+    answers = run_batch(policy, [given(policy, **good), given(policy, **bad)])
+    assert isinstance(answers[0], ActionChunk)
+    assert isinstance(answers[1], BadObservation)
+    assert answers[1].path == "rtc/prev_chunk"
+
+
+def test_guided_steps_are_warmed_with_actions_that_are_known() -> None:
+    model = Model()
+    policy_around(model, rtc=Rtc()).warm_up(2)
+    assert [len(inputs) for _, inputs in model.seen] == [2, 2]
+    assert [[one.prefix and one.prefix.known for one in inputs] for _, inputs in model.seen] == [[0, 0], [32, 32]]
+    plain = Model()
+    policy_around(plain).warm_up(2)
+    assert [[one.prefix for one in inputs] for _, inputs in plain.seen] == [[None, None]]
+
+
+def test_without_the_option_spec_and_greeting_are_as_before() -> None:
+    with_it, without = policy_around(Model(), rtc=Rtc()).spec, policy_around(Model()).spec
+    assert with_it.metadata["rtc"] == {"methods": ["guided"], "max_delay": None, "action_kind": None}
+    assert "rtc" not in without.metadata
+    assert {path for path in with_it.leaves if path not in without.leaves} == {
+        "rtc/prev_chunk",
+        "rtc/prev_length",
+        "rtc/inference_delay",
+        "rtc/prefix_attention_horizon",
+    }
+
+
 def test_nan_from_the_network_never_reaches_a_robot() -> None:
     class Broken(Model):
-        def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]:
+        def flow(
+            self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10, how: Rtc | None = None
+        ) -> list[Array]:
             return [np.full((32, 7), np.nan, np.float32) for _ in inputs]
 
     policy = policy_around(Broken())

@@ -15,7 +15,7 @@ from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage, Recipe
 from policyserve.policies.registry import Source, check_given
 from policyserve.policies.wall_x.config import MODEL_CONFIGS, PATH_FIELDS, ModelConfig
-from policyserve.policies.wall_x.loading import STAND_IN, load_policy
+from policyserve.policies.wall_x.loading import STAND_IN, check_rtc, load_policy
 from policyserve.policies.wall_x.options import OptionFlags, Options
 from policyserve.policies.wall_x.runtime import check_runtime
 
@@ -64,6 +64,7 @@ class WallXAdapter:
         MissingDependency for a package that is not installed.
         """
         config, options = flags.model_config, flags.options.options()
+        check_rtc(config, options)
         if config.model_path != STAND_IN:
             _check_paths(config)
             with _flags_named():

@@ -81,6 +81,7 @@ def build_processor(plan: Plan) -> Processor:
         seed=plan.options.seed,
         image_layout=plan.options.image_layout,
         allow_missing_state=plan.options.allow_missing_state,
+        takes_prefix=plan.options.rtc is not None,
     )
 
 
@@ -88,7 +89,7 @@ def build_answering(plan: Plan, tokens: PromptTokens) -> Answering:
     """What stands behind the network; raises ConfigError for a FAST tokenizer that is not this model's."""
     config = plan.config
     if plan.flow:
-        return FlowAnswering(plan.conventions.attention, plan.options.num_steps)
+        return FlowAnswering(plan.conventions.attention, plan.options.num_steps, plan.options.rtc)
     fast = load_fast_tokenizer(Path(config.action_tokenizer_path))
     first_id, count = read_action_tokens(Path(config.model_path), tokens.tokenizer)
     if fast.vocab_size != count:
@@ -118,6 +119,7 @@ def build_spec(
         action_names=train_config.action_names(config.action_dim),
         state_names=train_config.state_names(config.state_dim),
         metadata={"conventions": plan.conventions.describe(), "num_steps": plan.options.num_steps},
+        method=None if plan.options.rtc is None else plan.options.rtc.method,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from policyserve.core.arrays import Array
+from policyserve.policies.rtc import Rtc
 from policyserve.policies.wall_x.architecture import ACTION
 from policyserve.policies.wall_x.attention import (
     AttentionMode,
@@ -28,6 +29,7 @@ from policyserve.policies.wall_x.attention import (
 )
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
 from policyserve.policies.wall_x.graphs import Capture, Graphs
+from policyserve.policies.wall_x.guidance import Guidance, Guide, guidance_of, guide_arrays, guided, placed
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation
@@ -43,6 +45,7 @@ class Schedule:
     actions: int
     trailing: int
     prefix: int  # slots of the cache before the actions
+    guidance: Guidance | None = None  # None: plain steps
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class FlowState:
     trailing: Tensor
     rotation: Rotation
     biases: dict[Rule, Tensor]
+    guide: Guide | None = None  # where the schedule has guidance
 
     @property
     def key(self) -> Hashable:
@@ -75,15 +79,17 @@ class FlowState:
     def tensors(self) -> list[tuple[Tensor, int | None]]:
         """See graphs.State."""
         by_row = [self.x, self.of_masks, self.trailing, self.rotation.cos, self.rotation.sin]
+        by_row += [*([] if self.guide is None else self.guide.tensors())]
         by_row += [self.biases[rule] for rule in sorted(self.biases)]
         return [(self.cache.keys, 1), (self.cache.values, 1), (self.of_times, None), *((part, 0) for part in by_row)]
 
     def replace(self, tensors: list[Tensor]) -> FlowState:
         """See graphs.State."""
-        keys, values, of_times, x, of_masks, trailing, cos, sin, *biases = tensors
-        by_rule = dict(zip(sorted(self.biases), biases, strict=True))
-        rotation = Rotation(cos, sin)
-        return FlowState(self.schedule, KvCache(keys, values), x, of_masks, of_times, trailing, rotation, by_rule)
+        keys, values, of_times, x, of_masks, trailing, cos, sin, *others = tensors
+        guide = None if self.guide is None else Guide(*others[:3])
+        by_rule = dict(zip(sorted(self.biases), others if guide is None else others[3:], strict=True))
+        rotation, cache = Rotation(cos, sin), KvCache(keys, values)
+        return FlowState(self.schedule, cache, x, of_masks, of_times, trailing, rotation, by_rule, guide)
 
 
 class FlowSampler:
@@ -105,9 +111,15 @@ class FlowSampler:
         """Those of the loop; None where it runs plainly."""
         return self._graphs
 
-    def sample(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> Tensor:
-        """Normalised actions (B, H, A), on the device. Raises ValueError for inputs that do not fit."""
-        state = self.prepare(items, attention, num_steps)
+    def sample(
+        self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int, how: Rtc | None = None
+    ) -> Tensor:
+        """Normalised actions (B, H, A), on the device. how: for inputs with a prefix; None: it is not looked at.
+
+        Where that is `guided`, call it outside of inference_mode(), whose tensors have no derivative. Raises ValueError
+        for inputs that do not fit.
+        """
+        state = self.prepare(items, attention, num_steps, how)
         if self._graphs is None:
             self.run(state)
             return state.x
@@ -115,35 +127,52 @@ class FlowSampler:
         captured.replay()
         return captured.state.x[: len(items)]
 
-    def prepare(self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int) -> FlowState:
+    def prepare(
+        self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int, how: Rtc | None = None
+    ) -> FlowState:
         """Run images and prefixes and gather all that the steps need. Raises ValueError for inputs that do not fit."""
         layouts = [layout_of(item, self.network.architecture) for item in items]
         _check(items, layouts)
         prefix = embed_prefix(self.network, items, layouts)
-        schedule = self._schedule(layouts, attention, num_steps)
+        schedule = self._schedule(layouts, attention, num_steps, guidance_of(items, how, num_steps))
         actions, trailing = schedule.actions, schedule.trailing
         times = torch.linspace(0, 1, num_steps + 1)[:-1].to(self.network.device)
         of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
         ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
         positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
+        x = self._stack([item.noise for item in items])
         return FlowState(
             schedule=schedule,
             cache=self._prefill(prefix, schedule),
-            x=self._stack([item.noise for item in items]),
+            x=x,
             of_masks=of_masks,
             of_times=of_times,
             trailing=self.network.decoder.embed(to_device(ids[:, :trailing].astype(np.int64), self.network.device)),
             rotation=rotate_by(self.network, positions[:, :, : actions + trailing]),
             biases=self._biases(prefix.lengths, schedule),
+            guide=None if schedule.guidance is None or how is None else self._guide(items, how, x),
         )
 
     def step(self, state: FlowState, k: int) -> tuple[Tensor, Tensor]:
         """One Euler step; `state.x` moves on. Returns the actions' hidden states (B, H, hidden) and v (B, H, A)."""
+        guidance, guide = state.schedule.guidance, state.guide
+        if guidance is None or guide is None:
+            hidden, velocities = self.velocity_at(state, state.x, k)
+        elif guidance.method == "inpaint":
+            state.x.copy_(placed(guide, state.x, k / len(guidance.strengths)))
+            hidden, velocities = self.velocity_at(state, state.x, k)
+        else:
+            hidden, velocities = guided(guidance, guide, state.x, k, lambda x: self.velocity_at(state, x, k))
+        state.x.add_(velocities, alpha=state.schedule.deltas[k])
+        return hidden, velocities
+
+    def velocity_at(self, state: FlowState, noisy: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Step k's hidden states of the actions (B, H, hidden) and their velocities (B, H, A) at `noisy`."""
         schedule, network = state.schedule, self.network
         rule = schedule.rules[k]
         trailing = schedule.trailing if needs_trailing(rule) else 0
         constant = state.of_masks + state.of_times[k]
-        x = network.action_head.embed_actions(state.x, self._folded, constant).to(network.dtype)
+        x = network.action_head.embed_actions(noisy, self._folded, constant).to(network.dtype)
         if trailing:
             x = torch.cat((x, state.trailing), dim=1)
         start, stop = schedule.prefix, schedule.prefix + x.shape[1]
@@ -151,6 +180,9 @@ class FlowSampler:
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             all_keys, all_values = state.cache.keys[layer], state.cache.values[layer]
+            if keys.requires_grad:  # a derivative must not be written over
+                joined = torch.cat((all_keys[:, :, :start], keys), dim=2)
+                return grouped_attention(queries, joined, torch.cat((all_values[:, :, :start], values), dim=2), bias)
             all_keys[:, :, start:stop] = keys
             all_values[:, :, start:stop] = values
             return grouped_attention(queries, all_keys[:, :, :stop], all_values[:, :, :stop], bias)
@@ -158,16 +190,23 @@ class FlowSampler:
         spans = spans_of(actions=schedule.actions, trailing=trailing)
         hidden = network.decoder(x, spans, state.rotation[:, : x.shape[1]], attend)
         hidden = network.decoder.norm(hidden[:, : schedule.actions], ((ACTION, schedule.actions),))
-        velocities = network.action_head.velocities(hidden)
-        state.x.add_(velocities, alpha=schedule.deltas[k])
-        return hidden, velocities
+        return hidden, network.action_head.velocities(hidden)
 
     def run(self, state: FlowState) -> None:
         """All steps; `state.x` ends at the actions."""
         for k in range(len(state.schedule.rules)):
             self.step(state, k)
+        guidance = state.schedule.guidance
+        if guidance is not None and state.guide is not None and guidance.method == "inpaint":
+            state.x.copy_(placed(state.guide, state.x, 1))
 
-    def _schedule(self, layouts: Sequence[Layout], attention: AttentionMode, num_steps: int) -> Schedule:
+    def _guide(self, items: Sequence[ModelInput], how: Rtc, x: Tensor) -> Guide:
+        rows, weights = guide_arrays(items, how)
+        return Guide(self._stack([*rows]), self._stack([*weights]), x.clone())
+
+    def _schedule(
+        self, layouts: Sequence[Layout], attention: AttentionMode, num_steps: int, guidance: Guidance | None
+    ) -> Schedule:
         a = self.network.architecture
         mode: AttentionMode = attention
         if attention == "upstream_sdpa" and a.is_action_attention_causal:
@@ -178,7 +217,8 @@ class FlowSampler:
         trailing = layouts[0].trailing if any(needs_trailing(rule) for rule in rules) else 0
         slots = -(-max(layout.prefix for layout in layouts) // self._slot_multiple) * self._slot_multiple
         deltas = np.diff(torch.linspace(0, 1, num_steps + 1).numpy())
-        return Schedule(tuple(rules), tuple(float(delta) for delta in deltas), layouts[0].actions, trailing, slots)
+        by_step = tuple(rules), tuple(float(delta) for delta in deltas)
+        return Schedule(*by_step, layouts[0].actions, trailing, slots, guidance)
 
     def _prefill(self, prefix: Prefix, schedule: Schedule) -> KvCache:
         """Keys and values of the prefix, in a cache that has room for the postfix."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policyserve.core.arrays import Array
+from policyserve.policies.prefix import Prefix
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class ModelInput:
     them (merged cells in raster order, four patches each). grids: (rows, columns) in patches per image, in order.
     state, state_mask: (P,) float32, None where the observation has no state and that is allowed. dof_mask: (H, A)
     float32. noise: (H, A) float32, where the sampler starts. dataset: the name of the statistics to un-normalise with.
+    prefix: what the robot executes until the answer is there, if it said so, rows (H, D) normalised as actions are, D
+    at most A. guided: (A,) float32, 1 for the numbers of an action that the prefix may guide; None: all.
     """
 
     input_ids: Array
@@ -26,3 +29,5 @@ class ModelInput:
     dof_mask: Array
     noise: Array | None
     dataset: str
+    prefix: Prefix | None = None
+    guided: Array | None = None

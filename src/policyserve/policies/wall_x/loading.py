@@ -40,6 +40,7 @@ def load_policy(
     fit, MissingDependency where a package is not installed.
     """
     options, stage = options or Options(), on_stage or _no_stage
+    check_rtc(config, options)
     if config.model_path == STAND_IN:
         log.warning("%s", NOTICE)
         return stand_in(_stand_in_spec(config, options, default_prompt, env), config, options)
@@ -79,6 +80,13 @@ def load_policy(
             policy = policy_of(fitting)
     policy.begin_service()
     return policy
+
+
+def check_rtc(config: ModelConfig, options: Options) -> None:
+    """Raise ConfigError where real-time chunking is wanted of what samples no actions."""
+    if options.rtc is not None and (config.model_path == STAND_IN or config.predict_mode == "fast"):
+        what = "the stand-in" if config.model_path == STAND_IN else "--model-config.predict-mode fast"
+        raise ConfigError(f"--rtc: expected off with {what}, which samples no actions, got {options.rtc.method}")
 
 
 def check_model(config: ModelConfig) -> None:

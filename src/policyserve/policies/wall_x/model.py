@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,14 @@ import torch
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
+from policyserve.policies.rtc import Rtc
 from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.capture import CudaCapture, release_memory
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.generate import Generator
 from policyserve.policies.wall_x.graphs import Graphs
+from policyserve.policies.wall_x.guidance import guidance_of
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.memory import graph_bytes
 from policyserve.policies.wall_x.network import Network, load_network
@@ -60,12 +63,14 @@ class WallXModel:
     def architecture(self) -> Architecture:
         return self.network.architecture
 
-    @torch.inference_mode()
-    def flow(self, inputs: Sequence[ModelInput], *, attention: AttentionMode, num_steps: int = 10) -> list[Array]:
+    def flow(
+        self, inputs: Sequence[ModelInput], *, attention: AttentionMode, num_steps: int = 10, how: Rtc | None = None
+    ) -> list[Array]:
         """Sample action chunks from each input's noise. Returns (H, A) float32 each, still normalised.
 
-        attention: see attention.py; upstream_sdpa is causal where the checkpoint's config asks for that. Raises
-        ValueError for inputs that do not fit the network or each other.
+        attention: see attention.py; upstream_sdpa is causal where the checkpoint's config asks for that. how: how
+        chunks agree with the prefixes of inputs that have one; None: these are not looked at. Raises ValueError for
+        inputs that do not fit the network or each other.
         """
         if attention not in ATTENTION_MODES:
             raise ValueError(f"attention: expected one of {', '.join(ATTENTION_MODES)}, got {attention!r}")
@@ -73,8 +78,10 @@ class WallXModel:
             raise ValueError(f"num_steps: expected 1 or more, got {num_steps}")
         if not inputs:
             return []
-        with running_on(self.network.device):
-            return list(self._flow.sample(inputs, attention, num_steps).cpu().numpy())
+        guidance = guidance_of(inputs, how, num_steps)
+        mode = differentiable if guidance is not None and guidance.differentiates else torch.inference_mode
+        with mode(), running_on(self.network.device):
+            return list(self._flow.sample(inputs, attention, num_steps, how).cpu().numpy())
 
     def begin_service(self) -> None:
         """From now on somebody waits for what is computed: a graph that has to be recorded is told as a warning."""
@@ -95,7 +102,8 @@ class WallXModel:
             return None
         layout = layout_of(item, self.architecture)
         filled = layout.prefix + (0 if layout.actions else NEW_TOKENS)
-        return tuple(item.grids), -(-filled // _GPU_SLOTS)
+        is_guided = item.prefix is not None and item.prefix.known > 0
+        return tuple(item.grids), -(-filled // _GPU_SLOTS), is_guided
 
     def neighbours(self, item: ModelInput) -> list[ModelInput]:
         """The input with as many words more, and fewer, that the next graphs serve it."""
@@ -129,9 +137,16 @@ def load_model(
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     place = _find_device(device)
-    with torch.inference_mode():
+    with differentiable():
         network = load_network(directory, train_config, place, _DTYPES[dtype], on_stage, token_ids)
         return WallXModel(network, cuda_graphs=cuda_graphs)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """No graph is built unless asked for, but one can be: inference_mode()'s tensors take no part in a derivative."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _find_device(name: str) -> torch.device:

@@ -31,6 +31,12 @@ class Scale:
                 return _known((values - self.low) / self.width)
             return _known(np.clip(2 * (values - self.low) / self.width - 1, -1, 1))
 
+    def normalise_unclamped(self, values: Array) -> Array:
+        """Scale (…, D) raw numbers, D at most as many as there are: what unnormalise() undoes. A width of 0: 0."""
+        low, width = self.low[: values.shape[-1]], self.width[: values.shape[-1]]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return _known((values - low) / width if self.is_mean_std else 2 * (values - low) / width - 1)
+
     def unnormalise(self, values: Array) -> Array:
         """Scale (…, D) numbers of the model back, D at most as many as there are; nothing is clamped."""
         low, width = self.low[: values.shape[-1]], self.width[: values.shape[-1]]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from policyserve.core.errors import ConfigError
+from policyserve.policies.rtc import Rtc, Schedule
+from policyserve.policies.shared_flags import RtcFlags
 from policyserve.policies.wall_x.conventions import Attention, Conventions, Padding, conventions_named
 
 _SIZE = re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}", re.ASCII)
@@ -37,6 +39,8 @@ class Options:
     """Whether work on a GPU is recorded and replayed; False: launched anew each time, several times slower."""
     warm_images: str = "256x256"
     """Height x width of the images that a GPU is warmed with, one for all cameras or one for each, by commas."""
+    rtc: Rtc | None = None
+    """How a chunk agrees with what the robot executes until it is there; None: clients do not say it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= 1000:
@@ -97,6 +101,13 @@ class OptionFlags:
     warm_images: str = "256x256"
     """Height x width of the images that a GPU is warmed with before the first request: of all cameras, or of each, by
     commas."""
+    rtc: Literal["guided", "identity", "inpaint", "lerobot", "off"] = "off"
+    """How a sampled chunk is made to agree with the actions that the robot executes until it is there, for clients that
+    send them: by guidance; by guidance without a reverse pass, also as LeRobot has it; by those put in place."""
+    rtc_schedule: Schedule | None = None
+    """How guidance fades behind the actions that will have run; None: exp, and linear for lerobot."""
+    rtc_max_guidance_weight: float | None = None
+    """The most that one step of the flow corrects; None: as many as there are steps, and 10 for lerobot."""
 
     def options(self) -> Options:
         """The options that these flags mean; raises ConfigError."""
@@ -116,4 +127,7 @@ class OptionFlags:
             allow_missing_state=self.allow_missing_state,
             cuda_graphs=self.cuda_graphs,
             warm_images=self.warm_images,
+            rtc=RtcFlags(
+                rtc=self.rtc, rtc_schedule=self.rtc_schedule, rtc_max_guidance_weight=self.rtc_max_guidance_weight
+            ).how(),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -16,6 +16,8 @@ from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.printable import error_text
 from policyserve.core.spec import PolicySpec
 from policyserve.core.throttle import Throttle, suppressed_note
+from policyserve.policies.prefix import rtc_extras
+from policyserve.policies.rtc import Rtc
 from policyserve.policies.wall_x.conventions import Attention
 from policyserve.policies.wall_x.fast import FastTokenizer
 from policyserve.policies.wall_x.inputs import ModelInput
@@ -32,7 +34,9 @@ MAX_NEW_TOKENS = 100
 class Model(Protocol):
     """The network: prepared observations in, normalised actions or token ids out, one for each; see WallXModel."""
 
-    def flow(self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10) -> list[Array]: ...
+    def flow(
+        self, inputs: Sequence[ModelInput], *, attention: Attention, num_steps: int = 10, how: Rtc | None = None
+    ) -> list[Array]: ...
     def generate(self, inputs: Sequence[ModelInput], *, max_new_tokens: int = 100) -> list[list[int]]: ...
     def begin_service(self) -> None: ...
     def free(self) -> None: ...
@@ -48,13 +52,14 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class FlowAnswering:
-    """Samples actions from noise."""
+    """Samples actions from noise. how: how they agree with what a client will execute; None: clients do not say it."""
 
     attention: Attention
     num_steps: int = 10
+    how: Rtc | None = None
 
     def __call__(self, network: Model, inputs: Sequence[ModelInput]) -> list[Array | PolicyserveError]:
-        return [*network.flow(inputs, attention=self.attention, num_steps=self.num_steps)]
+        return [*network.flow(inputs, attention=self.attention, num_steps=self.num_steps, how=self.how)]
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class WallXModelPolicy:
         self._on_undecodable = on_undecodable
         self._largest = spec.max_batch
         self._warming = Warming(network, sizes)
+        self._method = spec.metadata["rtc"]["methods"][0] if "rtc" in spec.metadata else ""
         self._throttle = Throttle()  # of lines that any answer may bring
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[Answer]:
@@ -131,18 +137,24 @@ class WallXModelPolicy:
         return [answer for answer in answers if answer is not None]
 
     def warm_up(self, size: int) -> None:
-        """Run the network on an observation of zeros, in a batch of this size.
+        """Run the network on an observation of zeros, in a batch of this size, and with actions that are known.
 
         Raises PolicyFailed where it cannot. Tokens that are no actions are no error: zeros need not make any.
         """
-        example = [self._processor.prepare(self.spec.example())] * size
+        example = self._processor.prepare(self.spec.example())
+        self._warm_up([example] * size)
+        if example.prefix is not None:
+            known = example.prefix._replace(known=len(example.prefix.rows), delay=1)
+            self._warm_up([replace(example, prefix=known)] * size)
+
+    def _warm_up(self, example: Sequence[ModelInput]) -> None:
         try:
             answers = self._answering(self._network, example)
             for answer in answers:
                 if not isinstance(answer, PolicyserveError):
                     self.spec.check_actions(answer[:, : self._processor.action_dim])
         except (RuntimeError, MemoryError, PolicyserveError) as error:
-            told = f"warm-up with zeros failed in a batch of {size}: {error_text(error)}"
+            told = f"warm-up with zeros failed in a batch of {len(example)}: {error_text(error)}"
             if is_out_of_memory(error):
                 error.__traceback__ = None  # it holds the frames that hold the tensors
                 self._network.free()
@@ -212,7 +224,7 @@ class WallXModelPolicy:
             return answer if isinstance(answer, PolicyserveError) else ActionChunk(answer)
         scale = self._processor.normalizer.action[prepared.dataset]
         actions = scale.unnormalise(answer[:, : self._processor.action_dim])
-        return ActionChunk(actions.astype(np.float32), state)
+        return ActionChunk(actions.astype(np.float32), state, rtc_extras(self._method, prepared.prefix))
 
     def _note_zeros(self, why: BadAction) -> None:
         suppressed = self._throttle.passes("zeros", time.monotonic())

@@ -10,6 +10,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import BadObservation
+from policyserve.policies.prefix import Prefix, read_prefix
 from policyserve.policies.wall_x.checks import check_finite, read_state
 from policyserve.policies.wall_x.conventions import Conventions
 from policyserve.policies.wall_x.images import ImageLayout, image_patches, read_image, resize_image
@@ -25,7 +26,7 @@ class Processor:
     """Prepares observations that meet the policy's spec.
 
     state_dim, action_dim: the robot's. state_width, action_width: the network's. flow: whether the answer is sampled,
-    so that action tokens and noise are part of the input.
+    so that action tokens and noise are part of the input. takes_prefix: whether clients send what they will execute.
     """
 
     tokens: PromptTokens
@@ -41,6 +42,7 @@ class Processor:
     seed: int = 0
     image_layout: ImageLayout = "any"
     allow_missing_state: bool = False
+    takes_prefix: bool = False
 
     def prepare(self, observation: Mapping[str, Any], chunk: int = 0) -> ModelInput:
         """Prepare one observation; chunk: how many of its session came before, for the noise.
@@ -53,6 +55,7 @@ class Processor:
         """prepare(), but for the noise of an observation that brings none of its own: that is its session's next."""
         dataset = self.normalizer.choose(observation.get("dataset_names"))
         state = self._state(observation.get("state"), dataset)
+        prefix = read_prefix(observation) if self.takes_prefix else None
         patches, grids = self._images(observation)
         image_tokens = [rows * columns // _PATCHES_PER_TOKEN for rows, columns in grids]
         ids = self.tokens.prefix(observation["prompt"], image_tokens)
@@ -67,7 +70,21 @@ class Processor:
             dof_mask=np.tile(_ones_until(self.action_dim, self.action_width), (self.horizon, 1)),
             noise=self._own_noise(observation.get("noise")) if self.flow else None,
             dataset=dataset,
+            prefix=None if prefix is None else self._normalised(prefix, dataset),
+            guided=None if prefix is None else self._guided(dataset),
         )
+
+    def _normalised(self, prefix: Prefix, dataset: str) -> Prefix:
+        """A prefix as the network has actions, not clamped: what the robot does may be beyond what was recorded."""
+        rows = np.zeros_like(prefix.rows)
+        rows[: prefix.known] = self.normalizer.action[dataset].normalise_unclamped(prefix.rows[: prefix.known])
+        return prefix._replace(rows=rows)
+
+    def _guided(self, dataset: str) -> Array:
+        """(action_width,) float32: 1 for the numbers that clients get and that the statistics say something of."""
+        guided = np.zeros(self.action_width, np.float32)
+        guided[: self.action_dim] = self.normalizer.action[dataset].width[: self.action_dim] != 0
+        return guided
 
     def with_noise(self, prepared: ModelInput, chunk: int) -> ModelInput:
         """Add the noise of a session's chunk, where sampling needs one and the observation brought none."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.core.spec import ArraySpec, ImageSpec, LeafSpec, PolicySpec, TextListSpec, TextSpec
+from policyserve.policies.prefix import rtc_facts, rtc_leaves
 from policyserve.policies.wall_x.config import ModelConfig
 from policyserve.policies.wall_x.images import ImageLayout
 
@@ -83,12 +84,14 @@ def wall_x_spec(
     action_names: Sequence[str] | None = None,
     state_names: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    method: str | None = None,
 ) -> PolicySpec:
     """The spec of the model that `config` describes, cameras in its order.
 
     default_prompt: for observations without a prompt; None: they are refused. env: for the greeting. image_sizes:
     height and width of each camera's example. noise_width: of the sampler's start, for a model that has one.
     normalises_state: the state is in the robot's units, not scaled yet.
+    method: of real-time chunking, None: clients send no prefix.
     """
     layouts = (*_COLOR_LAYOUTS[image_layout], "HW")
     cameras: dict[str, LeafSpec] = {
@@ -116,7 +119,7 @@ def wall_x_spec(
         observation["noise"] = RowSpec(shape, "float32", "where the sampler starts, for equal answers", optional=True)
     return PolicySpec(
         "wall_x",
-        observation=observation,
+        observation={**observation, **(rtc_leaves(config.pred_horizon, config.action_dim) if method else {})},
         action=ArraySpec((config.action_dim,), "float32", "the robot's action, in its own units"),
         horizon=config.pred_horizon,
         max_batch=max_batch,
@@ -129,6 +132,7 @@ def wall_x_spec(
             **({"action_names": list(action_names)} if action_names else {}),
             **({"dataset_names": list(dataset_names)} if dataset_names else {}),
             **(metadata or {}),
+            **(rtc_facts(method) if method else {}),
         },
         dialect="wall_x",
     )
