@@ -37,7 +37,7 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 # `make test`, and so is the soak.
 SUITES = (
     "core", "dialects", "websocket", "transforms", "client", "engine", "server", "contract", "golden", "fuzz",
-    "observe", "policies", "test_background.py", "test_safety.py",
+    "observe", "policies", "realtime", "test_background.py", "test_safety.py",
 )  # fmt: skip
 LEFT_OUT = ("server/test_soak.py", "policies/wall_x")
 
