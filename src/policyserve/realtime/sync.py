@@ -34,11 +34,6 @@ class AskedServer(Protocol):
     sessions_opened: int
 
     @property
-    def newest_chunk(self) -> MergedChunk | None:
-        """The chunk that was merged last, with all that its answer carried; None before the first."""
-        return self._realtime.newest_chunk
-
-    @property
     def metadata(self) -> Mapping[str, Any]: ...
     def connect(self) -> None: ...
     def infer(self, observation: Any, /) -> Any: ...
