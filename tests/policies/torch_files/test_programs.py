@@ -113,7 +113,7 @@ def test_nan_for_zeros_is_a_warning_and_nan_for_all_is_refused(
         (networks.Twice(), {"horizon": "2"}, "--horizon: it answers one action (2,) and no chunk of several"),
         (networks.Twice(), {"rename": "x=camera"}, "--rename: expected one of the policy's inputs"),
         (networks.Twice(), {"image": "camera=uint8:HWC"}, "--image: expected one of the model's inputs, obs"),
-        (networks.Twice(), {"device": "cuda:99"}, "--device cuda:99: torch finds"),
+        (networks.Twice(), {"device": "cuda:99"}, "--device cuda:99: torch "),
     ],
 )
 def test_what_cannot_act_is_refused_in_one_line(module: Any, flags: dict[str, str], said: str, tmp_path: Path) -> None:

@@ -91,3 +91,9 @@ def test_a_path_that_was_given_nothing_is_refused_by_its_flag(name: str) -> None
 def test_a_prompt_that_was_given_nothing_is_refused_by_its_flag() -> None:
     with pytest.raises(ConfigError, match="--default-prompt: expected a value, got nothing"):
         replace(STANDING_IN, default_prompt="")
+
+
+def test_the_robot_says_what_a_gpu_is_warmed_with() -> None:
+    adapter = WallXAdapter("wall-x")
+    assert adapter.defaults(None).options.options().image_sizes(2) == [(256, 256)] * 2
+    assert adapter.defaults(WallXFlags(env="aloha")).options.options().image_sizes(3) == [(480, 640)] * 3

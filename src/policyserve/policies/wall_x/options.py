@@ -97,7 +97,7 @@ class OptionFlags:
     allow_missing_state: bool = False
     """Take observations without a state."""
     cuda_graphs: bool = True
-    """On a GPU, record work once and replay it; without, where recording fails, it is several times slower."""
+    """On a GPU, record the model's work once and replay it; without, all is launched anew, several times slower."""
     warm_images: str = "256x256"
     """Height x width of the images that a GPU is warmed with before the first request: of all cameras, or of each, by
     commas."""
