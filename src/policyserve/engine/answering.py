@@ -211,8 +211,9 @@ def is_fatal(error: PolicyserveError) -> bool:
 
 
 def _is_gpu_error(error: PolicyserveError) -> bool:
-    is_torchs = type(error.__cause__).__name__ == "AcceleratorError"  # since torch 2.8, of every kind of device
-    return bool(text := _frameworks_text(error)) and (is_torchs or _GPU_ERROR.search(text) is not None)
+    text = _frameworks_text(error)
+    # AcceleratorError: of torch since 2.8, for devices of every kind
+    return bool(text) and (type_name(error.__cause__) == "AcceleratorError" or _GPU_ERROR.search(text) is not None)
 
 
 def _frameworks_text(error: PolicyserveError) -> str:
