@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -673,16 +675,22 @@ def test_a_row_that_is_taken_while_a_chunk_is_being_merged_is_taken_once() -> No
 def test_a_step_of_the_whole_keeps_no_memory() -> None:
     robot = Virtual(machine(), lambda _: np.zeros((H, 14), np.float32), [0.1] * 2000)
     robot.run(12)  # past the hundred latencies that are kept
-    robot.asked.clear()
-    robot.took.clear()
     out = np.zeros(14)
-    with counted_memory() as counted:
-        for number in range(2000):
-            robot.realtime.act(12 + number / 500, out)
+
+    def held_after(steps: range) -> int:
+        for number in steps:
+            now = 12 + number / 500
+            robot.realtime.act(now, out)
             if number % 50 == 0:
-                robot.realtime.observe({"step": 0}, 12 + number / 500)
-                robot.work(12 + number / 500)
-                robot.deliver(12 + number / 500)
+                robot.realtime.observe({"step": 0}, now)
+                robot.work(now)
+                robot.deliver(now)
         robot.asked.clear()
         robot.took.clear()
-    assert counted.left < 4000, "less than two bytes a step"
+        gc.collect()  # empties Python's own lists of free tuples and floats, too
+        return tracemalloc.get_traced_memory()[0]
+
+    with counted_memory():
+        before = held_after(range(10_000))  # all that is kept, the hundred latencies among it, is from in here then
+        after = held_after(range(10_000, 20_000))
+    assert after - before < 1000, "bytes, for ten thousand steps"
