@@ -693,4 +693,6 @@ def test_a_step_of_the_whole_keeps_no_memory() -> None:
     with counted_memory():
         before = held_after(range(10_000))  # all that is kept, the hundred latencies among it, is from in here then
         after = held_after(range(10_000, 20_000))
-    assert after - before < 1000, "bytes, for ten thousand steps"
+    assert after - before < 10_000, (
+        "less than a byte a step: Python 3.10 keeps some for functions that are called often"
+    )
