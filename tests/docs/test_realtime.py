@@ -42,6 +42,9 @@ class Robot:
             self.sent += 1
         self._step += 1
 
+    def send_action(self, action: dict[str, float]) -> None:
+        self.send(np.array([action["x.pos"], action["y.pos"]]))
+
 
 def agent(_: Any) -> Any:
     return np.zeros((20, 1), np.float32)

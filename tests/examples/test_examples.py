@@ -71,6 +71,12 @@ SHOWN: Mapping[str, Shown] = {
     "async_client": Shown(
         [rf"chunk {one} moved the joint to 0\.{one}0 rad; the next took \d+ ms meanwhile" for one in range(1, 5)]
     ),
+    "realtime_500hz": Shown(
+        [
+            r"\d+ commands at 500 Hz, \d+ chunks, \d+ steps without a row",
+            r"largest step \d+ mm, \d+ turns late, answers after \d+ ms",
+        ]
+    ),
     "realtime_vs_sync": Shown(
         [
             r"waits for each chunk: stands still 23 %, actions 463 ms old, \d\d cm off its way, jumps at seams 0\.\d ×",

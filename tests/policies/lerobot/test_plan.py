@@ -87,6 +87,8 @@ def test_names_of_joints_come_from_the_datasets_info(tmp_path: Path) -> None:
         plan("act_state", dataset_info=str(info))
     info.write_text(json.dumps({"features": {"action": {"names": {"motors": names}}}}))
     action = spec("act_state", dataset_info=str(info)).action
+    assert len(spec("act_state", dataset_info=str(info)).metadata["action_names"]) == 6
+    assert "action_names" not in spec("act_state").metadata
     assert action is not None
     assert action.doc == "action as recorded: units of the dataset: joint0, joint1, joint2, joint3, joint4, joint5"
     info.write_text(json.dumps({"features": {"action": {"names": names[:5]}}}))

@@ -54,9 +54,14 @@ def build_spec(
         ArraySpec(config.action.shape, doc=f"action {_AS_RECORDED}{_told(joints.get(config.action.name))}"),
         horizon=shape.horizon,
         max_batch=shape.max_batch,
-        metadata=_metadata(config, statistics, shape, layout),
+        metadata=_metadata(config, statistics, shape, layout) | _action_names(joints.get(config.action.name)),
         aliases=names.aliases,
     )
+
+
+def _action_names(joints: Sequence[str] | None) -> dict[str, Any]:
+    """What the greeting says for clients that hand robots their actions by name."""
+    return {} if joints is None else {"action_names": list(joints)}
 
 
 def _told(joints: Sequence[str] | None) -> str:
