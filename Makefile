@@ -1,4 +1,4 @@
-.PHONY: check debian lint types contracts test pythons interop coverage bench
+.PHONY: check debian lint types contracts test pythons interop coverage bench gpu
 
 # One run of tests leaves a second core idle: two kinds of them run at a time, and each tells its lines together.
 AT_ONCE ?= 2
@@ -36,3 +36,6 @@ coverage:  ## branches of what is pure; docs/coverage.md says what is left, and 
 
 bench:
 	@for program in benchmarks/*.py; do echo "== $$program"; python $$program; done
+
+gpu:  ## Wall-X on this machine's NVIDIA GPU: right, fast, served; the first wrong result ends it
+	@python scripts/check_gpu.py

@@ -83,14 +83,19 @@ def random_config(size: RandomSize) -> dict[str, Any]:
     }
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write what says how a network is made, without its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps(_TOKENS), encoding="utf-8")
+
+
 def write_random_checkpoint(
     directory: str | Path, config: Mapping[str, Any], vocabulary: int, *, shard_bytes: int = 1 << 30, seed: int = 0
 ) -> int:
     """Write the directory, in bfloat16 and float32 as the released ones are. Returns the weights' bytes."""
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    (folder / "added_tokens.json").write_text(json.dumps(_TOKENS), encoding="utf-8")
+    write_config(folder, config)
     architecture = read_architecture(folder)
     parameters = dict(Network(architecture, vocabulary, has_own_head=False).named_parameters())
     generator = torch.Generator().manual_seed(seed)

@@ -52,9 +52,9 @@ class WallXModel:
         slots, capture = 1, None
         if network.device.type == "cuda":
             slots, capture = _GPU_SLOTS, CudaCapture() if cuda_graphs else None
-        self._flow = FlowSampler(network, slot_multiple=slots, capture=capture)
-        self._generator = Generator(network, slot_multiple=slots, capture=capture)
-        self._graphs: list[Graphs[Any]] = [one for one in (self._flow.graphs, self._generator.graphs) if one]
+        self.sampler = FlowSampler(network, slot_multiple=slots, capture=capture)
+        self.generator = Generator(network, slot_multiple=slots, capture=capture)
+        self._graphs: list[Graphs[Any]] = [one for one in (self.sampler.graphs, self.generator.graphs) if one]
         if capture is not None:
             for graphs in self._graphs:
                 graphs.max_bytes = graph_bytes(torch.cuda.mem_get_info(network.device)[1])
@@ -81,7 +81,7 @@ class WallXModel:
         guidance = guidance_of(inputs, how, num_steps)
         mode = differentiable if guidance is not None and guidance.differentiates else torch.inference_mode
         with mode(), running_on(self.network.device):
-            return list(self._flow.sample(inputs, attention, num_steps, how).cpu().numpy())
+            return list(self.sampler.sample(inputs, attention, num_steps, how).cpu().numpy())
 
     def begin_service(self) -> None:
         """From now on somebody waits for what is computed: a graph that has to be recorded is told as a warning."""
@@ -115,7 +115,7 @@ class WallXModel:
         if not inputs:
             return []
         with running_on(self.network.device):
-            return self._generator.run(inputs, max_new_tokens)
+            return self.generator.run(inputs, max_new_tokens)
 
 
 def load_model(
