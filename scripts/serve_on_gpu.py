@@ -60,7 +60,7 @@ def main() -> int:
 
 @contextmanager
 def serving(golden: Path, device: str) -> Iterator[tuple[str, int]]:
-    """A server as a person starts it: its URL and process id."""
+    """A server as a person starts it: its URL and process id. Raises Wrong where it ends with anything but 0."""
     model = golden / "checkpoint_flow_libero"
     flags = {
         "--model-config.model-path": model,
@@ -90,7 +90,7 @@ def serving(golden: Path, device: str) -> Iterator[tuple[str, int]]:
 
 
 def wait_for_url(process: subprocess.Popen[str]) -> str:
-    """Read what the server says until it is ready; what it says later is read by a thread and shown."""
+    """Read what the server says until it is ready; a thread shows the rest. Raises Wrong if it ends before."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
@@ -121,7 +121,7 @@ def observation(height: int = 256, width: int = 256, prompt: str = "put the bowl
 
 
 def check_load(url: str, clients: int, seconds: float) -> None:
-    """Several clients at once, each asking again as soon as it is answered."""
+    """Several clients at once, each asking again as soon as it is answered. Raises Wrong."""
     until = time.monotonic() + seconds
     answers, errors = [0] * clients, []
 
@@ -156,7 +156,7 @@ def mean_batch(url: str) -> float:
 
 
 def check_killed(url: str, server: int) -> None:
-    """Kill the processes below the server that hold the policy, and wait for an answer of the next one."""
+    """Kill the processes below the server that hold the policy, and wait for the next one's answer. Raises Wrong."""
     found = [pid for pid in descendants(server) if b"policyserve.engine.isolated.worker" in command_of(pid)]
     if not found:
         raise Wrong("no process of the policy's was found below the server")

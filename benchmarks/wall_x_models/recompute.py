@@ -75,7 +75,11 @@ class FullSampler:
         start, trailing = state.prefix.x.shape[1], state.trailing.shape[1]
         bias = self._bias(flow.schedule.rules[k], state)
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        a = network.architecture
+        keys, values = (x.new_empty(len(x), a.kv_heads, x.shape[1], a.head_dim) for _ in range(2))  # of one layer
+
+        def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            queries = rotation.store(qkv, keys, values)
             if bias is None:
                 return prompt_attention(queries, keys, values)
             mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)

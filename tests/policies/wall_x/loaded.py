@@ -45,5 +45,11 @@ def tiny_input(model: WallXModel, length: int, *, actions: int = 4, trailing: in
     )
 
 
+def told_by_layer(out: Any) -> Array:
+    """What a layer or a norm gave. A layer gives x and what is still to be added to it, which the next norm adds."""
+    x, added = out if isinstance(out, tuple) else (out, None)
+    return (x if added is None else x + added).numpy()
+
+
 def largest(difference: Any) -> float:
     return float(np.abs(np.asarray(difference)).max())

@@ -22,7 +22,7 @@ from policyserve.policies.wall_x.attention import needs_trailing, postfix_mask, 
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.rope import prompt_positions  # noqa: E402
 from policyserve.policies.wall_x.sequence import embed_prefix, layout_of  # noqa: E402
-from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402
+from tests.policies.wall_x.loaded import largest, loaded, told_by_layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 def outputs_of_layers(network: Any, run: Any) -> list[Array]:
     outputs: list[Array] = []
     layers = [*network.decoder.layers, network.decoder.norm]
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out.numpy())) for layer in layers]
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(told_by_layer(out))) for layer in layers]
     with torch.inference_mode():
         run()
     for hook in hooks:

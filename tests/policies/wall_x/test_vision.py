@@ -15,7 +15,7 @@ from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES
 torch = import_or_skip("torch")
 
 from policyserve.policies.wall_x.vision import plan_packing  # noqa: E402
-from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402
+from tests.policies.wall_x.loaded import largest, loaded, told_by_layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -39,7 +39,7 @@ def test_every_block_is_the_originals() -> None:
     named: dict[str, Any] = {f"block_{index}": block for index, block in enumerate(tower.blocks)}
     named["merger_window_order"] = tower.merge_out
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: out.numpy()}))
+        module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: told_by_layer(out)}))
         for name, module in named.items()
     ]
     with torch.inference_mode():

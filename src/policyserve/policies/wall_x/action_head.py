@@ -54,7 +54,8 @@ class ActionHead(nn.Module):
 
     def embed_actions(self, x: Tensor, folded: Tensor, constant: Tensor) -> Tensor:
         """x: (B, H, A); constant: (B, H, h), masks' and time's together. Returns (B, H, hidden)."""
-        return self._widen(self.w3(F.silu(F.linear(x, folded) + constant)))
+        before = torch.addmm(constant.flatten(0, 1), x.flatten(0, 1), folded.t()).unflatten(0, x.shape[:2])
+        return self._widen(self.w3(F.silu(before)))
 
     def _widen(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self._decoder_width - x.shape[-1])) if x.shape[-1] < self._decoder_width else x

@@ -17,9 +17,9 @@ from policyserve.policies.wall_x.layers import Linear, RmsNorm, SwiGlu, weight
 from policyserve.policies.wall_x.rope import Rotation
 
 Spans = tuple[tuple[int, int], ...]  # (token type, length), in order
-# (layer, queries (B, heads, S, D), keys and values (B, kv_heads, S, D), turned) -> (B, S, heads · D), or None: nobody
-# needs what this layer would give, which its keys and values do not depend on
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
+# (layer, queries, keys and values (B, S, heads + 2 · kv_heads, D), their rotation) -> (B, S, heads · D), or None:
+# nobody needs what this layer would give, which its keys and values do not depend on
+Attend = Callable[[int, Tensor, Rotation], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, spans: Spans, rotation: Rotation, attend: Attend) -> Tensor:
         """x: (B, S, hidden); rotation: (B, S, 1, D/2). Returns (B, S, hidden), before the final norm."""
+        added: Tensor | None = None  # what the layer before adds to x, left to the next norm
         for layer in self.layers:
-            x = layer(x, spans, rotation, attend)
-        return x
+            x, added = layer(x, added, spans, rotation, attend)
+        return x if added is None else x + added
 
     def embed(self, ids: Tensor) -> Tensor:
         return torch.nn.functional.embedding(ids, self.embed_tokens)
@@ -72,7 +73,7 @@ class Decoder(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, a: Architecture, index: int) -> None:
         super().__init__()
-        self._index, self._heads, self._kv_heads = index, a.heads, a.kv_heads
+        self._index, self._all_heads = index, a.heads + 2 * a.kv_heads
         self.input_norm = _norm(a)
         self.qkv = ByType(
             [Linear(width, (a.heads + 2 * a.kv_heads) * a.head_dim, bias=True) for width in _attention_widths(a)]
@@ -81,16 +82,16 @@ class _Layer(nn.Module):
         self.post_norm = _norm(a)
         self.mlp = ByType([SwiGlu(expert.width, expert.inner, bias=False) for expert in a.experts])
 
-    def forward(self, x: Tensor, spans: Spans, rotation: Rotation, attend: Attend) -> Tensor:
-        heads, kv_heads = self._heads, self._kv_heads
-        qkv = self.qkv(self.input_norm(x, spans), spans).unflatten(-1, (heads + 2 * kv_heads, -1))
-        turned = rotation(qkv[..., : heads + kv_heads, :]).transpose(1, 2)  # (B, heads + kv_heads, S, D)
-        values = qkv[..., heads + kv_heads :, :].transpose(1, 2)
-        mixed = attend(self._index, turned[:, :heads], turned[:, heads:], values)
+    def forward(
+        self, x: Tensor, added: Tensor | None, spans: Spans, rotation: Rotation, attend: Attend
+    ) -> tuple[Tensor, Tensor | None]:
+        """Take x and what is still to be added to it; give the same of this layer."""
+        x, normed = (x, self.input_norm(x, spans)) if added is None else self.input_norm.after_sum(x, added, spans)
+        mixed = attend(self._index, self.qkv(normed, spans).unflatten(-1, (self._all_heads, -1)), rotation)
         if mixed is None:
-            return x
-        x = x + self.out(mixed, spans)
-        return x + self.mlp(self.post_norm(x, spans), spans)
+            return x, None
+        x, normed = self.post_norm.after_sum(x, self.out(mixed, spans), spans)
+        return x, self.mlp(normed, spans)
 
 
 class ByType(nn.Module):
@@ -109,6 +110,14 @@ class ByType(nn.Module):
             return self._run(spans[0][0], x)
         parts = x.split([length for _, length in spans], dim=1)
         return torch.cat([self._run(kind, part) for (kind, _), part in zip(spans, parts, strict=True)], dim=1)
+
+    def after_sum(self, x: Tensor, added: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+        """Of norms: x + added, and its norm."""
+        if len(self.of) == 1 or len(spans) == 1:
+            norm = self.of[0 if len(self.of) == 1 else spans[0][0]]
+            assert isinstance(norm, RmsNorm)
+            return norm.after_sum(x, added)
+        return (total := x + added), self(total, spans)
 
     def _run(self, kind: int, x: Tensor) -> Tensor:
         module = self.of[kind]

@@ -178,14 +178,16 @@ class FlowSampler:
         start, stop = schedule.prefix, schedule.prefix + x.shape[1]
         bias = state.biases.get(rule)
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            all_keys, all_values = state.cache.keys[layer], state.cache.values[layer]
-            if keys.requires_grad:  # a derivative must not be written over
-                joined = torch.cat((all_keys[:, :, :start], keys), dim=2)
-                return grouped_attention(queries, joined, torch.cat((all_values[:, :, :start], values), dim=2), bias)
-            all_keys[:, :, start:stop] = keys
-            all_values[:, :, start:stop] = values
-            return grouped_attention(queries, all_keys[:, :, :stop], all_values[:, :, :stop], bias)
+        def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            keys, values = state.cache.keys[layer], state.cache.values[layer]
+            if qkv.requires_grad:  # a derivative must not be written over
+                queries, *new = rotation.parts(qkv, keys.shape[1])
+                keys, values = (
+                    torch.cat((old[:, :, :start], one), 2) for old, one in zip((keys, values), new, strict=True)
+                )
+                return grouped_attention(queries, keys, values, bias)
+            queries = rotation.store(qkv, keys, values, start)
+            return grouped_attention(queries, keys[:, :, :stop], values[:, :, :stop], bias)
 
         spans = spans_of(actions=schedule.actions, trailing=trailing)
         hidden = network.decoder(x, spans, state.rotation[:, : x.shape[1]], attend)
@@ -226,11 +228,11 @@ class FlowSampler:
         length = prefix.x.shape[1]
         cache = decoder.empty_cache(prefix.x.shape[0], schedule.prefix + schedule.actions + schedule.trailing)
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor | None:
-            cache.keys[layer][:, :, :length] = keys
-            cache.values[layer][:, :, :length] = values
+        def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor | None:
+            keys, values = cache.keys[layer], cache.values[layer]
+            queries = rotation.store(qkv, keys, values)
             is_last = layer == decoder.architecture.layers - 1
-            return None if is_last else prompt_attention(queries, keys, values)
+            return None if is_last else prompt_attention(queries, keys[:, :, :length], values[:, :, :length])
 
         decoder(prefix.x, spans_of(text=length), prefix.rotation, attend)
         return cache

@@ -18,7 +18,7 @@ from policyserve.policies.wall_x.decoder import KvCache, spans_of
 from policyserve.policies.wall_x.graphs import Capture, Graphs
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
-from policyserve.policies.wall_x.rope import decoder_angles, rotation_of
+from policyserve.policies.wall_x.rope import Rotation, decoder_angles, rotation_of
 from policyserve.policies.wall_x.sequence import embed_prefix, layout_of
 
 
@@ -90,10 +90,10 @@ class Generator:
         slots = -(-(longest + max_new_tokens) // self._slot_multiple) * self._slot_multiple
         cache = decoder.empty_cache(batch, slots)
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            cache.keys[layer][:, :, :longest] = keys
-            cache.values[layer][:, :, :longest] = values
-            return prompt_attention(queries, keys, values)
+        def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            keys, values = cache.keys[layer], cache.values[layer]
+            queries = rotation.store(qkv, keys, values)
+            return prompt_attention(queries, keys[:, :, :longest], values[:, :, :longest])
 
         hidden = decoder(prefix.x, spans_of(text=longest), prefix.rotation, attend)
         lengths = torch.tensor(prefix.lengths, device=network.device)
@@ -111,13 +111,11 @@ class Generator:
         angles = decoder_angles(state.positions.expand(3, -1)[..., None], a.rope_sections, a.rope_theta)
         seen = torch.arange(stop, device=network.device) <= state.slots[:, None]  # (B, stop)
         bias = None if is_even else as_bias(seen, network.dtype)[:, None, None]
-        rows = torch.arange(len(state.ids), device=network.device)
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            all_keys, all_values = state.cache.keys[layer], state.cache.values[layer]
-            all_keys[rows, :, state.slots] = keys[:, :, 0]
-            all_values[rows, :, state.slots] = values[:, :, 0]
-            return grouped_attention(queries, all_keys[:, :, :stop], all_values[:, :, :stop], bias)
+        def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            keys, values = state.cache.keys[layer], state.cache.values[layer]
+            queries = rotation.store(qkv, keys, values, slots=state.slots)
+            return grouped_attention(queries, keys[:, :, :stop], values[:, :, :stop], bias)
 
         x = decoder.embed(state.ids[:, None])  # (B, 1, hidden)
         hidden = decoder(x, spans_of(text=1), rotation_of(angles, network.dtype), attend)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policyserve.policies.wall_x.fused import add_rms_norm, rms_norm, silu_mul
+
 
 def weight(*shape: int) -> nn.Parameter:
     """A parameter's place: shape alone, until the checkpoint's loader fills it."""
@@ -39,8 +41,14 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         missing = x.shape[-1] - self._width
-        y = F.rms_norm(x[..., : self._width].float(), (self._width,), self.weight.float(), self._epsilon).to(x.dtype)
+        y = rms_norm(x[..., : self._width], self.weight, self._epsilon)
         return F.pad(y, (0, missing)) if missing else y
+
+    def after_sum(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        """Give x + added and its norm; a norm that is as wide as x computes both at once."""
+        if x.shape[-1] != self._width:
+            return (total := x + added), self(total)
+        return add_rms_norm(x, added, self.weight, self._epsilon)
 
 
 class SwiGlu(nn.Module):
@@ -53,7 +61,6 @@ class SwiGlu(nn.Module):
         self._width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x[..., : self._width]).chunk(2, dim=-1)
-        y = self.down(F.silu(gate).mul_(up))
+        y = self.down(silu_mul(self.gate_up(x[..., : self._width])))
         missing = x.shape[-1] - self._width
         return F.pad(y, (0, missing)) if missing else y

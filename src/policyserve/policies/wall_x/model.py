@@ -17,6 +17,7 @@ from policyserve.policies.wall_x.architecture import Architecture
 from policyserve.policies.wall_x.attention import ATTENTION_MODES, AttentionMode
 from policyserve.policies.wall_x.capture import CudaCapture, release_memory
 from policyserve.policies.wall_x.flow import FlowSampler
+from policyserve.policies.wall_x.fused import adopt_kernels
 from policyserve.policies.wall_x.generate import Generator
 from policyserve.policies.wall_x.graphs import Graphs
 from policyserve.policies.wall_x.guidance import guidance_of
@@ -139,6 +140,12 @@ def load_model(
     place = _find_device(device)
     with differentiable():
         network = load_network(directory, train_config, place, _DTYPES[dtype], on_stage, token_ids)
+        if place.type == "cuda":
+            on_stage("compiling kernels")
+            with running_on(place):
+                why = adopt_kernels(place)
+            if why is not None:
+                log.warning("small operations are not fused, and answers take longer: %s", why)
         return WallXModel(network, cuda_graphs=cuda_graphs)
 
 

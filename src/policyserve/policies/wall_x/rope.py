@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from policyserve.core.arrays import Array
+from policyserve.policies.wall_x.fused import parts_turned, turn, turn_and_store
 
 _VISION_THETA = 10_000.0
 
@@ -26,9 +27,17 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Turn the heads in x's last axis; dtype as the wider of x's and the table's, then x's."""
-        first, second = x.chunk(2, dim=-1)
-        cos, sin = self.cos, self.sin
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+        return turn(x, self.cos, self.sin)
+
+    def parts(self, qkv: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, turned but the values, which a derivative can be taken of: see fused.py."""
+        return parts_turned(qkv, self.cos, self.sin, kv_heads)
+
+    def store(
+        self, qkv: Tensor, keys: Tensor, values: Tensor, start: int = 0, *, slots: Tensor | None = None
+    ) -> Tensor:
+        """Turn queries and keys, put keys and values into a layer's cache, return the queries: see fused.py."""
+        return turn_and_store(qkv, self.cos, self.sin, keys, values, start, slots)
 
     def __getitem__(self, index: object) -> Rotation:
         return Rotation(self.cos[index], self.sin[index])  # pyright: ignore[reportArgumentType]

@@ -65,8 +65,10 @@ class VisionTower(nn.Module):
         x = F.linear(patches.to(self.patch_embed.dtype), self.patch_embed.flatten(1))  # (N, C)
         x = x.unflatten(0, (-1, a.merge**2))[plan.cells].flatten(0, 1)
         full = set(a.full_blocks)
+        added: Tensor | None = None  # what the block before adds to x, left to the next norm
         for index, block in enumerate(self.blocks):
-            x = block(x, plan, index in full)
+            x, added = block(x, added, plan, index in full)
+        x = x if added is None else x + added
         merged = self.norm(x).view(-1, a.width * a.merge**2)  # (N / 4, 4C)
         return self.merge_out(F.gelu(self.merge_in(merged)))[plan.back]
 
@@ -81,9 +83,11 @@ class _Block(nn.Module):
         self.mlp = SwiGlu(a.width, a.inner, bias=True)
         self._heads = a.heads
 
-    def forward(self, x: Tensor, plan: PackingPlan, is_full: bool) -> Tensor:
-        x = x + self.proj(self._attend(self.norm1(x), plan, is_full))
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, added: Tensor | None, plan: PackingPlan, is_full: bool) -> tuple[Tensor, Tensor]:
+        """Take x and what is still to be added to it; give the same of this block."""
+        x, normed = (x, self.norm1(x)) if added is None else self.norm1.after_sum(x, added)
+        x, normed = self.norm2.after_sum(x, self.proj(self._attend(normed, plan, is_full)))
+        return x, self.mlp(normed)
 
     def _attend(self, x: Tensor, plan: PackingPlan, is_full: bool) -> Tensor:
         qkv = self.qkv(x).view(x.shape[0], 3, self._heads, -1)  # (N, 3, heads, D)
