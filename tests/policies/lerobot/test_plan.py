@@ -96,6 +96,22 @@ def test_names_of_joints_come_from_the_datasets_info(tmp_path: Path) -> None:
     assert "got nothing there" in refusal("act_state", dataset_info=f"{tmp_path}/none.json")
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["pan.pos", "lift.pos", "elbow.pos", "wrist.pos", "roll.pos", "gripper.pos"], "position"),
+        (["x.vel", "y.vel", "theta.vel", "a.vel", "b.vel", "c.vel"], "velocity"),
+        (["pan.pos", "lift.pos", "elbow.pos", "wrist.pos", "roll.pos", "x.vel"], None),
+        (["joint0", "joint1", "joint2", "joint3", "joint4", "joint5"], None),
+    ],
+)
+def test_what_an_action_is_is_told_where_all_names_say_it(tmp_path: Path, names: list[str], kind: str | None) -> None:
+    info = tmp_path / "info.json"
+    info.write_text(json.dumps({"features": {"action": {"names": names}}}))
+    assert spec("act_state", dataset_info=str(info)).metadata.get("action_kind") == kind
+    assert "action_kind" not in spec("act_state").metadata
+
+
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     target = copied("act_state", tmp_path)
     (target / "adapter_config.json").write_text("{}")

@@ -14,6 +14,7 @@ from policyserve.policies.lerobot.statistics import Statistics
 from policyserve.policies.naming import Names, client_names
 
 TASK = "task"
+_KINDS = {"pos": "position", "vel": "velocity"}  # by what LeRobot's robots call a number: shoulder_pan.pos
 _AS_RECORDED = "as recorded: units of the dataset"
 _PICTURE = "a camera frame; floats are 0 … 1"
 
@@ -54,18 +55,26 @@ def build_spec(
         ArraySpec(config.action.shape, doc=f"action {_AS_RECORDED}{_told(joints.get(config.action.name))}"),
         horizon=shape.horizon,
         max_batch=shape.max_batch,
-        metadata=_metadata(config, statistics, shape, layout) | _action_names(joints.get(config.action.name)),
+        metadata=_metadata(config, statistics, shape, layout) | _told_of_action(joints.get(config.action.name)),
         aliases=names.aliases,
     )
 
 
-def _action_names(joints: Sequence[str] | None) -> dict[str, Any]:
-    """What the greeting says for clients that hand robots their actions by name."""
-    return {} if joints is None else {"action_names": list(joints)}
-
-
 def _told(joints: Sequence[str] | None) -> str:
     return "" if joints is None else f": {', '.join(joints)}"
+
+
+def _told_of_action(joints: Sequence[str] | None) -> dict[str, Any]:
+    """What the greeting says of actions whose numbers have names.
+
+    action_names: for clients that hand robots their actions by name. action_kind: what an action is, where the endings
+    that LeRobot's robots give their numbers say it.
+    """
+    if joints is None:
+        return {}
+    endings = {name.rpartition(".")[2] for name in joints}
+    kind = _KINDS.get(endings.pop()) if len(endings) == 1 else None
+    return {"action_names": list(joints), **({} if kind is None else {"action_kind": kind})}
 
 
 def leaf_of(one: Feature, frames: int | None, told: str = "") -> LeafSpec:
