@@ -2,7 +2,7 @@
 
     python benchmarks/wall_x.py [--size tiny|mid|real] [--device cpu|cuda] [--dtype float32|bfloat16]
                                 [--attention causal] [--batches 1,2,4,8] [--compare 300,600,900] [--json FILE]
-                                [--checkpoint DIR] [--first-calls] [--profile TRACE]
+                                [--checkpoint DIR] [--first-calls] [--profile TRACE] [--rtc 1,4]
 
 The weights are random ones, written as a checkpoint directory and loaded as a user's would be (`real`: 8.4 GB there,
 and as much memory): in DIR, which is kept and used again by the next run, else in a temporary folder. limit: the longer
@@ -30,6 +30,7 @@ import torch
 from wall_x_models.checkpoints import load
 from wall_x_models.comparing import compare
 from wall_x_models.first_calls import measure_first_calls
+from wall_x_models.guided import measure_guided, print_guided
 from wall_x_models.profiling import profile_requests, told_profile
 from wall_x_models.random_checkpoint import SIZES
 from wall_x_models.stages import Row, measure_stages
@@ -82,6 +83,10 @@ def measure_loaded(model: WallXModel, facts: dict[str, float], options: argparse
     if calls:
         print()
         print_first_calls(calls)
+    guided = [one for batch in options.rtc for one in measure_guided(model, batch, options.attention, options.rounds)]
+    if guided:
+        print()
+        print_guided(guided)
     profile = profile_requests(model, options.attention, options.profile) if options.profile else {}
     for line in told_profile(profile):
         print(line)
@@ -90,7 +95,7 @@ def measure_loaded(model: WallXModel, facts: dict[str, float], options: argparse
     print_memory(facts, memory)
     report = {"attention": options.attention, "dtype": options.dtype, "device": device, "torch": torch.__version__}
     report.update(rates=asdict(rates), facts=facts, gpu=memory, compare=results, profile=profile)
-    report.update(first_calls=[asdict(call) for call in calls])
+    report.update(first_calls=[asdict(call) for call in calls], rtc=[asdict(one) for one in guided])
     return {**report, "architecture": asdict(model.architecture), "stages": [asdict(row) for row in rows]}
 
 
@@ -123,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--eager", action="store_true", help="on a GPU, time ten steps without a graph as well")
     parser.add_argument("--first-calls", action="store_true", help="time the first request of shapes that are new")
+    parser.add_argument("--rtc", type=counts, default="", help="batches of steps that agree with known rows")
     parser.add_argument("--profile", type=Path, metavar="TRACE", help="profile five requests, for Chrome")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write all results there")

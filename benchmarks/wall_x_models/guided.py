@@ -37,9 +37,8 @@ def measure_guided(model: WallXModel, batch: int, attention: AttentionMode, roun
     """Time each way's steps and requests, one after the other in each round. A request has no images."""
     trailing = 2 if attention == "upstream_sdpa" else 0
     items = [_made(model, trailing, seed) for seed in range(batch)]
-    sampler = FlowSampler(model.network)
     with differentiable():
-        steps = [_steps(sampler, items, attention, how) for how in WAYS]
+        steps = [_steps(model.sampler, items, attention, how) for how in WAYS]
         whole = [_request(model, items, attention, how) for how in WAYS]
         of_steps, of_requests = (_least(works, rounds) for works in (steps, whole))
     names = ["plain" if how is None else how.method for how in WAYS]
