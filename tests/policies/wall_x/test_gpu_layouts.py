@@ -6,11 +6,15 @@ And the whole path on a device that is not the CPU: `meta`, whose tensors have s
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from policyserve.policies.prefix import Prefix
+from policyserve.policies.rtc import Method, Rtc
 from tests.policies.frameworks import import_or_skip
 from tests.policies.wall_x.cases import golden_case, golden_input
 
@@ -21,10 +25,12 @@ from policyserve.policies.wall_x import flow  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.generate import Generator  # noqa: E402
+from policyserve.policies.wall_x.inputs import ModelInput  # noqa: E402
+from policyserve.policies.wall_x.model import load_model  # noqa: E402
 from policyserve.policies.wall_x.network import Network  # noqa: E402
 from tests.policies.wall_x.capture_lint import DeviceLint  # noqa: E402
 from tests.policies.wall_x.gpu_attention import CARDS, Card, attention_of  # noqa: E402
-from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402
+from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
 from tests.policies.wall_x.test_batching import MODES, run_plainly  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -63,6 +69,24 @@ def test_a_padded_batch_is_the_originals_in_every_layout() -> None:
 def test_tokens_are_the_originals_in_every_layout() -> None:
     case = golden_case("fast_libero_1")
     assert loaded(case.directory).generate([golden_input(case)]) == [case["fast/new_ids"].tolist()]
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("method", ["guided", "identity", "inpaint"])
+def test_guided_steps_are_the_cpus_in_every_layout(
+    method: Method, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny(tmp_path)
+    model = load_model(tmp_path)
+    items = [with_known_rows(tiny_input(model, length, trailing=1, seed=length)) for length in (5, 9)]
+    wanted = model.flow(items, attention="upstream_sdpa", how=Rtc(method))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention_of(card, F.scaled_dot_product_attention))
+    got = model.flow(items, attention="upstream_sdpa", how=Rtc(method))
+    assert largest(np.stack(got) - np.stack(wanted)) < 1e-5
+
+
+def with_known_rows(item: ModelInput) -> ModelInput:
+    return replace(item, prefix=Prefix(np.ones(item.dof_mask.shape, np.float32), 3, 1))
 
 
 def view_of_stacked_rows(queries: Any, keys: Any, values: Any, bias: Any) -> Any:
@@ -108,6 +132,18 @@ def test_flow_runs_on_a_device_that_is_not_the_cpu(
         actions = sampler.sample([item, item, item], mode, 2)
     assert item.noise is not None
     assert (actions.device.type, actions.dtype, tuple(actions.shape)) == ("meta", torch.float32, (3, *item.noise.shape))
+
+
+@pytest.mark.parametrize("method", ["guided", "identity", "inpaint"])
+def test_guided_steps_run_on_a_device_that_is_not_the_cpu(
+    method: Method, card: Card, device_lint: DeviceLint, tmp_path: Path
+) -> None:
+    write_tiny(tmp_path)
+    item = with_known_rows(tiny_input(load_model(tmp_path), 5, trailing=1))
+    network = load_model(tmp_path, dtype="float32" if card == "float32" else "bfloat16").network.to("meta")
+    with torch.no_grad(), device_lint:
+        sampler = FlowSampler(network, slot_multiple=64, capture=run_plainly)
+        assert sampler.sample([item, item], "upstream_sdpa", 2, Rtc(method)).device.type == "meta"
 
 
 def test_fast_runs_on_a_device_that_is_not_the_cpu(card: Card, device_lint: DeviceLint) -> None:
