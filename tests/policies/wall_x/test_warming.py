@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.engine.answering import run_batch
+from policyserve.policies.prefix import Prefix
 from policyserve.policies.wall_x.policy import WallXModelPolicy
+from policyserve.policies.wall_x.warming import Warming
 from tests.policies.frameworks import import_or_skip
+from tests.policies.wall_x.cases import golden_case, golden_input
 from tests.policies.wall_x.test_policy import Model, given, policy_around
 
 for package in ("tokenizers", "PIL.Image", "yaml", "safetensors.numpy"):
@@ -50,6 +54,32 @@ def test_the_first_real_shape_is_computed_in_all_sizes_and_then_a_shorter_and_a_
     assert settled(policy, model) == [2, 4, *[1, 2, 4] * 2]
     run_batch(policy, [given(policy, prompt="something else and much longer than the first task")])
     assert settled(policy, model) == []  # clients decide on shapes: one is enough
+
+
+def test_the_first_guided_observation_is_another_first_one() -> None:
+    def shape_of(item: Any) -> Any:
+        return "any length", item.prefix is not None
+
+    shapes = Model()
+    shapes.shapes = shape_of
+    warming = Warming(shapes, (1, 2))
+    plain = golden_input(golden_case("flow_libero_basic"))
+    guided = replace(plain, prefix=Prefix(np.ones(plain.dof_mask.shape, np.float32), 3, 1))
+    warming.begin()
+    warming.note([plain, plain])
+    assert warming.next() == (plain, 1)
+    assert drained(warming) == [("any length", False)] * 2  # a shorter and a longer one, which are no other shape here
+    warming.note([guided])
+    assert drained(warming) == [("any length", True)] * 3
+    warming.note([guided, plain])
+    assert drained(warming) == []
+
+
+def drained(warming: Warming) -> list[Any]:
+    found = []
+    while (planned := warming.next()) is not None:
+        found.append(("any length", planned[0].prefix is not None))
+    return found
 
 
 def test_what_was_warmed_while_loading_is_not_computed_again() -> None:
