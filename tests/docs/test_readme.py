@@ -43,6 +43,13 @@ def test_the_server_in_a_thread_answers_its_client(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out in ("0\n", "1\n")
 
 
+def test_a_robot_moves_in_real_time() -> None:
+    (program,) = [block for block in blocks("python") if "RealtimeClient" in block]
+    with serving([*POLICYSERVE, "serve", "demo_flow", *PORT_0]) as server:
+        done = run(sys.executable, "-c", program.replace("ws://localhost:8000", server.url))
+    assert re.fullmatch(r"\[-?\d\.[\de-]+ +-?\d\.[\de-]+\]\n", done.stdout), done.stderr
+
+
 def save_policy(kind: str, folder: Path) -> None:
     """Save the program around a policy of this kind as swing.py, its policy by name and its server left out."""
     (program,) = [block for block in blocks("python") if kind in block]

@@ -15,6 +15,7 @@ from policyserve.cli import main
 from policyserve.policies.demo_flow import FlowDemo, Scene
 from policyserve.policies.rtc import Rtc
 from tests.cli.serving import ROOT
+from tests.docs.promises import exists, named_tests
 from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 
@@ -96,6 +97,16 @@ def test_a_program_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
         )
         exec(compile(ast.parse(here), "realtime.md", "exec"), {"robot": robot, "agent": agent})
     assert ("robot." not in program) or robot.sent > 0
+
+
+def test_every_goal_has_what_shows_it() -> None:
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\| R\d+ .*$", PAGE, re.MULTILINE)]
+    assert [row[0] for row in rows] == [f"R{number}" for number in range(1, 19)]
+    for number, *_, shown in rows:
+        named = re.findall(r"`(?:python )?((?:tests|benchmarks)/[\w/]+\.py)", shown)
+        assert named, number
+        assert all((ROOT / path).exists() for path in named), number
+    assert [test for test in named_tests(PAGE) if not exists(test)] == []
 
 
 def test_its_pictures_are_there_and_small() -> None:
