@@ -86,6 +86,7 @@ ELSEWHERE = {
     "policies/lerobot/resnet": "policies/lerobot/test_golden",
     "policies/lerobot/spec": "policies/lerobot/test_plan",
     "policies/lerobot/weights": "policies/lerobot/test_model",
+    "policies/wall_x/flow_state": "policies/wall_x/test_batching",
     "policies/wall_x/fused": "policies/wall_x/test_kernels",
     "policies/wall_x/memory": "policies/wall_x/test_policy",
     "policies/wall_x/layers": "policies/wall_x/test_decoder",

@@ -40,7 +40,8 @@ class _Counting(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         given = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, kwargs))}
         is_new = any(tensor.untyped_storage().data_ptr() not in given for tensor in tensors_in(result))
-        if (func._schema.is_mutable or is_new) and not str(func).startswith(_TAKES_MEMORY_ALONE):
+        writes = func._schema.is_mutable and bool(given)  # what has no numbers launches nothing
+        if (writes or is_new) and not str(func).startswith(_TAKES_MEMORY_ALONE):
             self.found[str(func)] += 1
         return result
 

@@ -23,7 +23,8 @@ from policyserve.policies.wall_x.attention import (
     prompt_attention,
 )
 from policyserve.policies.wall_x.decoder import spans_of
-from policyserve.policies.wall_x.flow import FlowSampler, FlowState
+from policyserve.policies.wall_x.flow import FlowSampler
+from policyserve.policies.wall_x.flow_state import FlowState
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation

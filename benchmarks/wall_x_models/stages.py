@@ -44,7 +44,8 @@ def measure_stages(
     seen = [make_input(model, TEXT, cameras=2, trailing=trailing, seed=seed) for seed in range(batch)]
     told = [make_input(model, PREFIX, trailing=trailing, seed=seed) for seed in range(batch)]
     sampler = model.sampler
-    state = sampler.prepare(told, attention, STEPS)
+    request = sampler.gather(told, attention, STEPS)
+    state = sampler.begin(request)
     patches = torch.from_numpy(np.concatenate([item.patches for item in seen])).to(model.network.device)
     grids = tuple(grid for item in seen for grid in item.grids)
     vision, prefill = costs.vision(grids), costs.prefill(PREFIX, batch)
@@ -66,7 +67,7 @@ def measure_stages(
     rows = [
         images_row(batch, rounds),
         row("vision", as_served(model, lambda: network.vision(patches, grids)), vision, f"{len(grids)} images"),
-        row("prefill", lambda: sampler.prepare(told, attention, STEPS), prefill, f"{PREFIX} tokens each"),
+        row("prefill", as_served(model, lambda: sampler.begin(request)), prefill, f"{PREFIX} tokens each"),
         row("one flow step", as_served(model, lambda: sampler.step(state, k)), step),
         row("ten flow steps", as_served(model, lambda: sampler.run(state)), steps),
     ]

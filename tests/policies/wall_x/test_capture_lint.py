@@ -23,7 +23,7 @@ from tests.policies.wall_x.test_batching import run_plainly  # noqa: E402
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 # Each sampler with the method that it has recorded. Add others here.
-LINTED_FLOW = linted(FlowSampler, "run")
+LINTED_FLOW = linted(FlowSampler, "answer")
 LINTED_GENERATOR = linted(Generator, "step")
 
 MODES: list[AttentionMode] = ["upstream_sdpa", "bidir_island", "causal"]
@@ -34,7 +34,9 @@ FLOW = ["flow_libero_odd_sizes", "flow_mot_libero", "flow_pad20_aloha"]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FLOW)
-def test_the_euler_steps_can_be_recorded(name: str, mode: AttentionMode, dtype: Literal["float32", "bfloat16"]) -> None:
+def test_prefill_and_euler_steps_can_be_recorded(
+    name: str, mode: AttentionMode, dtype: Literal["float32", "bfloat16"]
+) -> None:
     case = golden_case(name)
     sampler = LINTED_FLOW(loaded(case.directory, dtype).network, slot_multiple=64, capture=run_plainly)
     with torch.inference_mode():
@@ -79,7 +81,7 @@ class WithATensor(FlowSampler):
 )
 def test_a_sampler_that_asks_the_host_is_noticed(faulty: type[FlowSampler], told: str) -> None:
     case = golden_case("flow_libero_basic")
-    sampler = linted(faulty, "run")(loaded(case.directory).network, slot_multiple=64, capture=run_plainly)
+    sampler = linted(faulty, "answer")(loaded(case.directory).network, slot_multiple=64, capture=run_plainly)
     with torch.inference_mode():
         sampler.sample([golden_input(case)], "causal", 2)
     assert sum(fault.startswith(told) for fault in sampler.faults) >= 2

@@ -7,8 +7,8 @@ against that cache.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,68 +28,13 @@ from policyserve.policies.wall_x.attention import (
     prompt_attention,
 )
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.flow_state import FlowState, Request, Schedule
 from policyserve.policies.wall_x.graphs import Capture, Graphs
 from policyserve.policies.wall_x.guidance import Guidance, Guide, guidance_of, guide_arrays, guided, placed
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation
 from policyserve.policies.wall_x.sequence import Layout, Prefix, embed_prefix, layout_of, rotate_by, to_device
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What a run of Euler steps has in common with others, so that one CUDA graph serves them all."""
-
-    rules: tuple[Rule, ...]  # of each step
-    deltas: tuple[float, ...]  # t_{k+1} - t_k
-    actions: int
-    trailing: int
-    prefix: int  # slots of the cache before the actions
-    guidance: Guidance | None = None  # None: plain steps
-
-
-@dataclass(frozen=True)
-class FlowState:
-    """One batch on its way. All but `schedule` are tensors of fixed shapes; `x` and the cache's end change in place.
-
-    x: (B, H, A) float32. of_masks: (B, H, h); of_times: (T, h). trailing: (B, n, hidden). rotation: of the postfix,
-    (B, H + n, 1, D/2). biases: by rule, see grouped_bias; none where all see all.
-    """
-
-    schedule: Schedule
-    cache: KvCache
-    x: Tensor
-    of_masks: Tensor
-    of_times: Tensor
-    trailing: Tensor
-    rotation: Rotation
-    biases: dict[Rule, Tensor]
-    guide: Guide | None = None  # where the schedule has guidance
-
-    @property
-    def key(self) -> Hashable:
-        return self.schedule, tuple(sorted(self.biases))
-
-    @property
-    def shape(self) -> str:
-        """See graphs.State."""
-        schedule = self.schedule
-        return f"batches of up to {len(self.x)}, prefix of up to {schedule.prefix} tokens, {len(schedule.rules)} steps"
-
-    def tensors(self) -> list[tuple[Tensor, int | None]]:
-        """See graphs.State."""
-        by_row = [self.x, self.of_masks, self.trailing, self.rotation.cos, self.rotation.sin]
-        by_row += [*([] if self.guide is None else self.guide.tensors())]
-        by_row += [self.biases[rule] for rule in sorted(self.biases)]
-        return [(self.cache.keys, 1), (self.cache.values, 1), (self.of_times, None), *((part, 0) for part in by_row)]
-
-    def replace(self, tensors: list[Tensor]) -> FlowState:
-        """See graphs.State."""
-        keys, values, of_times, x, of_masks, trailing, cos, sin, *others = tensors
-        guide = None if self.guide is None else Guide(*others[:3])
-        by_rule = dict(zip(sorted(self.biases), others if guide is None else others[3:], strict=True))
-        rotation, cache = Rotation(cos, sin), KvCache(keys, values)
-        return FlowState(self.schedule, cache, x, of_masks, of_times, trailing, rotation, by_rule, guide)
 
 
 class FlowSampler:
@@ -99,16 +44,16 @@ class FlowSampler:
         """Store what the sampler works with.
 
         slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur.
-        capture: for the loop of Euler steps, see graphs.py; None: it runs plainly.
+        capture: for the prefill and the loop of Euler steps, see graphs.py; None: they run plainly.
         """
         self.network = network
         self._slot_multiple = slot_multiple
-        self._graphs: Graphs[FlowState] | None = None if capture is None else Graphs(self.run, capture)
+        self._graphs: Graphs[Request] | None = None if capture is None else Graphs(self.answer, capture)
         self._folded = network.action_head.fold()
 
     @property
-    def graphs(self) -> Graphs[FlowState] | None:
-        """Those of the loop; None where it runs plainly."""
+    def graphs(self) -> Graphs[Request] | None:
+        """Those of whole requests from their prefill on; None where they run plainly."""
         return self._graphs
 
     def sample(
@@ -119,31 +64,36 @@ class FlowSampler:
         Where that is `guided`, call it outside of inference_mode(), whose tensors have no derivative. Raises ValueError
         for inputs that do not fit.
         """
-        state = self.prepare(items, attention, num_steps, how)
+        request = self.gather(items, attention, num_steps, how)
         if self._graphs is None:
-            self.run(state)
-            return state.x
-        captured = self._graphs.enter(state)
+            return self.answer(request)
+        captured = self._graphs.enter(request)
         captured.replay()
-        return captured.state.x[: len(items)]
+        return captured.state.state.x[: len(items)]
 
     def prepare(
         self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int, how: Rtc | None = None
     ) -> FlowState:
         """Run images and prefixes and gather all that the steps need. Raises ValueError for inputs that do not fit."""
+        return self.begin(self.gather(items, attention, num_steps, how))
+
+    def gather(
+        self, items: Sequence[ModelInput], attention: AttentionMode, num_steps: int, how: Rtc | None = None
+    ) -> Request:
+        """Run images and bring what the rest needs to the device. Raises ValueError for inputs that do not fit."""
         layouts = [layout_of(item, self.network.architecture) for item in items]
         _check(items, layouts)
-        prefix = embed_prefix(self.network, items, layouts)
         schedule = self._schedule(layouts, attention, num_steps, guidance_of(items, how, num_steps))
+        prefix = embed_prefix(self.network, items, layouts, slots=schedule.prefix)
         actions, trailing = schedule.actions, schedule.trailing
         times = torch.linspace(0, 1, num_steps + 1)[:-1].to(self.network.device)
         of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
         ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
         positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
         x = self._stack([item.noise for item in items])
-        return FlowState(
+        state = FlowState(
             schedule=schedule,
-            cache=self._prefill(prefix, schedule),
+            cache=self.network.decoder.empty_cache(len(items), 0),
             x=x,
             of_masks=of_masks,
             of_times=of_times,
@@ -152,6 +102,17 @@ class FlowSampler:
             biases=self._biases(prefix.lengths, schedule),
             guide=None if schedule.guidance is None or how is None else self._guide(items, how, x),
         )
+        return Request(prefix, state)
+
+    def begin(self, request: Request) -> FlowState:
+        """Run the prefixes: the state before the first step."""
+        return replace(request.state, cache=self._prefill(request.prefix, request.state.schedule))
+
+    def answer(self, request: Request) -> Tensor:
+        """All of a request after its images: prefill and steps. Returns the actions, its state's x."""
+        state = self.begin(request)
+        self.run(state)
+        return state.x
 
     def step(self, state: FlowState, k: int) -> tuple[Tensor, Tensor]:
         """One Euler step; `state.x` moves on. Returns the actions' hidden states (B, H, hidden) and v (B, H, A)."""

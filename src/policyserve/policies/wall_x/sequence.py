@@ -89,10 +89,13 @@ def with_other_lengths(item: ModelInput, architecture: Architecture, tokens: int
     return [replace(item, input_ids=ids) for ids in changed]
 
 
-def embed_prefix(network: Network, items: Sequence[ModelInput], layouts: Sequence[Layout]) -> Prefix:
-    """Look up the prefixes' tokens, and put image embeddings and states in their places."""
+def embed_prefix(network: Network, items: Sequence[ModelInput], layouts: Sequence[Layout], *, slots: int = 0) -> Prefix:
+    """Look up the prefixes' tokens, and put image embeddings and states in their places.
+
+    slots: how long prefixes become by padding on the right, where they are shorter.
+    """
     device, dtype = network.device, network.dtype
-    longest = max(layout.prefix for layout in layouts)
+    longest = max(slots, *(layout.prefix for layout in layouts))
     ids = np.zeros((len(items), longest), dtype=np.int64)
     positions = np.ones((3, len(items), longest), dtype=np.int64)
     for row, (item, layout) in enumerate(zip(items, layouts, strict=True)):
