@@ -96,6 +96,18 @@ def test_slots_of_the_cache_that_nobody_uses_change_nothing(tmp_path: Path, mode
     assert largest(state.x.numpy() - np.stack(model.flow(items, attention=mode))) < 1e-5
 
 
+def test_biases_that_a_gpu_reads_are_whole_vectors_wide(tmp_path: Path) -> None:
+    """What is no multiple of 8 numbers wide would be copied by every call of attention."""
+    write_tiny(tmp_path)
+    model = load_model(tmp_path)
+    items = [tiny_input(model, length, trailing=1) for length in (4, 9)]
+    with torch.inference_mode():
+        state = FlowSampler(model.network, slot_multiple=16).prepare(items, "upstream_sdpa", 10)
+    assert {rule: bias.shape[-1] for rule, bias in state.biases.items()} == {"causal": 24, "all": 24}
+    assert state.cache.keys.shape[3] == 24
+    assert model.sampler.prepare(items, "upstream_sdpa", 10).cache.keys.shape[3] == 9 + 4 + 1
+
+
 def run_plainly(work: Work) -> Work:
     """What capturing is on a machine without a GPU: one run, as a graph's warm-up, and then the work itself."""
     work()

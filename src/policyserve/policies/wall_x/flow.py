@@ -36,6 +36,8 @@ from policyserve.policies.wall_x.network import Network
 from policyserve.policies.wall_x.rope import Rotation
 from policyserve.policies.wall_x.sequence import Layout, Prefix, embed_prefix, layout_of, rotate_by, to_device
 
+_VECTOR = 8  # numbers of 16 bits that a GPU reads at once
+
 
 class FlowSampler:
     """Samples action chunks. One network, one thread."""
@@ -86,7 +88,7 @@ class FlowSampler:
         schedule = self._schedule(layouts, attention, num_steps, guidance_of(items, how, num_steps))
         prefix = embed_prefix(self.network, items, layouts, slots=schedule.prefix)
         actions, trailing = schedule.actions, schedule.trailing
-        times = torch.linspace(0, 1, num_steps + 1)[:-1].to(self.network.device)
+        times = to_device(torch.linspace(0, 1, num_steps + 1)[:-1].numpy(), self.network.device)
         of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
         ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
         positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
@@ -136,8 +138,8 @@ class FlowSampler:
         x = network.action_head.embed_actions(noisy, self._folded, constant).to(network.dtype)
         if trailing:
             x = torch.cat((x, state.trailing), dim=1)
-        start, stop = schedule.prefix, schedule.prefix + x.shape[1]
-        bias = state.biases.get(rule)
+        start, bias = schedule.prefix, state.biases.get(rule)
+        stop = start + x.shape[1] if bias is None else bias.shape[-1]
 
         def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor:
             keys, values = state.cache.keys[layer], state.cache.values[layer]
@@ -146,7 +148,7 @@ class FlowSampler:
                 keys, values = (
                     torch.cat((old[:, :, :start], one), 2) for old, one in zip((keys, values), new, strict=True)
                 )
-                return grouped_attention(queries, keys, values, bias)
+                return grouped_attention(queries, keys, values, None if bias is None else bias[..., : keys.shape[2]])
             queries = rotation.store(qkv, keys, values, start)
             return grouped_attention(queries, keys[:, :, :stop], values[:, :, :stop], bias)
 
@@ -187,7 +189,8 @@ class FlowSampler:
         """Keys and values of the prefix, in a cache that has room for the postfix."""
         decoder = self.network.decoder
         length = prefix.x.shape[1]
-        cache = decoder.empty_cache(prefix.x.shape[0], schedule.prefix + schedule.actions + schedule.trailing)
+        room = self._whole_vectors(schedule.prefix + schedule.actions + schedule.trailing)
+        cache = decoder.empty_cache(prefix.x.shape[0], room)
 
         def attend(layer: int, qkv: Tensor, rotation: Rotation) -> Tensor | None:
             keys, values = cache.keys[layer], cache.values[layer]
@@ -209,15 +212,20 @@ class FlowSampler:
         """The bias of one rule over [prefix slots, postfix]; None where every query sees every key."""
         network, a = self.network, self.network.architecture
         trailing = schedule.trailing if needs_trailing(rule) else 0
-        if rule == "all" and min(lengths) == schedule.prefix and self._graphs is None:
+        if rule == "all" and min(lengths) == schedule.prefix and self._slot_multiple == 1:
             return None
         is_shared = len(set(lengths)) == 1 and self._graphs is None  # one row serves all; graphs want equal shapes
         different = lengths[:1] if is_shared else lengths
-        slots = np.arange(schedule.prefix) < np.array(different)[:, None]
-        postfix = postfix_mask(rule, schedule.actions, trailing)  # (S, S)
-        seen = torch.from_numpy(slots)[:, None].expand(-1, postfix.shape[0], -1)  # (B or 1, S, P)
-        mask = torch.cat((seen, postfix.expand(seen.shape[0], -1, -1)), dim=-1)
-        return grouped_bias(mask, a.heads // a.kv_heads, network.dtype).to(network.device)
+        postfix = postfix_mask(rule, schedule.actions, trailing).numpy()  # (S, S)
+        start, stop = schedule.prefix, schedule.prefix + len(postfix)
+        mask = np.zeros((len(different), len(postfix), self._whole_vectors(stop)), dtype=bool)
+        mask[:, :, :start] = (np.arange(start) < np.array(different)[:, None])[:, None]
+        mask[:, :, start:stop] = postfix
+        return grouped_bias(to_device(mask, network.device), a.heads // a.kv_heads, network.dtype)
+
+    def _whole_vectors(self, slots: int) -> int:
+        """As many slots, or some more on a GPU: attention copies a bias whose rows are no whole vectors."""
+        return slots if self._slot_multiple == 1 else -(-slots // _VECTOR) * _VECTOR
 
     def _stack(self, arrays: Sequence[Array | None]) -> Tensor:
         return to_device(
