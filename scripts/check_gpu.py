@@ -29,6 +29,7 @@ _PYTEST = ("python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 _ON_GPU = ("--device", "cuda", "--dtype", "bfloat16")
 _BENCHMARK = ("python", "benchmarks/wall_x.py", "--checkpoint", "{folder}/checkpoint", *_ON_GPU)
 _MAX_RESERVED, _MAX_FIRST_CALL_S = 12e9, 0.05
+_READING = 1.15  # how much faster memory may be read than the benchmark copies it, which limits come from
 
 # (what the step printed, the folder of results) -> what is wrong with it; None: nothing.
 Judge = Callable[[str, Path], "str | None"]
@@ -80,7 +81,7 @@ def fast_enough(name: str) -> Judge:
         graph, eager = times.get("ten flow steps", 0.0), times.get("ten, no graph")
         if eager is not None and graph > eager / 2:
             return f"ten steps take {graph * 1e3:.1f} ms in a graph, {eager * 1e3:.1f} without: expected half of it"
-        over = [row["stage"] for row in report["stages"] if row["limit_s"] > row["seconds"]]
+        over = [row["stage"] for row in report["stages"] if row["limit_s"] > _READING * row["seconds"]]
         if over:
             return f"faster than this device can be: {', '.join(over)}; is the device shared?"
         return None

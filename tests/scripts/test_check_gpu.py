@@ -43,7 +43,7 @@ class StandIn:
         return self._wrong.get("status", {}).get(output.stem, 0)
 
     def _write(self, path: Path) -> None:
-        row = {"stage": "ten flow steps", "batch": 1, "seconds": 0.02, "limit_s": 0.005}
+        row = {"stage": "ten flow steps", "batch": 1, "seconds": 0.02, "limit_s": self._wrong.get("limit_s", 0.005)}
         eager = {**row, "stage": "ten, no graph", "seconds": self._wrong.get("eager", 0.1)}
         call = {"shape": "three observations at once", "first_s": self._wrong.get("first_s", 0.03), "second_s": 0.02}
         report = {
@@ -83,6 +83,7 @@ def test_the_checkpoint_is_written_once(program: Any, tmp_path: Path) -> None:
         ({"output": {"A5": "3 passed, 1 skipped in 1s\n"}}, "A5", "none that is skipped, got 3 passed, 1 skipped"),
         ({"reserved": 13e9}, "B1", "13.0 GB of the GPU reserved, expected at most 12"),
         ({"eager": 0.03}, "B1", "ten steps take 20.0 ms in a graph, 30.0 without"),
+        ({"limit_s": 0.03}, "B1", "faster than this device can be: ten flow steps; is the device shared?"),
         ({"first_s": 0.4}, "B3", "the first call of three observations at once takes 380 ms more, expected 50"),
         ({"status": {"C1": 1}}, "C1", "it ended with 1"),
     ],
