@@ -67,8 +67,18 @@ def test_it_is_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_the_policys_own_flags_of_the_same_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    main([*FLAGS, "--rtc", "off", "--policy.seed", "3", "--policy.latency-ms", "1", "--blend-steps", "0"])
+    main([*FLAGS, "--rtc", "off", "--policy-seed", "3", "--policy-latency-ms", "1", "--blend-steps", "0"])
     assert "ms, rtc none, no blend\n" in capsys.readouterr().out
+
+
+def test_they_are_apart_in_a_file_of_settings_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*FLAGS, "--policy-seed", "3", "--print-config"])
+    settings = tmp_path / "eval.toml"
+    settings.write_text(capsys.readouterr().out)
+    main(["eval", "--config", str(settings), "--episodes", "1"])
+    assert "\nreal time    50 Hz, answers after 120 ± 40 ms, rtc guided" in capsys.readouterr().out
+    assert "policy-seed = 3 " in settings.read_text()
 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {

@@ -172,11 +172,11 @@ class Play(Generic[PolicyFlagsT]):
     seed: int = 0
 
 
-def test_a_policys_flag_that_is_called_as_the_commands_own_is_named_by_its_path() -> None:
+def test_a_policys_flag_that_is_called_as_the_commands_own_is_named_by_that_word() -> None:
     kind: Any = Play[Flow]
     default = Play(Flow())
     listed = flags_of(kind, default)
-    assert [flag.name for flag in listed] == ["--policy.seed", "--latency", "--seed"]
-    values = read(["--seed", "1", "--policy.seed", "2", "--latency", "3"], listed)
+    assert [flag.name for flag in listed] == ["--policy-seed", "--latency", "--seed"]
+    values = read(["--seed", "1", "--policy-seed", "2", "--latency", "3"], listed)
     assert values is not None
     assert build(kind, default, values, listed) == Play(Flow(2, 3.0), 1)

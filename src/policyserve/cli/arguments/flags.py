@@ -127,7 +127,7 @@ def flags_of(kind: Any, default: Any = None) -> list[Flag]:
 
     A dataclass may say in `usual`, a ClassVar, which of its flags `--help` lists, by their fields' names with dots;
     else all of its own, and none of the dataclasses in it. `group` is the name of its group, else its field's name.
-    Where a policy's flag is called as one of the command's own, as `--seed` may be, the policy's is `--policy.seed`.
+    Where a policy's flag is called as one of the command's own, as `--seed` may be, the policy's is `--policy-seed`.
     """
     flags = list(_walk(kind, default, (), (), COMMON, None))
     own = {flag.name for flag in flags if flag.path[0] != _POLICY}
@@ -135,8 +135,8 @@ def flags_of(kind: Any, default: Any = None) -> list[Flag]:
 
 
 def _apart(flag: Flag) -> Flag:
-    """A policy's flag by its whole path."""
-    return replace(flag, name=_typed(flag.kind, flag.path))
+    """A policy's flag with that word before it; a file of settings has the policy's name itself under `policy`."""
+    return replace(flag, name=f"--{_POLICY}-{flag.name[2:]}")
 
 
 def build(kind: type[T], default: T | None, values: Mapping[tuple[str, ...], Any], flags: list[Flag]) -> T:
