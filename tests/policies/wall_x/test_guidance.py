@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 MODES: list[AttentionMode] = ["upstream_sdpa", "bidir_island", "causal"]
 WAYS = [Rtc("guided"), Rtc("identity"), Rtc("inpaint"), LEROBOT]
 ACTIONS, STEPS = 8, 10
-LINTED = linted(FlowSampler, "run")
+LINTED = linted(FlowSampler, "answer")
 
 
 @pytest.fixture(scope="module")
