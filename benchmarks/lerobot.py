@@ -5,9 +5,10 @@
 The weights are random, the file is one that LeRobot loads. PYTHON is that of a virtual environment with lerobot 0.4.4;
 without it our side is measured alone. Each start is a process of its own, ours and theirs in turns on the same cores.
 
-chunk: one observation to one chunk, without a network. start: from starting the process until it can answer; ours is a
-whole server, theirs the loaded policy. simulators: clients of our server, each of which plays a chunk for --step-ms an
-action before it asks again; 0: asks at once.
+chunk: one observation to one chunk, without a network. products: what of it our side spends in torch's convolutions,
+matrix products and attention, which would be left if all else took no time, and how fast it computes there. start: from
+starting the process until it can answer; ours is a whole server, theirs the loaded policy. simulators: clients of our
+server, each of which plays a chunk for --step-ms an action before it asks again; 0: asks at once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from policyserve.policies.lerobot.config import read_config
 from policyserve.policies.lerobot.names import weights_of
 
 THEIRS = Path(__file__).with_name("lerobot_sides") / "theirs.py"
+_PRODUCTS = (
+    "aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::addmm", "aten::mm", "aten::bmm",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+)  # fmt: skip
 STATE, ACTION, CAMERA, SIDES = 14, 14, "observation.images.top", (480, 640)
 FEATURES = {
     "observation.state": {"type": "STATE", "shape": [STATE]},
@@ -71,6 +76,7 @@ def main() -> None:
         folder = Path(place)
         write_policy(folder)
         figures = compared(folder, flags.lerobot_python, flags.starts, flags.chunks)
+        figures.update(products(folder, figures.get("chunks s, lerobot")))
         figures.update(simulated(folder, flags.step_ms, flags.seconds))
     for name, value in figures.items():
         print(f"{name:34} {value:8.3f}")
@@ -145,6 +151,15 @@ def compared(folder: Path, python: str | None, starts: int, chunks: int) -> dict
     return figures
 
 
+def products(folder: Path, theirs: float | None) -> dict[str, float]:
+    """What a chunk of ours spends in torch's large operations, and that as a share of theirs."""
+    command = [sys.executable, __file__, "--products-of", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, gflop = json.loads(done.stdout.splitlines()[-1])
+    figures = {"products s, ours": seconds, "GFLOP of a chunk": gflop, "GFLOP/s in products": gflop / seconds}
+    return figures if theirs is None else {**figures, "products, ours / lerobot": seconds / theirs}
+
+
 def start_server(folder: Path, side: Side) -> None:
     began = time.perf_counter()
     process, _url = served(folder)
@@ -197,6 +212,24 @@ def print_own_chunks(folder: str, count: int) -> None:
     print(json.dumps(times))
 
 
+def print_products(folder: str) -> None:
+    """Seconds that a chunk spends in _PRODUCTS, the median of ten, and its 10⁹ additions and multiplications."""
+    from torch.profiler import profile
+    from torch.utils.flop_counter import FlopCounterMode
+
+    policy = load_policy(f"lerobot:{folder}", device="cpu", horizon="all")
+    one = [PolicyInput({"observation.state": np.zeros(STATE, np.float32), CAMERA: picture()})]
+    policy.infer(one)
+    with FlopCounterMode(display=False) as counter:
+        policy.infer(one)
+    took: list[float] = []
+    for _ in range(10):
+        with profile() as seen:
+            policy.infer(one)
+        took.append(sum(row.self_cpu_time_total for row in seen.key_averages() if row.key in _PRODUCTS) / 1e6)
+    print(json.dumps([statistics.median(took), counter.get_total_flops() / 1e9]))
+
+
 def picture() -> Any:
     return np.random.default_rng(0).integers(0, 255, (*SIDES, 3), np.uint8)
 
@@ -235,5 +268,7 @@ def chunk_rate(url: str, count: int, plays_s: float, seconds: float) -> float:
 if __name__ == "__main__":
     if "--chunks-of" in sys.argv:
         print_own_chunks(sys.argv[2], int(sys.argv[3]))
+    elif "--products-of" in sys.argv:
+        print_products(sys.argv[2])
     else:
         main()

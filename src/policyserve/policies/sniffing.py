@@ -117,7 +117,8 @@ def _has_program(inner: Collection[str]) -> bool:
 
 
 def _told_schemes(target: str) -> str:
-    return f"say what it is: {', '.join(f'{scheme}:{target}' for scheme in SCHEMES)}"
+    first, *others = (f"{scheme}:" for scheme in SCHEMES)
+    return f"say what it is: {first}{target}, or with {', '.join(others)} in place of {first}"
 
 
 def _from_hub(target: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 from policyserve.core.errors import MissingDependency
@@ -16,7 +17,7 @@ from policyserve.policies.lerobot.noise import Noise, noise_of
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.package import check_package, load_packaged
 from policyserve.policies.lerobot.plan import Plan, make_plan, read_folder
-from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Model, StepPolicy
+from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Fit, Model, StepPolicy
 from policyserve.policies.lerobot.spec import Shape, build_spec
 from policyserve.policies.stacked import powers_of_two
 from policyserve.policies.torch_device import find_device
@@ -56,6 +57,7 @@ def _load(plan: Plan, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
     # other programs: a chunk of a real-size ACT took 0.6 to 1.5 s on two busy cores, and 0.27 s without.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from policyserve.policies.lerobot.model import load_model
+    from policyserve.policies.lerobot.resizing import fits_of
 
     model = load_model(
         plan.config,
@@ -66,11 +68,14 @@ def _load(plan: Plan, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
         threads=plan.threads,
         on_stage=on_stage,
     )
-    kind = find_device(flags.device).type
-    max_batch = flags.max_batch or _LARGEST_BATCH[kind]
+    device = find_device(flags.device)
+    max_batch = flags.max_batch or _LARGEST_BATCH[device.type]
     # On a CPU nothing is compiled, so that one is enough to see whether it answers at all.
-    buckets = (1,) if kind == "cpu" else powers_of_two(max_batch)
-    return assembled(plan, flags, model, max_batch, buckets)
+    buckets = (1,) if device.type == "cpu" else powers_of_two(max_batch)
+    policy = assembled(plan, flags, model, max_batch, buckets, fits=fits_of(plan.config.images, flags.resize))
+    about = {**policy.spec.metadata, "backend": "torch", "device": str(device)}
+    policy.spec = replace(policy.spec, metadata=about)
+    return policy
 
 
 def assembled(
@@ -80,8 +85,9 @@ def assembled(
     max_batch: int,
     buckets: Sequence[int],
     noise: Noise | None = None,
+    fits: Mapping[str, Fit] | None = None,
 ) -> ChunkPolicy | StepPolicy:
-    """A loaded model as a policy. noise: None: what --seed says."""
+    """A loaded model as a policy. noise: None: what --seed says. fits: what makes pictures fit, by their features."""
     network, action = plan.config.network, plan.config.action
     assert network is not None
     frames = plan.config.n_obs_steps
@@ -90,19 +96,20 @@ def assembled(
         noise or noise_of(flags.seed, (model.draws, network.chunk_size, action.shape[0])),
         plan.statistics.action,
         {one.name: plan.names.client[one.name] for one in plan.config.used},
+        fits=fits,
         n_obs_steps=frames,
         has_history=flags.history,
     )
+    is_resized = bool(fits)
     if plan.mode == "step":
         ensembling = None if network.ensemble is None else Ensembling(network.ensemble, network.chunk_size)
-        spec = _spec(plan, Shape("step", None, max_batch))
+        spec = _spec(plan, Shape("step", None, max_batch, is_resized=is_resized))
         return StepPolicy(asking, spec, buckets, n_action_steps=network.n_action_steps, ensembling=ensembling)
     if frames > 1 and not flags.history:
         told = "its newest frame is repeated for the ones before, and so nothing moves: --history, or --mode step"
         log.warning("%s looks at %d frames and gets one: %s", plan.config.kind, frames, told)
-    return ChunkPolicy(
-        asking, _spec(plan, Shape("chunk", plan.steps, max_batch, frames if flags.history else None)), buckets
-    )
+    shape = Shape("chunk", plan.steps, max_batch, frames if flags.history else None, is_resized)
+    return ChunkPolicy(asking, _spec(plan, shape), buckets)
 
 
 def _spec(plan: Plan, shape: Shape) -> PolicySpec:

@@ -20,6 +20,7 @@ from policyserve.policies.shared_flags import (
 )
 
 Mode = Literal["chunk", "step"]
+Resizing = Literal["pad", "stretch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,9 @@ class LeRobotFlags(DeviceFlag, DtypeFlag, ThreadsFlag, MaxBatchFlag, RenameFlag,
     as LeRobot's select_action; None: step for a policy that looks at several frames or ensembles, else chunk."""
     history: bool = False
     """With --mode chunk: observations bring their last frames, an axis of them in front of each array."""
+    resize: Resizing | None = None
+    """What becomes of pictures of another size than the policy's: pad: shrunk or enlarged, with black around; stretch:
+    to its height and width, whatever that distorts; None: they are refused."""
     dataset_info: Annotated[str | None, arg(metavar="PATH")] = None
     """meta/info.json of the dataset that it was trained on: what the numbers of state and action are called."""
 
@@ -51,4 +55,5 @@ class LeRobotFlags(DeviceFlag, DtypeFlag, ThreadsFlag, MaxBatchFlag, RenameFlag,
         self.require("rtc_max_guidance_weight", weight is None or weight > 0, "more than 0")
         for name in ("rtc_schedule", "rtc_max_guidance_weight"):
             self.require(name, self.rtc != "off" or getattr(self, name) is None, "none with --rtc off")
+        self.require("resize", self.resize is None or not self.history, "none with --history")
         self.require("history", not self.history or self.mode != "step", "no history of a client's with --mode step")

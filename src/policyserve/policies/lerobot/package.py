@@ -24,7 +24,8 @@ from policyserve.policies.lerobot.config import NATIVE, VISUAL, PolicyConfig
 from policyserve.policies.lerobot.noise import noise_of
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.pictures import as_last
-from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Frame, Row, StepPolicy
+from policyserve.policies.lerobot.plan import check_resize
+from policyserve.policies.lerobot.policy import Asking, ChunkPolicy, Fit, Frame, Row, StepPolicy, framed
 from policyserve.policies.lerobot.processors import AFTER, BEFORE, check_for_package, has_processors
 from policyserve.policies.lerobot.rtc import (
     METHOD,
@@ -58,6 +59,7 @@ def check_package(config: PolicyConfig, flags: LeRobotFlags) -> None:
         raise MissingDependency(_PACKAGE, _PACKAGE, f"{told}: {advice}")
     if flags.dtype != "float32":
         raise ConfigError(f"--dtype: expected none for {config.kind}, whose own config.json says what it computes in")
+    check_resize(config, flags)
     if flags.history:
         raise ConfigError(f"--history: expected none for {config.kind}, which the lerobot package runs")
     takes_prefix(config.kind, flags, is_step=flags.mode == "step" or config.kind in REMEMBERING)
@@ -67,6 +69,8 @@ def check_package(config: PolicyConfig, flags: LeRobotFlags) -> None:
 
 def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
     """Load a policy through the package; raises what that does, and ConfigError for a device that is not there."""
+    from policyserve.policies.lerobot.resizing import fits_of
+
     device = find_device(flags.device)
     on_stage("importing lerobot")
     package = _Package(config, str(device), on_stage)
@@ -74,13 +78,15 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
         [one.name for one in config.features], flags.renames, others=_texts(config), also=_also(config)
     )
     known = {own: names.client[own] for own in (*[one.name for one in config.features], *_texts(config))}
+    fits = fits_of(config.images, flags.resize)
+    is_resized = bool(fits)
     is_step = flags.mode == "step" or config.kind in REMEMBERING
     steps = None if is_step else flags.steps(package.n_action_steps, package.chunk_size)
     has_rtc = takes_prefix(config.kind, flags, is_step=is_step) and switch_on(package.policy, flags)
     spec = PolicySpec(
         f"lerobot {config.kind}",
         {
-            **{names.client[one.name]: leaf_of(one, None) for one in config.features},
+            **{names.client[one.name]: leaf_of(one, None, is_resized=is_resized) for one in config.features},
             **{names.client[text]: task_spec() for text in _texts(config)},
             **(rtc_leaves(steps or 1, config.action.shape[0]) if has_rtc else {}),
         },
@@ -90,13 +96,15 @@ def load_packaged(config: PolicyConfig, flags: LeRobotFlags, on_stage: OnStage) 
         metadata={
             "lerobot": {"type": config.kind, "layout": "package", "mode": "step" if is_step else "chunk"},
             **(rtc_facts(METHOD) if has_rtc else {}),
+            "backend": "lerobot",
+            "device": str(device),
         },
         aliases=names.aliases,
     )
     if config.kind in REMEMBERING:
-        return RememberingPolicy(package, spec, known)
+        return RememberingPolicy(package, spec, known, fits)
     noise = noise_of(flags.seed, (1, package.chunk_size, package.noise_width))
-    asking = Asking(package, noise, None, known)
+    asking = Asking(package, noise, None, known, fits=fits)
     if is_step:
         return StepPolicy(asking, spec, (1,), n_action_steps=package.n_action_steps)
     if has_rtc:
@@ -184,9 +192,9 @@ class RememberingPolicy:
     That are the attributes which the policy's reset() makes anew: queues of frames and actions, plans, caches.
     """
 
-    def __init__(self, package: _Package, spec: PolicySpec, names: Mapping[str, str]) -> None:
+    def __init__(self, package: _Package, spec: PolicySpec, names: Mapping[str, str], fits: Mapping[str, Fit]) -> None:
         self.spec, self.buckets = spec, (1,)
-        self._package, self._names = package, names
+        self._package, self._names, self._fits = package, names, fits
         self._remembered = _set_by_reset(package.policy)
 
     def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
@@ -201,7 +209,7 @@ class RememberingPolicy:
         policy.reset()
         for name, value in (one.state or {}).items():
             setattr(policy, name, copy.deepcopy(value))  # a batch may be tried again from the same state
-        frame = {own: one.observation[name] for own, name in self._names.items()}
+        frame = framed(one, self._names, self._fits)
         with import_module("torch").inference_mode():
             action = package.physical(policy.select_action(package.prepared([frame])))
         return ActionChunk(action[0], {name: getattr(policy, name) for name in self._remembered})

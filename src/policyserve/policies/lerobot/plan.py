@@ -66,6 +66,7 @@ def make_plan(config: PolicyConfig, flags: LeRobotFlags) -> Plan:
         statistics = read_legacy_statistics(config, stored)
     mode = flags.mode or ("step" if config.n_obs_steps > 1 or network.ensemble is not None else "chunk")
     _check_mode(mode, config, flags)
+    check_resize(config, flags)
     is_small = sum(map(prod, weights.values())) < _SMALL
     return Plan(
         config=config,
@@ -88,6 +89,12 @@ def _check_mode(mode: Mode, config: PolicyConfig, flags: LeRobotFlags) -> None:
         raise ConfigError(f"--history: expected none in mode step, {told}; --mode chunk")
     if flags.history and config.n_obs_steps == 1:
         raise ConfigError("--history: expected a policy that looks at several frames, got n_obs_steps 1")
+
+
+def check_resize(config: PolicyConfig, flags: LeRobotFlags) -> None:
+    """Raise ConfigError for --resize of a policy that sees nothing."""
+    if flags.resize is not None and not config.images:
+        raise ConfigError(f"--resize: expected none for this {config.kind}, which takes no pictures")
 
 
 def _joints(path: Path, config: PolicyConfig) -> dict[str, tuple[str, ...]]:

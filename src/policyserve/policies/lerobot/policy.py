@@ -6,7 +6,7 @@ select_action is: it keeps each session's last frames, the actions that are left
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from policyserve.policies.lerobot.noise import Noise
 from policyserve.policies.lerobot.statistics import Affine
 
 Frame: TypeAlias = Mapping[str, Any]  # an observation, by the policy's own names
+Fit: TypeAlias = Callable[[Array], Array]  # a picture of any size to one of the policy's
 Row: TypeAlias = Sequence[Frame]  # the last n_obs_steps of them, the oldest first
 
 
@@ -34,8 +35,8 @@ class Model(Protocol):
 class Asking:
     """A model with what stands around it: clients' names, noise, and actions in physical units.
 
-    names: of a spec's keys, by the policy's own. n_obs_steps: frames that a row has. has_history: an observation's
-    arrays have an axis of frames in front.
+    names: of a spec's keys, by the policy's own. fits: what makes pictures fit, by the policy's own names.
+    n_obs_steps: frames that a row has. has_history: an observation's arrays have an axis of frames in front.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class Asking:
         action: Affine | None,
         names: Mapping[str, str],
         *,
+        fits: Mapping[str, Fit] | None = None,
         n_obs_steps: int = 1,
         has_history: bool = False,
     ) -> None:
         self.n_obs_steps = n_obs_steps
         self._model, self._noise, self._action = model, noise, action
-        self._names, self._has_history = names, has_history
+        self._names, self._fits, self._has_history = names, fits or {}, has_history
         self._sessions = count()
 
     @property
@@ -63,7 +65,7 @@ class Asking:
 
     def frame(self, one: PolicyInput) -> Frame:
         """An observation by the policy's own names."""
-        return {own: one.observation[name] for own, name in self._names.items()}
+        return framed(one, self._names, self._fits)
 
     def row(self, one: PolicyInput) -> Row:
         """An observation alone as a row: its own history, or itself again and again."""
@@ -87,6 +89,12 @@ class Asking:
             return actions
         with np.errstate(all="ignore"):  # what is no finite number then is refused before it is sent
             return (actions - np.float32(action.offset)) / np.float32(action.gain) * action.scale + action.shift
+
+
+def framed(one: PolicyInput, names: Mapping[str, str], fits: Mapping[str, Fit]) -> Frame:
+    """An observation by the policy's own names, its pictures in the policy's size."""
+    frame = {own: one.observation[name] for own, name in names.items()}
+    return {**frame, **{own: fit(frame[own]) for own, fit in fits.items()}}
 
 
 class _Turn(NamedTuple):

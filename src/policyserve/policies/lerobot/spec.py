@@ -17,16 +17,21 @@ TASK = "task"
 _KINDS = {"pos": "position", "vel": "velocity"}  # by what LeRobot's robots call a number: shoulder_pan.pos
 _AS_RECORDED = "as recorded: units of the dataset"
 _PICTURE = "a camera frame; floats are 0 … 1"
+_PASSING = (("HWC", "CHW"), ("uint8", "float"))  # layouts and dtypes of a picture
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a policy is asked. horizon: actions of an answer, None for one without that axis. frames: of each value."""
+    """How a policy is asked. horizon: actions of an answer, None for one without that axis. frames: of each value.
+
+    is_resized: pictures of any size are taken.
+    """
 
     mode: str
     horizon: int | None
     max_batch: int
     frames: int | None = None
+    is_resized: bool = False
 
 
 def names_of(features: tuple[Feature, ...], processors: Processors | None, renames: Mapping[str, str]) -> Names:
@@ -47,7 +52,8 @@ def build_spec(
 ) -> PolicySpec:
     """The spec of a policy of ours. layout: where its statistics lie. joints: names of numbers, by feature."""
     observation = {
-        names.client[one.name]: leaf_of(one, shape.frames, _told(joints.get(one.name))) for one in config.used
+        names.client[one.name]: leaf_of(one, shape.frames, _told(joints.get(one.name)), is_resized=shape.is_resized)
+        for one in config.used
     }
     return PolicySpec(
         f"lerobot {config.kind}",
@@ -77,7 +83,7 @@ def _told_of_action(joints: Sequence[str] | None) -> dict[str, Any]:
     return {"action_names": list(joints), **({} if kind is None else {"action_kind": kind})}
 
 
-def leaf_of(one: Feature, frames: int | None, told: str = "") -> LeafSpec:
+def leaf_of(one: Feature, frames: int | None, told: str = "", *, is_resized: bool = False) -> LeafSpec:
     """What a feature has to be. frames: how many of them an observation brings; None: one, without that axis."""
     front = () if frames is None else (frames,)
     if one.kind != VISUAL:
@@ -85,7 +91,9 @@ def leaf_of(one: Feature, frames: int | None, told: str = "") -> LeafSpec:
     channels, height, width = one.shape
     if frames is not None:  # an ImageSpec has no axis of frames
         return ArraySpec((frames, height, width, channels), "uint8", f"camera frames{_history(frames)}")
-    return ImageSpec(height, width, ("HWC", "CHW"), ("uint8", "float"), _PICTURE)
+    if is_resized:
+        return ImageSpec(None, None, *_PASSING, f"{_PICTURE}; it is made {height} x {width}")
+    return ImageSpec(height, width, *_PASSING, _PICTURE)
 
 
 def _history(frames: int | None) -> str:
