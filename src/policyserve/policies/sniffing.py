@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
+from policyserve.policies.weights_alone import told_of_file, told_of_folder
 from policyserve.policies.zips import names_in
 
 SCHEMES = ("onnx", "lerobot", "sb3", "torch")  # those that a file or a folder can be of
 _HEAD = 64  # bytes
 _LFS = b"version https://git-lfs"
 _ZIP = b"PK\x03\x04"
-_PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _LARGEST_CONFIG = 1 << 20  # bytes
 _ENDINGS = (".onnx", ".zip", ".pt", ".pt2", ".pth", ".ckpt", ".pkl", ".safetensors", ".msgpack")
@@ -45,11 +45,9 @@ def recognise(target: str) -> Recognised:
         return Recognised("onnx", "an ONNX model, by its name")
     if head.startswith(_ZIP):
         return _zip(target, path)
-    if path.suffix.lower() == ".safetensors":
-        raise ConfigError(f"{target}: weights without a network; name the folder that has their config.json")
-    if _PICKLE.match(head):
-        told = "a pickle, which can run any code when it is read: policyserve does not"
-        raise ConfigError(f"{target}: {told}; export the policy as ONNX where it was trained")
+    told = told_of_file(target, path)
+    if told is not None:
+        raise ConfigError(f"{target}: {told}")
     raise ConfigError(f"{target}: it begins as no file that is known here; {_told_schemes(target)}")
 
 
@@ -76,6 +74,9 @@ def _folder(target: str, path: Path) -> Recognised:
     for config in (path / "config.json", *_configs_of_a_run(path)):
         if config.is_file() and _has_type(config):
             return Recognised("lerobot", "a LeRobot policy, by its config.json")
+    told = told_of_folder(target, path)
+    if told is not None:
+        raise ConfigError(f"{target}: {told}")
     told = "a folder without a LeRobot policy's config.json"
     raise ConfigError(f"{target}: {told}; name the policy's file in it, or {_told_schemes(target)}")
 
