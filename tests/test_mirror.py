@@ -61,6 +61,7 @@ ELSEWHERE = {
     "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",
     "policies/onnx/flags": "policies/onnx/test_adapter",
+    "policies/torch_files/outputs": "policies/torch_files/test_programs",
     "policies/torch_files/flags": "policies/torch_files/test_adapter",
     "policies/torch_files/loading": "policies/torch_files/test_programs",
     "policies/torch_files/policy": "policies/torch_files/test_programs",

@@ -28,7 +28,7 @@ COMMANDS = [
 def folder(tmp_path: Path) -> Path:
     """A directory with the programs that the page names."""
     import_or_skip("torch")
-    from tests.policies.torch_files.networks import Seeing, scripted
+    from tests.policies.torch_files.networks import Pair, Seeing, scripted
 
     for case, name in (
         ("jit_isaaclab_mlp", "policy.pt"),
@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     ):
         shutil.copy(file_of(case), tmp_path / name)
     scripted(Seeing(), tmp_path / "camera.pt")
+    scripted(Pair(), tmp_path / "two_arms.pt")
     return tmp_path
 
 

@@ -85,7 +85,7 @@ def test_clients_with_other_cameras_are_served_beside_each_other(mode: str) -> N
     policy = load_policy(f"lerobot:{folder(CASE)}", device="cpu", mode=mode, resize="stretch")
     leaf = policy.spec.leaves[KEY]
     assert str(leaf) == "uint8 or float image HWC|CHW"
-    assert leaf.doc.endswith("it is made 40 x 56")
+    assert leaf.doc.endswith("resized to 40 x 56")
     with serving(policy) as live, Client(live.url()) as first, Client(live.url()) as second:
         found = first.infer(right).actions
         np.testing.assert_allclose(np.atleast_2d(found), expected[: len(np.atleast_2d(found))], atol=TOLERANCE, rtol=0)

@@ -77,7 +77,7 @@ class Mapping(nn.Module):
 
 class Pair(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return obs, obs
+        return obs, 2 * obs
 
 
 class Squeezing(nn.Module):

@@ -88,6 +88,15 @@ def test_of_a_map_the_action_is_taken_by_its_name(tmp_path: Path) -> None:
     assert acted(policy, obs=[1, 2]) == [1, 2]
 
 
+def test_of_several_outputs_the_flag_says_which_is_the_action(tmp_path: Path) -> None:
+    pair = scripted(networks.Pair(), tmp_path / "pair.pt")
+    assert [acted(policyserve.load_policy(pair, obs="2", action=one), obs=[1, 2]) for one in "01"] == [[1, 2], [2, 4]]
+    named = scripted(networks.Mapping(), tmp_path / "map.pt")
+    assert acted(policyserve.load_policy(named, obs="2", action="value"), obs=[1, 2]) == 3
+    with pytest.raises(ConfigError, match="--action: expected a value, got nothing"):
+        policyserve.load_policy(pair, obs="2", action="")
+
+
 def test_what_a_program_writes_into_is_no_clients_array(tmp_path: Path) -> None:
     policy = policyserve.load_policy(scripted(networks.Writing(), tmp_path / "policy.pt"), obs="2")
     sent = np.zeros(2, np.float32)
@@ -108,7 +117,14 @@ def test_nan_for_zeros_is_a_warning_and_nan_for_all_is_refused(
 @pytest.mark.parametrize(
     ("module", "flags", "said"),
     [
-        (networks.Pair(), {}, "expected one tensor, or a map with actions, action, action_chunk, got 2 of them"),
+        (
+            networks.Pair(),
+            {},
+            "expected one tensor, or a map with actions, action, action_chunk, got 0 (1, 2), 1 (1, 2): say which with",
+        ),
+        (networks.Pair(), {"action": "2"}, "--action: expected one of its outputs, 0 (1, 2), 1 (1, 2), got '2'"),
+        (networks.Mapping(), {"action": "1"}, "--action: expected one of its outputs, value (1,), actions (1, 2), got"),
+        (networks.Twice(), {"action": "actions"}, "--action: expected one of its outputs, 0 (1, 2), got 'actions'"),
         (networks.Squeezing(), {}, "expected an answer with a batch axis in front, (1, …), got the shape (2,)"),
         (networks.Twice(), {"horizon": "2"}, "--horizon: it answers one action (2,) and no chunk of several"),
         (networks.Twice(), {"rename": "x=camera"}, "--rename: expected one of the policy's inputs"),

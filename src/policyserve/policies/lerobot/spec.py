@@ -92,7 +92,7 @@ def leaf_of(one: Feature, frames: int | None, told: str = "", *, is_resized: boo
     if frames is not None:  # an ImageSpec has no axis of frames
         return ArraySpec((frames, height, width, channels), "uint8", f"camera frames{_history(frames)}")
     if is_resized:
-        return ImageSpec(None, None, *_PASSING, f"{_PICTURE}; it is made {height} x {width}")
+        return ImageSpec(None, None, *_PASSING, f"{_PICTURE}; resized to {height} x {width}")
     return ImageSpec(height, width, *_PASSING, _PICTURE)
 
 

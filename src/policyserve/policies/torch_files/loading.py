@@ -108,7 +108,10 @@ def _opened(file: TorchFile, inputs: tuple[Input, ...], flags: TorchFlags) -> _O
     if flags.threads is not None or is_small:
         torch.set_num_threads(flags.threads or 1)
     device = find_device("cpu" if flags.device == "auto" and is_small else flags.device)
-    program = programs.open_script(file, inputs, device) if inputs else programs.open_export(file, device)
+    action = flags.action
+    program = (
+        programs.open_script(file, inputs, device, action) if inputs else programs.open_export(file, device, action)
+    )
     return _Opened(file, program, flags, _named(program.inputs, flags))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
 from policyserve.core.printable import type_name
 from policyserve.policies.torch_files.archive import TorchFile
+from policyserve.policies.torch_files.outputs import action_of
 from policyserve.policies.torch_files.sizes import Input
 
 # How a batch goes in: `stacked`, along a free first axis; `one` by one, with a first axis of 1; `bare`, without one.
@@ -30,7 +31,6 @@ Batching: TypeAlias = Literal["stacked", "one", "bare"]
 State: TypeAlias = tuple[Tensor, ...]
 
 _SAFE, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_ACTIONS = ("actions", "action", "action_chunk")
 _LONGEST = 300  # characters of torch's own words
 _TRACEBACK = re.compile(r"^The following operation failed in the TorchScript interpreter\..*?(?=\w*Error: )")
 
@@ -45,7 +45,8 @@ class Place(NamedTuple):
 class Program:
     """A loaded program. call: tensors in the inputs' order -> what it gives. least, most: rows that a call may have.
 
-    states: the buffers that a call changes, once find_states() was called.
+    states: the buffers that a call changes, once find_states() was called. action: which output is the action, see
+    outputs.py.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Program:
         device: torch.device,
         batching: Batching,
         *,
+        action: str | None = None,
         least: int = 1,
         most: int | None = None,
     ) -> None:
         self.inputs, self.device, self.batching = inputs, device, batching
-        self.least, self.most = least, most
+        self.least, self.most, self._action = least, most, action
         self.states: tuple[Place, ...] = ()
         self.initial: State = ()
         self._module, self._call = module, call
@@ -129,7 +131,7 @@ class Program:
         return self._answer([self._tensor(array[None], self.least) for array in row])[:1]
 
     def _answer(self, tensors: Sequence[Tensor], is_bare: bool = False) -> Array:
-        given = _action(self._call(tensors))
+        given = action_of(self._call(tensors), self._action)
         if not is_bare and (not given.ndim or len(given) != len(tensors[0])):
             count, got = len(tensors[0]), tuple(given.shape)
             raise ConfigError(f"expected an answer with a batch axis in front, ({count}, …), got the shape {got}")
@@ -146,16 +148,16 @@ class Program:
         return torch.tensor(array, device=self.device)
 
 
-def open_script(file: TorchFile, inputs: tuple[Input, ...], device: torch.device) -> Program:
+def open_script(file: TorchFile, inputs: tuple[Input, ...], device: torch.device, action: str | None) -> Program:
     """Load TorchScript, which runs code of the file; raises ConfigError for what torch refuses."""
     with _loading(file):
         module = torch.jit.load(str(file.path), map_location=device)
         if getattr(module, "training", False):
             module.eval()
-    return Program(module, lambda tensors: module(*tensors), inputs, device, "stacked")
+    return Program(module, lambda tensors: module(*tensors), inputs, device, "stacked", action=action)
 
 
-def open_export(file: TorchFile, device: torch.device) -> Program:
+def open_export(file: TorchFile, device: torch.device, action: str | None) -> Program:
     """Load what torch.export.save() wrote; raises ConfigError for what torch refuses, or takes no tensors."""
     with _loading(file), _unpickling_tensors_alone():
         exported = torch.export.load(str(file.path))
@@ -179,7 +181,7 @@ def open_export(file: TorchFile, device: torch.device) -> Program:
         positional, named = pytree.tree_unflatten(list(tensors), spec)
         return module(*positional, **named)
 
-    return Program(module, call, inputs, device, batching, least=least, most=most)
+    return Program(module, call, inputs, device, batching, action=action, least=least, most=most)
 
 
 def said_by(error: Exception) -> str:
@@ -261,19 +263,6 @@ def _range(allowed: Any) -> tuple[int, int | None]:
         return 1, None
     most = int(allowed.upper) if allowed.upper.is_Integer else None
     return max(1, int(allowed.lower)), most
-
-
-def _action(given: Any) -> Tensor:
-    """The action in what a program gives; raises ConfigError."""
-    if isinstance(given, Mapping):
-        name = next((one for one in _ACTIONS if one in given), next(iter(given)) if len(given) == 1 else None)
-        given = None if name is None else given[name]
-    if isinstance(given, (tuple, list)) and len(given) == 1:
-        given = given[0]
-    if not isinstance(given, Tensor):
-        got = f"{len(given)} of them" if isinstance(given, (tuple, list)) else "another thing"
-        raise ConfigError(f"expected one tensor, or a map with {', '.join(_ACTIONS)}, got {got}: export it so")
-    return given
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:
