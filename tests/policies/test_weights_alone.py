@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 
 from policyserve.core.errors import ConfigError
 from policyserve.policies.sniffing import recognise
+from tests.policies.sb3.cases import MARK, Runs
 from tests.shared import shared_path
 
-RAN = "policyserve_pickle_ran"
 FILES = {
     "policy.pkl": (pickle.dumps({"module": "brax.training.acme"}), "what Brax saved, a pickle of parameters"),
     "algorithm_state.pkl": (pickle.dumps({"class": "ray.rllib.algorithms.ppo"}), "a checkpoint of RLlib, a pickle"),
@@ -35,13 +34,6 @@ FOLDERS = {
     "RLlib": (("rllib_checkpoint.json", "policies/a"), "a checkpoint of RLlib; where it was trained: algorithm.export"),
     "nothing known": (("notes.txt",), "a folder without a LeRobot policy's config.json"),
 }
-
-
-class Runs:
-    """What makes a folder where it is unpickled."""
-
-    def __reduce__(self) -> object:
-        return os.mkdir, (RAN,)
 
 
 def refusal(path: Path) -> str:
@@ -78,7 +70,7 @@ def test_a_pickle_with_code_runs_none(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "brax.pkl").write_bytes(pickle.dumps(["brax", Runs()]))
     assert refusal(tmp_path / "brax.pkl").startswith("what Brax saved")
-    assert not (tmp_path / RAN).exists()
+    assert not (tmp_path / MARK).exists()
 
 
 def test_a_file_that_may_not_be_read_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
