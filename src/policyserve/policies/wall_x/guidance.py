@@ -53,7 +53,7 @@ class Guide:
 
 
 def guidance_of(items: Sequence[ModelInput], how: Rtc | None, num_steps: int) -> Guidance | None:
-    """How a batch is guided; None where no input has rows that are known."""
+    """How a batch is guided; None where no input has rows that are known. Raises ValueError for method `trained`."""
     if how is None or not any(item.prefix is not None and item.prefix.known for item in items):
         return None
     if how.method == "trained":
