@@ -216,13 +216,22 @@ def test_an_answer_without_a_chunk_never_reaches_the_robot(answer: Any, clock: A
         def infer(self, obs: dict[str, Any]) -> Any:
             return answer
 
-    broker = RealtimeActionChunkBroker(Wrong(), HZ)
-    thread = threading.Thread(target=lambda: broker.infer({}), daemon=True)
+    broker, told = RealtimeActionChunkBroker(Wrong(), HZ), []
+
+    def waits() -> None:
+        with pytest.raises(ConfigError) as raised:
+            broker.infer({})
+        told.append(str(raised.value))
+
+    thread = threading.Thread(target=waits)
     thread.start()
     while broker.status.bad_answers < 1:
         thread.join(0.01)
     assert str(broker.status.error).startswith("infer: expected ")
     assert thread.is_alive(), "it waits for a better one"
+    broker.close()
+    thread.join(DEADLINE_S)
+    assert told == ["infer: expected a broker that is open, got a call after close()"]
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {

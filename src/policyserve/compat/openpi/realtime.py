@@ -48,16 +48,15 @@ class RealtimeActionChunkBroker(BasePolicy):
         It waits for the first chunk of an episode. What the policy raised for good is raised when no row is left, and
         so is Unavailable where the fallback has ended with a stop.
         """
-        if self._is_closed:
-            raise ConfigError("infer: expected a broker that is open, got a call after close()")
         self._observe(obs)
-        while True:
+        while not self._is_closed:
             action = self._execution.act()
             if action.source in _ROWS or (action.values is not None and not self._waits):
                 return self._row(action)
             if action.source == "stop":
                 raise Unavailable(f"the robot is stopped: no actions came; {self.status.error or 'nothing is known'}")
             self._wait(obs)
+        raise ConfigError("infer: expected a broker that is open, got a call after close()")
 
     def reset(self) -> None:
         """Drop the rows, and reset the policy before it is asked again. An answer under way will be dropped."""
