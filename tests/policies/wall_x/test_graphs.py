@@ -54,7 +54,7 @@ class Recorder:
 
 def graphs_of(mebibytes: int) -> tuple[Graphs[Rows], Recorder]:
     recorder = Recorder()
-    return Graphs(lambda rows: rows.x.mul_(2), recorder, max_bytes=mebibytes * MIB), recorder
+    return Graphs([lambda rows: rows.x.mul_(2)], recorder, max_bytes=mebibytes * MIB), recorder
 
 
 def test_a_state_of_a_shape_that_was_there_is_not_recorded_again() -> None:
@@ -65,6 +65,17 @@ def test_a_state_of_a_shape_that_was_there_is_not_recorded_again() -> None:
         assert float(captured.state.x[0, 0]) == 2
     assert recorder.count == 1
     assert graphs.size == ONE_GRAPH_BYTES + MIB
+
+
+def test_several_works_on_one_state_are_recorded_each_on_its_own_and_counted() -> None:
+    recorder = Recorder()
+    graphs: Graphs[Rows] = Graphs([lambda rows: rows.x.mul_(2), lambda rows: rows.x.add_(5)], recorder)
+    captured = graphs.enter(of(1))
+    captured.replay(1)
+    captured.replay(0)
+    assert float(captured.state.x[0, 0]) == 12
+    assert recorder.count == 2
+    assert graphs.size == 2 * ONE_GRAPH_BYTES + MIB
 
 
 def test_the_graphs_that_were_not_used_for_longest_make_room() -> None:

@@ -50,7 +50,7 @@ class FlowSampler:
         """
         self.network = network
         self._slot_multiple = slot_multiple
-        self._graphs: Graphs[Request] | None = None if capture is None else Graphs(self.answer, capture)
+        self._graphs: Graphs[Request] | None = None if capture is None else Graphs([self.answer], capture)
         self._folded = network.action_head.fold()
 
     @property

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -53,24 +54,30 @@ S = TypeVar("S", bound=State)
 
 @dataclass(frozen=True)
 class Captured(Generic[S]):
-    """A state that stays where it is, and the work on it. size: bytes of both."""
+    """A state that stays where it is, and the works on it. size: bytes of them all."""
 
     state: S
-    replay: Work
+    replays: tuple[Work, ...]
     size: int
+
+    def replay(self, which: int = 0) -> None:
+        self.replays[which]()
 
 
 class Graphs(Generic[S]):
     """Graphs of one kind of work, the latest used ones kept.
 
+    works: what is done on a state, each recorded on its own when a state of its shape is met for the first time.
     max_bytes: what they take together; one is kept however large. is_serving: whether somebody waits for what is being
     computed, so that a recording is told as a warning.
     """
 
-    def __init__(self, work: Callable[[S], object], capture: Capture, max_bytes: int = MOST_GRAPH_BYTES) -> None:
+    def __init__(
+        self, works: Sequence[Callable[[S], object]], capture: Capture, max_bytes: int = MOST_GRAPH_BYTES
+    ) -> None:
         self.is_serving = False
         self.max_bytes = max_bytes
-        self._work, self._capture = work, capture
+        self._works, self._capture = works, capture
         self._graphs: OrderedDict[Hashable, Captured[S]] = OrderedDict()
 
     @property
@@ -99,19 +106,16 @@ class Graphs(Generic[S]):
 
     def _make(self, state: S, wide: list[tuple[int, ...]]) -> Captured[S]:
         pairs = list(zip(state.tensors(), wide, strict=True))
-        size = ONE_GRAPH_BYTES + sum(math.prod(shape) * tensor.element_size() for (tensor, _), shape in pairs)
+        size = sum(math.prod(shape) * tensor.element_size() for (tensor, _), shape in pairs)
+        size += len(self._works) * ONE_GRAPH_BYTES
         while self._graphs and self.size + size > self.max_bytes:  # before the new one takes its part
             self._graphs.popitem(last=False)
         fixed: S = state.replace([tensor.new_zeros(shape) for (tensor, _), shape in pairs])  # pyright: ignore[reportAssignmentType]
-
-        def work() -> object:
-            return self._work(fixed)
-
         started_at = time.monotonic()
-        replay = self._capture(work)
+        replays = tuple(self._capture(partial(work, fixed)) for work in self._works)
         tell = log.warning if self.is_serving else log.debug
         tell("recorded a CUDA graph in %.0f ms: %s", (time.monotonic() - started_at) * 1e3, fixed.shape)
-        return Captured(fixed, replay, size)
+        return Captured(fixed, replays, size)
 
 
 def _widened(shape: torch.Size, axis: int | None) -> tuple[int, ...]:
