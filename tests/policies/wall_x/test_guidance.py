@@ -18,10 +18,12 @@ from tests.policies.wall_x.cases import golden_case, golden_input
 
 torch = import_or_skip("torch")
 
+from policyserve.policies.wall_x import flow  # noqa: E402
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.inputs import ModelInput  # noqa: E402
 from policyserve.policies.wall_x.model import WallXModel, load_model  # noqa: E402
+from policyserve.policies.wall_x.sequence import to_device  # noqa: E402
 from tests.policies.wall_x.capture_lint import linted  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
 from tests.policies.wall_x.test_batching import run_plainly  # noqa: E402
@@ -202,3 +204,20 @@ def test_bfloat16_guides_as_float32_does(tmp_path: Path) -> None:
 def test_no_checkpoint_was_trained_with_it(model: WallXModel) -> None:
     with pytest.raises(ValueError, match="no Wall-X checkpoint was trained"):
         model.flow(mixed(model), attention="causal", how=Rtc("trained"))
+
+
+def test_times_travel_to_the_device_once_and_serve_guided_steps_after_plain_ones(
+    model: WallXModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, ...]] = []
+
+    def note(values: Array, device: Any) -> Any:
+        sent.append(values.shape)
+        return to_device(values, device)
+
+    monkeypatch.setattr(flow, "to_device", note)
+    fresh, known = WallXModel(model.network), with_prefix(item(model), 6, 3)
+    for how in (None, Rtc("guided"), None):
+        fresh.flow([known], attention="causal", num_steps=STEPS, how=how)
+    fresh.flow([known], attention="causal", num_steps=3)
+    assert [shape for shape in sent if len(shape) == 1] == [(STEPS,), (3,)]

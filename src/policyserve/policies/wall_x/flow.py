@@ -52,6 +52,7 @@ class FlowSampler:
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[Request] | None = None if capture is None else Graphs([self.answer], capture)
         self._folded = network.action_head.fold()
+        self._times: dict[int, Tensor] = {}  # by the number of steps, which is a server's setting and no client's
 
     @property
     def graphs(self) -> Graphs[Request] | None:
@@ -88,8 +89,8 @@ class FlowSampler:
         schedule = self._schedule(layouts, attention, num_steps, guidance_of(items, how, num_steps))
         prefix = embed_prefix(self.network, items, layouts, slots=schedule.prefix)
         actions, trailing = schedule.actions, schedule.trailing
-        times = to_device(torch.linspace(0, 1, num_steps + 1)[:-1].numpy(), self.network.device)
-        of_masks, of_times = self.network.action_head.constants(self._stack([i.dof_mask for i in items]), times)
+        masks = self._stack([item.dof_mask for item in items])
+        of_masks, of_times = self.network.action_head.constants(masks, self._times_of(num_steps))
         ids = np.stack([item.input_ids[layout.prefix + actions :] for item, layout in zip(items, layouts, strict=True)])
         positions = np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1)
         x = self._stack([item.noise for item in items])
@@ -164,6 +165,14 @@ class FlowSampler:
         guidance = state.schedule.guidance
         if guidance is not None and state.guide is not None and guidance.method == "inpaint":
             state.x.copy_(placed(state.guide, state.x, 1))
+
+    def _times_of(self, num_steps: int) -> Tensor:
+        """(T,) float32: when each step begins. They travel to the device once."""
+        if num_steps not in self._times:
+            with torch.inference_mode(False):  # whose tensors steps with a derivative could not use
+                times = torch.linspace(0, 1, num_steps + 1)[:-1].numpy()
+                self._times[num_steps] = to_device(times, self.network.device)
+        return self._times[num_steps]
 
     def _guide(self, items: Sequence[ModelInput], how: Rtc, x: Tensor) -> Guide:
         rows, weights = guide_arrays(items, how)
