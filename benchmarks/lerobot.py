@@ -5,10 +5,11 @@
 The weights are random, the file is one that LeRobot loads. PYTHON is that of a virtual environment with lerobot 0.4.4;
 without it our side is measured alone. Each start is a process of its own, ours and theirs in turns on the same cores.
 
-chunk: one observation to one chunk, without a network. products: what of it our side spends in torch's convolutions,
-matrix products and attention, which would be left if all else took no time, and how fast it computes there. start: from
-starting the process until it can answer; ours is a whole server, theirs the loaded policy. simulators: clients of our
-server, each of which plays a chunk for --step-ms an action before it asks again; 0: asks at once.
+chunk: one observation to one chunk, without a network, in float32 and in bfloat16 (ours alone). products: what of it
+our side spends in torch's convolutions, matrix products and attention, which would be left if all else took no time,
+and how fast it computes there. start: from starting the process until it can answer; ours is a whole server, theirs
+the loaded policy. simulators: clients of our server, each of which plays a chunk for --step-ms an action before it
+asks again; 0: asks at once.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
         figures.update(products(folder, figures.get("chunks s, lerobot")))
         figures.update(simulated(folder, flags.step_ms, flags.seconds))
     for name, value in figures.items():
-        print(f"{name:34} {value:8.3f}")
+        print(f"{name:35} {value:8.3f}")
     if flags.json:
         Path(flags.json).write_text(json.dumps(figures, indent=1) + "\n")
 
@@ -135,19 +136,24 @@ def write_tensors(path: Path, tensors: dict[str, Any]) -> None:
 def compared(folder: Path, python: str | None, starts: int, chunks: int) -> dict[str, float]:
     """Medians of both sides, and ours as a share of theirs."""
     ours, theirs = Side([], []), Side([], [])
+    halves: list[float] = []  # ours in bfloat16
     for _ in range(starts):
         start_server(folder, ours)
         own_chunks = [sys.executable, __file__, "--chunks-of", str(folder), str(chunks)]
-        ours.chunks += read_chunks(own_chunks)[1]
+        ours.chunks += read_chunks([*own_chunks, "float32"])[1]
+        halves += read_chunks([*own_chunks, "bfloat16"])[1]
         if python is not None:
             took, times = read_chunks([python, str(THEIRS), str(folder), str(chunks)])
             theirs.starts.append(took)
             theirs.chunks += times
     figures = {f"{name} s, ours": statistics.median(values) for name, values in asdict(ours).items()}
+    figures["chunks s, ours in bfloat16"] = statistics.median(halves)
     if python is not None:
         figures |= {f"{name} s, lerobot": statistics.median(values) for name, values in asdict(theirs).items()}
         for name in ("starts", "chunks"):
             figures[f"{name}, ours / lerobot"] = figures[f"{name} s, ours"] / figures[f"{name} s, lerobot"]
+        halved = figures["chunks s, ours in bfloat16"] / figures["chunks s, lerobot"]
+        figures["chunks in bfloat16, ours / lerobot"] = halved
     return figures
 
 
@@ -198,9 +204,9 @@ def read_chunks(command: Sequence[str]) -> tuple[float, list[float]]:
         return took, json.loads(process.stdout.read().splitlines()[-1])
 
 
-def print_own_chunks(folder: str, count: int) -> None:
+def print_own_chunks(folder: str, count: int, dtype: str) -> None:
     """Our side of theirs.py."""
-    policy = load_policy(f"lerobot:{folder}", device="cpu", horizon="all")
+    policy = load_policy(f"lerobot:{folder}", device="cpu", horizon="all", dtype=dtype)
     observation = {"observation.state": np.zeros(STATE, np.float32), CAMERA: picture()}
     policy.infer([PolicyInput(observation)])
     print("ready", flush=True)
@@ -267,7 +273,7 @@ def chunk_rate(url: str, count: int, plays_s: float, seconds: float) -> float:
 
 if __name__ == "__main__":
     if "--chunks-of" in sys.argv:
-        print_own_chunks(sys.argv[2], int(sys.argv[3]))
+        print_own_chunks(sys.argv[2], int(sys.argv[3]), sys.argv[4])
     elif "--products-of" in sys.argv:
         print_products(sys.argv[2])
     else:
