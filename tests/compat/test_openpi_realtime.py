@@ -211,7 +211,9 @@ def test_a_reset_that_fails_is_told(policy: Numbered, clock: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [{"state": np.zeros(3)}, {"actions": np.zeros(3)}, {"actions": [1]}, 3])
-def test_an_answer_without_a_chunk_never_reaches_the_robot(answer: Any, clock: Any) -> None:
+def test_an_answer_without_a_chunk_never_reaches_the_robot(
+    answer: Any, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     class Wrong(BasePolicy):
         def infer(self, obs: dict[str, Any]) -> Any:
             return answer
@@ -225,13 +227,16 @@ def test_an_answer_without_a_chunk_never_reaches_the_robot(answer: Any, clock: A
 
     thread = threading.Thread(target=waits)
     thread.start()
-    while broker.status.bad_answers < 1:
+    while broker.status.bad_answers < 1 or not caplog.records:
         thread.join(0.01)
     assert str(broker.status.error).startswith("infer: expected ")
     assert thread.is_alive(), "it waits for a better one"
     broker.close()
     thread.join(DEADLINE_S)
     assert told == ["infer: expected a broker that is open, got a call after close()"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "infer() waits for a chunk" in warning
+    assert "infer: expected " in warning
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {

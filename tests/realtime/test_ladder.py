@@ -75,11 +75,11 @@ def test_a_rung_without_seconds_lasts() -> None:
         ([("stop", 1)], 'expected "stop" without seconds'),
         (["decay"], "decay without the seconds"),
         (["stop", ("hold", 1)], "expected stop as the last rung"),
-        (["zero", "stop"], "expected zero without seconds as the last rung"),
+        (["zero", "stop"], 'expected zero without seconds as the last rung.*; write ("zero", seconds)'),
     ],
 )
 def test_a_ladder_that_cannot_be_is_refused(given: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=f"^fallback: .*{told}".replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=f"^fallback: .*{told}".replace("(", r"\(").replace(")", r"\)")):
         read_fallback(given)
 
 

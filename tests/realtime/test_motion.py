@@ -29,7 +29,7 @@ def lay(motion: Motion, rows: Any, at: float = 0.0) -> None:
     chunk = Chunk(np.asarray(rows, np.float32), motion.timeline.plan_step, at)
     made = motion.timeline.build(chunk, motion.joining(Joining(3)), motion.timeline.plan_step)
     assert made is not None
-    motion.check_out(chunk)
+    motion.make_room(chunk)
     motion.timeline.lay(made, chunk.first)
 
 

@@ -93,6 +93,8 @@ def test_what_the_user_sends_stays() -> None:
     assert with_leaves({"state": 1}, leaves).keys() == {"state", *leaves}
     for own in ({"rtc/prev_chunk": 5}, {"rtc": {"prev_chunk": 5}}):
         assert with_leaves(own, leaves) is own
+    no_map: Any = 5
+    assert with_leaves(no_map, leaves) == 5, "whoever sends it says what is wrong with it"
 
 
 def test_a_reply_says_what_was_done() -> None:

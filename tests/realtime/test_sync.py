@@ -198,7 +198,9 @@ def test_stop_and_resume(make: Any) -> None:
         assert client.act().values.tolist() == [7, 7]
 
 
-def test_states_errors_and_chunks_are_told_in_order_by_another_thread(make: Any) -> None:
+def test_states_errors_and_chunks_are_told_in_order_by_another_thread(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[tuple[str, Any]] = []
 
     def raise_it(chunk: Any) -> None:
@@ -219,6 +221,7 @@ def test_states_errors_and_chunks_are_told_in_order_by_another_thread(make: Any)
     (chunk,) = [value for kind, value in told if kind == "chunk"]
     assert (chunk.first, chunk.actions.shape, "server_timing" in chunk.fields) == (0, (H, 2), True)
     assert [value for kind, value in told if kind == "state"] == ["STREAMING", "HOLDING", "STOPPED"]
+    assert "on_chunk raised RuntimeError: the robot's own fault" in caplog.text
 
 
 def test_a_server_with_rtc_is_told_what_the_robot_executes_and_says_what_it_did(make: Any) -> None:
@@ -278,6 +281,17 @@ def test_an_observation_that_cannot_be_sent_is_told(make: Any) -> None:
             client.wait_until_ready()
 
 
+@pytest.mark.parametrize("observation", [3, None, lambda: None])
+@pytest.mark.parametrize("rtc", ["auto", "off"])
+def test_an_observation_that_is_no_map_is_told(make: Any, observation: Any, rtc: str) -> None:
+    """One that an observation's function forgot to return is one of them."""
+    with serving(FlowDemo(Rtc("guided"))) as live:
+        client = make(live.url("/openpi"), dialect="openpi", rtc=rtc)
+        client.observe(observation)
+        with pytest.raises(PolicyserveError, match="expected a map of arrays, texts and numbers, got a"):
+            client.wait_until_ready()
+
+
 def test_a_server_that_does_not_say_what_its_actions_are_needs_a_word_of_the_users(make: Any) -> None:
     with serving(lambda obs: rows_of(obs["obs"])) as live:
         client = make(live.url("/openpi"), dialect="openpi")
@@ -305,6 +319,37 @@ def test_what_keeps_it_from_being_ready_is_told() -> None:
         client = RealtimeClient(f"ws://127.0.0.1:{free.getsockname()[1]}", control_hz=50)
         with client, pytest.raises(DeadlineExceeded, match=r"no chunk within 0.3 s: cannot connect"):
             client.wait_until_ready(0.3)
+
+
+def test_a_client_that_is_stopped_says_how_it_goes_on(make: Any) -> None:
+    with serving(policy()) as live:
+        client = make(live.url("/openpi"), dialect="openpi")
+        client.observe(x())
+        client.wait_until_ready()
+        client.stop()
+        with pytest.raises(DeadlineExceeded, match=r"it is stopped; call resume\(\) or reset\(\), then observe\(\)"):
+            client.wait_until_ready(0.05)
+
+
+def test_after_close_nobody_waits_for_a_chunk() -> None:
+    with serving(policy()) as live:
+        client = RealtimeClient(live.url("/openpi"), control_hz=50)
+        client.close()
+        with pytest.raises(DeadlineExceeded, match=r"close\(\) was called; make a new one"):
+            client.wait_until_ready(math.inf)
+
+
+def test_who_waits_for_a_chunk_in_an_event_loop_is_told_of_close() -> None:
+    async def close_while_waiting(url: str) -> None:
+        client = AsyncRealtimeClient(url, control_hz=50)
+        waiting = asyncio.create_task(client.wait_until_ready(10 * DEADLINE_S))
+        await asyncio.sleep(0)  # it has begun to wait
+        await client.close()
+        with pytest.raises(DeadlineExceeded, match=r"close\(\) was called"):
+            await asyncio.wait_for(waiting, DEADLINE_S)
+
+    with serving(policy()) as live:
+        asyncio.run(close_while_waiting(live.url("/openpi")))
 
 
 def reply(actions: Any) -> Any:
@@ -462,6 +507,16 @@ def test_anything_that_answers_can_be_executed() -> None:
     until(lambda: held.closed)
 
 
+@pytest.mark.parametrize(("answer", "got"), [({"acts": 1, "state": 2}, "keys acts, state"), (None, "NoneType")])
+def test_an_answer_without_actions_is_told_by_what_it_has(answer: Any, got: str) -> None:
+    held = Held()
+    held.infer = lambda observation: answer  # type: ignore[method-assign]
+    with RealtimeExecution(held, RealtimeSettings(HZ, action_kind="position")) as running:
+        running.observe(x())
+        until(lambda: running.status.bad_answers)
+        assert running.status.error == f'infer: expected a map with "actions", or a Reply, got {got}'
+
+
 def test_two_threads_act_and_two_observe() -> None:
     errors: list[BaseException] = []
     steps: list[list[int]] = [[], []]
@@ -493,6 +548,7 @@ def test_two_threads_act_and_two_observe() -> None:
         ({"control_hz": 0}, "control_hz: expected rows per second"),
         ({"control_hz": math.inf}, "control_hz: expected"),
         ({"execution_horzion": 5}, r"has no setting 'execution_horzion' \(did you mean execution_horizon\?\)"),
+        ({"qwertz": 5}, r"no setting 'qwertz' \(those of RealtimeSettings and of Client are taken\)"),
         ({"dialect": "nonsense"}, "nonsense"),
         ({"timeout_s": -1}, "timeout_s: expected"),
         ({"dead_after_s": 0}, "dead_after_s: expected seconds"),

@@ -180,6 +180,11 @@ def test_a_last_word_that_cannot_be_is_refused(wrong: Any) -> None:
     assert values(timeline) == [1, 2]
 
 
+def test_a_last_word_that_forgot_to_return_the_rows_is_told_so() -> None:
+    with pytest.raises(BadAction, match=r"on_action: expected the rows .*\(1, 2\), got None: return them"):
+        merge(Timeline(), rows(1), 0, on_rows=lambda made: None)
+
+
 def test_actions_of_another_width_are_refused_until_all_is_forgotten() -> None:
     timeline = Timeline()
     merge(timeline, rows(1), 0)

@@ -77,7 +77,7 @@ class AsyncRealtimeClient:
         if failed is not None:
             raise failed.with_traceback(None)
         if not self._realtime.has_rows:
-            raise not_ready(self.status, timeout_s)
+            raise not_ready(self.status, timeout_s, self._task is None)
 
     def reset(self, keep_rows: bool = False) -> None:
         """Begin a new episode, as RealtimeClient.reset()."""
@@ -110,6 +110,8 @@ class AsyncRealtimeClient:
         """End the task and the connection; an answer under way is dropped."""
         self._realtime.stop(time.monotonic())
         task, self._task = self._task, None
+        if self._progress is not None:
+            self._progress.set()  # whoever waits for a first chunk
         if task is not None:
             task.cancel()
             await asyncio.wait([task], timeout=_CLOSE_S)
@@ -176,6 +178,6 @@ class AsyncRealtimeClient:
         except Exception as error:  # whatever the other end raises
             realtime.on_failure(step, error, time.monotonic())
             if realtime.failed is not None:
-                log.error("real-time execution asks no more: %s", error)
+                log.error("real-time execution asks no more until reset(): %s", error)
             return
         realtime.on_connected(client.metadata, time.monotonic(), client.sessions_opened)

@@ -62,8 +62,11 @@ def read_fallback(given: Any) -> Ladder:
     rungs = [_read_rung(one) for one in given]
     for rung in rungs[:-1]:
         if rung.seconds == math.inf:
-            what = "stop" if rung.name == "stop" else f"{rung.name} without seconds"
-            raise ConfigError(f"fallback: expected {what} as the last rung, got more behind it, which never begins")
+            what, cure = f"{rung.name} without seconds", f'; write ("{rung.name}", seconds)'
+            if rung.name == "stop":
+                what, cure = "stop", ""
+            told = f"expected {what} as the last rung, got more behind it, which never begins"
+            raise ConfigError(f"fallback: {told}{cure}")
     return Ladder(tuple(rungs) if rungs[-1].name == "stop" else (*rungs, _STOP))
 
 

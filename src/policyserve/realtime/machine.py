@@ -386,7 +386,7 @@ class Realtime:
                     return None
                 if timeline.plan_step != step and attempt < _REBUILDS:
                     continue
-                motion.check_out(chunk)
+                motion.make_room(chunk)
                 timeline.lay(made, ask.first)
                 self._prefix_epoch = ask.epoch
                 counts.chunks += 1

@@ -91,7 +91,7 @@ class Motion:
         """How a chunk joins at this moment."""
         return like._replace(sent=self.sent, pinned=self.pinned)
 
-    def check_out(self, chunk: Chunk) -> None:
+    def make_room(self, chunk: Chunk) -> None:
         """Make room for actions of a chunk's width."""
         if self._sent is None or len(self._sent) != chunk.rows.shape[1]:
             dtype = np.result_type(chunk.rows.dtype, np.float32)

@@ -28,7 +28,8 @@ def split_options(kind: str, control_hz: float, options: Mapping[str, Any]) -> t
     for name in options:
         if name not in _SETTINGS and name not in _OF_CLIENT:
             near = nearest(name, [*_SETTINGS, *_OF_CLIENT])
-            raise ConfigError(f"{kind} has no setting {name!r}{f' (did you mean {near}?)' if near else ''}")
+            cure = f"did you mean {near}?" if near else "those of RealtimeSettings and of Client are taken"
+            raise ConfigError(f"{kind} has no setting {name!r} ({cure})")
     settings = {name: value for name, value in options.items() if name in _SETTINGS}
     return RealtimeSettings(control_hz, **settings), {k: v for k, v in options.items() if k not in _SETTINGS}
 
@@ -52,14 +53,15 @@ class Callbacks:
     def call(self, changes: list[Change]) -> None:
         """Call them, one change after the other; what they raise is logged."""
         for change in changes:
-            function: Callable[[Any], None] | None = self.on_state
+            name = "on_state"
             if isinstance(change, MergedChunk):
-                function = self.on_chunk
+                name = "on_chunk"
             elif isinstance(change, Exception):
-                function = self.on_error
+                name = "on_error"
+            function: Callable[[Any], None] | None = getattr(self, name)
             if function is None:
                 continue
             try:
                 function(change)
-            except Exception as error:  # a stranger's function
-                log.error("a function that real-time execution calls has raised %s", error, cause=error)
+            except Exception as error:  # the user's function
+                log.error("%s raised %s: %s", name, type(error).__name__, error, cause=error)

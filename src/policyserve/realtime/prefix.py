@@ -95,8 +95,13 @@ def leaves_of(offer: Offer, rows: Array, delay: int, end: int | None) -> dict[st
 
 
 def with_leaves(observation: Observation, leaves: Mapping[str, Any]) -> Observation:
-    """The observation with them; where the user's own has such a leaf, that stays."""
-    if not leaves or "rtc" in observation or any(key in observation for key in leaves):
+    """The observation with them; where the user's own has such a leaf, that stays.
+
+    What is no map goes as it is: whoever sends it says what is wrong with it.
+    """
+    if not leaves or not isinstance(observation, Mapping):
+        return observation
+    if "rtc" in observation or any(key in observation for key in leaves):
         return observation
     return {**observation, **leaves}
 

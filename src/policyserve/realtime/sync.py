@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policyserve.client.sync import Client
-from policyserve.core.errors import DeadlineExceeded
+from policyserve.core.errors import BadAction, DeadlineExceeded
 from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
 from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options
@@ -16,8 +16,6 @@ from policyserve.realtime.settings import RealtimeSettings
 from policyserve.realtime.values import Action, Ask, MergedChunk, RealtimeStatus, Renew, Rest, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from policyserve.core.arrays import Array
 
 log = Log(__name__)
@@ -88,8 +86,8 @@ class RealtimeExecution:
     def wait_until_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until a first chunk is there; observe() must have been called, or be called meanwhile.
 
-        Raises DeadlineExceeded, or what ended the asking for good: a wrong key, an observation that the server refuses,
-        actions of a kind that nobody knows.
+        Raises DeadlineExceeded, also where it was closed or stays stopped, or what ended the asking for good: a wrong
+        key, an observation that the server refuses, actions of a kind that nobody knows.
         """
         self._start()
         with self._progress:
@@ -98,7 +96,7 @@ class RealtimeExecution:
         if failed is not None:
             raise failed.with_traceback(None)
         if not self._realtime.has_rows:
-            raise not_ready(self._realtime.status(time.monotonic()), timeout_s)
+            raise not_ready(self._realtime.status(time.monotonic()), timeout_s, self._is_closing)
 
     def reset(self, keep_rows: bool = False) -> None:
         """Begin a new episode: nothing of what was observed, asked or answered before is executed; act() gives none.
@@ -200,7 +198,7 @@ class RealtimeExecution:
         except Exception as error:  # whatever the other end, or somebody's policy, raises
             realtime.on_failure(step, error, time.monotonic())
             if realtime.failed is not None:
-                log.error("real-time execution asks no more: %s", error)
+                log.error("real-time execution asks no more until reset(): %s", error)
             return
         realtime.on_connected(server.metadata, time.monotonic(), server.sessions_opened)
 
@@ -263,12 +261,22 @@ class RealtimeClient(RealtimeExecution):
 
 
 def actions_of(reply: Any) -> Any:
-    """The actions of a reply: a Reply's, or a map's."""
+    """The actions of a reply: a Reply's, or a map's; raises BadAction where there are none."""
     found = getattr(reply, "actions", None)
-    return reply["actions"] if found is None else found
+    if found is not None:
+        return found
+    if isinstance(reply, Mapping) and "actions" in reply:
+        return reply["actions"]
+    got = f"keys {', '.join(map(str, reply))}" if isinstance(reply, Mapping) else type(reply).__name__
+    raise BadAction(f'infer: expected a map with "actions", or a Reply, got {got:.80}')
 
 
-def not_ready(status: RealtimeStatus, timeout_s: float) -> DeadlineExceeded:
+def not_ready(status: RealtimeStatus, timeout_s: float, is_closed: bool) -> DeadlineExceeded:
     """Why no chunk is there."""
-    why = status.error or ("no answer came" if status.requests else "observe() has given nothing to ask with")
+    if is_closed:
+        return DeadlineExceeded("no chunk comes any more: close() was called; make a new one")
+    if status.state == "STOPPED":
+        why = "it is stopped; call resume() or reset(), then observe()"
+    else:
+        why = status.error or ("no answer came" if status.requests else "observe() has given nothing to ask with")
     return DeadlineExceeded(f"no chunk within {timeout_s:g} s: {why}")

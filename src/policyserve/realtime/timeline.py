@@ -182,6 +182,8 @@ def _copy(used: Segment, made: Segment, first: int, end: int) -> None:
 
 def _checked(given: object, rows: Array) -> Array:
     """What on_action gave back, if it can take the rows' place."""
+    if given is None:
+        raise BadAction(f"on_action: expected the rows that are to be executed, {rows.shape}, got None: return them")
     array: Array = np.asarray(given)
     if array.shape != rows.shape or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
         got = f"{array.dtype} {array.shape}" if array.shape != rows.shape else "values that are no finite numbers"

@@ -11,12 +11,15 @@ from policyserve.compat.openpi.client import at_step
 from policyserve.compat.policy import BasePolicy
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadAction, ConfigError, DeadlineExceeded, PolicyserveError, Unavailable
+from policyserve.core.log import Log
 from policyserve.core.messages import Reply
 from policyserve.realtime.ladder import Fallback
 from policyserve.realtime.prefix import action_kind_of
 from policyserve.realtime.settings import RealtimeSettings
 from policyserve.realtime.sync import RealtimeExecution
 from policyserve.realtime.values import Action, RealtimeStatus
+
+log = Log(__name__)
 
 _KEYS = ("actions", "action")
 _ROWS = ("chunk", "blend")
@@ -40,13 +43,13 @@ class RealtimeActionChunkBroker(BasePolicy):
         resting = "hold" if kind in (None, "position") else "zero"
         chosen = (resting,) if fallback is None else fallback
         self._execution = RealtimeExecution(self._policy, RealtimeSettings(control_hz, fallback=chosen, **settings))
-        self._is_closed = False
+        self._is_closed = self._has_warned = False
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """The row that is due: what the policy answered, and of each array with as many rows as the chunk has this one.
 
-        It waits for the first chunk of an episode. What the policy raised for good is raised when no row is left, and
-        so is Unavailable where the fallback has ended with a stop.
+        It waits for the first chunk of an episode, for ever if no answer has one: the log says so once. What the policy
+        raised for good is raised when no row is left, and so is Unavailable where the fallback has ended with a stop.
         """
         self._observe(obs)
         while not self._is_closed:
@@ -88,9 +91,18 @@ class RealtimeActionChunkBroker(BasePolicy):
         try:
             self._execution.wait_until_ready(_LOOKED_AGAIN_S)
         except DeadlineExceeded:
+            self._warn_of_bad_answers()
             self._observe(obs)
         except PolicyserveError as error:
             raise (self._policy.raised or error).with_traceback(None) from None
+
+    def _warn_of_bad_answers(self) -> None:
+        status = self.status
+        if status.bad_answers and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "infer() waits for a chunk, and the last answer was none that can be executed: %s", status.error
+            )
 
     def _row(self, action: Action) -> dict[str, Any]:
         newest, values = self._execution.newest_chunk, action.values
