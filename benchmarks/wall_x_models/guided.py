@@ -94,7 +94,7 @@ def _made(model: WallXModel, trailing: int, seed: int) -> ModelInput:
     shape = (_ACTIONS, a.action_dim)
     item = ModelInput(
         input_ids=np.array([*words, a.state_id, *[a.action_id] * _ACTIONS, *words[:trailing]], dtype=np.int64),
-        patches=np.zeros((0, 1176), np.float32),
+        patches=np.zeros((0, 588), np.uint8),
         grids=(),
         state=random.standard_normal(a.state_dim, dtype=np.float32),
         state_mask=np.ones(a.state_dim, np.float32),

@@ -23,7 +23,7 @@ def make_input(
     ids = [*words[: text // 2], *[a.image_id] * (cameras * CELLS), *words[text // 2 :], a.state_id]
     return ModelInput(
         input_ids=np.array([*ids, *[a.action_id] * actions, *words[:trailing]], dtype=np.int64),
-        patches=random.standard_normal((cameras * CELLS * 4, 1176), dtype=np.float32),
+        patches=random.integers(0, 256, (cameras * CELLS * 4, 588), np.uint8),
         grids=(CAMERA,) * cameras,
         state=random.standard_normal(a.state_dim, dtype=np.float32),
         state_mask=np.ones(a.state_dim, np.float32),

@@ -70,7 +70,7 @@ def golden_input(case: Case, sample: int | None = None) -> ModelInput:
 
 def _patches(case: Case, mark: str, sizes: list[tuple[int, int]]) -> Array:
     if "pre/pixel_values" in case.tensors:
-        return case["pre/pixel_values"]
+        return levels_of(case["pre/pixel_values"])
     if "pre/resized_0" in case.tensors:
         images = [case[f"pre/resized_{index}"] for index in range(len(sizes))]
     else:
@@ -90,11 +90,21 @@ def _resize(image: Array, size: tuple[int, int]) -> Array:
 
 
 def patches_of(image: Array) -> Array:
-    """An image (H, W[, 3]) uint8 of sides that divide by 28 as rows of patches (N, 1176)."""
+    """An image (H, W[, 3]) uint8 of sides that divide by 28 as rows of patches (N, 588) uint8."""
     if image.ndim == 2:
         image = np.stack([image] * 3, axis=-1)
-    scaled = (image.astype(np.float32) - _MEAN) / _STD
     rows, columns = image.shape[0] // 28, image.shape[1] // 28
-    cells = scaled.reshape(rows, 2, 14, columns, 2, 14, 3).transpose(0, 3, 1, 4, 6, 2, 5)  # (…, 3, 14, 14)
-    flat = cells.reshape(-1, 3, 1, 14, 14)
-    return np.repeat(flat, 2, axis=2).reshape(len(flat), -1)
+    cells = image.reshape(rows, 2, 14, columns, 2, 14, 3).transpose(0, 3, 1, 4, 6, 2, 5)  # (…, 3, 14, 14)
+    return cells.reshape(-1, 588)
+
+
+def pixel_values_of(patches: Array) -> Array:
+    """Rows of patches (N, 588) uint8 as the original's processor hands them on: (N, 1176) float32, both moments."""
+    values = (patches.reshape(-1, 3, 196).astype(np.float32) - _MEAN[:, None]) / _STD[:, None]
+    return np.repeat(values[:, :, None], 2, axis=2).reshape(-1, 1176)
+
+
+def levels_of(pixel_values: Array) -> Array:
+    """The gray levels (N, 588) uint8 that became these pixel values (N, 1176)."""
+    first = pixel_values.reshape(-1, 3, 2, 196)[:, :, 0]
+    return np.rint(first * _STD[:, None] + _MEAN[:, None]).astype(np.uint8).reshape(-1, 588)

@@ -35,7 +35,7 @@ def tiny_input(model: WallXModel, length: int, *, actions: int = 4, trailing: in
     ids = [*words[: length - 1], a.state_id, *[a.action_id] * actions, *words[length - 1 :]]
     return ModelInput(
         input_ids=np.array(ids, dtype=np.int64),
-        patches=np.zeros((0, 1176), np.float32),
+        patches=np.zeros((0, 588), np.uint8),
         grids=(),
         state=random.standard_normal(a.state_dim).astype(np.float32),
         state_mask=np.ones(a.state_dim, np.float32),

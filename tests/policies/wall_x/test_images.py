@@ -9,6 +9,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import BadObservation
 from policyserve.policies.wall_x.images import image_patches, read_image, resize_image
 from tests.policies.frameworks import import_or_skip
+from tests.policies.wall_x.cases import pixel_values_of
 from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES, facts, tensors
 
 import_or_skip("PIL.Image")
@@ -26,7 +27,7 @@ REFUSED = {5: "floats in 0 … 1", 6: "floats in 0 … 1", 7: "an image of uint8
 
 def prepared(image: Array) -> tuple[Array, Array]:
     resized = resize_image(read_image(image, "front_view"), "front_view")
-    return resized, image_patches(resized)[0]
+    return resized, pixel_values_of(image_patches(resized)[0])
 
 
 @pytest.mark.parametrize("index", TAKEN)
@@ -38,7 +39,8 @@ def test_an_image_is_resized_and_cut_as_the_original_does_to_the_bit(index: int)
     np.testing.assert_array_equal(resized, arrays[f"resized_{index}"])
     patches, grid = image_patches(resized)
     assert [1, *grid] == entry["grid_thw"]
-    np.testing.assert_array_equal(patches[arrays[f"rows_idx_{index}"]], arrays[f"rows_{index}"])
+    assert patches.dtype == np.uint8
+    np.testing.assert_array_equal(pixel_values_of(patches[arrays[f"rows_idx_{index}"]]), arrays[f"rows_{index}"])
 
 
 def test_an_image_that_can_be_both_layouts_is_refused_unless_its_layout_is_told() -> None:

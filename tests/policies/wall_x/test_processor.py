@@ -43,7 +43,8 @@ def test_a_golden_case_becomes_the_originals_input(name: str) -> None:
         assert prepared.noise is None
     else:
         np.testing.assert_array_equal(prepared.noise, arrays["flow/noise"][0])
-    assert prepared.patches.dtype == prepared.dof_mask.dtype == np.float32
+    assert prepared.dof_mask.dtype == np.float32
+    assert prepared.patches.dtype == np.uint8
     assert prepared.input_ids.dtype == np.int64
 
 
@@ -110,4 +111,4 @@ def test_cameras_may_differ_in_size_and_a_prompt_may_be_empty() -> None:
         {**observation("flow_libero_basic"), "left_wrist_view": small, "prompt": ""}
     )
     assert prepared.grids == ((18, 18), (14, 18))
-    assert prepared.patches.shape == (18 * 18 + 14 * 18, 1176)
+    assert prepared.patches.shape == (18 * 18 + 14 * 18, 588)

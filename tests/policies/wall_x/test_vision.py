@@ -9,12 +9,13 @@ import pytest
 
 from policyserve.core.arrays import Array
 from tests.policies.frameworks import import_or_skip
-from tests.policies.wall_x.cases import golden_case, golden_input
+from tests.policies.wall_x.cases import golden_case, golden_input, pixel_values_of
 from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES
 
 torch = import_or_skip("torch")
 
-from policyserve.policies.wall_x.vision import plan_packing  # noqa: E402
+from policyserve.policies.wall_x import flow, sequence  # noqa: E402
+from policyserve.policies.wall_x.vision import normalised, plan_packing  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, told_by_layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -54,6 +55,42 @@ def test_every_block_is_the_originals() -> None:
         assert largest(cells - case[f"vis/{name}"].reshape(len(order), -1)) < 1e-4, name
 
 
+@pytest.mark.parametrize("name", ["flow_libero_basic", "fast_libero_1"])
+def test_what_the_tower_makes_of_gray_levels_is_the_originals_to_the_bit(name: str) -> None:
+    item = golden_input(golden_case(name))
+    values = normalised(torch.from_numpy(item.patches)).numpy()
+    arrays = golden_case(name).tensors
+    if "pre/pixel_values" in arrays:
+        np.testing.assert_array_equal(values, arrays["pre/pixel_values"])
+    else:
+        np.testing.assert_array_equal(values[arrays["pre/pixel_values_row_idx"]], arrays["pre/pixel_values_rows"])
+
+
+def test_every_gray_level_of_every_channel_is_normalised_to_the_bit() -> None:
+    levels = np.arange(588 * 64, dtype=np.int64).astype(np.uint8).reshape(64, 588)
+    np.testing.assert_array_equal(normalised(torch.from_numpy(levels)).numpy(), pixel_values_of(levels))
+
+
+def test_a_camera_travels_to_the_device_once_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """324 patches of 588 bytes each; all else of a request, its prompt's masks and places, is less than one camera."""
+    sent: list[Array] = []
+    upload = sequence.to_device
+
+    def note(values: Array, device: Any) -> Any:
+        sent.append(values)
+        return upload(values, device)
+
+    monkeypatch.setattr(sequence, "to_device", note)
+    monkeypatch.setattr(flow, "to_device", note)
+    case = golden_case("flow_libero_basic")
+    item = golden_input(case)
+    loaded(case.directory).flow([item], attention="causal")
+    pictures = [values.nbytes for values in sent if values.dtype == np.uint8]
+    assert item.grids == ((18, 18), (18, 18))
+    assert pictures == [2 * 324 * 588]
+    assert sum(values.nbytes for values in sent) - sum(pictures) < 324 * 588
+
+
 @pytest.mark.parametrize("name", [*FLOW_CASES, *FAST_CASES])
 def test_embeddings_are_the_originals(name: str) -> None:
     case = golden_case(name)
@@ -68,7 +105,7 @@ def test_images_of_many_sizes_packed_together_equal_each_alone() -> None:
     tower = loaded(case.directory).network.vision
     grids = ((18, 18), (2, 2), (8, 8), (2, 18), (14, 18), (18, 18), (4, 10), (16, 8))
     random = np.random.default_rng(0)
-    images = [random.standard_normal((rows * columns, 1176)).astype(np.float32) for rows, columns in grids]
+    images = [random.integers(0, 256, (rows * columns, 588), np.uint8) for rows, columns in grids]
     with torch.inference_mode():
         together = tower(torch.from_numpy(np.concatenate(images)), grids).numpy()
         alone = [tower(torch.from_numpy(image), (grid,)).numpy() for image, grid in zip(images, grids, strict=True)]

@@ -17,6 +17,7 @@ from policyserve.core.errors import BadObservation, MissingDependency
 ImageLayout = Literal["any", "HWC", "CHW"]
 
 PATCH = 14  # pixels
+PATCH_LEVELS = 3 * PATCH**2  # numbers of a patch
 CELL = 28  # pixels: two patches become one token
 _LONG_SIDE = 256
 _MIN_PIXELS, _MAX_PIXELS = 56 * 56, 12_845_056
@@ -77,19 +78,24 @@ def resize_steps(width: int, height: int, path: str, *, long_side_256: bool = Tr
 
 
 def image_patches(picture: Array) -> tuple[Array, tuple[int, int]]:
-    """Cut a resized picture into patches: (N, 1176) float32 and the grid's (rows, columns).
+    """Cut a resized picture into patches: (N, 588) uint8 and the grid's (rows, columns).
 
-    Row order: 2 × 2 patches of a cell, cells in raster order. A row: channel 3, time 2 (the same twice), y 14, x 14.
+    Row order: 2 × 2 patches of a cell, cells in raster order. A row: channel 3, y 14, x 14. They are normalised where
+    the network is: what travels there is an eighth of the network's numbers.
     """
     if picture.ndim == 2:
         picture = np.repeat(picture[:, :, None], 3, axis=2)
     rows, columns = picture.shape[0] // PATCH, picture.shape[1] // PATCH
     cells = picture.reshape(rows // 2, 2, PATCH, columns // 2, 2, PATCH, 3)
-    levels = cells.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, PATCH * PATCH)
-    patches = np.empty((rows * columns, 3, 2, PATCH * PATCH), np.float32)
-    for channel, table in enumerate(_normalised_levels()):
-        patches[:, channel] = table[levels[:, channel]][:, None]
-    return patches.reshape(rows * columns, -1), (rows, columns)
+    return cells.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, PATCH_LEVELS), (rows, columns)
+
+
+@lru_cache(maxsize=1)
+def level_statistics() -> tuple[Array, Array]:
+    """Mean and deviation of each channel's gray levels 0 … 255, both (3, 1) float32, as the original rounds them."""
+    scale = np.float32(1 / 0.00392156862745098)
+    mean, std = (np.array(values, np.float32)[:, None] * scale for values in (_MEAN, _STD))
+    return mean, std
 
 
 def _channels_last(image: Array, path: str, got: str, layout: ImageLayout) -> Array:
@@ -144,11 +150,3 @@ def _fit_cells(width: int, height: int, path: str) -> tuple[int, int]:
         grow = sqrt(_MIN_PIXELS / (width * height))
         return ceil(width * grow / CELL) * CELL, ceil(height * grow / CELL) * CELL
     return size
-
-
-@lru_cache(maxsize=1)
-def _normalised_levels() -> Array:
-    """(3, 256) float32: each channel's value for each gray level."""
-    scale = np.float32(1 / 0.00392156862745098)
-    mean, std = (np.array(values, np.float32)[:, None] * scale for values in (_MEAN, _STD))
-    return (np.arange(256, dtype=np.float32) - mean) / std

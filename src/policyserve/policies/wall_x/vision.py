@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from policyserve.core.arrays import Array
 from policyserve.policies.wall_x.architecture import VisionArchitecture
+from policyserve.policies.wall_x.images import level_statistics
 from policyserve.policies.wall_x.layers import Linear, RmsNorm, SwiGlu, weight
 from policyserve.policies.wall_x.rope import Rotation, rotation_of, vision_angles
 
@@ -58,11 +59,11 @@ class VisionTower(nn.Module):
     def forward(self, patches: Tensor, grids: Grids) -> Tensor:
         """Encode images, one after the other.
 
-        patches: (N, C·T·14·14), rows as `ModelInput.patches`. Returns (N / 4, width), merged cells in raster order.
+        patches: (N, C·14·14) uint8, rows as `ModelInput.patches`. Returns (N / 4, width), merged cells in raster order.
         """
         a = self.architecture
         plan = plan_packing(grids, a, patches.device)
-        x = F.linear(patches.to(self.patch_embed.dtype), self.patch_embed.flatten(1))  # (N, C)
+        x = F.linear(normalised(patches).to(self.patch_embed.dtype), self.patch_embed.flatten(1))  # (N, C)
         x = x.unflatten(0, (-1, a.merge**2))[plan.cells].flatten(0, 1)
         full = set(a.full_blocks)
         added: Tensor | None = None  # what the block before adds to x, left to the next norm
@@ -71,6 +72,23 @@ class VisionTower(nn.Module):
         x = x if added is None else x + added
         merged = self.norm(x).view(-1, a.width * a.merge**2)  # (N / 4, 4C)
         return self.merge_out(F.gelu(self.merge_in(merged)))[plan.back]
+
+
+def normalised(patches: Tensor) -> Tensor:
+    """Gray levels as the network was trained with them, a picture standing still for its two moments of time.
+
+    patches: (N, 588) uint8. Returns (N, 1176) float32, rows of channel 3, time 2, y 14, x 14; equal to the original's
+    to the bit.
+    """
+    mean, std = _level_statistics(patches.device)
+    levels = (patches.unflatten(1, (len(mean), -1)) - mean) / std  # (N, 3, 196)
+    return levels[:, :, None].expand(-1, -1, 2, -1).flatten(1)
+
+
+@lru_cache(maxsize=8)
+def _level_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.from_numpy(values).to(device) for values in level_statistics())
+    return mean, std
 
 
 class _Block(nn.Module):
