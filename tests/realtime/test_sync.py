@@ -517,6 +517,26 @@ def test_an_answer_without_actions_is_told_by_what_it_has(answer: Any, got: str)
         assert running.status.error == f'infer: expected a map with "actions", or a Reply, got {got}'
 
 
+def test_a_server_that_lacks_what_is_needed_is_told_and_not_asked_in_silence() -> None:
+    held = Held()
+    del held.metadata
+    running = RealtimeExecution(held, RealtimeSettings(HZ, action_kind="position"))
+    with running, pytest.raises(ConfigError, match=r"asking the server or policy raised AttributeError: .*metadata"):
+        running.wait_until_ready()
+
+
+@pytest.mark.parametrize(("rows", "is_told"), [(1, True), (2, False)])
+def test_a_server_of_single_actions_is_told_of_once(
+    make: Any, rows: int, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(lambda obs: {"actions": np.ones((rows, 2), np.float32)}) as live:
+        client = make(live.url("/openpi"), dialect="openpi", action_kind="position")
+        until(lambda: client.observe(x()) or client.status.chunks > 2, client)
+        client.close()
+    told = [one for one in caplog.messages if one.startswith("the server answers one action at a time")]
+    assert len(told) == is_told
+
+
 def test_two_threads_act_and_two_observe() -> None:
     errors: list[BaseException] = []
     steps: list[list[int]] = [[], []]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from policyserve.client.aio import AsyncClient
 from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
-from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options
+from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options, warn_of_single_actions
 from policyserve.realtime.sync import actions_of, not_ready
 from policyserve.realtime.values import Action, Ask, RealtimeStatus, Renew, Rest, Step
 
@@ -170,6 +170,7 @@ class AsyncRealtimeClient:
             if isinstance(step, Ask):
                 reply = await client.infer(step.observation)
                 realtime.on_answer(step, actions_of(reply), time.monotonic(), reply)
+                warn_of_single_actions(step, realtime.newest_chunk)
                 return
             if isinstance(step, Renew):
                 await client.reset()

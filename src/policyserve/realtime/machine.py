@@ -255,7 +255,7 @@ class Realtime:
 
     def on_failure(self, step: Step, error: BaseException, now: float) -> None:
         """A step could not be done."""
-        ours = as_ours(error, "asking")
+        ours = as_ours(error, "asking the server or policy")
         with self._lock:
             self._requests.failure(step, ours, self._clock.at(now))
         self._told(ours)

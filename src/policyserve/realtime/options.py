@@ -13,7 +13,7 @@ from policyserve.core.log import Log
 from policyserve.core.nearest import nearest
 from policyserve.realtime.machine import Change
 from policyserve.realtime.settings import RealtimeSettings
-from policyserve.realtime.values import MergedChunk
+from policyserve.realtime.values import Ask, MergedChunk
 
 log = Log(__name__)
 
@@ -32,6 +32,15 @@ def split_options(kind: str, control_hz: float, options: Mapping[str, Any]) -> t
             raise ConfigError(f"{kind} has no setting {name!r} ({cure})")
     settings = {name: value for name, value in options.items() if name in _SETTINGS}
     return RealtimeSettings(control_hz, **settings), {k: v for k, v in options.items() if k not in _SETTINGS}
+
+
+def warn_of_single_actions(ask: Ask, newest: MergedChunk | None) -> None:
+    """Say once, at the first answer, that nothing is gained where each answer is one action."""
+    if ask.number == 1 and newest is not None and len(newest.actions) == 1:
+        log.warning(
+            "the server answers one action at a time, so that none is left while the next is asked for: real-time "
+            "execution gains nothing; take policyserve.Client, or a policy that answers chunks"
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from policyserve.client.sync import Client
 from policyserve.core.errors import BadAction, DeadlineExceeded
 from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
-from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options
+from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options, warn_of_single_actions
 from policyserve.realtime.settings import RealtimeSettings
 from policyserve.realtime.values import Action, Ask, MergedChunk, RealtimeStatus, Renew, Rest, Step
 
@@ -190,17 +190,19 @@ class RealtimeExecution:
             if isinstance(step, Ask):
                 reply = server.infer(step.observation)
                 realtime.on_answer(step, actions_of(reply), time.monotonic(), reply)
+                warn_of_single_actions(step, realtime.newest_chunk)
                 return
             if isinstance(step, Renew):
                 server.reset()
             else:
                 server.connect()
+            metadata, session = server.metadata, server.sessions_opened
         except Exception as error:  # whatever the other end, or somebody's policy, raises
             realtime.on_failure(step, error, time.monotonic())
             if realtime.failed is not None:
                 log.error("real-time execution asks no more until reset(): %s", error)
             return
-        realtime.on_connected(server.metadata, time.monotonic(), server.sessions_opened)
+        realtime.on_connected(metadata or {}, time.monotonic(), session)
 
     def _end(self) -> None:
         try:
