@@ -32,14 +32,25 @@ def check_equal(got: Any, wanted: Any) -> None:
     torch.testing.assert_close(got, wanted, atol=allowed, rtol=allowed)
 
 
+def check_both(got: Any, wanted: Any) -> None:
+    for one, other in zip(got, wanted, strict=True):
+        check_equal(one, other)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [64, 80, 48])
 def test_norms_with_and_without_a_sum(dtype: str, width: int) -> None:
     x, added, weight = numbers(2, 5, width, dtype=dtype), numbers(2, 5, width, dtype=dtype, seed=1), numbers(width)
     check_equal(kernels.rms_norm(x, weight, 1e-6), fused.plain_rms_norm(x, weight, 1e-6))
-    got, wanted = kernels.add_rms_norm(x, added, weight, 1e-6), fused.plain_add_rms_norm(x, added, weight, 1e-6)
-    check_equal(got[0], wanted[0])
-    check_equal(got[1], wanted[1])
+    check_both(*(run(x, added, None, weight, 1e-6) for run in (kernels.add_rms_norm, fused.plain_add_rms_norm)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("last", [1, 4])
+def test_a_norm_of_a_sum_that_comes_in_two_parts(dtype: str, last: int) -> None:
+    x, weight = numbers(3, 5, 48, dtype=dtype), numbers(48)
+    added, after = numbers(3, 5 - last, 48, dtype=dtype, seed=1), numbers(3, last, 48, dtype=dtype, seed=2)
+    check_both(*(run(x, added, after, weight, 1e-6) for run in (kernels.add_rms_norm, fused.plain_add_rms_norm)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,6 +64,13 @@ def test_a_norm_of_rows_that_do_not_lie_together(dtype: str) -> None:
 def test_the_gated_product(dtype: str, inner: int) -> None:
     gate_up = numbers(2, 3, 2 * inner, dtype=dtype)
     check_equal(kernels.silu_mul(gate_up), fused.plain_silu_mul(gate_up))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("inners", [(32, 1500), (1500, 32), (16, 16)])
+def test_two_gated_products_at_once(dtype: str, inners: tuple[int, int]) -> None:
+    one, other = numbers(2, 3, 2 * inners[0], dtype=dtype), numbers(2, 1, 2 * inners[1], dtype=dtype, seed=1)
+    check_both(kernels.silu_mul_both(one, other), fused.plain_silu_mul_both(one, other))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,6 +97,6 @@ def test_turning_and_storing(dtype: str, slots: tuple[int, ...] | None) -> None:
 
 
 def test_every_operator_has_a_kernel() -> None:
-    assert set(kernels.KERNELS) == {"rms_norm", "add_rms_norm", "silu_mul", "turn", "turn_and_store"}
+    assert set(kernels.KERNELS) == {"rms_norm", "add_rms_norm", "silu_mul", "silu_mul_both", "turn", "turn_and_store"}
     assert fused.use_kernels(True)
     assert not fused.use_kernels(False)

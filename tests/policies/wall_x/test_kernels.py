@@ -22,6 +22,7 @@ PLAIN = {
     "rms_norm": fused.plain_rms_norm,
     "add_rms_norm": fused.plain_add_rms_norm,
     "silu_mul": fused.plain_silu_mul,
+    "silu_mul_both": fused.plain_silu_mul_both,
     "turn": fused.plain_turn,
     "turn_and_store": fused.plain_turn_and_store,
 }

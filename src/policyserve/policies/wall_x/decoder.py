@@ -17,6 +17,7 @@ from policyserve.policies.wall_x.layers import Linear, RmsNorm, SwiGlu, weight
 from policyserve.policies.wall_x.rope import Rotation
 
 Spans = tuple[tuple[int, int], ...]  # (token type, length), in order
+Parts = tuple[Tensor, ...]  # (B, length, C) of each span, or all of them in one
 # (layer, queries, keys and values (B, S, heads + 2 · kv_heads, D), their rotation) -> (B, S, heads · D), or None:
 # nobody needs what this layer would give, which its keys and values do not depend on
 Attend = Callable[[int, Tensor, Rotation], Tensor | None]
@@ -51,10 +52,22 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, spans: Spans, rotation: Rotation, attend: Attend) -> Tensor:
         """x: (B, S, hidden); rotation: (B, S, 1, D/2). Returns (B, S, hidden), before the final norm."""
-        added: Tensor | None = None  # what the layer before adds to x, left to the next norm
+        x, added = self._run(x, spans, rotation, attend)
+        return x if added is None else x + _joined(added)
+
+    def first_normed(self, x: Tensor, spans: Spans, rotation: Rotation, attend: Attend) -> Tensor:
+        """Give the hidden states of the first span alone, after the final norm: (B, its length, hidden)."""
+        x, added = self._run(x, spans, rotation, attend)
+        first, length = spans[:1], spans[0][1]
+        if added is None:
+            return self.norm(x[:, :length], first)
+        return self.norm.after_sum(x[:, :length], (added[0][:, :length],), first)[1]
+
+    def _run(self, x: Tensor, spans: Spans, rotation: Rotation, attend: Attend) -> tuple[Tensor, Parts | None]:
+        added: Parts | None = None  # what the layer before adds to x, left to the next norm
         for layer in self.layers:
             x, added = layer(x, added, spans, rotation, attend)
-        return x if added is None else x + added
+        return x, added
 
     def embed(self, ids: Tensor) -> Tensor:
         return torch.nn.functional.embedding(ids, self.embed_tokens)
@@ -83,15 +96,15 @@ class _Layer(nn.Module):
         self.mlp = ByType([SwiGlu(expert.width, expert.inner, bias=False) for expert in a.experts])
 
     def forward(
-        self, x: Tensor, added: Tensor | None, spans: Spans, rotation: Rotation, attend: Attend
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, added: Parts | None, spans: Spans, rotation: Rotation, attend: Attend
+    ) -> tuple[Tensor, Parts | None]:
         """Take x and what is still to be added to it; give the same of this layer."""
         x, normed = (x, self.input_norm(x, spans)) if added is None else self.input_norm.after_sum(x, added, spans)
         mixed = attend(self._index, self.qkv(normed, spans).unflatten(-1, (self._all_heads, -1)), rotation)
         if mixed is None:
             return x, None
-        x, normed = self.post_norm.after_sum(x, self.out(mixed, spans), spans)
-        return x, self.mlp(normed, spans)
+        x, normed = self.post_norm.after_sum(x, self.out.parts(mixed, spans), spans)
+        return x, self.mlp.parts(normed, spans)
 
 
 class ByType(nn.Module):
@@ -104,26 +117,37 @@ class ByType(nn.Module):
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
         """x: (B, S, C), S the sum of the spans."""
-        if len(self.of) == 1:
-            return self._run(0, x)
-        if len(spans) == 1:
-            return self._run(spans[0][0], x)
-        parts = x.split([length for _, length in spans], dim=1)
-        return torch.cat([self._run(kind, part) for (kind, _), part in zip(spans, parts, strict=True)], dim=1)
+        return _joined(self.parts(x, spans))
 
-    def after_sum(self, x: Tensor, added: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    def parts(self, x: Tensor, spans: Spans) -> Parts:
+        """Give what the call gives, not yet joined."""
+        if len(self.of) == 1:
+            return (self._run(0, x),)
+        if len(spans) == 1:
+            return (self._run(spans[0][0], x),)
+        parts = x.split([length for _, length in spans], dim=1)
+        modules = [self.of[kind] for kind, _ in spans]
+        if len(spans) == 2 and isinstance(modules[0], SwiGlu) and isinstance(modules[1], SwiGlu):
+            return modules[0].beside(parts[0], modules[1], parts[1])
+        return tuple(self._run(kind, part) for (kind, _), part in zip(spans, parts, strict=True))
+
+    def after_sum(self, x: Tensor, added: Parts, spans: Spans) -> tuple[Tensor, Tensor]:
         """Of norms: x + added, and its norm."""
         if len(self.of) == 1 or len(spans) == 1:
             norm = self.of[0 if len(self.of) == 1 else spans[0][0]]
             assert isinstance(norm, RmsNorm)
-            return norm.after_sum(x, added)
-        return (total := x + added), self(total, spans)
+            return norm.after_sum(x, *added) if len(added) <= 2 else norm.after_sum(x, _joined(added))
+        return (total := x + _joined(added)), self(total, spans)
 
     def _run(self, kind: int, x: Tensor) -> Tensor:
         module = self.of[kind]
         y = module(x[..., : module.weight.shape[1]] if isinstance(module, Linear) else x)
         missing = 0 if self._out_width is None else self._out_width - y.shape[-1]
         return nn.functional.pad(y, (0, missing)) if missing else y
+
+
+def _joined(parts: Parts) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _norm(a: Architecture) -> ByType:

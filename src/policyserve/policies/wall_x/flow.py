@@ -16,7 +16,6 @@ from torch import Tensor
 
 from policyserve.core.arrays import Array
 from policyserve.policies.rtc import Rtc
-from policyserve.policies.wall_x.architecture import ACTION
 from policyserve.policies.wall_x.attention import (
     AttentionMode,
     Rule,
@@ -154,8 +153,7 @@ class FlowSampler:
             return grouped_attention(queries, keys[:, :, :stop], values[:, :, :stop], bias)
 
         spans = spans_of(actions=schedule.actions, trailing=trailing)
-        hidden = network.decoder(x, spans, state.rotation[:, : x.shape[1]], attend)
-        hidden = network.decoder.norm(hidden[:, : schedule.actions], ((ACTION, schedule.actions),))
+        hidden = network.decoder.first_normed(x, spans, state.rotation[:, : x.shape[1]], attend)
         return hidden, network.action_head.velocities(hidden)
 
     def run(self, state: FlowState) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 _SIGNATURES = {
     "rms_norm": "(Tensor x, Tensor weight, float epsilon) -> Tensor",
-    "add_rms_norm": "(Tensor x, Tensor added, Tensor weight, float epsilon) -> (Tensor, Tensor)",
+    "add_rms_norm": "(Tensor x, Tensor added, Tensor? after, Tensor weight, float epsilon) -> (Tensor, Tensor)",
     "silu_mul": "(Tensor gate_up) -> Tensor",
+    "silu_mul_both": "(Tensor one, Tensor other) -> (Tensor, Tensor)",
     "turn": "(Tensor x, Tensor cos, Tensor sin) -> Tensor",
     "turn_and_store": (
         "(Tensor qkv, Tensor cos, Tensor sin, Tensor(a!) keys, Tensor(b!) values, int start, Tensor? slots) -> Tensor"
@@ -33,9 +34,14 @@ def plain_rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return F.rms_norm(x.float(), weight.shape, weight.float(), epsilon).to(x.dtype)
 
 
-def plain_add_rms_norm(x: Tensor, added: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Give x + added, and its norm as plain_rms_norm has it."""
-    total = x + added
+def plain_add_rms_norm(
+    x: Tensor, added: Tensor, after: Tensor | None, weight: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Give x + added, and its norm as plain_rms_norm has it.
+
+    x: (…, C). after: what is added to the last tokens, where x is (B, S, C) and added only (B, S - n, C): (B, n, C).
+    """
+    total = x + (added if after is None else torch.cat((added, after), dim=1))
     return total, plain_rms_norm(total, weight, epsilon)
 
 
@@ -43,6 +49,11 @@ def plain_silu_mul(gate_up: Tensor) -> Tensor:
     """silu(gate) · up. gate_up: (…, 2 · inner). Returns (…, inner)."""
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
+
+
+def plain_silu_mul_both(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """plain_silu_mul of two, which may be of any two sizes."""
+    return plain_silu_mul(one), plain_silu_mul(other)
 
 
 def plain_turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -84,6 +95,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "rms_norm": plain_rms_norm,
     "add_rms_norm": plain_add_rms_norm,
     "silu_mul": plain_silu_mul,
+    "silu_mul_both": plain_silu_mul_both,
     "turn": plain_turn,
     "turn_and_store": plain_turn_and_store,
 }
@@ -133,8 +145,9 @@ def _sample_of(name: str, device: torch.device) -> tuple[Any, ...]:
     cos, sin = numbers(3, 5, 1, 8), numbers(3, 5, 1, 8)
     return {
         "rms_norm": (x, weight, 1e-6),
-        "add_rms_norm": (x, numbers(3, 5, 64), weight, 1e-6),
+        "add_rms_norm": (x, numbers(3, 3, 64), numbers(3, 2, 64), weight, 1e-6),
         "silu_mul": (x,),
+        "silu_mul_both": (x, numbers(3, 2, 32)),
         "turn": (numbers(15, 4, 16), cos.flatten(0, 1), sin.flatten(0, 1)),
         "turn_and_store": (numbers(3, 5, 8, 16), cos, sin, numbers(3, 2, 9, 16), numbers(3, 2, 9, 16), 4, None),
     }[name]
@@ -168,7 +181,8 @@ _operators = {name: _register(name, plain) for name, plain in _PLAIN.items()}
 
 def _run(name: str, x: Tensor, *more: Any) -> Any:
     """Run an operator; of what a derivative is taken the plain function, since operators and kernels have none."""
-    return (_PLAIN if x.requires_grad else _operators)[name](x, *more)
+    has_derivative = any(isinstance(given, Tensor) and given.requires_grad for given in (x, *more))
+    return (_PLAIN if has_derivative else _operators)[name](x, *more)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -176,14 +190,21 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return _run("rms_norm", x, weight, epsilon)
 
 
-def add_rms_norm(x: Tensor, added: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x: Tensor, added: Tensor, weight: Tensor, epsilon: float, *, after: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """See plain_add_rms_norm."""
-    return _run("add_rms_norm", x, added, weight, epsilon)
+    return _run("add_rms_norm", x, added, after, weight, epsilon)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
     """See plain_silu_mul."""
     return _run("silu_mul", gate_up)
+
+
+def silu_mul_both(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """See plain_silu_mul_both."""
+    return _run("silu_mul_both", one, other)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -130,8 +130,8 @@ class Generator:
             return grouped_attention(queries, keys[:, :, :stop], values[:, :, :stop], bias)
 
         x = decoder.embed(state.ids[:, None])  # (B, 1, hidden)
-        hidden = decoder(x, spans_of(text=1), rotation_of(angles, network.dtype), attend)
-        logits = decoder.logits(decoder.norm(hidden, ((TEXT, 1),))[:, 0])
+        hidden = decoder.first_normed(x, spans_of(text=1), rotation_of(angles, network.dtype), attend)
+        logits = decoder.logits(hidden[:, 0])
         state.ids.copy_(logits.argmax(dim=-1))
         state.slots.add_(1)
         state.positions.add_(1)

@@ -25,15 +25,24 @@ def _jit(function: Callable[..., Any]) -> Any:
 
 
 @_jit
-def _norm_rows(x, added, weight, total, normed, width, epsilon, HAS_ADDED: tl.constexpr, BLOCK: tl.constexpr):
-    """One program for each row of `width` numbers."""
-    begin = tl.program_id(0).to(tl.int64) * width
+def _norm_rows(
+    x, added, after, weight, total, normed, width, length, first, epsilon,
+    HAS_ADDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program for each row of `width` numbers; `added` has `first` of the `length` rows that lie together."""
+    row = tl.program_id(0).to(tl.int64)
+    begin = row * width
     columns = tl.arange(0, BLOCK)
     is_inside = columns < width
     numbers = tl.load(x + begin + columns, mask=is_inside, other=0.0)
     if HAS_ADDED:
-        more = tl.load(added + begin + columns, mask=is_inside, other=0.0)
-        numbers = (numbers.to(tl.float32) + more.to(tl.float32)).to(total.dtype.element_ty)
+        batch, place = row // length, row % length
+        early, late = (batch * first + place) * width, (batch * (length - first) + place - first) * width
+        early_width = tl.where(place < first, width, 0)  # one of the two has this row, of the other nothing is read
+        late_width = width - early_width
+        more = tl.load(added + early + columns, mask=columns < early_width, other=0.0).to(tl.float32)
+        more += tl.load(after + late + columns, mask=columns < late_width, other=0.0).to(tl.float32)
+        numbers = (numbers.to(tl.float32) + more).to(total.dtype.element_ty)
         tl.store(total + begin + columns, numbers, mask=is_inside)
     wide = numbers.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=0) / width + epsilon)
@@ -42,10 +51,19 @@ def _norm_rows(x, added, weight, total, normed, width, epsilon, HAS_ADDED: tl.co
 
 
 @_jit
-def _silu_mul(gate_up, out, inner, BLOCK: tl.constexpr):
-    """One program for BLOCK numbers of one row."""
+def _silu_mul(gate_up, out, other_gate_up, other_out, inner, other_inner, rows, BLOCK: tl.constexpr):
+    """One program for BLOCK numbers of one row; the rows from `rows` on are the other's."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    if row < rows:
+        _gate(gate_up, out, row, columns, inner)
+    else:
+        _gate(other_gate_up, other_out, row - rows, columns, other_inner)
+
+
+@_jit
+def _gate(gate_up, out, row, columns, inner):
+    """Some columns of one row."""
     is_inside = columns < inner
     gate = tl.load(gate_up + row * 2 * inner + columns, mask=is_inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * 2 * inner + inner + columns, mask=is_inside, other=0.0).to(tl.float32)
@@ -110,35 +128,54 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """See fused.plain_rms_norm."""
     x = x.contiguous()
     normed = torch.empty_like(x)
-    _run_norm(x, None, weight, x, normed, epsilon)
+    _run_norm(x, None, None, weight, x, normed, epsilon)
     return normed
 
 
-def add_rms_norm(x: Tensor, added: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x: Tensor, added: Tensor, after: Tensor | None, weight: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
     """See fused.plain_add_rms_norm."""
     x = x.contiguous()
     total, normed = torch.empty_like(x), torch.empty_like(x)
-    _run_norm(x, added.contiguous(), weight, total, normed, epsilon)
+    _run_norm(x, added.contiguous(), None if after is None else after.contiguous(), weight, total, normed, epsilon)
     return total, normed
 
 
-def _run_norm(x: Tensor, added: Tensor | None, weight: Tensor, total: Tensor, normed: Tensor, epsilon: float) -> None:
+def _run_norm(
+    x: Tensor, added: Tensor | None, after: Tensor | None, weight: Tensor, total: Tensor, normed: Tensor, epsilon: float
+) -> None:
     width = x.shape[-1]
     more = x if added is None else added
     rows = x.numel() // width
+    length, first = (rows, rows) if after is None else (x.shape[1], more.shape[1])
     block = triton.next_power_of_2(width)
     warps = 4 if block <= 2048 else 8
     _norm_rows[(rows,)](
-        x, more, weight, total, normed, width, epsilon, HAS_ADDED=added is not None, BLOCK=block, num_warps=warps
-    )
+        x, more, more if after is None else after, weight, total, normed, width, length, first, epsilon,
+        HAS_ADDED=added is not None, BLOCK=block, num_warps=warps,
+    )  # fmt: skip
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
     """See fused.plain_silu_mul."""
     gate_up, inner = gate_up.contiguous(), gate_up.shape[-1] // 2
     out = gate_up.new_empty(*gate_up.shape[:-1], inner)
-    _silu_mul[(out.numel() // inner, triton.cdiv(inner, _BLOCK))](gate_up, out, inner, BLOCK=_BLOCK)
+    rows = out.numel() // inner
+    _silu_mul[(rows, triton.cdiv(inner, _BLOCK))](gate_up, out, gate_up, out, inner, inner, rows, BLOCK=_BLOCK)
     return out
+
+
+def silu_mul_both(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """See fused.plain_silu_mul_both."""
+    one, other = one.contiguous(), other.contiguous()
+    inner, other_inner = one.shape[-1] // 2, other.shape[-1] // 2
+    out, other_out = one.new_empty(*one.shape[:-1], inner), other.new_empty(*other.shape[:-1], other_inner)
+    rows, other_rows = out.numel() // inner, other_out.numel() // other_inner
+    _silu_mul[(rows + other_rows, triton.cdiv(max(inner, other_inner), _BLOCK))](
+        one, out, other, other_out, inner, other_inner, rows, BLOCK=_BLOCK
+    )
+    return out, other_out
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -175,6 +212,7 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "rms_norm": rms_norm,
     "add_rms_norm": add_rms_norm,
     "silu_mul": silu_mul,
+    "silu_mul_both": silu_mul_both,
     "turn": turn,
     "turn_and_store": turn_and_store,
 }

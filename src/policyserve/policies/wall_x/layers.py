@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policyserve.policies.wall_x.fused import add_rms_norm, rms_norm, silu_mul
+from policyserve.policies.wall_x.fused import add_rms_norm, rms_norm, silu_mul, silu_mul_both
 
 
 def weight(*shape: int) -> nn.Parameter:
@@ -44,11 +44,12 @@ class RmsNorm(nn.Module):
         y = rms_norm(x[..., : self._width], self.weight, self._epsilon)
         return F.pad(y, (0, missing)) if missing else y
 
-    def after_sum(self, x: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
-        """Give x + added and its norm; a norm that is as wide as x computes both at once."""
+    def after_sum(self, x: Tensor, added: Tensor, after: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Give x + added and its norm; a norm that is as wide as x computes both at once. after: see add_rms_norm."""
         if x.shape[-1] != self._width:
-            return (total := x + added), self(total)
-        return add_rms_norm(x, added, self.weight, self._epsilon)
+            total = x + (added if after is None else torch.cat((added, after), dim=1))
+            return total, self(total)
+        return add_rms_norm(x, added, self.weight, self._epsilon, after=after)
 
 
 class SwiGlu(nn.Module):
@@ -61,6 +62,16 @@ class SwiGlu(nn.Module):
         self._width = width
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.down(silu_mul(self.gate_up(x[..., : self._width])))
-        missing = x.shape[-1] - self._width
-        return F.pad(y, (0, missing)) if missing else y
+        return self._after_gate(silu_mul(self._before_gate(x)), x.shape[-1])
+
+    def beside(self, x: Tensor, other: SwiGlu, other_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what this makes of x and the other of other_x, the gates of both at once."""
+        one, two = silu_mul_both(self._before_gate(x), other._before_gate(other_x))
+        return self._after_gate(one, x.shape[-1]), other._after_gate(two, other_x.shape[-1])
+
+    def _before_gate(self, x: Tensor) -> Tensor:
+        return self.gate_up(x[..., : self._width])
+
+    def _after_gate(self, gated: Tensor, width: int) -> Tensor:
+        y = self.down(gated)
+        return F.pad(y, (0, width - self._width)) if width > self._width else y
