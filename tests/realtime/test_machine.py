@@ -653,6 +653,14 @@ def test_a_reset_while_a_chunk_is_being_merged_drops_it(keep_rows: bool) -> None
     assert action.values is None if not keep_rows else action.values.tolist() == [0, 0]
 
 
+def test_numbers_to_interpolate_that_an_action_has_not_are_told_and_never_raised_by_act() -> None:
+    realtime = connected(interpolate=True, interpolate_dims=(0, 7))
+    realtime.on_answer(asked(realtime), np.zeros((H, 2)), 0.1)
+    told = "interpolate_dims: expected 0 … 1, since an action has 2 values, got [7]"
+    assert (realtime.status(0.1).error, realtime.status(0.1).bad_answers) == (told, 1)
+    assert [realtime.act(0.1 + step / HZ / 3).source for step in range(4)] == ["none"] * 4
+
+
 def test_a_row_that_is_taken_while_a_chunk_is_being_merged_is_taken_once() -> None:
     taken: list[Any] = []
 

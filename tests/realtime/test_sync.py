@@ -310,9 +310,15 @@ def test_rtc_that_is_required_and_not_there_is_told(make: Any) -> None:
 
 
 def test_what_keeps_it_from_being_ready_is_told() -> None:
-    with serving(policy()) as live:
-        client = RealtimeClient(live.url("/openpi"), control_hz=50)
-        with client, pytest.raises(DeadlineExceeded, match=r"within 0.05 s: observe\(\) has given nothing to ask with"):
+    with serving(policy()) as live, RealtimeClient(live.url("/openpi"), control_hz=50) as client:
+        until(lambda: client.status.is_connected)
+        told = r"within 0.05 s: observe\(\) has given nothing to ask with"
+        with pytest.raises(DeadlineExceeded, match=told):
+            client.wait_until_ready(0.05)
+    silent = socket.create_server(("127.0.0.1", 0))
+    with RealtimeClient(f"ws://127.0.0.1:{silent.getsockname()[1]}", control_hz=50) as client, silent:
+        client.observe(x())
+        with pytest.raises(DeadlineExceeded, match=r"within 0.05 s: the connection is not open yet"):
             client.wait_until_ready(0.05)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -92,10 +92,12 @@ class Motion:
         return like._replace(sent=self.sent, pinned=self.pinned)
 
     def make_room(self, chunk: Chunk) -> None:
-        """Make room for actions of a chunk's width."""
-        if self._sent is None or len(self._sent) != chunk.rows.shape[1]:
+        """Make room for actions of a chunk's width; raises ConfigError where they lack a number to interpolate."""
+        width = chunk.rows.shape[1]
+        if self._sent is None or len(self._sent) != width:
+            _check_dims(self._interpolated, width)
             dtype = np.result_type(chunk.rows.dtype, np.float32)
-            self._sent, self._held, self._scratch = (np.zeros(chunk.rows.shape[1], dtype) for _ in range(3))
+            self._sent, self._held, self._scratch = (np.zeros(width, dtype) for _ in range(3))
 
     def _end_rows(self) -> None:
         self.timeline.clear()
@@ -172,6 +174,16 @@ class Motion:
             self._fitting = out
         out[...] = value
         return out
+
+
+def _check_dims(interpolated: bool | Sequence[int], width: int) -> None:
+    if isinstance(interpolated, bool):
+        return
+    beyond = [one for one in interpolated if one >= width]
+    if beyond:
+        raise ConfigError(
+            f"interpolate_dims: expected 0 … {width - 1}, since an action has {width} values, got {beyond}"
+        )
 
 
 def _check_out(out: Any, value: Array) -> None:

@@ -280,5 +280,11 @@ def not_ready(status: RealtimeStatus, timeout_s: float, is_closed: bool) -> Dead
     if status.state == "STOPPED":
         why = "it is stopped; call resume() or reset(), then observe()"
     else:
-        why = status.error or ("no answer came" if status.requests else "observe() has given nothing to ask with")
+        why = status.error or _missing(status)
     return DeadlineExceeded(f"no chunk within {timeout_s:g} s: {why}")
+
+
+def _missing(status: RealtimeStatus) -> str:
+    if status.requests:
+        return "no answer came"
+    return "observe() has given nothing to ask with" if status.is_connected else "the connection is not open yet"
