@@ -242,6 +242,7 @@ def test_an_answer_without_a_chunk_never_reaches_the_robot(
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no policy": (3, {}, r"^policy: expected an object with infer\(observation\), got int$"),
     "no rate": (Numbered(), {"control_hz": 0}, r"^control_hz: expected rows per second, more than 0"),
+    "a misspelt setting": (Numbered(), {"blend_step": 3}, r"^RealtimeActionChunkBroker has no .*mean blend_steps\?\)$"),
     "an unknown ladder": (Numbered(), {"fallback": ("wobble",)}, r"^fallback: expected one of hold, decay, zero"),
 }
 

@@ -102,11 +102,23 @@ def test_its_actions_are_chunks() -> None:
         env.step(np.zeros((1, 2)))
 
 
+def test_a_first_chunk_that_cannot_be_executed_is_refused_in_each_episode() -> None:
+    env = made()
+    lived(env)
+    env.reset()
+    with pytest.raises(ConfigError, match=r"^step: expected a first chunk that can be executed: .*NaN or Inf$"):
+        env.step(np.full((HORIZON, 1, 2), np.nan))
+
+
 WRONG = {
     "a horizon of 1": ({"horizon": 1}, r"^horizon: expected 2 actions or more in a chunk, got 1$"),
     "no rate": ({"control_hz": 0}, r"^control_hz: expected rows per second, more than 0"),
     "a negative latency": ({"latency_ms": -1}, r"^latency_ms: expected ms, 0 to 600000, got -1$"),
     "a negative jitter": ({"jitter_ms": -1}, r"^jitter_ms: expected ms, 0 to 600000, got -1$"),
+    "a misspelt setting": (
+        {"blend_step": 3},
+        r"^RealtimeEnv has no setting 'blend_step' \(did you mean blend_steps\?\)$",
+    ),
     "an unknown fallback": ({"fallback": ("wobble",)}, r"^fallback: expected one of hold, decay"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from policyserve.core.errors import ConfigError
 from policyserve.realtime.combining import ensemble
-from policyserve.realtime.settings import RealtimeSettings
+from policyserve.realtime.settings import RealtimeSettings, read_settings
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,11 @@ def test_a_chunk_fades_in_over_fewer_rows_where_the_server_has_rtc() -> None:
 def test_an_ensemble_that_cannot_be_is_refused(m: Any) -> None:
     with pytest.raises(ConfigError, match="ensemble: expected m from -10 to 10"):
         ensemble(m)
+
+
+def test_settings_are_read_by_name() -> None:
+    assert read_settings("It", 50, {"blend_steps": 3}) == RealtimeSettings(50, blend_steps=3)
+    with pytest.raises(ConfigError, match=r"^It has no setting 'blend_step' \(did you mean blend_steps\?\)$"):
+        read_settings("It", 50, {"blend_step": 3})
+    with pytest.raises(ConfigError, match=r"^It has no setting 'qwertz' \(those of RealtimeSettings are taken\)$"):
+        read_settings("It", 50, {"qwertz": 3})

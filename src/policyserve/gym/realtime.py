@@ -12,7 +12,7 @@ from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError
 from policyserve.realtime.ladder import Fallback
 from policyserve.realtime.latency import LatencyModel
-from policyserve.realtime.settings import RealtimeSettings
+from policyserve.realtime.settings import read_settings
 from policyserve.realtime.smoothness import Smoothness
 from policyserve.realtime.values import Ask
 from policyserve.realtime.virtual import VirtualRealtime
@@ -51,7 +51,7 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         hz = env.metadata.get("render_fps") if control_hz is None else control_hz
         if hz is None:
             raise ConfigError(f"control_hz: expected steps per second, since {env} does not tell its own")
-        self._settings = RealtimeSettings(hz, **{"fallback": _HOLD, **settings})
+        self._settings = read_settings(type(self).__name__, hz, {"fallback": _HOLD, **settings})
         self._latency = LatencyModel(latency_ms, jitter_ms)
         self._horizon, self._space = horizon, space
         low, high = (np.broadcast_to(bound, (horizon, *space.shape)) for bound in (space.low, space.high))
@@ -66,12 +66,16 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, info = self.env.reset(seed=seed, options=options)
         drawn = seed if seed is not None else int(self.np_random.integers(1 << 31))
         self._realtime = VirtualRealtime(self._settings, self._latency.seconds(drawn))
+        self._last = None
         self.smoothness = Smoothness()
         self._ask = self._realtime.ask(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Answer the last observation with a chunk; see the class. Raises ConfigError for another shape."""
+        """Answer the last observation with a chunk; see the class.
+
+        Raises ConfigError for another shape, or a first chunk that cannot be executed.
+        """
         realtime = self._realtime
         if realtime is None or self._ask is None:
             raise ConfigError("step: expected reset() before it, and after an episode's end")
@@ -93,7 +97,7 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             if values is not None:
                 self._last = values
             observation, reward, terminated, truncated, info = self.env.step(
-                as_action(self._resting(values), self._space)
+                as_action(self._resting(values, realtime), self._space)
             )
             total += reward
             self._ask = None if terminated or truncated else realtime.ask(observation)
@@ -102,11 +106,12 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated or self._ask is not None:
                 return observation, total, bool(terminated), bool(truncated), info
 
-    def _resting(self, values: Array | None) -> Array:
+    def _resting(self, values: Array | None, realtime: VirtualRealtime) -> Array:
         """What the environment is sent: it must be sent something, also by a robot that stopped."""
         if values is not None:
             return values
-        assert self._last is not None  # the first chunk is there at once
+        if self._last is None:  # the first chunk is there at once, unless it was refused
+            raise ConfigError(f"step: expected a first chunk that can be executed: {realtime.status.error}")
         return self._last
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
 from policyserve.core.messages import Observation
+from policyserve.core.nearest import nearest
 from policyserve.realtime.combining import REPLACE, Ensemble, read_aggregate
 from policyserve.realtime.ladder import ActionKind, Fallback, Ladder, read_fallback, read_kind
 
@@ -134,6 +135,17 @@ class RealtimeSettings:
         told = f"aggregate={self.aggregate!r}"
         _check("rtc", self.rtc != "require", f'"off" or "auto" with {told}, which excludes it', self.rtc)
         _check("blend_steps", not self.blend_steps, f"0 or None with {told}", self.blend_steps)
+
+
+def read_settings(whose: str, control_hz: float, given: Mapping[str, Any]) -> RealtimeSettings:
+    """Settings by name; raises ConfigError for a name that is none's, with the nearest one."""
+    names = [one.name for one in fields(RealtimeSettings) if one.name != "control_hz"]
+    for name in given:
+        if name not in names:
+            near = nearest(name, names)
+            cure = f"did you mean {near}?" if near else "those of RealtimeSettings are taken"
+            raise ConfigError(f"{whose} has no setting {name!r} ({cure})")
+    return RealtimeSettings(control_hz, **given)
 
 
 def _check(name: str, is_fine: bool, expected: str, got: object) -> None:

@@ -15,7 +15,7 @@ from policyserve.core.log import Log
 from policyserve.core.messages import Reply
 from policyserve.realtime.ladder import Fallback
 from policyserve.realtime.prefix import action_kind_of
-from policyserve.realtime.settings import RealtimeSettings
+from policyserve.realtime.settings import read_settings
 from policyserve.realtime.sync import RealtimeExecution
 from policyserve.realtime.values import Action, RealtimeStatus
 
@@ -42,7 +42,8 @@ class RealtimeActionChunkBroker(BasePolicy):
         # What is held while infer() waits goes nowhere, but the next chunk fades in from it: from a robot at rest.
         resting = "hold" if kind in (None, "position") else "zero"
         chosen = (resting,) if fallback is None else fallback
-        self._execution = RealtimeExecution(self._policy, RealtimeSettings(control_hz, fallback=chosen, **settings))
+        read = read_settings(type(self).__name__, control_hz, {**settings, "fallback": chosen})
+        self._execution = RealtimeExecution(self._policy, read)
         self._is_closed = self._has_warned = False
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
