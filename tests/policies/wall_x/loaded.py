@@ -48,8 +48,10 @@ def tiny_input(model: WallXModel, length: int, *, actions: int = 4, trailing: in
 def told_by_layer(out: Any) -> Array:
     """What a layer or a norm gave. A layer gives x and what is still to be added to it, which the next norm adds."""
     x, added = out if isinstance(out, tuple) else (out, None)
+    if added is None:
+        return x.numpy()
     parts = added if isinstance(added, tuple) else (added,)  # the decoder's layers give a part for each span
-    return x.numpy() if added is None else x.numpy() + np.concatenate([part.numpy() for part in parts], axis=-2)
+    return x.numpy() + np.concatenate([part.numpy() for part in parts], axis=-2)
 
 
 def largest(difference: Any) -> float:
