@@ -23,6 +23,7 @@ from policyserve.policies.wall_x.attention import (
     prompt_attention,
 )
 from policyserve.policies.wall_x.decoder import spans_of
+from policyserve.policies.wall_x.encoder import ImageEncoder
 from policyserve.policies.wall_x.flow import FlowSampler
 from policyserve.policies.wall_x.flow_state import FlowState
 from policyserve.policies.wall_x.inputs import ModelInput
@@ -55,7 +56,7 @@ class FullSampler:
         layouts = [layout_of(item, network.architecture) for item in items]
         pairs = list(zip(items, layouts, strict=True))
         trailing = np.stack([item.input_ids[layout.prefix + layout.actions :] for item, layout in pairs])
-        prefix = embed_prefix(network, items, layouts)
+        prefix = embed_prefix(network, items, layouts, ImageEncoder(network)(items))
         postfix = rotate_by(network, np.stack([layout.positions[:, layout.prefix :] for layout in layouts], axis=1))
         return FullState(
             flow=self._flow.prepare(items, attention, num_steps),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def linted(kind: type[Any], name: str) -> type[Any]:
     def examine(self: Any, state: Any, *args: Any, **more: Any) -> Any:
         inside = [tensor for tensor, _ in state.tensors()]
         before = [tensor.clone() for tensor in inside]
-        stays = [*inside, *self.network.parameters(), *self.network.buffers(), *_constants_of(self)]
+        method(self, state, *args, **more)  # the plain run before a recording, in which a state may make its constants
+        constants = [*_constants_of(self), *_constants_of(state)]
+        stays = [*inside, *self.network.parameters(), *self.network.buffers(), *constants]
         self.faults += faults_of(lambda: method(self, state, *args, **more), stays)
         for tensor, value in zip(inside, before, strict=True):
             tensor.copy_(value)
@@ -130,10 +133,12 @@ class DeviceLint(dispatching.TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _constants_of(sampler: Any) -> Iterator[Any]:
-    """Tensors that a sampler keeps as long as itself, in its attributes and in plain containers there."""
-    for value in vars(sampler).values():
+def _constants_of(owner: Any) -> Iterator[Any]:
+    """Tensors that an object keeps as long as itself, in its attributes, plain containers and dataclasses there."""
+    for value in vars(owner).values():
         yield from _tensors_in(value)
+        if is_dataclass(value):
+            yield from _constants_of(value)
 
 
 def _tensors_in(values: Any) -> Iterator[Any]:

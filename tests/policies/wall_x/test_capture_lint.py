@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from tests.policies.frameworks import import_or_skip
@@ -14,8 +15,10 @@ from tests.policies.wall_x.cases import golden_case, golden_input
 torch = import_or_skip("torch")
 
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
+from policyserve.policies.wall_x.encoder import ImageEncoder  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.generate import Generator  # noqa: E402
+from policyserve.policies.wall_x.vision import plan_packing  # noqa: E402
 from tests.policies.wall_x.capture_lint import faults_of, linted  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded  # noqa: E402
 from tests.policies.wall_x.test_batching import run_plainly  # noqa: E402
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 # Each sampler with the method that it has recorded. Add others here.
 LINTED_FLOW = linted(FlowSampler, "answer")
 LINTED_GENERATOR = linted(Generator, "step")
+LINTED_ENCODER = linted(ImageEncoder, "encode")
 
 MODES: list[AttentionMode] = ["upstream_sdpa", "bidir_island", "causal"]
 DTYPES = ["float32", "bfloat16"]
@@ -54,6 +58,34 @@ def test_decoding_a_token_can_be_recorded(dtype: Literal["float32", "bfloat16"])
         made = generator.run([golden_input(case)] * 2, 5)
     assert generator.faults == []
     assert made == [case["fast/new_ids"][:5].tolist()] * 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FLOW)
+def test_the_vision_tower_can_be_recorded(name: str, dtype: Literal["float32", "bfloat16"]) -> None:
+    item, network = golden_input(golden_case(name)), loaded(golden_case(name).directory, dtype).network
+    encoder = LINTED_ENCODER(network, run_plainly)
+    with torch.inference_mode():
+        embeddings = encoder([item] * 2)
+        plain = network.vision(torch.from_numpy(np.concatenate([item.patches] * 2)), item.grids * 2)
+    assert encoder.faults == []
+    assert largest((embeddings - plain).float().numpy()) == 0
+
+
+class WithAPlanOfItsOwn(ImageEncoder):
+    """Makes anew what its graph reads, so that nothing keeps it where it is."""
+
+    def encode(self, state: Any) -> None:
+        plan = plan_packing.__wrapped__(state.grids * len(state.patches), state.architecture, state.patches.device)
+        state.embeddings.copy_(self.network.vision.packed(state.patches.flatten(0, 1), plan).view_as(state.embeddings))
+
+
+def test_a_plan_that_nobody_keeps_is_noticed() -> None:
+    case = golden_case("flow_libero_basic")
+    encoder = linted(WithAPlanOfItsOwn, "encode")(loaded(case.directory).network, run_plainly)
+    with torch.inference_mode():
+        encoder([golden_input(case)])
+    assert any("that nothing keeps where it is" in fault for fault in encoder.faults)
 
 
 class WithANumber(FlowSampler):

@@ -19,6 +19,7 @@ safetensors_numpy = import_or_skip("safetensors.numpy")
 from benchmarks.wall_x_models.recompute import FullSampler  # noqa: E402
 from policyserve.policies.wall_x.action_head import time_embedding  # noqa: E402
 from policyserve.policies.wall_x.attention import needs_trailing, postfix_mask, postfix_rule  # noqa: E402
+from policyserve.policies.wall_x.encoder import ImageEncoder  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.rope import prompt_positions  # noqa: E402
 from policyserve.policies.wall_x.sequence import embed_prefix, layout_of  # noqa: E402
@@ -60,7 +61,7 @@ def test_embeddings_are_the_originals(name: str) -> None:
     item, network = golden_input(case), loaded(case.directory).network
     layout = layout_of(item, network.architecture)
     with torch.inference_mode():
-        prefix = embed_prefix(network, [item], [layout])
+        prefix = embed_prefix(network, [item], [layout], ImageEncoder(network)([item]))
         head = network.action_head
         noise, mask = torch.from_numpy(item.noise)[None], torch.from_numpy(item.dof_mask)[None]
         of_masks, of_times = head.constants(mask, torch.zeros(1))

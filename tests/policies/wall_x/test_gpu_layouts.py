@@ -146,11 +146,12 @@ def test_guided_steps_run_on_a_device_that_is_not_the_cpu(
         assert sampler.sample([item, item], "upstream_sdpa", 2, Rtc(method)).device.type == "meta"
 
 
-def test_fast_runs_on_a_device_that_is_not_the_cpu(card: Card, device_lint: DeviceLint) -> None:
+@pytest.mark.parametrize("captured", [False, True])
+def test_fast_runs_on_a_device_that_is_not_the_cpu(captured: bool, card: Card, device_lint: DeviceLint) -> None:
     item = golden_input(golden_case("fast_libero_1"))
     network = on_meta("fast_libero_1", card)
     with torch.inference_mode(), device_lint:
-        generator = Generator(network, slot_multiple=64)
+        generator = Generator(network, slot_multiple=64, capture=run_plainly if captured else None)
         state, first = generator.prepare([item, item], 100)
         second = generator.step(state, state.cache.keys.shape[3])
     for logits in (first, second):

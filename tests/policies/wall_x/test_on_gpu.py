@@ -15,10 +15,13 @@ from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES, modes
 torch = import_or_skip("torch")
 
 from policyserve.policies.wall_x.attention import AttentionMode  # noqa: E402
+from policyserve.policies.wall_x.capture import CudaCapture  # noqa: E402
+from policyserve.policies.wall_x.encoder import ImageEncoder  # noqa: E402
 from policyserve.policies.wall_x.flow import FlowSampler  # noqa: E402
 from policyserve.policies.wall_x.graphs import Work  # noqa: E402
 from policyserve.policies.wall_x.model import DType, WallXModel, load_model  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, tiny_input, write_tiny  # noqa: E402
+from tests.policies.wall_x.test_encoder import seen  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,6 +67,18 @@ def test_a_graph_equals_launching_every_kernel_anew(mode: AttentionMode, dtype: 
         for _ in range(3):
             wanted = anew.sample([item], mode, 10).cpu().numpy()
             assert largest(model.flow([item], attention=mode)[0] - wanted[0]) == 0
+
+
+def test_images_through_a_graph_are_the_towers_on_the_gpu() -> None:
+    network = on_gpu(golden_case("flow_libero_basic").directory).network
+    encoder = ImageEncoder(network, CudaCapture())
+    for seed in range(6):
+        items = [seen("flow_libero_basic", seed + place) for place in range(1 + seed % 3)]
+        with torch.inference_mode():
+            found = encoder(items)
+            assert found is not None
+            alone = [network.vision(torch.from_numpy(item.patches).cuda(), item.grids) for item in items]
+            assert largest((found - torch.cat(alone)).cpu().numpy()) < 1e-4
 
 
 @pytest.mark.parametrize("mode", ["upstream_sdpa", "bidir_island", "causal"])

@@ -14,7 +14,7 @@ from tests.policies.wall_x.golden import FAST_CASES, FLOW_CASES
 
 torch = import_or_skip("torch")
 
-from policyserve.policies.wall_x import flow, sequence  # noqa: E402
+from policyserve.policies.wall_x import encoder, flow, sequence  # noqa: E402
 from policyserve.policies.wall_x.vision import normalised, plan_packing  # noqa: E402
 from tests.policies.wall_x.loaded import largest, loaded, told_by_layer  # noqa: E402
 
@@ -82,6 +82,7 @@ def test_a_camera_travels_to_the_device_once_as_bytes(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sequence, "to_device", note)
     monkeypatch.setattr(flow, "to_device", note)
+    monkeypatch.setattr(encoder, "to_device", note)
     case = golden_case("flow_libero_basic")
     item = golden_input(case)
     loaded(case.directory).flow([item], attention="causal")

@@ -27,6 +27,7 @@ from policyserve.policies.wall_x.attention import (
     prompt_attention,
 )
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.encoder import ImageEncoder
 from policyserve.policies.wall_x.flow_state import FlowState, Request, Schedule
 from policyserve.policies.wall_x.graphs import Capture, Graphs
 from policyserve.policies.wall_x.guidance import Guidance, Guide, guidance_of, guide_arrays, guided, placed
@@ -45,9 +46,10 @@ class FlowSampler:
         """Store what the sampler works with.
 
         slot_multiple: prefixes take this many slots of the cache, or a multiple, so that few shapes occur.
-        capture: for the prefill and the loop of Euler steps, see graphs.py; None: they run plainly.
+        capture: for images, and for prefill and Euler steps, see graphs.py; None: they run plainly.
         """
         self.network = network
+        self.images = ImageEncoder(network, capture)
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[Request] | None = None if capture is None else Graphs([self.answer], capture)
         self._folded = network.action_head.fold()
@@ -86,7 +88,8 @@ class FlowSampler:
         layouts = [layout_of(item, self.network.architecture) for item in items]
         _check(items, layouts)
         schedule = self._schedule(layouts, attention, num_steps, guidance_of(items, how, num_steps))
-        prefix = embed_prefix(self.network, items, layouts, slots=schedule.prefix)
+        images = self.images(items)  # first: a GPU works on them while the host gathers the rest
+        prefix = embed_prefix(self.network, items, layouts, images, slots=schedule.prefix)
         actions, trailing = schedule.actions, schedule.trailing
         masks = self._stack([item.dof_mask for item in items])
         of_masks, of_times = self.network.action_head.constants(masks, self._times_of(num_steps))

@@ -18,6 +18,7 @@ from torch import Tensor
 from policyserve.policies.wall_x.architecture import TEXT
 from policyserve.policies.wall_x.attention import as_bias, grouped_attention, prompt_attention
 from policyserve.policies.wall_x.decoder import KvCache, spans_of
+from policyserve.policies.wall_x.encoder import ImageEncoder
 from policyserve.policies.wall_x.graphs import Capture, Captured, Graphs
 from policyserve.policies.wall_x.inputs import ModelInput
 from policyserve.policies.wall_x.network import Network
@@ -73,9 +74,10 @@ class Generator:
         """Store what the generator works with.
 
         slot_multiple: caches have a multiple of this many slots, and steps read one, so that few shapes occur.
-        capture: for steps, see graphs.py; None: they run plainly.
+        capture: for images, and for steps, see graphs.py; None: they run plainly.
         """
         self.network = network
+        self.images = ImageEncoder(network, capture)
         self._slot_multiple = slot_multiple
         self._graphs: Graphs[DecodeState] | None = None
         if capture is not None:
@@ -97,7 +99,7 @@ class Generator:
         layouts = [layout_of(item, network.architecture) for item in items]
         if any(layout.actions for layout in layouts):
             raise ValueError("a prompt for FAST ends before any action token")
-        prefix = embed_prefix(network, items, layouts)
+        prefix = embed_prefix(network, items, layouts, self.images(items))
         batch, longest = prefix.x.shape[:2]
         cache = decoder.empty_cache(batch, self._rounded(longest + max_new_tokens))
 

@@ -110,7 +110,9 @@ class Graphs(Generic[S]):
         size += len(self._works) * ONE_GRAPH_BYTES
         while self._graphs and self.size + size > self.max_bytes:  # before the new one takes its part
             self._graphs.popitem(last=False)
-        fixed: S = state.replace([tensor.new_zeros(shape) for (tensor, _), shape in pairs])  # pyright: ignore[reportAssignmentType]
+        with torch.inference_mode(False):  # whose tensors could not be written to by a batch outside of it
+            zeros = [tensor.new_zeros(shape) for (tensor, _), shape in pairs]
+        fixed: S = state.replace(zeros)  # pyright: ignore[reportAssignmentType]
         started_at = time.monotonic()
         replays = tuple(self._capture(partial(work, fixed)) for work in self._works)
         tell = log.warning if self.is_serving else log.debug

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MOST_GRAPH_BYTES = 4 << 30
 ONE_GRAPH_BYTES = 64 << 20  # the driver's part of a graph of 10,000 kernels; an estimate, not measured yet
+IMAGES_SHARE = 0.25  # of what graphs may take: those of the vision tower, which are small and few
 _GRAPHS_SHARE = 0.1
 
 # Of the host's allocator, of CUDA's (a graph's instantiation, loading a kernel, pinned memory), of cuBLAS's and cuDNN's

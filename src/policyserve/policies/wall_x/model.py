@@ -22,7 +22,7 @@ from policyserve.policies.wall_x.generate import Generator
 from policyserve.policies.wall_x.graphs import Graphs
 from policyserve.policies.wall_x.guidance import guidance_of
 from policyserve.policies.wall_x.inputs import ModelInput
-from policyserve.policies.wall_x.memory import graph_bytes
+from policyserve.policies.wall_x.memory import IMAGES_SHARE, graph_bytes
 from policyserve.policies.wall_x.network import Network, load_network
 from policyserve.policies.wall_x.placement import running_on
 from policyserve.policies.wall_x.runtime import check_device
@@ -55,10 +55,12 @@ class WallXModel:
             slots, capture = _GPU_SLOTS, CudaCapture() if cuda_graphs else None
         self.sampler = FlowSampler(network, slot_multiple=slots, capture=capture)
         self.generator = Generator(network, slot_multiple=slots, capture=capture)
-        self._graphs: list[Graphs[Any]] = [one for one in (self.sampler.graphs, self.generator.graphs) if one]
+        self._graphs: list[Graphs[Any]] = []
         if capture is not None:
-            for graphs in self._graphs:
-                graphs.max_bytes = graph_bytes(torch.cuda.mem_get_info(network.device)[1])
+            most = graph_bytes(torch.cuda.mem_get_info(network.device)[1])
+            for one in (self.sampler, self.generator):  # a policy uses one of them
+                self._keep(one.images.graphs, most * IMAGES_SHARE)
+                self._keep(one.graphs, most * (1 - IMAGES_SHARE))
 
     @property
     def architecture(self) -> Architecture:
@@ -83,6 +85,11 @@ class WallXModel:
         mode = differentiable if guidance is not None and guidance.differentiates else torch.inference_mode
         with mode(), running_on(self.network.device):
             return list(self.sampler.sample(inputs, attention, num_steps, how).cpu().numpy())
+
+    def _keep(self, graphs: Graphs[Any] | None, most: float) -> None:
+        if graphs is not None:
+            graphs.max_bytes = int(most)
+            self._graphs.append(graphs)
 
     def begin_service(self) -> None:
         """From now on somebody waits for what is computed: a graph that has to be recorded is told as a warning."""

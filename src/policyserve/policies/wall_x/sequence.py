@@ -89,10 +89,13 @@ def with_other_lengths(item: ModelInput, architecture: Architecture, tokens: int
     return [replace(item, input_ids=ids) for ids in changed]
 
 
-def embed_prefix(network: Network, items: Sequence[ModelInput], layouts: Sequence[Layout], *, slots: int = 0) -> Prefix:
+def embed_prefix(
+    network: Network, items: Sequence[ModelInput], layouts: Sequence[Layout], images: Tensor | None, *, slots: int = 0
+) -> Prefix:
     """Look up the prefixes' tokens, and put image embeddings and states in their places.
 
-    slots: how long prefixes become by padding on the right, where they are shorter.
+    images: (cells, hidden), of all items' images, one after the other; None: they have none. slots: how long prefixes
+    become by padding on the right, where they are shorter.
     """
     device, dtype = network.device, network.dtype
     longest = max(slots, *(layout.prefix for layout in layouts))
@@ -103,10 +106,7 @@ def embed_prefix(network: Network, items: Sequence[ModelInput], layouts: Sequenc
         positions[:, row, : layout.prefix] = layout.positions[:, : layout.prefix]
     x = network.decoder.embed(to_device(ids, device))  # (B, P, hidden)
     flat = x.view(-1, x.shape[-1])
-    patches = [item.patches for item in items if item.grids]
-    if patches:
-        grids = tuple((int(rows), int(columns)) for item in items for rows, columns in item.grids)
-        images = network.vision(to_device(np.concatenate(patches), device), grids)
+    if images is not None:
         at = np.concatenate([layout.images + row * longest for row, layout in enumerate(layouts)])
         flat.index_copy_(0, to_device(at, device), images.to(dtype))
     states = [(item.state, item.state_mask, row) for row, item in enumerate(items) if item.state is not None]

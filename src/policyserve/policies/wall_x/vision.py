@@ -61,8 +61,11 @@ class VisionTower(nn.Module):
 
         patches: (N, C·14·14) uint8, rows as `ModelInput.patches`. Returns (N / 4, width), merged cells in raster order.
         """
+        return self.packed(patches, plan_packing(grids, self.architecture, patches.device))
+
+    def packed(self, patches: Tensor, plan: PackingPlan) -> Tensor:
+        """The same by a plan that is there already: nothing comes from the host."""
         a = self.architecture
-        plan = plan_packing(grids, a, patches.device)
         x = F.linear(normalised(patches).to(self.patch_embed.dtype), self.patch_embed.flatten(1))  # (N, C)
         x = x.unflatten(0, (-1, a.merge**2))[plan.cells].flatten(0, 1)
         full = set(a.full_blocks)
@@ -80,13 +83,14 @@ def normalised(patches: Tensor) -> Tensor:
     patches: (N, 588) uint8. Returns (N, 1176) float32, rows of channel 3, time 2, y 14, x 14; equal to the original's
     to the bit.
     """
-    mean, std = _level_statistics(patches.device)
+    mean, std = level_statistics_on(patches.device)
     levels = (patches.unflatten(1, (len(mean), -1)) - mean) / std  # (N, 3, 196)
     return levels[:, :, None].expand(-1, -1, 2, -1).flatten(1)
 
 
 @lru_cache(maxsize=8)
-def _level_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+def level_statistics_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a channel's gray levels, as `images.level_statistics`; they travel to a device once."""
     mean, std = (torch.from_numpy(values).to(device) for values in level_statistics())
     return mean, std
 
