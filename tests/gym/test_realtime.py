@@ -79,6 +79,12 @@ def test_the_environment_goes_on_without_rows_where_answers_are_too_slow() -> No
     assert env.smoothness.figures().longest_pause_steps == 8
 
 
+def test_a_horizon_may_be_a_whole_number_of_numpys() -> None:
+    env = RealtimeEnv(Line(), horizon=np.int64(HORIZON))  # type: ignore[arg-type]
+    assert env.action_space.shape == (HORIZON, 1, 2)
+    assert sum(lived(env)[1]) == 100
+
+
 def test_where_the_robot_stops_the_episode_is_truncated() -> None:
     env = made(latency_ms=3000, fallback=(("hold", 0.2), "stop"))
     lived(env)
@@ -112,6 +118,8 @@ def test_a_first_chunk_that_cannot_be_executed_is_refused_in_each_episode() -> N
 
 WRONG = {
     "a horizon of 1": ({"horizon": 1}, r"^horizon: expected 2 actions or more in a chunk, got 1$"),
+    "a broken horizon": ({"horizon": 2.5}, r"^horizon: expected 2 actions or more in a chunk, got 2.5$"),
+    "RTC that nobody offers": ({"rtc": "require"}, r"^rtc: expected \"auto\" or \"off\", .*, got 'require'$"),
     "no rate": ({"control_hz": 0}, r"^control_hz: expected rows per second, more than 0"),
     "a negative latency": ({"latency_ms": -1}, r"^latency_ms: expected ms, 0 to 600000, got -1$"),
     "a negative jitter": ({"jitter_ms": -1}, r"^jitter_ms: expected ms, 0 to 600000, got -1$"),

@@ -653,12 +653,55 @@ def test_a_reset_while_a_chunk_is_being_merged_drops_it(keep_rows: bool) -> None
     assert action.values is None if not keep_rows else action.values.tolist() == [0, 0]
 
 
-def test_numbers_to_interpolate_that_an_action_has_not_are_told_and_never_raised_by_act() -> None:
+def test_numbers_to_interpolate_that_an_action_has_not_end_the_asking_and_are_never_raised_by_act() -> None:
     realtime = connected(interpolate=True, interpolate_dims=(0, 7))
     realtime.on_answer(asked(realtime), np.zeros((H, 2)), 0.1)
     told = "interpolate_dims: expected 0 … 1, since an action has 2 values, got [7]"
-    assert (realtime.status(0.1).error, realtime.status(0.1).bad_answers) == (told, 1)
+    assert (realtime.status(0.1).error, realtime.status(0.1).bad_answers) == (told, 0)
+    with pytest.raises(ConfigError, match=r"^interpolate_dims: expected 0 … 1"):
+        realtime.observe({"step": 0}, 0.1)
+    assert realtime.next_step(5.0) == Rest(None)
     assert [realtime.act(0.1 + step / HZ / 3).source for step in range(4)] == ["none"] * 4
+
+
+def test_a_server_that_sends_narrower_actions_later_is_asked_again_whatever_is_interpolated() -> None:
+    realtime = connected(interpolate=True, interpolate_dims=(1,))
+    realtime.on_answer(asked(realtime), np.zeros((H, 2)), 0.1)
+    realtime.on_answer(asked(realtime, 0.1), np.zeros((H, 1)), 0.2)
+    assert (realtime.failed, realtime.status(0.2).bad_answers) == (None, 1)
+
+
+def test_an_error_that_comes_again_is_told_once_until_things_are_well() -> None:
+    from policyserve.realtime.machine import Realtime
+    from policyserve.realtime.settings import RealtimeSettings
+
+    realtime, now = Realtime(RealtimeSettings(HZ, action_kind="position"), tell=lambda: None), 0.0
+
+    def told(*errors: PolicyserveError) -> list[str]:
+        for error in errors:
+            realtime.on_failure(Connect(), error, now)
+        return [str(one) for one in realtime.changes() if isinstance(one, PolicyserveError)]
+
+    away, deaf = ConnectionLost("cannot connect: refused"), ConnectionLost("cannot connect: no answer")
+    assert told(away, ConnectionLost("cannot connect: refused"), deaf, deaf) == [str(away), str(deaf)]
+    now = 5.0
+    realtime.on_connected({}, now)
+    assert told(deaf) == [], "a connection is not yet an answer"
+    now = 10.0
+    realtime.on_connected({}, now)
+    ask = asked(realtime, now)
+    realtime.on_answer(ask, numbered(H)(ask), now)
+    assert told(deaf, deaf) == [str(deaf)]
+    realtime.reset(now)
+    assert told(deaf, deaf) == [str(deaf)]
+
+
+def test_an_error_from_before_a_reset_is_told_no_more() -> None:
+    realtime = connected()
+    realtime.on_failure(asked(realtime), BAD[1], 0.0)
+    assert realtime.status(0.0).error == str(BAD[1])
+    realtime.reset(0.1)
+    assert realtime.status(0.1).error is None
 
 
 def test_a_row_that_is_taken_while_a_chunk_is_being_merged_is_taken_once() -> None:

@@ -358,6 +358,45 @@ def test_who_waits_for_a_chunk_in_an_event_loop_is_told_of_close() -> None:
         asyncio.run(close_while_waiting(live.url("/openpi")))
 
 
+def test_a_closed_client_takes_no_observation() -> None:
+    with serving(policy()) as live:
+        client = RealtimeClient(live.url("/openpi"), control_hz=50)
+        client.close()
+        with pytest.raises(ConfigError, match=r"^no chunk comes any more: close\(\) was called; make a new one$"):
+            client.observe(x())
+
+
+def test_a_closed_client_of_an_event_loop_takes_no_observation_and_nobody_waits_for_it() -> None:
+    async def use_closed(url: str) -> None:
+        client = AsyncRealtimeClient(url, control_hz=50)
+        async with client:
+            client.observe(x())
+            await client.wait_until_ready(DEADLINE_S)
+        with pytest.raises(ConfigError, match=r"^no chunk comes any more: close\(\) was called; make a new one$"):
+            client.observe(x())
+        with pytest.raises(DeadlineExceeded, match=r"close\(\) was called; make a new one"):
+            await asyncio.wait_for(client.wait_until_ready(math.inf), DEADLINE_S)
+        assert len(asyncio.all_tasks()) == 1, "no task was started again"
+
+    with serving(policy()) as live:
+        asyncio.run(use_closed(live.url("/openpi")))
+
+
+@pytest.mark.parametrize(("kind", "is_told"), [("velocity", True), ("position", False)])
+def test_a_server_that_calls_its_actions_otherwise_is_told_of_once(
+    make: Any, kind: Any, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(policy()) as live:
+        client = make(live.url("/openpi"), dialect="openpi", action_kind=kind)
+        for _ in range(2):
+            client.observe(x())
+            client.wait_until_ready()
+            client.reset()
+        client.close()
+    told = [one for one in caplog.messages if one.startswith("action_kind=velocity is used, although the server says")]
+    assert len(told) == is_told
+
+
 def reply(actions: Any) -> Any:
     return OPENPI.write_reply(ActionChunk(np.asarray(actions, np.float32)), Timing(0, 0, 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import gymnasium
@@ -45,13 +46,14 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         **settings: Any,
     ) -> None:
         space = check_actions(env.action_space, str(env))
-        if not isinstance(horizon, int) or horizon < 2:
-            raise ConfigError(f"horizon: expected 2 actions or more in a chunk, got {horizon!r:.40}")
+        horizon = _read_horizon(horizon)
         super().__init__(env)
         hz = env.metadata.get("render_fps") if control_hz is None else control_hz
         if hz is None:
             raise ConfigError(f"control_hz: expected steps per second, since {env} does not tell its own")
         self._settings = read_settings(type(self).__name__, hz, {"fallback": _HOLD, **settings})
+        if self._settings.rtc == "require":
+            raise ConfigError('rtc: expected "auto" or "off", since no agent tells RealtimeEnv of RTC, got \'require\'')
         self._latency = LatencyModel(latency_ms, jitter_ms)
         self._horizon, self._space = horizon, space
         low, high = (np.broadcast_to(bound, (horizon, *space.shape)) for bound in (space.low, space.high))
@@ -113,6 +115,16 @@ class RealtimeEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._last is None:  # the first chunk is there at once, unless it was refused
             raise ConfigError(f"step: expected a first chunk that can be executed: {realtime.status.error}")
         return self._last
+
+
+def _read_horizon(given: Any) -> int:
+    try:
+        horizon = operator.index(given)
+    except TypeError:
+        horizon = 0
+    if horizon < 2:
+        raise ConfigError(f"horizon: expected 2 actions or more in a chunk, got {given!r:.40}")
+    return horizon
 
 
 def check_actions(space: Any, whose: str) -> spaces.Box:

@@ -9,10 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from policyserve.client.aio import AsyncClient
+from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
-from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options, warn_of_single_actions
-from policyserve.realtime.sync import actions_of, not_ready
+from policyserve.realtime.options import (
+    OWN_DEFAULTS,
+    Callbacks,
+    split_options,
+    warn_of_another_kind,
+    warn_of_single_actions,
+)
+from policyserve.realtime.sync import CLOSED, actions_of, not_ready
 from policyserve.realtime.values import Action, Ask, RealtimeStatus, Renew, Rest, Step
 
 if TYPE_CHECKING:
@@ -49,12 +56,15 @@ class AsyncRealtimeClient:
         self._task: asyncio.Task[None] | None = None
         self._wakes: asyncio.Event | None = None
         self._progress: asyncio.Event | None = None
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<policyserve.{type(self).__name__} {self.url}, {self.status.state}>"
 
     def observe(self, observation: Any) -> None:
         """Give the newest observation, as RealtimeClient.observe(); a function for it is called in the loop."""
+        if self._is_closed:
+            raise ConfigError(CLOSED)
         self._realtime.observe(observation, time.monotonic())
 
     def act(self, out: Array | None = None, now: float | None = None) -> Action:
@@ -65,7 +75,7 @@ class AsyncRealtimeClient:
         """Wait until a first chunk is there, as RealtimeClient.wait_until_ready()."""
         self._start()
         deadline = time.monotonic() + timeout_s
-        while not self._is_settled and self._task is not None:
+        while not self._is_settled and not self._is_closed:
             assert self._progress is not None
             self._progress.clear()
             left_s = deadline - time.monotonic()
@@ -77,7 +87,7 @@ class AsyncRealtimeClient:
         if failed is not None:
             raise failed.with_traceback(None)
         if not self._realtime.has_rows:
-            raise not_ready(self.status, timeout_s, self._task is None)
+            raise not_ready(self.status, timeout_s, self._is_closed)
 
     def reset(self, keep_rows: bool = False) -> None:
         """Begin a new episode, as RealtimeClient.reset()."""
@@ -108,6 +118,7 @@ class AsyncRealtimeClient:
 
     async def close(self) -> None:
         """End the task and the connection; an answer under way is dropped."""
+        self._is_closed = True
         self._realtime.stop(time.monotonic())
         task, self._task = self._task, None
         if self._progress is not None:
@@ -129,7 +140,9 @@ class AsyncRealtimeClient:
         return self._realtime.has_rows or self._realtime.failed is not None
 
     def _start(self) -> None:
-        """Start the task in the running loop."""
+        """Start the task in the running loop, unless it was closed."""
+        if self._is_closed:
+            return
         if self._task is None or self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
             self._wakes, self._progress = asyncio.Event(), asyncio.Event()
@@ -181,4 +194,6 @@ class AsyncRealtimeClient:
             if realtime.failed is not None:
                 log.error("real-time execution asks no more until reset(): %s", error)
             return
+        if not self.status.sessions:
+            warn_of_another_kind(realtime.settings.action_kind, client.metadata)
         realtime.on_connected(client.metadata, time.monotonic(), client.sessions_opened)

@@ -73,6 +73,7 @@ class Realtime:
         self._requests = Requests(settings.period_s, random)
         self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
         self._told_state: MotionState = "WAITING"
+        self._told_error: str | None = None  # the one that was told last, while nothing has been well since
         self._is_renewing = False
         self.newest_chunk: MergedChunk | None = None
         self._prefix_epoch = 0  # whose rows may be a request's prefix
@@ -127,6 +128,7 @@ class Realtime:
             self._clock.at(now)
             self._requests.begin_epoch()
             self._requests.reset_failure()
+            self._told_error = None
             if not keep_rows or self._motion.is_stopped:
                 self._motion.forget()
         self._wake()
@@ -184,7 +186,11 @@ class Realtime:
         return self._requests.failed
 
     def changes(self) -> list[Change]:
-        """What happened since the last call, oldest first: new states, errors, merged chunks; at most a hundred."""
+        """What happened since the last call, oldest first: new states, errors, merged chunks; at most a hundred.
+
+        An error that is the same as the one before it is there once, until an answer comes that can be used, or until
+        reset().
+        """
         told: list[Change] = []
         while self._changes:  # others may add to them meanwhile
             told.append(self._changes.popleft())
@@ -233,9 +239,7 @@ class Realtime:
         try:
             self._agree(metadata)
         except ConfigError as error:
-            with self._lock:
-                self._requests.end(error, is_agreed=False)
-            self._told(error)
+            self._end(error, is_agreed=False)
 
     def on_answer(self, ask: Ask, actions: Any, now: float, fields: Any = None) -> None:
         """An answer came. actions: (H, D), or (D,) for one action. fields: all that it carried."""
@@ -246,10 +250,15 @@ class Realtime:
             self._note_method(ask, fields)
         try:
             chunk = Chunk(_rows_of(actions), ask.first, ask.observed_at)
-            merged = self._merge(chunk, ask, fields)
+            mistake = self._motion.dims_error(chunk)
+            merged = self._merge(chunk, ask, fields) if mistake is None else None
         except Exception as error:  # NaN, another width, or the user's on_action
             self._bad_answer(as_ours(error, "on_action"), time)
             return
+        if mistake is not None:
+            self._end(mistake)
+            return
+        self._told_error = None
         if merged is not None:
             self._told(merged)
 
@@ -263,9 +272,15 @@ class Realtime:
     # Both sides
 
     def _told(self, change: Change) -> None:
-        if self._tell is not None:
-            self._changes.append(change)
-            self._tell()
+        if self._tell is None:
+            return
+        if isinstance(change, PolicyserveError):
+            text = f"{change.code}: {change}"
+            if text == self._told_error:  # a server that is away fails each attempt in the same way
+                return
+            self._told_error = text
+        self._changes.append(change)
+        self._tell()
 
     def _state(self, time: float) -> MotionState:
         state = self._motion.state(time)
@@ -396,6 +411,12 @@ class Realtime:
                 self.newest_chunk = MergedChunk(ask.first, chunk.rows, fields)
                 return self.newest_chunk
         raise AssertionError("not reached")
+
+    def _end(self, error: ConfigError, is_agreed: bool = True) -> None:
+        """Ask no more until a reset, because of a mistake of the user's."""
+        with self._lock:
+            self._requests.end(error, is_agreed=is_agreed)
+        self._told(error)
 
     def _bad_answer(self, error: PolicyserveError, time: float) -> None:
         with self._lock:

@@ -91,11 +91,19 @@ class Motion:
         """How a chunk joins at this moment."""
         return like._replace(sent=self.sent, pinned=self.pinned)
 
+    def dims_error(self, chunk: Chunk) -> ConfigError | None:
+        """What is wrong with the numbers to interpolate, now that a first chunk tells how many an action has."""
+        width = chunk.rows.shape[1]
+        if isinstance(self._interpolated, bool) or self.timeline.width is not None:
+            return None
+        beyond = [one for one in self._interpolated if one >= width]
+        told = f"interpolate_dims: expected 0 … {width - 1}, since an action has {width} values, got {beyond}"
+        return ConfigError(told) if beyond else None
+
     def make_room(self, chunk: Chunk) -> None:
-        """Make room for actions of a chunk's width; raises ConfigError where they lack a number to interpolate."""
+        """Make room for actions of a chunk's width."""
         width = chunk.rows.shape[1]
         if self._sent is None or len(self._sent) != width:
-            _check_dims(self._interpolated, width)
             dtype = np.result_type(chunk.rows.dtype, np.float32)
             self._sent, self._held, self._scratch = (np.zeros(width, dtype) for _ in range(3))
 
@@ -174,16 +182,6 @@ class Motion:
             self._fitting = out
         out[...] = value
         return out
-
-
-def _check_dims(interpolated: bool | Sequence[int], width: int) -> None:
-    if isinstance(interpolated, bool):
-        return
-    beyond = [one for one in interpolated if one >= width]
-    if beyond:
-        raise ConfigError(
-            f"interpolate_dims: expected 0 … {width - 1}, since an action has {width} values, got {beyond}"
-        )
 
 
 def _check_out(out: Any, value: Array) -> None:

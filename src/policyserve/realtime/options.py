@@ -10,9 +10,10 @@ from typing import Any
 from policyserve.client.sync import Client
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
-from policyserve.core.nearest import nearest
+from policyserve.realtime.ladder import KINDS
 from policyserve.realtime.machine import Change
-from policyserve.realtime.settings import RealtimeSettings
+from policyserve.realtime.prefix import action_kind_of
+from policyserve.realtime.settings import RealtimeSettings, check_names
 from policyserve.realtime.values import Ask, MergedChunk
 
 log = Log(__name__)
@@ -25,11 +26,7 @@ _OF_CLIENT = set(signature(Client).parameters) - {"url", "retry_for_s"}
 
 def split_options(kind: str, control_hz: float, options: Mapping[str, Any]) -> tuple[RealtimeSettings, dict[str, Any]]:
     """The execution's settings and the client's; raises ConfigError for what is neither's, with the nearest name."""
-    for name in options:
-        if name not in _SETTINGS and name not in _OF_CLIENT:
-            near = nearest(name, [*_SETTINGS, *_OF_CLIENT])
-            cure = f"did you mean {near}?" if near else "those of RealtimeSettings and of Client are taken"
-            raise ConfigError(f"{kind} has no setting {name!r} ({cure})")
+    check_names(kind, options, [*_SETTINGS, *_OF_CLIENT], "those of RealtimeSettings and of Client are taken")
     settings = {name: value for name, value in options.items() if name in _SETTINGS}
     return RealtimeSettings(control_hz, **settings), {k: v for k, v in options.items() if k not in _SETTINGS}
 
@@ -40,6 +37,15 @@ def warn_of_single_actions(ask: Ask, newest: MergedChunk | None) -> None:
         log.warning(
             "the server answers one action at a time, so that none is left while the next is asked for: real-time "
             "execution gains nothing; take policyserve.Client, or a policy that answers chunks"
+        )
+
+
+def warn_of_another_kind(chosen: str | None, metadata: Mapping[str, Any]) -> None:
+    """Say that the server calls its actions something else than the user does, whose word counts."""
+    told = action_kind_of(metadata)
+    if chosen is not None and told in KINDS and told != chosen:
+        log.warning(
+            "action_kind=%s is used, although the server says that its actions are of the kind %s", chosen, told
         )
 
 

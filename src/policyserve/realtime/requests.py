@@ -176,8 +176,8 @@ class Requests:
         return isinstance(error, RemoteError) and error.retryable and error.close_code is not None
 
     def reset_failure(self) -> None:
-        """Ask again, whatever failed before."""
-        self.failed, self.is_troubled = None, False
+        """Ask again, whatever failed before, which is told no more."""
+        self.failed, self.error, self.is_troubled = None, None, False
         self.back_off.over()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
@@ -140,12 +140,16 @@ class RealtimeSettings:
 def read_settings(whose: str, control_hz: float, given: Mapping[str, Any]) -> RealtimeSettings:
     """Settings by name; raises ConfigError for a name that is none's, with the nearest one."""
     names = [one.name for one in fields(RealtimeSettings) if one.name != "control_hz"]
+    check_names(whose, given, names, "those of RealtimeSettings are taken")
+    return RealtimeSettings(control_hz, **given)
+
+
+def check_names(whose: str, given: Iterable[str], names: Collection[str], taken: str) -> None:
+    """Raise ConfigError for a name that is none of these, with the nearest one, or else what is taken."""
     for name in given:
         if name not in names:
             near = nearest(name, names)
-            cure = f"did you mean {near}?" if near else "those of RealtimeSettings are taken"
-            raise ConfigError(f"{whose} has no setting {name!r} ({cure})")
-    return RealtimeSettings(control_hz, **given)
+            raise ConfigError(f"{whose} has no setting {name!r} ({f'did you mean {near}?' if near else taken})")
 
 
 def _check(name: str, is_fine: bool, expected: str, got: object) -> None:

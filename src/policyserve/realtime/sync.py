@@ -8,10 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policyserve.client.sync import Client
-from policyserve.core.errors import BadAction, DeadlineExceeded
+from policyserve.core.errors import BadAction, ConfigError, DeadlineExceeded
 from policyserve.core.log import Log
 from policyserve.realtime.machine import Realtime
-from policyserve.realtime.options import OWN_DEFAULTS, Callbacks, split_options, warn_of_single_actions
+from policyserve.realtime.options import (
+    OWN_DEFAULTS,
+    Callbacks,
+    split_options,
+    warn_of_another_kind,
+    warn_of_single_actions,
+)
 from policyserve.realtime.settings import RealtimeSettings
 from policyserve.realtime.values import Action, Ask, MergedChunk, RealtimeStatus, Renew, Rest, Step
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 log = Log(__name__)
 
 _CLOSE_S = 1.0
+CLOSED = "no chunk comes any more: close() was called; make a new one"
 
 
 class AskedServer(Protocol):
@@ -69,8 +76,11 @@ class RealtimeExecution:
 
         observation: a map, as for Client.infer(); or a function without arguments that returns one, which the thread
         behind this object calls when a request is due. What is given is held and not copied: give new arrays each time.
-        Raises what ended the asking for good, such as a refused observation or key, until reset(); never waits.
+        Raises what ended the asking for good, such as a refused observation or key, until reset(), and ConfigError
+        after close(); never waits.
         """
+        if self._is_closing:
+            raise ConfigError(CLOSED)
         self._start()
         self._realtime.observe(observation, time.monotonic())
 
@@ -202,6 +212,8 @@ class RealtimeExecution:
             if realtime.failed is not None:
                 log.error("real-time execution asks no more until reset(): %s", error)
             return
+        if not self.status.sessions:
+            warn_of_another_kind(realtime.settings.action_kind, metadata or {})
         realtime.on_connected(metadata or {}, time.monotonic(), session)
 
     def _end(self) -> None:
@@ -230,8 +242,9 @@ class RealtimeClient(RealtimeExecution):
 
     dead_after_s: a server of which nothing is heard for so long while it owes an answer, no pong either, counts as
     gone, once it has answered a first time. on_state(state): called when the state changes: WAITING, STREAMING,
-    DEGRADED, HOLDING, STOPPED. on_error(error), on_chunk(MergedChunk): called when something failed, when a chunk was
-    merged. All are called in a thread of their own, in order.
+    DEGRADED, HOLDING, STOPPED. on_error(error): called when something failed; where the same error comes again, as with
+    each attempt to reach a server that is away, once until a usable answer or reset(). on_chunk(MergedChunk): called
+    when a chunk was merged. All are called in a thread of their own, in order.
 
     A server that does not say what its actions are needs action_kind="position" (or velocity, delta, torque) or a
     fallback, since to hold a velocity is a runaway: else ConfigError, by observe() and wait_until_ready(). Raises
@@ -276,7 +289,7 @@ def actions_of(reply: Any) -> Any:
 def not_ready(status: RealtimeStatus, timeout_s: float, is_closed: bool) -> DeadlineExceeded:
     """Why no chunk is there."""
     if is_closed:
-        return DeadlineExceeded("no chunk comes any more: close() was called; make a new one")
+        return DeadlineExceeded(CLOSED)
     if status.state == "STOPPED":
         why = "it is stopped; call resume() or reset(), then observe()"
     else:

@@ -41,8 +41,8 @@ class RealtimeStatus:
     or a stop, or that came twice. bad_answers: with NaN or Inf, or of another shape. refused: requests that the server
     did not take, or that got lost. sessions: connections that were opened. rtc: the server's method, "guided" for
     example; None where the server has none or it is off. rtc_missing: answers without the RTC that the server had
-    promised. error: the last one, as text; it stays after the cause has gone. failed: what ended the asking, until
-    reset().
+    promised. error: the last one, as text; it stays after the cause has gone, until reset(). failed: what ended the
+    asking, until reset().
     """
 
     state: MotionState
