@@ -62,7 +62,10 @@ class AsyncRealtimeClient:
         return f"<policyserve.{type(self).__name__} {self.url}, {self.status.state}>"
 
     def observe(self, observation: Any) -> None:
-        """Give the newest observation, as RealtimeClient.observe(); a function for it is called in the loop."""
+        """Give the newest observation, as RealtimeClient.observe(); a function for it is called in the loop.
+
+        Raises what ended the asking for good, until reset(), and ConfigError after close().
+        """
         if self._is_closed:
             raise ConfigError(CLOSED)
         self._realtime.observe(observation, time.monotonic())
