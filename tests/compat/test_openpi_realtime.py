@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from policyserve.compat.openpi import ActionChunkBroker, BasePolicy, RealtimeActionChunkBroker, WebsocketClientPolicy
-from policyserve.core.errors import ConfigError, NotReady, Unavailable
+from policyserve.core.errors import BadAction, ConfigError, NotReady, Unavailable
 from policyserve.policies.demo_flow import FlowDemo, Scene
 from policyserve.policies.rtc import Rtc
+from policyserve.realtime.sync import RealtimeExecution
 from tests.compat.running import running
 from tests.compat.test_openpi_client import server_of
 from tests.server.live import DEADLINE_S
@@ -237,6 +238,36 @@ def test_an_answer_without_a_chunk_never_reaches_the_robot(
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "infer() waits for a chunk" in warning
     assert "infer: expected " in warning
+
+
+def test_a_bad_answer_from_before_a_reset_is_not_the_reason_of_a_wait_after_it(
+    policy: Numbered, clock: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed = threading.Semaphore(0)
+    observe = RealtimeExecution.observe
+
+    def counted(execution: RealtimeExecution, observation: Any) -> None:
+        observe(execution, observation)
+        observed.release()
+
+    policy.gate = threading.Semaphore(1)
+    robot = Robot(policy, clock)
+    robot.step()
+    policy.fails = BadAction("actions: expected finite numbers, got NaN or Inf")
+    policy.gate.release()
+    while not robot.broker.status.bad_answers:
+        robot.broker.infer({"step": 1})  # a row is there: it waits for nothing
+    policy.fails = None
+    robot.broker.reset()
+    monkeypatch.setattr(RealtimeExecution, "observe", counted)
+    thread = threading.Thread(target=robot.step)
+    thread.start()
+    for _ in range(3):  # it looks again, and again
+        assert observed.acquire(timeout=DEADLINE_S)
+    policy.gate.release(1000)
+    thread.join(DEADLINE_S)
+    robot.broker.close()
+    assert caplog.messages == []
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {

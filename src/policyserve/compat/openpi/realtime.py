@@ -99,7 +99,7 @@ class RealtimeActionChunkBroker(BasePolicy):
 
     def _warn_of_bad_answers(self) -> None:
         status = self.status
-        if status.bad_answers and not self._has_warned:
+        if status.bad_answers and status.error and not self._has_warned:
             self._has_warned = True
             log.warning(
                 "infer() waits for a chunk, and the last answer was none that can be executed: %s", status.error
