@@ -34,12 +34,12 @@ OLDEST = "oldest"  # on the oldest Python, since NumPy 1.26 has no wheels for th
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
 # What asks most of a Python: bytes, sockets, loops, threads, processes. Frameworks, commands and documents are left to
-# `make test`, and so is the soak.
+# `make test`, and so are the soak and the scene of real-time execution, minutes of arithmetic.
 SUITES = (
     "core", "dialects", "websocket", "transforms", "client", "engine", "server", "contract", "golden", "fuzz",
     "observe", "policies", "realtime", "test_background.py", "test_safety.py",
 )  # fmt: skip
-LEFT_OUT = ("server/test_soak.py", "policies/wall_x")
+LEFT_OUT = ("server/test_soak.py", "policies/wall_x", "realtime/test_scene.py")
 
 
 @dataclass(frozen=True)

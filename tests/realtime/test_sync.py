@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from policyserve.dialects import by_name
 from policyserve.policies.demo_flow.policy import FlowDemo
 from policyserve.policies.rtc import Rtc
 from tests.plain_servers import plain_server
+from tests.server import live as live_server
 from tests.server.certificates import make_certificate, trusting
-from tests.server.live import DEADLINE_S, serving
+from tests.server.live import DEADLINE_S, Live
 
 H = 40
 HZ = 200.0
@@ -82,18 +83,31 @@ class InLoop:
             self._loop.close()
 
 
+MADE: list[Any] = []  # the clients of the test that runs
+
+
 @pytest.fixture(params=["thread", "task"])
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    made: list[Any] = []
-
     def make_one(url: str, **options: Any) -> Any:
         kind = RealtimeClient if request.param == "thread" else InLoop
-        made.append(kind(url, **{"control_hz": HZ, **options}))
-        return made[-1]
+        MADE.append(kind(url, **{"control_hz": HZ, **options}))
+        return MADE[-1]
 
     yield make_one
-    for one in made:
-        one.close()
+    close_made()
+
+
+def close_made() -> None:
+    while MADE:
+        MADE.pop().close()
+
+
+@contextmanager
+def serving(load: Any, **settings: Any) -> Iterator[Live]:
+    """A server that outlives its clients: it waits two seconds for the goodbye of one whose thread asks nothing."""
+    with live_server.serving(load, **settings) as live:
+        yield live
+        close_made()
 
 
 def until(condition: Callable[[], Any], client: Any = None) -> None:
@@ -241,7 +255,7 @@ def test_a_server_with_rtc_is_told_what_the_robot_executes_and_says_what_it_did(
 def test_rows_go_on_while_the_server_is_away_and_it_is_found_again(make: Any) -> None:
     chunk = np.zeros((400, 2), np.float32)
     long = PolicySpec("long", SPEC.observation, SPEC.action, horizon=400, metadata=SPEC.metadata)
-    with serving(FunctionPolicy(lambda _: chunk, long)) as live:
+    with live_server.serving(FunctionPolicy(lambda _: chunk, long)) as live:
         port = live.port
         client = make(live.url("/openpi"), dialect="openpi")
         client.observe(x())
@@ -249,7 +263,7 @@ def test_rows_go_on_while_the_server_is_away_and_it_is_found_again(make: Any) ->
         client.act()
     until(lambda: client.observe(x()) or client.status.state == "DEGRADED", client)
     assert client.act().source in ("chunk", "blend")
-    with serving(FunctionPolicy(lambda _: chunk, long), port=port):
+    with live_server.serving(FunctionPolicy(lambda _: chunk, long), port=port):
         before = client.status.chunks
         until(lambda: client.observe(x()) or client.status.chunks > before, client)
         until(lambda: client.status.state == "STREAMING", client)
