@@ -261,7 +261,7 @@ def test_a_robot_that_asks_loads_no_server_and_no_command_line() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith(('policyserve', 'tyro', 'h11', 'PIL'))))\n"
     )
     loaded = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True).stdout.split()
-    rooms = ("core", "dialects", "websocket", "client", "compat")
+    rooms = ("core", "dialects", "transforms", "websocket", "client", "compat")
     allowed = tuple(f"policyserve.{room}" for room in rooms)
     assert [name for name in loaded if not name.startswith(allowed)] == ["policyserve"]
 

@@ -40,8 +40,10 @@ _PASSED = ("OK", "INFORMATIONAL", "NON-STRICT")  # Autobahn's words; NON-STRICT:
 class Echo(Reception):
     """Opens sessions that send back what they hear, and greets nobody."""
 
-    def open_session(self, peer: SessionPeer, path: str, credentials: Credentials) -> Conversation | Response:
-        opened = super().open_session(peer, path, credentials)
+    def open_session(
+        self, peer: SessionPeer, path: str, credentials: Credentials, asks_images: str = ""
+    ) -> Conversation | Response:
+        opened = super().open_session(peer, path, credentials, asks_images)
         if isinstance(opened, Conversation):
             opened.receive = partial(_send_back, peer)
         return opened
