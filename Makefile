@@ -1,11 +1,12 @@
 .PHONY: check debian lint types contracts test pythons interop coverage bench gpu
 
-# One run of tests leaves a second core idle: two kinds of them run at a time, and each tells its lines together.
+# A run of tests waits for half of its time: two kinds of them run at a time, and two Pythons, on as few as two cores;
+# each kind tells its lines together.
 AT_ONCE ?= 2
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 check: lint types contracts  ## all that CI runs
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) AT_ONCE=1 test pythons interop
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) test pythons interop
 
 debian:  ## Prometheus and chromium, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
