@@ -133,8 +133,8 @@ def test_a_robot_moves_while_the_next_chunk_is_asked_for(make: Any, dialect: str
         client.wait_until_ready()
         assert client.act().values.tolist() == [0, 0]
         for number in range(5):
-            client.observe(x(number))
             chunks = client.status.chunks
+            client.observe(x(number))
             until(lambda before=chunks: client.status.chunks > before, client)
         assert client.status.state == "STREAMING"
         assert client.status.sessions == 1

@@ -14,7 +14,7 @@ from policyserve.core import errors
 from policyserve.core.arrays import Placed
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
+from policyserve.core.messages import Control, Heard, Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 
 _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
@@ -152,6 +152,40 @@ class ZeroCopyDialect(Dialect, Protocol):
         """Make the reply of what reply_fields() read; raises WireError where the actions are missing.
 
         It may look at which keys exist, never at a number: numbers of later messages are put in without asking it.
+        """
+        ...
+
+
+@runtime_checkable
+class ConversingDialect(Dialect, Protocol):
+    """A dialect whose clients say more than observations, or number what they ask.
+
+    A server calls these four in place of read_request(), write_reply() and write_error(); that one is still called for
+    what concerns no request: a message that cannot be read at all, the end of the session.
+    """
+
+    one_action: bool
+    """Whether an answer carries one action: the server then answers with one row of the policy's chunk after the other.
+
+    chunk.actions is (*action) then, without an axis of steps, whatever the policy's horizon.
+    """
+
+    def read_message(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Heard:
+        """Read whatever a client may send; raises what read_request() raises."""
+        ...
+
+    def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
+        """As write_reply(); context: the Request's."""
+        ...
+
+    def write_refusal(self, error: PolicyserveError, detail: str, context: Any) -> ErrorReply:
+        """As write_error(), for the request with this context."""
+        ...
+
+    def answer_control(self, control: Control, metadata: Mapping[str, Any]) -> Message | None:
+        """Answer a message that asked for no actions, in its turn; None: its clients expect no answer.
+
+        metadata: as greeting() gets it. Raises WireError, which is told as a refusal of that message.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.printable import one_line, text_of
 
 _SHOWN_NUMBERS = 16  # of an action, in the repr of its reply
@@ -42,10 +42,40 @@ class Request(NamedTuple):
     """One observation as a dialect read it.
 
     bare: the wire carried an array alone and not a map (vibe_rl's `obs`); a policy without a spec gets just that array.
+    context: what a ConversingDialect wants to know again when it writes the answer, such as a number; nobody else looks
+    at it. episode: which of several that the connection has at a time; empty: its only one. begins: the episode begins
+    with this request, so that what the policy remembers of one of this name is dropped before.
     """
 
     observation: Observation
     bare: bool = False
+    context: Any = None
+    episode: str = ""
+    begins: bool = False
+
+
+class Control(NamedTuple):
+    """A message that asks for no actions: a hello, a ping, the end of an episode.
+
+    kind: what it is, in the dialect's own words, for the log. context: as a Request's. ends: the episode that is over
+    with it, so that the policy forgets it; empty: the connection's only one; None: none is. closes: the connection
+    closes once everything before it is answered.
+    """
+
+    kind: str
+    context: Any = None
+    ends: str | None = None
+    closes: bool = False
+
+
+class Unreadable(NamedTuple):
+    """A request that cannot be read, of which it is known how to answer: its envelope is fine. context: a Request's."""
+
+    error: PolicyserveError
+    context: Any = None
+
+
+Heard: TypeAlias = Request | Control | Unreadable
 
 
 class Timing(NamedTuple):
