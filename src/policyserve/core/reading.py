@@ -6,7 +6,8 @@ the next ones. A server's readers do so for requests, a client's for replies, wh
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
+# How the observations of a dialect become those of a spec: a function, or None where they are taken as they are.
+Fitting: TypeAlias = Callable[[Observation], Observation]
+Fit: TypeAlias = Callable[[Dialect, PolicySpec], Fitting | None]
+
 _TRIES = 4  # layouts that are learned and never used before we stop
 _HITS_PER_TRY = 64  # so many messages read by a layout allow one attempt more
 _MAX_ITEMS = 2048  # of a message whose layout is learned: that takes three times as long as reading it
@@ -31,13 +36,16 @@ class RequestReader:
     """Reads one session's requests for one policy: by the layout of the messages before where it fits, else decoded.
 
     What it has learned holds for this dialect and this spec alone. A session that gets another of them takes another
-    reader.
+    reader. fit: makes observations the spec's; it may look at which keys exist, never at a number.
     """
 
-    def __init__(self, dialect: Dialect, spec: PolicySpec, limits: WireLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, dialect: Dialect, spec: PolicySpec, limits: WireLimits = DEFAULT_LIMITS, fit: Fitting | None = None
+    ) -> None:
         self._dialect = dialect
         self._spec = spec
         self._limits = limits
+        self._fit = fit
         self._learns = dialect if isinstance(dialect, ZeroCopyDialect) else None
         self._layout: RequestLayout | None = None
         self._worth = _Worth()
@@ -49,12 +57,20 @@ class RequestReader:
             if valid is not None:
                 self._worth.hits += 1
                 return valid
-        valid = _read(self._dialect, self._spec, message, self._limits)
+        valid = self.valid(self._dialect.read_request(message, self._limits))
         if self._learns is None or not isinstance(message, memoryview) or valid.footprint > len(message) + _MAX_AROUND:
             return valid  # of the last: texts and numbers that take more than their bytes, and would be made once more
         if self._worth.is_another(len(message)):
-            self._layout = learn_layout(self._learns, self._spec, message, self._limits, valid.footprint)
+            self._layout = learn_layout(self._learns, self._spec, message, self._limits, valid.footprint, self._fit)
         return valid
+
+    def valid(self, request: Request) -> ValidObservation:
+        """A request's observation, as the policy gets it; raises WireError and BadObservation."""
+        request = _fitted(request, self._fit)
+        valid = self._spec.validate(request.observation, self._limits)
+        observation = _unwrapped(request, valid, self._spec)
+        is_encoded = check_together(observation, self._limits)
+        return ValidObservation(observation, valid.batch_size, valid.unknown, footprint(observation), is_encoded)
 
 
 class ReplyReader:
@@ -125,14 +141,15 @@ def learn_layout(
     message: memoryview,
     limits: WireLimits = DEFAULT_LIMITS,
     size: int = 0,
+    fit: Fitting | None = None,
 ) -> RequestLayout | None:
-    """The layout of a good request, whose footprint is `size`; None if it is not worth it.
+    """The layout of a good request, whose footprint is `size`; None if it is not worth it. fit: a RequestReader's.
 
     It must have an array that stands in it as raw bytes, few items, and little besides its arrays.
     """
     placed: list[Placed] = []
     try:
-        request = dialect.read_request(message, limits.with_items(_MAX_ITEMS), placed)
+        request = _fitted(dialect.read_request(message, limits.with_items(_MAX_ITEMS), placed), fit)
         valid = spec.validate(request.observation, limits)
     except PolicyserveError:
         return None
@@ -174,12 +191,8 @@ def _is_mostly(holes: set[Hole], message: memoryview) -> bool:
     return len(message) - sum(hole.stop - hole.start for hole in holes) <= _MAX_AROUND
 
 
-def _read(dialect: Dialect, spec: PolicySpec, message: Message, limits: WireLimits) -> ValidObservation:
-    request = dialect.read_request(message, limits)
-    valid = spec.validate(request.observation, limits)
-    observation = _unwrapped(request, valid, spec)
-    is_encoded = check_together(observation, limits)
-    return ValidObservation(observation, valid.batch_size, valid.unknown, footprint(observation), is_encoded)
+def _fitted(request: Request, fit: Fitting | None) -> Request:
+    return request if fit is None else request._replace(observation=fit(request.observation))
 
 
 def _unwrapped(request: Request, valid: ValidObservation, spec: PolicySpec) -> Observation | Any:

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from policyserve.core.dialect import Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
+from policyserve.core.dialect import ConversingDialect, Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
 from policyserve.core.early import MESSAGE_OVERHEAD, EarlyMessages
+from policyserve.core.episodes import ChunkRows, Episode, Episodes
 from policyserve.core.errors import (
     NotReady,
     Overloaded,
@@ -28,12 +29,12 @@ from policyserve.core.errors import (
     of_policy,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import EncodedText, Message, Observation, Timing
+from policyserve.core.messages import Control, EncodedText, Message, Observation, Request, Timing, Unreadable
 from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import traceback_lines, type_name
-from policyserve.core.reading import RequestReader
-from policyserve.core.spec import PolicySpec
+from policyserve.core.reading import Fit, RequestReader
+from policyserve.core.spec import PolicySpec, ValidObservation
 
 
 class Send(NamedTuple):
@@ -48,7 +49,7 @@ class Send(NamedTuple):
 class Submit(NamedTuple):
     """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket.
 
-    is_encoded: pictures in it have to be decoded first.
+    is_encoded: pictures in it have to be decoded first. episode: what the policy remembers belongs to.
     """
 
     ticket: int
@@ -56,6 +57,21 @@ class Submit(NamedTuple):
     batch_size: int | None
     arrived_at: float
     is_encoded: bool = False
+    episode: int = 0
+
+
+class Reuse(NamedTuple):
+    """Tell of this observation, no more: a row of an earlier chunk answers it, so the policy is not asked."""
+
+    ticket: int
+    observation: Observation | Any
+    arrived_at: float
+
+
+class EndEpisode(NamedTuple):
+    """Have the policy forget this episode: it asks nothing more, and all that it asked is answered."""
+
+    episode: int
 
 
 class Close(NamedTuple):
@@ -87,7 +103,7 @@ class BinaryPictures(NamedTuple):
     paths: tuple[str, ...]
 
 
-Effect: TypeAlias = Send | Submit | Close | Failed | Dropped | BinaryPictures
+Effect: TypeAlias = Send | Submit | Reuse | EndEpisode | Close | Failed | Dropped | BinaryPictures
 
 
 class Answered(NamedTuple):
@@ -111,11 +127,17 @@ class _Pending:
     ticket: int
     arrived_at: float
     size: int  # bytes that are held for it
-    outcome: Outcome | None = None
+    outcome: Outcome | Control | None = None
+    context: Any = None  # a request's
+    episode: Episode | None = None
 
 
 class Session:
-    """The state of one conversation. dialect: None if `choice` finds it out by the first message."""
+    """The state of one conversation. dialect: None if `choice` finds it out by the first message.
+
+    serve_steps: answer with one row of a chunk after the other, whatever the dialect; chunk_size: how many rows of one.
+    fit: how a dialect's observations become those of a spec; None, or what it gives: they are taken as they are.
+    """
 
     def __init__(
         self,
@@ -125,6 +147,9 @@ class Session:
         choice: DialectChoice | None = None,
         debug_wire: bool = False,
         limits: WireLimits = DEFAULT_LIMITS,
+        serve_steps: bool = False,
+        chunk_size: int | None = None,
+        fit: Fit | None = None,
     ) -> None:
         assert dialect or choice, "a session has a dialect or a way to find it"
         self.dialect = dialect
@@ -149,6 +174,15 @@ class Session:
         self._told_unknown = False
         self._looks_left = _LOOKED_AT
         self._prev_total_ms: float | None = None
+        self._episodes = Episodes()
+        self._serve_steps, self._chunk_size = serve_steps, chunk_size
+        self._fit = fit
+        self._converses: ConversingDialect | None = None  # the dialect, if it has messages besides requests
+
+    @property
+    def episodes(self) -> list[int]:
+        """Those that the policy may remember something of."""
+        return self._episodes.numbers
 
     @property
     def pending(self) -> int:
@@ -177,6 +211,7 @@ class Session:
         """
         self._spec, self._metadata = spec, metadata
         self._told_unknown = False
+        self._episodes.drop_rows()
         if self.closed:
             return []
         self._make_reader()
@@ -224,7 +259,9 @@ class Session:
     def _make_reader(self) -> None:
         """Read with this dialect for this spec from now on, once both are known."""
         if self.dialect is not None and self._spec is not None:
-            self._reader = RequestReader(self.dialect, self._spec, self._limits)
+            fit = self._fit(self.dialect, self._spec) if self._fit is not None else None
+            self._reader = RequestReader(self.dialect, self._spec, self._limits, fit)
+            self._converses = self.dialect if isinstance(self.dialect, ConversingDialect) else None
 
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
         greeter = dialect or self.dialect
@@ -268,11 +305,14 @@ class Session:
         """The outcome of a Submit; gives the answers that may leave now."""
         if self.closed:
             return []
+        effects: list[Effect] = []
         for pending in self._pending:
             if pending.ticket == ticket:
                 pending.outcome = outcome
+                if pending.episode is not None:
+                    pending.outcome = self._settle_episode(pending.episode, outcome, effects)
                 break
-        return self._flush(now)
+        return effects + self._flush(now) if effects else self._flush(now)
 
     def fail(self, error: PolicyserveError) -> list[Effect]:
         """End the conversation for a reason that is no request's: the policy could not be loaded, say."""
@@ -306,11 +346,80 @@ class Session:
     def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if not isinstance(message, memoryview):
             message = self._decoded(message)
-        observation, batch_size, unknown, footprint, is_encoded = reader.read(message)
+        if self._converses is not None:
+            return self._converse(self._converses, reader, message, now)
+        valid = reader.read(message)
+        if self._serve_steps:
+            return self._ask(Request(valid.observation), valid, len(message), now)
+        observation, batch_size, unknown, footprint, is_encoded = valid
         submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now, is_encoded)
         if self._looks_left or (unknown and not self._told_unknown):
             return [*self._remark(observation, unknown), submit]
         return [submit]
+
+    def _converse(
+        self, dialect: ConversingDialect, reader: RequestReader, message: Message, now: float
+    ) -> list[Effect]:
+        """Take a message of a dialect whose clients say more than observations."""
+        heard = dialect.read_message(message, self._limits)
+        if isinstance(heard, Unreadable):
+            self._episodes.drop_rows()
+            return self._refuse(heard.error, now, heard.context)
+        if isinstance(heard, Control):
+            effects = [] if heard.ends is None else self._end_episode(heard.ends)
+            self._queue(now, len(message))
+            self._pending[-1].outcome = heard
+            self._refusing = heard.closes
+            return [*effects, *self._flush(now)]
+        effects = self._end_episode(heard.episode) if heard.begins else []
+        try:
+            return effects + self._ask(heard, reader.valid(heard), len(message), now)
+        except PolicyserveError as error:
+            self._episodes.drop_rows(heard.episode)
+            return effects + self._refuse(error, now, heard.context)
+
+    def _ask(self, request: Request, valid: ValidObservation, size: int, now: float) -> list[Effect]:
+        """Answer an observation with the next row of its episode's chunk, or have the policy answer it."""
+        dialect, rows = self._converses, None
+        has_one = dialect is not None and dialect.one_action
+        if (has_one or self._serve_steps) and valid.batch_size is None:
+            rows = ChunkRows(self._chunk_size, keeps_axis=not has_one)
+        episode = self._episodes.of(request.episode, rows)
+        ticket = self._queue(now, size + valid.footprint)
+        pending = self._pending[-1]
+        pending.context = request.context
+        effects = self._remark(valid.observation, valid.unknown)
+        row = None if episode.rows is None else episode.rows.take()
+        if row is not None:
+            pending.outcome = Answered(row, now, now)
+            return [*effects, Reuse(ticket, valid.observation, now), *self._flush(now)]
+        pending.episode = episode
+        episode.unanswered += 1
+        return [*effects, Submit(ticket, valid.observation, valid.batch_size, now, valid.is_encoded, episode.number)]
+
+    def _end_episode(self, name: str) -> list[Effect]:
+        episode = self._episodes.end(name)
+        if episode is None:  # nothing was asked for it, or an answer is under way
+            return []
+        self._episodes.forgotten(episode)
+        return [EndEpisode(episode.number)]
+
+    def _settle_episode(self, episode: Episode, outcome: Outcome, effects: list[Effect]) -> Outcome:
+        """A request of the episode has its outcome; gives what of it is the answer."""
+        if episode.settle():
+            self._episodes.forgotten(episode)
+            effects.append(EndEpisode(episode.number))
+        if episode.rows is None:
+            return outcome
+        if not isinstance(outcome, Answered):
+            episode.rows.drop()
+            return outcome
+        return outcome._replace(chunk=episode.rows.fill(outcome.chunk)) if self._has_steps(outcome.chunk) else outcome
+
+    def _has_steps(self, chunk: ActionChunk) -> bool:
+        assert self._spec is not None, "a policy has answered"
+        is_long = chunk.actions.ndim > 1 if self._spec.action is None else self._spec.horizon is not None
+        return is_long and len(chunk.actions) > 0
 
     def _decoded(self, message: Message | EncodedText | Overloaded) -> Message:
         if isinstance(message, Overloaded):
@@ -343,20 +452,24 @@ class Session:
         self._pending.append(_Pending(self._tickets, now, MESSAGE_OVERHEAD + size))
         return self._tickets
 
-    def _refuse(self, error: PolicyserveError, now: float) -> list[Effect]:
+    def _refuse(self, error: PolicyserveError, now: float, context: Any = None) -> list[Effect]:
         error = of_policy(error, "reading the request raised")  # a spec's leaves may be a stranger's
         if not self._debug_wire and (error.blame == "client" or error.retryable):
             error.__traceback__ = error.__context__ = error.__cause__ = None  # their frames hold the message
         ticket = self._queue(now)
+        self._pending[-1].context = context
         self.refused += 1
-        self._refusing = self._closes(error)
+        self._refusing = self._closes(error, context)
         return self.answer(ticket, error, now)
 
-    def _closes(self, error: PolicyserveError) -> bool:
-        return self._error_reply(error).close_code is not None
+    def _closes(self, error: PolicyserveError, context: Any = None) -> bool:
+        return self._error_reply(error, context=context).close_code is not None
 
-    def _error_reply(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
+    def _error_reply(self, error: PolicyserveError, detail: str = "", context: Any = None) -> ErrorReply:
+        """context: the request's; None: it has none, or is not known."""
         try:
+            if self._converses is not None and context is not None:
+                return self._converses.write_refusal(error, detail, context)
             return self._known.write_error(error, detail)
         except Exception:  # another package's dialect
             return ErrorReply(None, close_code_of(error), close_reason(error))
@@ -372,25 +485,40 @@ class Session:
 
     def _write(self, done: _Pending, now: float) -> list[Effect]:
         outcome = done.outcome
+        if isinstance(outcome, Control):
+            return self._write_control(outcome, done)
         if not isinstance(outcome, Answered):
-            return self._tell(outcome or NotReady("no outcome"), done.ticket)
+            return self._tell(outcome or NotReady("no outcome"), done.ticket, done.context)
         queue_ms = (outcome.started_at - done.arrived_at) * 1e3
         infer_ms = (outcome.ended_at - outcome.started_at) * 1e3
         timing = Timing(queue_ms, infer_ms, (now - done.arrived_at) * 1e3, self._prev_total_ms)
         try:
-            message = self._known.write_reply(outcome.chunk, timing)
+            if self._converses is None:
+                message = self._known.write_reply(outcome.chunk, timing)
+            else:
+                message = self._converses.write_answer(outcome.chunk, timing, done.context)
         except PolicyFailed as error:
-            return self._tell(error, done.ticket)
+            return self._tell(error, done.ticket, done.context)
         except BaseException as error:  # extras are a stranger's: what cannot be written is the policy's fault
-            return self._tell(failed("the answer cannot be written:", error), done.ticket)
+            return self._tell(failed("the answer cannot be written:", error), done.ticket, done.context)
         self._prev_total_ms = timing.total_ms
         return [Send(message, done.ticket, outcome.chunk, timing)]
 
-    def _tell(self, error: PolicyserveError, ticket: int | None = None) -> list[Effect]:
+    def _write_control(self, control: Control, done: _Pending) -> list[Effect]:
+        assert self._converses is not None, "no other dialect has such messages"
+        try:
+            message = self._converses.answer_control(control, self._metadata)
+        except BaseException as error:  # metadata is a stranger's, and a dialect may be another package's
+            told = error if isinstance(error, PolicyserveError) else failed("the answer cannot be written:", error)
+            return self._tell(told, done.ticket, control.context)
+        effects: list[Effect] = [] if message is None else [Send(message)]
+        return [*effects, self._close(1000, "")] if control.closes else effects
+
+    def _tell(self, error: PolicyserveError, ticket: int | None = None, context: Any = None) -> list[Effect]:
         error = of_policy(error, "the policy raised")  # an engine or a dialect may be another package's
         effects: list[Effect] = [Failed(error, ticket)]
         detail = "\n".join(traceback_lines(error)) if self._debug_wire else ""
-        told = self._error_reply(error, detail)
+        told = self._error_reply(error, detail, context)
         if told.message is not None:
             effects.append(Send(told.message))
         if told.close_code is not None:
@@ -409,6 +537,6 @@ class Session:
         return Close(code, reason)
 
 
-def _size_of(outcome: Outcome | None) -> int:
+def _size_of(outcome: Outcome | Control | None) -> int:
     """Bytes of an outcome that waits; what else it holds is the policy's own."""
     return int(getattr(outcome.chunk.actions, "nbytes", 0)) if isinstance(outcome, Answered) else 0

@@ -16,7 +16,19 @@ from policyserve.core.errors import PolicyserveError, Refusal
 from policyserve.core.events import Event
 from policyserve.core.messages import EncodedText, Message, Observation
 from policyserve.core.observer import Observers
-from policyserve.core.session import BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Session, Submit
+from policyserve.core.session import (
+    BinaryPictures,
+    Close,
+    Dropped,
+    Effect,
+    EndEpisode,
+    Failed,
+    Outcome,
+    Reuse,
+    Send,
+    Session,
+    Submit,
+)
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.engine import Engine
@@ -130,6 +142,16 @@ class Conversation:
         """The connection is gone: what has no answer yet needs none."""
         self.session.leave(1006, "")
 
+    def forget(self) -> None:
+        """Have the engine drop its requests, and what the policy remembers of it."""
+        self._engine.forget(self.number)
+        for episode in self.session.episodes:
+            self._engine.forget(self._key(episode))
+
+    def _key(self, episode: int) -> int | str:
+        """What the engine knows an episode by; most sessions have one alone."""
+        return f"{self.number}/{episode}" if episode else self.number
+
     def _answer(self, ticket: int, outcome: Outcome) -> None:
         try:
             self._perform(self.session.answer(ticket, outcome, time.monotonic()))
@@ -150,6 +172,11 @@ class Conversation:
                 self._sink.send(effect.message)
             elif isinstance(effect, Submit):
                 self._submit(effect)
+            elif isinstance(effect, Reuse):
+                for tell in self._observers.request:
+                    tell(self.number, effect.ticket, effect.observation, effect.arrived_at)
+            elif isinstance(effect, EndEpisode):
+                self._engine.forget(self._key(effect.episode))
             elif isinstance(effect, Close):
                 self._sink.close(effect.code, effect.reason)
             elif isinstance(effect, Failed):
@@ -194,7 +221,7 @@ class Conversation:
     def _hand_over(self, submit: Submit) -> None:
         for tell in self._observers.request:
             tell(self.number, submit.ticket, submit.observation, submit.arrived_at)
-        task = Task(self.number, submit.observation, submit.batch_size)
+        task = Task(self._key(submit.episode), submit.observation, submit.batch_size)
         try:
             self._engine.submit(task, submit.arrived_at, lambda outcome: self._answer(submit.ticket, outcome))
         except PolicyserveError as error:

@@ -185,6 +185,8 @@ class Reception:
             max_pending=self._config.max_pending,
             debug_wire=self._config.debug_wire,
             limits=self._config,
+            serve_steps=self._config.serve_steps,
+            chunk_size=self._config.chunk_size,
         )
         self._waiting.pop(peer.number, None)
         self._opened += 1
@@ -221,12 +223,13 @@ class Reception:
 
     def close_session(self, peer: Peer) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
-        if self._sessions.pop(peer.number, None) is None:
+        opened = self._sessions.pop(peer.number, None)
+        if opened is None:
             return
         self.admission.leave(peer.address)
         if not self._sessions:
             self.everybody_left.set()
-        self._engine.forget(peer.number)
+        opened.conversation.forget()
         for tell in self._observers.session_closed:
             tell(peer.number)
         event = Event("session_closed", peer.number, peer.peer)
