@@ -56,6 +56,7 @@ class InlineRunner:
         assert on_done is not None
         on_done([_answer(task) for task in (Task(0, name) for name in self.batches[-1])])
 
+    def take_back(self, session: Hashable) -> None: ...
     def forget(self, session: Hashable) -> None: ...
 
 

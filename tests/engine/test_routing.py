@@ -39,6 +39,8 @@ class HandRunner:
         assert self._on_done is None
         self.running, self._on_done = list(batch), on_done
 
+    def take_back(self, session: Hashable) -> None: ...
+
     def forget(self, session: Hashable) -> None:
         self.forgotten.append(session)
 

@@ -180,6 +180,17 @@ def test_whether_a_chunk_has_state_can_be_seen(kind: Kind) -> None:
     assert with_runner(kind.of(recipe()), talk) == [True, False, True]
 
 
+def test_a_request_that_its_session_was_refused_has_changed_nothing(kind: Kind, tmp_path: Path) -> None:
+    async def talk(runner: Any) -> list[float]:
+        seen = [value(await ask(runner, do="count"))]
+        late = infer(runner, task(1, do="count"), task(2, do="count"))
+        runner.take_back(1)  # before the answer is here; session 2 is told
+        await late
+        return [*seen, *[value(await ask(runner, do="count", session=session)) for session in (1, 2)]]
+
+    assert with_runner(kind.of(recipe()), talk) == [1, 2, 2]
+
+
 # Values
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.runner import OnDone, OnStage, Task, ThreadRunner
 from policyserve.engine.scheduler import Scheduler
-from tests.engine.running import NOBODY
+from tests.engine.running import KINDS, NOBODY, PATIENCE_S, recipe, task, value
 
 
 class HandRunner:
@@ -27,6 +28,7 @@ class HandRunner:
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
         self.forgotten: list[Hashable] = []
+        self.taken_back: list[Hashable] = []
         self._running: deque[tuple[list[Any], OnDone]] = deque()
 
     async def start(self, on_stage: OnStage) -> PolicySpec:
@@ -47,6 +49,9 @@ class HandRunner:
     def end_batch(self) -> None:
         batch, on_done = self._running.popleft()
         on_done([Answered(ActionChunk(np.array(one)), 0.0, 0.0) for one in batch])
+
+    def take_back(self, session: Hashable) -> None:
+        self.taken_back.append(session)
 
     def forget(self, session: Hashable) -> None:
         self.forgotten.append(session)
@@ -174,6 +179,7 @@ def test_a_request_that_waits_past_its_deadline_is_told_and_never_runs() -> None
             await bench.changed.wait()
         assert sorted(name for name, _ in bench.outcomes) == ["runs", "waits"]
         assert all(isinstance(outcome, DeadlineExceeded) for _, outcome in bench.outcomes)
+        assert bench.runner.taken_back == [1]  # the other never reached it
         bench.runner.end_batch()
         assert bench.runner.batches == [["runs"]]
         assert bench.answers == []  # it came too late
@@ -322,9 +328,34 @@ def test_a_deadline_passes_behind_a_batch_too() -> None:
             bench.changed.clear()
             await bench.changed.wait()
         assert all(isinstance(outcome, DeadlineExceeded) for _, outcome in bench.outcomes)
+        assert set(bench.runner.taken_back) == {0, 1, 2}  # those of the batch behind, too
         bench.runner.end_batch()
         bench.runner.end_batch()
         await bench.scheduler.drained()
         assert len(bench.outcomes) == 3
+
+    run(talk)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_request_that_is_refused_at_its_deadline_leaves_its_sessions_state_as_it_was(
+    kind: str, tmp_path: Path
+) -> None:
+    async def talk() -> None:
+        runner = KINDS[kind](recipe(marks=tmp_path))
+        await runner.start(lambda _: None)
+        patient, hasty = (Scheduler(runner, Batcher(4, 100), timeout_s, NOBODY) for timeout_s in (1_000.0, 0.02))
+
+        async def ask(scheduler: Scheduler, x: float = 0) -> Outcome:
+            told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            scheduler.submit(task(1, x, "count_when_told"), time.monotonic(), told.set_result)
+            return await told
+
+        assert [value(await ask(patient)) for _ in range(2)] == [1, 2]
+        assert isinstance(await ask(hasty, 1), DeadlineExceeded)  # the policy is at it until there is a file
+        (tmp_path / "go").touch()
+        await hasty.drained()
+        assert value(await ask(patient)) == 3  # and not 4
+        await runner.close(PATIENCE_S)
 
     run(talk)

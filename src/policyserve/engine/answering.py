@@ -1,8 +1,8 @@
 """Has a loaded policy answer batches, and gives one checked outcome per input, whatever the policy does.
 
 One thread at a time may call it; prepare() alone may be called by a second one. Each session's policy state stays
-here: it goes into the session's next input and is dropped by forget(). The same code works in the server's policy
-thread and in a policy's own process.
+here, unless a task brings it: it goes into the session's next input and is dropped by forget(). The same code works in
+the server's policy thread and in a policy's own process.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from policyserve.core.printable import error_text, text_of, type_name
 from policyserve.core.recipe import OnStage
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
+from policyserve.engine.keeping import Keeping
 from policyserve.engine.preparing import Prepared, PreparingInTurn
 from policyserve.engine.resets import Resets
 
@@ -58,12 +59,17 @@ _MOST_GPU_ERRORS = 3  # batches in a row: after so many the GPU is taken for los
 _MOST_OF_CAUSE = 20_000  # characters of an error that are looked through
 
 
+# In a task, in the place of a state: the session's is kept where the policy is.
+KEPT: Any = object()
+
+
 class Task(NamedTuple):
-    """One session's part of a batch."""
+    """One session's part of a batch. state: what the policy remembers of the session, where the request brings it."""
 
     session: Hashable
     observation: Any
     batch_size: int | None = None
+    state: Any = KEPT
 
 
 class Answering:
@@ -76,7 +82,7 @@ class Answering:
         self.policy = policy
         self.spec = _spec_of(policy)
         self.broken = ""
-        self._states: dict[Hashable, Any] = {}
+        self._keeping = Keeping()
         self._served = _as_served(policy)
         self._resets = Resets(policy, self.spec.name) if isinstance(policy, ResettablePolicy) else None
         self._settling = policy if isinstance(policy, SettlingPolicy) else None
@@ -99,7 +105,8 @@ class Answering:
 
         prepared: what prepare() made of the batch, if it was asked. started_at: when the batch's turn came; None: now.
         """
-        inputs = [PolicyInput(task.observation, task.batch_size, self._states.get(task.session)) for task in batch]
+        self._keeping.begin_batch()
+        inputs = [PolicyInput(task.observation, task.batch_size, self._state(task)) for task in batch]
         started_at = time.monotonic() if started_at is None else started_at
         failed = [self._begin(task.session) for task in batch]
         chunks = run_batch(self._served, tuple(inputs), prepared, self.spec)
@@ -110,7 +117,8 @@ class Answering:
 
     def answer_one(self, task: Task) -> Outcome:
         """Answer one task as answer() does, more cheaply: an inline policy's own call may cost no more than this."""
-        inputs = (PolicyInput(task.observation, task.batch_size, self._states.get(task.session)),)
+        self._keeping.begin_batch()
+        inputs = (PolicyInput(task.observation, task.batch_size, self._state(task)),)
         started_at = time.monotonic()
         failed = None if self._resets is None else self._resets.begin(task.session)
         (chunk,) = run_batch(self.policy, inputs, None, self.spec) if failed is None else (failed,)
@@ -129,11 +137,18 @@ class Answering:
             self._settling = None
             return False
 
+    def take_back(self, session: Hashable) -> None:
+        """The answer to a session's last request was not told: its policy state is as before that request."""
+        self._keeping.take_back(session)
+
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""
-        self._states.pop(session, None)
+        self._keeping.forget(session)
         if self._resets is not None:
             self._resets.forget(session)
+
+    def _state(self, task: Task) -> Any:
+        return self._keeping.begin(task.session) if task.state is KEPT else task.state
 
     def _begin(self, session: Hashable) -> PolicyserveError | None:
         return None if self._resets is None else self._resets.begin(session)
@@ -143,10 +158,8 @@ class Answering:
     ) -> Answered | PolicyserveError:
         if not isinstance(chunk, ActionChunk):
             return self._failed(chunk)
-        if chunk.state is not None:
-            self._states[task.session] = chunk.state
-        elif self._states:
-            self._states.pop(task.session, None)
+        if task.state is KEPT:
+            self._keeping.keep(task.session, chunk.state)
         return Answered(chunk, started_at, ended_at)
 
     def _count_gpu_errors(self, chunks: Sequence[ActionChunk | PolicyserveError]) -> None:

@@ -35,7 +35,8 @@ class Runner(Protocol):
     """A place where one policy runs, once. All methods are called in the event loop's thread.
 
     inline: the policy while it may run in the event loop (see inline.py), else None. abandon: let go of what may hang;
-    the future is done when nothing of it is left.
+    the future is done when nothing of it is left. take_back: a session was told another outcome than the answer to its
+    last request, so its policy state must be as before that request, also where the answer is still to come.
     on_broken is called, at most once, when it can answer nothing more, with the reason; what ran is failed after that.
     sources: the files of people's own code that its process has loaded; empty where that is the server's process.
     """
@@ -48,6 +49,7 @@ class Runner(Protocol):
 
     async def start(self, on_stage: OnStage) -> PolicySpec: ...
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
+    def take_back(self, session: Hashable) -> None: ...
     def forget(self, session: Hashable) -> None: ...
     async def close(self, timeout_s: float) -> None: ...
     def abandon(self) -> asyncio.Future[None]: ...
@@ -101,6 +103,10 @@ class ThreadRunner:
             self._in_loop(self._end, on_done, outcomes)
 
         self._calls.put(call)
+
+    def take_back(self, session: Hashable) -> None:
+        """Undo what a session's last request did to its policy state, after the batch that may be running."""
+        self._calls.put(lambda answering: answering.take_back(session))
 
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state, after the batch that may be running."""

@@ -28,6 +28,7 @@ class StartedRunner(HasInline, Protocol):
     """What a scheduler needs of a runner, or of what looks after one."""
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None: ...
+    def take_back(self, session: Hashable) -> None: ...
     def forget(self, session: Hashable) -> None: ...
 
 
@@ -205,6 +206,7 @@ class Scheduler:
         for batch in (self._running, self._ahead):
             for job in batch.take_late(now) if batch is not None else ():
                 self._tell_late(job, "; the policy is still at it" if batch is self._running else "")
+                self._runner.take_back(job.session)  # what it is answered after all, the session never hears
         if self._running is not None and now >= self._running.started_at + self._request_timeout_s:
             self._give_up()
         self._set_alarm()

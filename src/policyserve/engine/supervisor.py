@@ -78,6 +78,11 @@ class Supervisor:
         assert self._runner is not None
         self._runner.infer(batch, on_done)
 
+    def take_back(self, session: Hashable) -> None:
+        """Undo what a session's last request did to its policy state."""
+        if self._runner is not None:
+            self._runner.take_back(session)
+
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""
         if self._runner is not None:

@@ -119,6 +119,10 @@ class ProcessRunner(asyncio.Protocol):
         self._calls[self._numbers] = (len(batch), on_done)
         self._send(["infer", self._numbers, None if is_ahead else tasks, self._actions.take_released()])
 
+    def take_back(self, session: Hashable) -> None:
+        """Undo what a session's last request did to its policy state, after the batch that may be running."""
+        self._send(["take back", session])
+
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state, after the batch that may be running."""
         self._send(["forget", session])

@@ -84,6 +84,8 @@ class Worker:
         while (message := self._next_message(answering)) is not None and message[0] != "close":
             if message[0] == "infer":
                 self._infer(answering, *message[1:])
+            elif message[0] == "take back":
+                answering.take_back(message[1])
             else:
                 answering.forget(message[1])
         if answering.prepares:
