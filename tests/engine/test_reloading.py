@@ -18,7 +18,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.engine import ChangingEngine, Engine, OnOutcome
+from policyserve.engine.engine import Change, ChangingEngine, Engine, OnOutcome
 from policyserve.engine.reloading import ReloadingEngine
 from tests.engine.running import NOBODY, PATIENCE_S, until
 
@@ -95,7 +95,7 @@ class Bench:
         self.specs: list[str] = []
         self.may_load: asyncio.Event | None = None
         self.engine = ReloadingEngine(self._make, look_every_s=0.005)
-        self.engine.on_change = lambda spec: self.specs.append(spec.name)
+        self.engine.on_change = lambda change: self.specs.append(change.spec.name)
 
     def _make(self) -> Version:
         self.versions.append(Version(self.folder))
@@ -276,7 +276,7 @@ def test_what_was_asked_before_is_answered_by_the_version_that_was_asked(tmp_pat
 
 def test_a_policy_that_the_server_refuses_does_not_take_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def talk(bench: Bench) -> None:
-        def refuse(spec: PolicySpec) -> None:
+        def refuse(change: Change) -> None:
             raise ConfigError("metadata/spec: expected another key")
 
         bench.engine.on_change = refuse
@@ -289,7 +289,7 @@ def test_a_policy_that_the_server_refuses_does_not_take_over(tmp_path: Path, cap
 
 def test_a_version_is_closed_though_the_server_stops_while_it_closes(tmp_path: Path) -> None:
     async def talk(bench: Bench) -> None:
-        def refuse(spec: PolicySpec) -> None:
+        def refuse(change: Change) -> None:
             bench.versions[-1].is_slow_to_close = is_refused[0] = True
             raise ConfigError("metadata/spec: expected another key")
 

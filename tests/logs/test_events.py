@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from policyserve.client.sync import Client
-from policyserve.core.errors import PolicyFailed, RemoteError
+from policyserve.core.errors import ConfigError, PolicyFailed, RemoteError
 from policyserve.core.events import EVENTS
 from policyserve.core.log import log_unraisable
 from policyserve.core.observer import Observer
@@ -34,6 +34,7 @@ from tests.engine.running import recipe
 from tests.logs.reading import Kept, keeping
 from tests.policies.frameworks import import_or_skip
 from tests.server.certificates import make_certificate
+from tests.server.exchanging import numbered, swapping
 from tests.server.live import DEADLINE_S, ask, frame, open_raw, serving, until_eof
 from tests.server.test_changing import reloading, until_answering, write
 
@@ -187,6 +188,13 @@ def code_that_changes(kept: Kept, folder: Path) -> None:
         until_answering(live, 2)
         Path("my_policy.py").write_text("def policy(")
         live.until(kept.has("policy_not_reloaded"))
+
+
+def a_policy_that_is_exchanged(kept: Kept, _folder: Path) -> None:
+    with swapping() as (live, engine):
+        live.finish(engine.swap(numbered(2)))
+        with pytest.raises(ConfigError):
+            live.finish(engine.swap(numbered(3, fails=True)))
 
 
 def a_server_on_all_addresses(kept: Kept, _folder: Path) -> None:
@@ -357,6 +365,9 @@ SCENES: dict[str, tuple[Scene, set[str]]] = {
     "policy_reloaded": (code_that_changes, {"policy", "ms"}),
     "policy_not_reloaded": (code_that_changes, set()),
     "policy_spec_seen": (a_server_at_work, {"policy"}),
+    "policy_coming": (a_policy_that_is_exchanged, set()),
+    "policy_swapped": (a_policy_that_is_exchanged, {"policy", "ms"}),
+    "policy_not_swapped": (a_policy_that_is_exchanged, {"policy"}),
     "access_warned": (a_server_on_all_addresses, set()),
     "flag_unused": (a_port_beside_a_unix_socket, set()),
     "files_reloaded": (files_that_are_read_again, set()),

@@ -117,10 +117,14 @@ class Live:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(DEADLINE_S)
 
+    def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that runs in the server's event loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_S)
+
     def ready(self) -> None:
         """Wait for the policy; raises what loading raised."""
-        assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(self.server.ready(), self._loop).result(DEADLINE_S)
+        self.finish(self.server.ready())
 
     def until(self, condition: Callable[[Server], bool]) -> None:
         """Wait until the server is so."""

@@ -21,7 +21,9 @@ _MAX_CLOSE_REASON = 123  # bytes, RFC 6455 section 5.5.1
 _KINDS = (
     *(errors.WireError, errors.WrongDialect, errors.BadObservation, errors.PolicyFailed, errors.BadAction),
     *(errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.NotReady, errors.PolicyLost),
+    errors.PolicyChanged,
 )
+_SERVICE_RESTART = 1012
 TOLD: Mapping[str, type[PolicyserveError]] = {kind.code: kind for kind in _KINDS}  # what a server tells its clients
 
 
@@ -220,7 +222,9 @@ def request_writer(dialect: Dialect) -> Callable[[Observation], list[Part]]:
 
 
 def close_code_of(error: PolicyserveError | type[PolicyserveError]) -> int:
-    """1008 for the client's fault, 1013 for what may succeed later, 1011 for ours."""
+    """1008 for the client's fault, 1012 for another policy, 1013 for what may succeed later, 1011 for ours."""
+    if error.code == errors.PolicyChanged.code:
+        return _SERVICE_RESTART
     if error.blame == "client":
         return 1008
     return 1013 if error.retryable else 1011

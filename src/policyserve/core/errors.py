@@ -9,6 +9,7 @@
     │   ├── Overloaded         a queue or a limit is full
     │   ├── DeadlineExceeded   no answer in time (also a TimeoutError)
     │   ├── NotReady           the policy is still loading, or the server is stopping
+    │   ├── PolicyChanged      another policy with another spec took its place: connect again
     │   └── PolicyLost         the policy broke or its process died at this request; it is being replaced
     ├── PolicyFailed           the policy raised, or broke its contract
     │   └── BadAction          NaN, Inf, a wrong shape or dtype: never reaches a robot
@@ -141,6 +142,12 @@ class NotReady(Unavailable):
     """The policy is still loading, or the server is stopping."""
 
     code = "not_ready"
+
+
+class PolicyChanged(Unavailable):
+    """Another policy, with another spec, took the place of the one that the session began with: connect again."""
+
+    code = "policy_changed"
 
 
 class PolicyLost(Unavailable):

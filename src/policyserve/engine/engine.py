@@ -7,8 +7,10 @@ object with these members, handed to `Server`.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
@@ -85,12 +87,25 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Change:
+    """Another policy takes the place of the one that a server has had.
+
+    spec: the next one's. closing: what sessions of the one before are closed with, once they are answered; None: they
+    stay. sessions_move: they are answered by the next one from their next request on; else they end where they are.
+    """
+
+    spec: PolicySpec
+    closing: PolicyserveError | None = None
+    sessions_move: bool = True
+
+
 @runtime_checkable
 class ChangingEngine(Engine, Protocol):
-    """An engine whose policy may be followed by another one, with another spec."""
+    """An engine whose policy may be followed by another one."""
 
-    on_change: Callable[[PolicySpec], None]
-    """Called with the next policy's spec just before requests go to it; what it raises keeps that policy out.
+    on_change: Callable[[Change], None]
+    """Called just before requests go to the next policy; what it raises keeps that policy out.
 
     Requests that were submitted before are still answered by the policy before.
     """

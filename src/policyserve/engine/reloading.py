@@ -14,18 +14,18 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, NotReady
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.engine import Engine, OnOutcome
+from policyserve.engine.engine import Change, Engine, OnOutcome
+from policyserve.engine.versions import CLOSE_S, Versions
 
 log = Log(__name__)
 
 _LOOK_EVERY_S = 0.3
-_CLOSE_S = 2.0
 _MOST_NAMED = 5
 
 # A file's time of change and size, by its path; None: it is not there, or it changed while it was being loaded.
@@ -43,17 +43,15 @@ class SourcedEngine(Engine, Protocol):
 class ReloadingEngine:
     """An Engine of one version of the policy after the other; `make` makes each version's.
 
-    on_change: called with the spec of a version that takes over, before it does; a ConfigError that it raises keeps it
-    out. look_every_s: how often files are looked at.
+    on_change: told of a version that takes over, before it does; a ConfigError that it raises keeps it out. Sessions
+    are closed, to connect again: code that changed may take anything. look_every_s: how often files are looked at.
     """
 
     def __init__(self, make: Callable[[], SourcedEngine], look_every_s: float = _LOOK_EVERY_S) -> None:
-        self.on_change: Callable[[PolicySpec], None] = _nothing
+        self.on_change: Callable[[Change], None] = _nothing
         self._make = make
         self._look_every_s = look_every_s
-        self._current = make()
-        self._retiring: dict[SourcedEngine, asyncio.Task[None]] = {}  # versions before that still answer
-        self._next: SourcedEngine | None = None  # while it is loaded, or closed since it cannot take over
+        self._versions = Versions(make())
         self._watching: asyncio.Task[None] | None = None
         self._stamps: Stamps = {}
         self._has_failed = False  # the last version could not be loaded
@@ -62,17 +60,17 @@ class ReloadingEngine:
     @property
     def stage(self) -> str:
         """See Engine."""
-        return self._current.stage
+        return self._versions.current.stage
 
     @property
     def is_working(self) -> bool:
         """See Engine."""
-        return any(engine.is_working for engine in self._engines)
+        return self._versions.is_working
 
     @property
     def load(self) -> int:
         """See Engine."""
-        return sum(engine.load for engine in self._engines)
+        return self._versions.load
 
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Load the first version, and watch its files from then on; raises what loading raised.
@@ -81,10 +79,10 @@ class ReloadingEngine:
         """
         self._observers = observers
         started_at = time.time_ns()
-        spec = await self._current.start(on_stage, observers)
-        if not self._current.sources:
+        spec = await self._versions.current.start(on_stage, observers)
+        if not self._versions.current.sources:
             raise ConfigError("--reload: expected code of your own to watch, got a policy of installed packages alone")
-        self._stamps = _since(started_at, {}, self._current.sources)
+        self._stamps = _since(started_at, {}, self._versions.current.sources)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._watching.add_done_callback(_tell_end)
         log.info("watched for changes: %s", _named(self._stamps), event=Event("policy_watched"))
@@ -92,32 +90,22 @@ class ReloadingEngine:
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
         """See Engine."""
-        self._current.submit(task, arrived_at, on_outcome)
+        self._versions.submit(task, arrived_at, on_outcome)
 
     def forget(self, session: Hashable) -> None:
         """See Engine."""
-        for engine in self._engines:
-            engine.forget(session)
+        self._versions.forget(session)
 
     async def drained(self) -> None:
         """See Engine."""
-        await asyncio.gather(*(engine.drained() for engine in self._engines))
+        await self._versions.drained()
 
     async def close(self, timeout_s: float) -> None:
         """See Engine."""
-        tasks = [task for task in (self._watching, *self._retiring.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        engines = self._engines
-        if self._next is not None and self._next not in engines:
-            engines.append(self._next)  # what closes it otherwise was cancelled
-        await asyncio.gather(*(engine.close(timeout_s) for engine in engines))
-
-    @property
-    def _engines(self) -> list[SourcedEngine]:
-        return [self._current, *self._retiring]
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._versions.close(timeout_s)
 
     async def _watch(self) -> None:
         while True:
@@ -149,7 +137,7 @@ class ReloadingEngine:
         self._missing = {file: file in self._missing for file in gone}
 
     def _look(self) -> Stamps:
-        files = {*self._current.sources, *self._stamps}
+        files = {*self._versions.current.sources, *self._stamps}
         if self._has_failed:  # what is wrong may stand in a file that no version before has loaded
             files |= {str(file) for folder in {Path(file).parent for file in files} for file in folder.glob("*.py")}
         return {file: _stamp_of(file) for file in files}
@@ -160,7 +148,7 @@ class ReloadingEngine:
         Returns the files that did.
         """
         engine, started_at, began_at = self._make(), time.time_ns(), time.monotonic()
-        self._next = engine
+        self._versions.coming = engine
         loading = asyncio.ensure_future(engine.start(_note_stage, self._observers))
         changing = asyncio.ensure_future(self._changed_files())
         try:
@@ -175,25 +163,20 @@ class ReloadingEngine:
             log.error(told, error, event=Event("policy_not_reloaded"))
         finally:
             await _end(loading, changing)
-            if engine is not self._current:
-                await engine.close(_CLOSE_S)
-            self._next = None
+            if engine is not self._versions.current:
+                await engine.close(CLOSE_S)
+            self._versions.coming = None
         return []
 
     def _take_over(self, engine: SourcedEngine, spec: PolicySpec, started_at: int, began_at: float) -> None:
-        self.on_change(spec)
-        before, self._current = self._current, engine
+        self.on_change(Change(spec, NotReady("the policy was loaded anew: connect again")))
+        self._versions.take_over(engine)
+        self._versions.coming = None
         self._stamps = _since(started_at, self._stamps, engine.sources)
         self._has_failed = False
-        self._retiring[before] = asyncio.get_running_loop().create_task(self._retire(before))
         seconds = time.monotonic() - began_at
         event = Event("policy_reloaded", policy=spec.name, ms=seconds * 1e3)
         log.info("the changed policy answers after %.1f s", seconds, event=event)
-
-    async def _retire(self, engine: SourcedEngine) -> None:
-        await engine.drained()  # every request has its time-out
-        await engine.close(_CLOSE_S)
-        del self._retiring[engine]
 
 
 def _named(files: Iterable[str]) -> str:
@@ -245,5 +228,5 @@ def _note_stage(stage: str) -> None:
     log.debug("%s", stage, event=Event("stage"))
 
 
-def _nothing(_spec: PolicySpec) -> None:
+def _nothing(_change: Change) -> None:
     """The default of on_change: does nothing."""

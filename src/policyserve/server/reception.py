@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
-from policyserve.core.errors import NotReady, PolicyserveError
+from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.throttle import LogThrottle, suppressed_note
-from policyserve.engine.engine import Engine
+from policyserve.engine.engine import Change, Engine
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
@@ -241,12 +241,20 @@ class Reception:
         self.spec, self._metadata = spec, greeting.metadata_of(spec)
         self._start_all()
 
-    def say_changed(self, spec: PolicySpec) -> None:
-        """Another policy answers from now on: sessions of the one before are answered and closed, to connect again."""
+    def say_changed(self, change: Change) -> None:
+        """Another policy answers from now on; what becomes of the sessions of the one before is the change's to say."""
+        spec = change.spec
         self.spec, self._metadata = spec, greeting.metadata_of(spec)
+        if change.closing is not None:
+            self._close_all(spec, change.closing)
+        elif change.sessions_move:
+            for opened in list(self._sessions.values()):
+                opened.conversation.serve(spec, greeting.with_images(self._metadata, opened.asks_images))
+
+    def _close_all(self, spec: PolicySpec, error: PolicyserveError) -> None:
         conversations = self.conversations
         for conversation in conversations:
-            conversation.drain(NotReady("the policy was loaded anew: connect again"))
+            conversation.drain(error)
         if conversations:
             count = "1 session is" if len(conversations) == 1 else f"{len(conversations)} sessions are"
             log.info("%s closed, so that clients connect again", count, event=Event("policy_changed", policy=spec.name))

@@ -27,7 +27,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.engine import ChangingEngine, Engine
+from policyserve.engine.engine import Change, ChangingEngine, Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
@@ -275,11 +275,11 @@ class Server:
             tell("")
         return spec
 
-    def _change_policy(self, spec: PolicySpec) -> None:
-        greeting.check_metadata(spec)
-        self._learn_spec(spec)
-        self._tell_policy(spec)
-        self.reception.say_changed(spec)
+    def _change_policy(self, change: Change) -> None:
+        greeting.check_metadata(change.spec)
+        self._learn_spec(change.spec)
+        self._tell_policy(change.spec)
+        self.reception.say_changed(change)
 
     def _tell_policy(self, spec: PolicySpec) -> None:
         for tell in self.observers.policy_ready:
