@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MissingDependency,
         NotReady,
         Overloaded,
+        PolicyChanged,
         PolicyFailed,
         PolicyLost,
         PolicyserveError,
@@ -98,7 +99,7 @@ _are_in("policyserve.realtime.combining")
 # What a program may catch; the module has the tree.
 __all__ += ["PolicyserveError"]
 __all__ += ["BadObservation", "Refusal", "WireError", "WrongDialect"]
-__all__ += ["DeadlineExceeded", "NotReady", "Overloaded", "PolicyLost", "Unavailable"]
+__all__ += ["DeadlineExceeded", "NotReady", "Overloaded", "PolicyChanged", "PolicyLost", "Unavailable"]
 __all__ += ["BadAction", "PolicyFailed"]
 __all__ += ["ClientInUse", "ConnectionLost", "RemoteError"]
 __all__ += ["ConfigError", "MissingDependency"]
