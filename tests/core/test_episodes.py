@@ -12,9 +12,10 @@ import pytest
 from policyserve.core.dialect import ConversingDialect, ErrorReply
 from policyserve.core.errors import PolicyFailed, PolicyserveError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.mapping import KeyMap
 from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Effect, EndEpisode, Reuse, Send, Session, Submit
+from policyserve.core.session import Answered, Close, Effect, EndEpisode, Mapped, Reuse, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 
@@ -266,16 +267,16 @@ def test_overloaded_requests_of_such_a_dialect_are_refused_without_a_number() ->
 
 
 def test_fit_makes_an_observation_the_specs_before_it_is_checked() -> None:
-    def fit(dialect: Any, spec: PolicySpec) -> Any:
-        assert (dialect.name, spec) == ("openpi", SPEC)
-        return lambda observation: {"x": observation["state"]}
-
-    one = Session(by_name("openpi"), max_pending=8, fit=fit)
+    one = Session(by_name("openpi"), max_pending=8, fit=KeyMap({"state": "x"}).fit)
     one.serve(SPEC, {})
     write = by_name("openpi").write_request
+    told: list[Any] = []
     for value in range(8):  # learned by then
         message = memoryview(bytearray(write({"state": np.full(2, value, np.float32)})))
-        submit = submitted(one.receive(message, 0.0))
+        effects = one.receive(message, 0.0)
+        submit = submitted(effects)
         assert submit.observation["x"].tolist() == [value, value]
+        told += [effect.moves for effect in effects if isinstance(effect, Mapped)]
         answer(one, submit)
+    assert told == [("state as x",)]
     assert "bad_observation" in sent(one.receive(write({"state": np.zeros(3, np.float32)}), 0.0))[0]

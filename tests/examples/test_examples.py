@@ -45,7 +45,7 @@ SHOWN: Mapping[str, Shown] = {
             r"change of position in m, .*: \(50, 7\)",
             r"refused: .*observation/image: expected uint8 image .* got uint8 \(3, 224, 224\), which looks like CHW",
             r"refused: .*observation/image: expected uint8 image .* got float64 .*; send uint8 0 … 255",
-            r"refused: .*; did you mean 'observation/wrist_image' by 'observation/wrist_imge'\?",
+            r"refused: .*; did you mean 'observation/wrist_image' by 'observation/wrist_imge'\? --map .*",
         ]
     ),
     "torch_vla": Shown(

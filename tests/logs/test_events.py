@@ -64,6 +64,12 @@ def keys_that_no_spec_has(kept: Kept, _folder: Path) -> None:
         client.infer({"x": np.zeros(1, np.float32), "other": 1})
 
 
+def a_key_that_the_policy_calls_otherwise(kept: Kept, _folder: Path) -> None:
+    policy = FunctionPolicy(lambda seen: seen["x"], SPEC)
+    with serving(policy, map=("state=x",)) as live, Client(live.url("/openpi")) as client:
+        client.infer({"state": np.zeros(1, np.float32)})
+
+
 def pictures_of_0_and_1(kept: Kept, _folder: Path) -> None:
     with serving(lambda _: np.zeros(2)) as live, Client(live.url("/openpi")) as client:
         client.infer({"view": np.ones((4, 4, 3), np.uint8)})
@@ -347,6 +353,7 @@ SCENES: dict[str, tuple[Scene, set[str]]] = {
     "session_ended": (an_idle_client, {"session", "peer", "code"}),
     "session_closed": (sessions, {"session", "peer"}),
     "keys_dropped": (keys_that_no_spec_has, {"session"}),
+    "keys_mapped": (a_key_that_the_policy_calls_otherwise, {"session"}),
     "pictures_binary": (pictures_of_0_and_1, {"session"}),
     "request_refused": (a_wrong_observation, {"session", "code", "path"}),
     "answer_lost": (an_outcome_that_nobody_takes, {"session"}),

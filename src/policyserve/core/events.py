@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 EventName = Literal[
     "stage", "ready", "stopping", "unanswered", "stopped", "failed",
     "session_opened", "session_speaks", "session_greeted", "session_ended", "session_closed",
-    "keys_dropped", "pictures_binary", "request_refused", "answer_lost",
+    "keys_dropped", "keys_mapped", "pictures_binary", "request_refused", "answer_lost",
     "connection_refused", "connection_cut", "handshake_failed", "protocol_violated",
     "policy_lost", "policy_replaced", "policy_not_replaced", "policy_slow", "policy_shared", "policy_close_failed",
     "policy_watched", "policy_changed", "policy_reloaded", "policy_not_reloaded", "policy_spec_seen",

@@ -6,8 +6,8 @@ the next ones. A server's readers do so for requests, a client's for replies, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,22 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Reply, Request
 from policyserve.core.spec import PolicySpec, ValidObservation, look_up
 
-# How the observations of a dialect become those of a spec: a function, or None where they are taken as they are.
-Fitting: TypeAlias = Callable[[Observation], Observation]
-Fit: TypeAlias = Callable[[Dialect, PolicySpec], Fitting | None]
+
+class Fitting(Protocol):
+    """Makes the observations of a dialect those of a spec."""
+
+    @property
+    def moves(self) -> Sequence[object]:
+        """What it did with the newest one, to be told."""
+        ...
+
+    def __call__(self, observation: Observation, /) -> Observation:
+        """The observation under the spec's names; raises BadObservation. It looks at keys, never at numbers."""
+        ...
+
+
+# None: observations are taken as they are.
+Fit: TypeAlias = Callable[[Dialect, PolicySpec], "Fitting | None"]
 
 _TRIES = 4  # layouts that are learned and never used before we stop
 _HITS_PER_TRY = 64  # so many messages read by a layout allow one attempt more

@@ -33,7 +33,7 @@ from policyserve.core.messages import Control, EncodedText, Message, Observation
 from policyserve.core.pictures import binary_pictures
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import traceback_lines, type_name
-from policyserve.core.reading import Fit, RequestReader
+from policyserve.core.reading import Fit, Fitting, RequestReader
 from policyserve.core.spec import PolicySpec, ValidObservation
 
 
@@ -97,13 +97,19 @@ class Dropped(NamedTuple):
     keys: tuple[str, ...]
 
 
+class Mapped(NamedTuple):
+    """These keys of an observation became keys of the spec; told once per session."""
+
+    moves: tuple[str, ...]
+
+
 class BinaryPictures(NamedTuple):
     """These pictures hold 0 and 1 alone, so that they were probably scaled to 0 … 1 first; told once per session."""
 
     paths: tuple[str, ...]
 
 
-Effect: TypeAlias = Send | Submit | Reuse | EndEpisode | Close | Failed | Dropped | BinaryPictures
+Effect: TypeAlias = Send | Submit | Reuse | EndEpisode | Close | Failed | Dropped | Mapped | BinaryPictures
 
 
 class Answered(NamedTuple):
@@ -177,6 +183,7 @@ class Session:
         self._episodes = Episodes()
         self._serve_steps, self._chunk_size = serve_steps, chunk_size
         self._fit = fit
+        self._fitting: Fitting | None = None  # until what it does was told
         self._converses: ConversingDialect | None = None  # the dialect, if it has messages besides requests
 
     @property
@@ -259,8 +266,8 @@ class Session:
     def _make_reader(self) -> None:
         """Read with this dialect for this spec from now on, once both are known."""
         if self.dialect is not None and self._spec is not None:
-            fit = self._fit(self.dialect, self._spec) if self._fit is not None else None
-            self._reader = RequestReader(self.dialect, self._spec, self._limits, fit)
+            self._fitting = self._fit(self.dialect, self._spec) if self._fit is not None else None
+            self._reader = RequestReader(self.dialect, self._spec, self._limits, self._fitting)
             self._converses = self.dialect if isinstance(self.dialect, ConversingDialect) else None
 
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
@@ -438,6 +445,9 @@ class Session:
         if unknown and not self._told_unknown:
             self._told_unknown = True
             remarks.append(Dropped(unknown))
+        if self._fitting is not None and self._fitting.moves:
+            remarks.append(Mapped(tuple(map(str, self._fitting.moves))))
+            self._fitting = None
         if self._looks_left:
             self._looks_left -= 1
             found = tuple(binary_pictures(observation))

@@ -242,7 +242,8 @@ class PolicySpec(ShortRepr):
         keys = tuple(islice(paths_in(observation), _MAX_KEYS_TOLD))
         near = nearest(path, [key for key in keys if key not in self.leaves], 0.5)
         got = f"keys {names_told(keys, 300)}" if keys else "no keys"
-        return BadObservation(path, str(leaf), got, f"did you mean {path!r} by {near!r}?" if near else "")
+        hint = f"did you mean {path!r} by {near!r}? --map {near}={path} has the server take it so" if near else ""
+        return BadObservation(path, str(leaf), got, hint)
 
     def _unknown(self, observation: Observation) -> tuple[str, ...]:
         return tuple(islice((path for path in paths_in(observation) if path not in self._known), _MAX_UNKNOWN))

@@ -15,6 +15,7 @@ from typing import Literal
 
 from policyserve import dialects
 from policyserve.core.limits import WireLimits
+from policyserve.core.mapping import KeyMap
 from policyserve.core.settings import Settings
 from policyserve.recordings.plan import Plan
 
@@ -89,6 +90,7 @@ class Dialects(_Group):
     dialect: str = "auto"  # what clients speak at `/`; auto: each client's first message tells
     hello_grace_ms: float | None = None  # auto's wait for a first message; None: 200, for vibe_rl policies 2000
     first_frame_timeout_s: float = 10.0  # how long a client that has to speak first may be silent
+    map: tuple[str, ...] = ()  # what clients call a key, by what the policy calls it: image=observation/image …
     serve_steps: bool = False  # answer with one step of a chunk, and the next request with the next, in any dialect
     chunk_size: int | None = None  # steps of a chunk that are used where one is sent at a time; None: all
     debug_wire: bool = False  # send tracebacks to clients whose dialect has a place for text
@@ -101,7 +103,13 @@ class Dialects(_Group):
         grace_ms = self.hello_grace_ms
         self.require("hello_grace_ms", grace_ms is None or 0 <= grace_ms <= _LONGEST_S, "0 or more")
         self._require_times("first_frame_timeout_s")
+        KeyMap.read(self.map)
         self.require("chunk_size", self.chunk_size is None or self.chunk_size >= 1, "1 or more")
+
+    @property
+    def key_map(self) -> KeyMap:
+        """map, read."""
+        return KeyMap.read(self.map)
 
     def hello_grace_s(self, client_first: bool) -> float:
         """How long `auto` waits for a first frame; client_first: the policy's usual clients speak first."""

@@ -23,6 +23,7 @@ from policyserve.core.session import (
     Effect,
     EndEpisode,
     Failed,
+    Mapped,
     Outcome,
     Reuse,
     Send,
@@ -187,6 +188,10 @@ class Conversation:
                 keys = ", ".join(repr(key[:60]) for key in effect.keys[:10])  # a client's texts: bounded, on one line
                 text, event = "session %d: keys not in the spec dropped: %s", Event("keys_dropped", self.number)
                 self._note(logging.INFO, "dropped", text, self.number, keys, event=event)
+            elif isinstance(effect, Mapped):
+                moves = ", ".join(move[:120] for move in effect.moves[:10])
+                text, event = "session %d: keys taken: %s", Event("keys_mapped", self.number)
+                self._note(logging.INFO, "mapped", text, self.number, moves, event=event)
             elif isinstance(effect, BinaryPictures):
                 paths = ", ".join(repr(path[:60]) for path in effect.paths[:10])
                 text = "session %d: uint8 pictures of 0 and 1 alone, not of 0 to 255: %s; were they scaled to 1 before?"

@@ -56,6 +56,12 @@ def with_images(metadata: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
     return {**metadata, GREETING_KEY: [JPEG]}
 
 
+def check_spec(spec: PolicySpec, config: ServerConfig) -> None:
+    """Raise ConfigError for a policy that cannot be served with these settings: see check_metadata, and `--map`."""
+    check_metadata(spec)
+    config.key_map.check(spec)
+
+
 def check_metadata(spec: PolicySpec) -> None:
     """Raise ConfigError with the path of what clients could not read in a policy's metadata, before one connects.
 

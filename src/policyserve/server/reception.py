@@ -107,6 +107,7 @@ class Reception:
         self._metadata: Mapping[str, Any] = {}  # of its greetings
         self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
+        self._key_map = config.key_map
         self.decoder = Decoder()
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, a code, why.
@@ -187,6 +188,7 @@ class Reception:
             limits=self._config,
             serve_steps=self._config.serve_steps,
             chunk_size=self._config.chunk_size,
+            fit=self._key_map.fit,
         )
         self._waiting.pop(peer.number, None)
         self._opened += 1

@@ -264,7 +264,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             spec = await self.engine.start(lambda stage: _tell(loop, self._set_stage, stage), self.observers)
-            greeting.check_metadata(spec)
+            greeting.check_spec(spec, self.config)
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             self._fail_sessions(error)
             raise
@@ -276,7 +276,7 @@ class Server:
         return spec
 
     def _change_policy(self, change: Change) -> None:
-        greeting.check_metadata(change.spec)
+        greeting.check_spec(change.spec, self.config)
         self._learn_spec(change.spec)
         self._tell_policy(change.spec)
         self.reception.say_changed(change)

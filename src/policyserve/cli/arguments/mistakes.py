@@ -116,7 +116,9 @@ def _guess(word: str, flags: Sequence[Flag]) -> str | None:
     same = [name for name in names if name.rpartition(".")[2] == wanted]
     longer = [flag.name for flag in flags if flag.is_usual and flag.name.startswith(f"--{wanted}-")]
     found = [*same, *longer]
-    return found[0] if found else nearest(f"--{wanted}", names, _ALIKE)
+    if found or len(wanted) == 1:  # one letter is like anything short
+        return found[0] if found else None
+    return nearest(f"--{wanted}", names, _ALIKE)
 
 
 def _names(flags: Sequence[Flag]) -> list[str]:

@@ -129,7 +129,9 @@ class _Shown:
         self._line.show("")
         self._line.end_line()
         server, config = self._server, self._server.config
-        described = self._screen.description(spec, server.address, server.needs_key, config.live, config.record)
+        described = self._screen.description(
+            spec, server.address, server.needs_key, config.live, config.record, config.key_map.given
+        )
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
         self._screen.show([*(self._heading if self._is_watched else []), *described, ready])

@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from policyserve.cli.colours import Colour, coloured
@@ -13,6 +14,7 @@ from policyserve.cli.layout import at_home, columns_of, cut_in_the_middle, padde
 from policyserve.core.leaf_specs import ImageSpec
 from policyserve.core.output import as_encoded
 from policyserve.core.printable import one_line
+from policyserve.core.roles import IMAGES, PROMPT, STATE, roles_told
 from policyserve.core.version import VERSION
 from policyserve.server.keys import VARIABLE
 
@@ -28,6 +30,7 @@ _CONTINUED = " \\"  # at the end of a command's line that is not its last
 _LEAST_DOC = 24  # columns of a description beside what it describes; in fewer it stands below
 _MOST_LEAVES = 40
 _LIKE = "as above"
+_ROLES = {IMAGES: "images/*", STATE: "state", PROMPT: "prompt"}
 _UNWRAPPED = 10_000
 # What a policy may tell in its greeting that a person wants to see; what the others mean is known to its clients.
 _FACTS: Mapping[str, str] = {"checkpoint_step": "step {}", "backend": "{}", "device": "on {}", "predict_mode": "{}"}
@@ -65,10 +68,12 @@ class Screen:
         needs_key: bool = False,
         has_page: bool = False,
         records: str | None = None,
+        mapped: Mapping[str, str] = MappingProxyType({}),
     ) -> list[str]:
         """What the policy takes and gives, and how to reach it.
 
-        has_page: a browser shows what the server does. records: the directory where it records.
+        has_page: a browser shows what the server does. records: the directory where it records. mapped: what clients
+        call a key, by what the policy calls it.
         """
         page = address.reachable.page if has_page else ""
         return [
@@ -76,6 +81,7 @@ class Screen:
             *self._url(address, needs_key),
             *self.takes(spec),
             *self.gives(spec),
+            *self._maps(spec, mapped),
             *self._client(spec, address.reachable.url, needs_key),
             *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
@@ -116,6 +122,16 @@ class Screen:
         cells = [(path, _kind_of(leaf), leaf.doc) for path, leaf in shown]
         lines = [*self._table(cells), *([self.text(f"… and {more} more")] if more else [])]
         return self._labelled("takes", lines)
+
+    def _maps(self, spec: PolicySpec, mapped: Mapping[str, str]) -> list[str]:
+        """What clients of other families may call it: as the user says, and by what things are."""
+        told = [f"{name} as {path}" for name, path in mapped.items()]
+        roles = roles_told(spec)
+        if IMAGES in roles or PROMPT in roles:  # of numbers alone nobody needs to be told
+            said = {*mapped.values(), PROMPT, STATE}  # or called so by everybody
+            free = ((role, [path for path in paths if path not in said]) for role, paths in roles.items())
+            told += [f"{_ROLES[role]} as {', '.join(paths)}" for role, paths in free if paths]
+        return self.row("maps", " · ".join(told)) if told else []
 
     def gives(self, spec: PolicySpec) -> list[str]:
         """What an answer holds."""
