@@ -17,8 +17,9 @@ from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.runner import Runner, Task, ThreadRunner
+from tests.engine.lanes import LaneRunner
 
-KINDS: dict[str, Callable[[Recipe], Runner]] = {"thread": ThreadRunner, "process": ProcessRunner}
+KINDS: dict[str, Callable[[Recipe], Runner]] = {"thread": ThreadRunner, "process": ProcessRunner, "lane": LaneRunner}
 PATIENCE_S = 30.0  # generous: only a bug reaches it
 NOBODY = Observers(lambda _observer, error: pytest.fail(str(error)))  # listens
 HERE = "tests.engine.obedient"

@@ -301,3 +301,59 @@ def test_each_process_sees_its_own_device_only(monkeypatch: pytest.MonkeyPatch) 
         await engine.close(5)
 
     run(talk)
+
+
+def test_a_scheduler_that_comes_gets_requests_and_one_that_leaves_answers_what_it_has() -> None:
+    async def talk() -> None:
+        bench = Bench(count=1)
+        first = bench.schedulers[0]
+        bench.submit(1, "a")
+        bench.router.remove(first)  # the last one stays
+        bench.runners.append(HandRunner())
+        second = Scheduler(bench.runners[1], Batcher(4, 100), 1_000.0, NOBODY)
+        bench.router.add(second)
+        bench.submit(2, "b")
+        assert [runner.asked for runner in bench.runners] == [["a"], ["b"]]
+        bench.router.remove(first)
+        bench.submit(1, "behind a")  # a session's requests keep their order
+        bench.submit(3, "c")
+        assert bench.router.load == 4
+        bench.runners[0].end()
+        assert bench.runners[0].asked == ["behind a"]
+        bench.runners[0].end()
+        bench.submit(1, "later")
+        bench.runners[1].end()
+        assert bench.runners[1].asked == ["c", "later"]
+        assert bench.router.is_working
+        bench.runners[1].end()
+        await bench.router.drained()
+        assert bench.router.load == 0
+        assert len(bench.outcomes) == 5
+
+    run(talk)
+
+
+def test_a_session_whose_state_travels_stays_with_nobody() -> None:
+    async def talk() -> None:
+        runners = [HandRunner(), HandRunner()]
+        schedulers = [Scheduler(runner, Batcher(4, 100), 1_000.0, NOBODY) for runner in runners]
+        router = Router(schedulers, state_travels=True)
+        router.submit(Task(1, "state"), time.monotonic(), lambda _: None)
+        runners[0].end()
+        router.submit(Task(2, "x"), time.monotonic(), lambda _: None)
+        router.submit(Task(1, "state"), time.monotonic(), lambda _: None)
+        assert [runner.asked for runner in runners] == [["x"], ["state"]]
+
+    run(talk)
+
+
+def test_a_session_whose_scheduler_has_left_goes_on_at_another() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        bench.submit(1, "state")
+        bench.runners[0].end()
+        bench.router.remove(bench.schedulers[0])
+        bench.submit(1, "state")
+        assert bench.runners[1].asked == ["state"]
+
+    run(talk)

@@ -27,10 +27,15 @@ class _Route:
 
 
 class Router:
-    """Takes requests as a scheduler does and gives each to one of several, in the event loop's thread."""
+    """Takes requests as a scheduler does and gives each to one of several, in the event loop's thread.
 
-    def __init__(self, schedulers: Sequence[Scheduler]) -> None:
-        self._schedulers = schedulers
+    state_travels: a session's policy state goes with its requests, so that any runner can answer the next one.
+    """
+
+    def __init__(self, schedulers: Sequence[Scheduler], *, state_travels: bool = False) -> None:
+        self._schedulers = list(schedulers)
+        self._leaving: list[Scheduler] = []  # that get no more requests, and have not answered all they got
+        self._state_travels = state_travels
         self._routes: dict[Hashable, _Route] = {}
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
@@ -38,13 +43,13 @@ class Router:
         route = self._routes.get(task.session)
         if route is None:
             route = self._routes[task.session] = _Route(self._least_loaded())
-        elif not route.pending and not route.has_state:
+        elif not route.pending and (not route.has_state or route.scheduler in self._leaving):
             route.scheduler = self._least_loaded()
 
         def settle(outcome: Outcome) -> None:
             route.pending -= 1
             if isinstance(outcome, Answered):
-                route.has_state = outcome.chunk.state is not None
+                route.has_state = outcome.chunk.state is not None and not self._state_travels
             on_outcome(outcome)
 
         route.pending += 1
@@ -63,16 +68,34 @@ class Router:
     @property
     def is_working(self) -> bool:
         """Whether any runner has a batch."""
-        return any(scheduler.is_working for scheduler in self._schedulers)
+        return any(scheduler.is_working for scheduler in self._all)
 
     @property
     def load(self) -> int:
         """Requests that have no answer yet."""
-        return sum(scheduler.load for scheduler in self._schedulers)
+        return sum(scheduler.load for scheduler in self._all)
 
     async def drained(self) -> None:
         """Wait until nothing waits and nothing runs."""
-        await asyncio.gather(*(scheduler.drained() for scheduler in self._schedulers))
+        await asyncio.gather(*(scheduler.drained() for scheduler in self._all))
+
+    @property
+    def _all(self) -> list[Scheduler]:
+        return [*self._schedulers, *self._leaving]
+
+    def add(self, scheduler: Scheduler) -> None:
+        """Give requests to one more scheduler."""
+        self._schedulers.append(scheduler)
+
+    def remove(self, leaving: Scheduler) -> None:
+        """Give a scheduler no more sessions, if it is not the last one; it answers what it has.
+
+        A session that has requests there stays until they are answered. Policy state that does not travel is lost.
+        """
+        if self._schedulers == [leaving]:
+            return
+        self._schedulers.remove(leaving)
+        self._leaving = [*(one for one in self._leaving if one.load), leaving]
 
     def move_from(self, lost: Scheduler) -> None:
         """Move what waits at a scheduler that has lost its runner to the others, if any of them has one."""

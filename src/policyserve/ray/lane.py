@@ -1,0 +1,243 @@
+"""A lane: one way from an edge to the replicas of a policy, on which one group of requests goes after the other.
+
+A group whose call ends without an answer is sent again, since a policy's state changes only where an outcome is told.
+What must stay true: of each group one answer counts, the first; and no two requests of a session are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
+from policyserve.core.log import Log
+from policyserve.core.session import Answered, Outcome
+from policyserve.engine.answering import Task
+from policyserve.engine.keeping import NumberedKeeping
+from policyserve.engine.runner import OnDone
+from policyserve.ray.groups import Answers, Group, Parts, read_answers, write_group
+
+log = Log(__name__)
+
+_LEAST_TIMEOUT_S = 2.0
+_FIRST_TIMEOUT_S = 10.0  # while no group has been answered
+_USUAL_TIMES = 8.0  # of a group's usual time: then another replica is asked
+_WEIGHT = 0.2  # of the newest
+
+
+class Carrier(Protocol):
+    """What brings a group to a replica of its own choice and the answers back."""
+
+    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+        """Have a replica answer; raises PolicyLost if it was lost meanwhile, DeadlineExceeded after timeout_s.
+
+        Raises Overloaded where no replica takes any more.
+        """
+        ...
+
+
+@dataclass
+class Tallies:
+    """What the lanes of an edge count."""
+
+    calls: int = 0
+    requests: int = 0  # in those calls
+    sent_again: int = 0
+    timeouts: int = 0
+    late: int = 0  # answers whose request had another outcome already
+    state_bytes: int = 0  # of the last answers' states, one group's
+
+
+@dataclass
+class Edge:
+    """What the lanes of one edge share. name: before its sessions' names; digest: of the spec its sessions were told.
+
+    call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group.
+    on_other_spec: told when a replica serves another spec.
+    """
+
+    name: str
+    digest: str
+    call_timeout_s: float | None = None
+    max_tries: int = 3
+    on_other_spec: Callable[[], None] = lambda: None
+    keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
+    tallies: Tallies = field(default_factory=Tallies)
+    usual_s: float | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """Of the next call."""
+        if self.call_timeout_s is not None:
+            return self.call_timeout_s
+        return _FIRST_TIMEOUT_S if self.usual_s is None else max(_USUAL_TIMES * self.usual_s, _LEAST_TIMEOUT_S)
+
+    def note_time(self, took_s: float) -> None:
+        """A call was answered."""
+        self.usual_s = took_s if self.usual_s is None else self.usual_s + _WEIGHT * (took_s - self.usual_s)
+
+
+class _UnderWay:
+    """A group that has no outcomes yet. numbers: of its requests, once it was sent."""
+
+    def __init__(self, tasks: Sequence[Task], on_done: OnDone) -> None:
+        self.tasks = tasks
+        self.on_done = on_done
+        self.sessions = {task.session for task in tasks}
+        self.numbers: dict[Hashable, int] = {}
+        self.refused: set[Hashable] = set()  # sessions that were told another outcome
+        self.forgotten: set[Hashable] = set()  # sessions that end with it
+        self.work: asyncio.Task[Sequence[Outcome]] | None = None
+
+
+class Lane:
+    """A scheduler's StartedRunner whose policy is where a Carrier goes. All methods: in the event loop's thread.
+
+    on_broken: told when a replica's policy broke; the replica looks after that itself.
+    """
+
+    inline = None  # nothing of it runs in the event loop
+
+    def __init__(self, carrier: Carrier, edge: Edge) -> None:
+        self.on_broken: Callable[[str], None] | None = None
+        self._carrier = carrier
+        self._edge = edge
+        self._groups: list[_UnderWay] = []  # in the order of their coming
+
+    def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
+        """Have a group answered; `on_done` is called with one outcome per task, in order."""
+        self._groups.append(_UnderWay(batch, on_done))
+        self._send_what_can()
+
+    def take_back(self, session: Hashable) -> None:
+        """The session's last request had another outcome: what it is answered changes nothing."""
+        group = self._last_of(session)
+        if group is None:
+            return
+        group.refused.add(session)
+        if group.numbers:
+            self._edge.keeping.take_back(session)
+        if group.refused == group.sessions and group.work is not None:
+            group.work.cancel()  # nobody waits for it
+
+    def forget(self, session: Hashable) -> None:
+        """Drop a session's policy state, after the request that may be under way."""
+        group = self._last_of(session)
+        if group is None:
+            self._edge.keeping.forget(session)
+        else:
+            group.forgotten.add(session)
+
+    def end(self) -> None:
+        """Give up what is under way; its outcomes go nowhere."""
+        groups, self._groups = self._groups, []
+        for group in groups:
+            if group.work is not None:
+                group.work.cancel()
+
+    def _last_of(self, session: Hashable) -> _UnderWay | None:
+        return next((group for group in reversed(self._groups) if session in group.sessions), None)
+
+    def _send_what_can(self) -> None:
+        before: set[Hashable] = set()  # sessions of groups that come first
+        for group in self._groups:
+            if group.work is None and not group.sessions & before:
+                group.work = asyncio.get_running_loop().create_task(self._answered(group, self._begin(group)))
+                group.work.add_done_callback(lambda work, group=group: self._end(group, work))
+            before |= group.sessions
+
+    def _begin(self, group: _UnderWay) -> list[Task]:
+        """The group's tasks with their states, as the answers before have left these."""
+        tasks = []
+        for task in group.tasks:
+            group.numbers[task.session], state = self._edge.keeping.begin(task.session)
+            tasks.append(task._replace(state=state))
+        for session in group.refused:
+            self._edge.keeping.take_back(session)
+        return tasks
+
+    async def _answered(self, group: _UnderWay, tasks: list[Task]) -> Sequence[Outcome]:
+        """The group's outcomes: those of the first call that brings any."""
+        edge = self._edge
+        try:
+            message, arrays = write_group(Group(tasks, edge.digest), edge.name)
+        except Exception as cause:  # an observation that no dialect makes
+            failed = PolicyFailed(f"the observations cannot go to another machine: {cause}")
+            failed.__cause__ = cause
+            return [failed] * len(tasks)
+        error: PolicyserveError = PolicyLost("no replica was asked")
+        for one_try in range(edge.max_tries):
+            edge.tallies.calls += 1
+            edge.tallies.sent_again += one_try > 0
+            edge.tallies.requests += len(group.tasks)
+            try:
+                answers = await self._call(message, arrays)
+            except Overloaded as refused:
+                return [refused] * len(group.tasks)
+            except (PolicyLost, DeadlineExceeded) as lost:
+                error = lost
+                continue
+            if answers.digest == edge.digest:
+                self._note_broken(answers)
+                return self._kept(group, answers.outcomes)
+            error = PolicyLost("the replica serves a version of the policy with another spec; connect again")
+            edge.on_other_spec()
+        told = f"{error}; {edge.max_tries} replicas were asked one after the other"
+        return [PolicyLost(told) for _ in group.tasks]
+
+    async def _call(self, message: bytes, arrays: Array) -> Answers:
+        began_at = time.monotonic()
+        try:
+            answer, arrays = await self._carrier.send(message, arrays, self._edge.timeout_s)
+        except DeadlineExceeded:
+            self._edge.tallies.timeouts += 1
+            raise
+        now = time.monotonic()
+        self._edge.note_time(now - began_at)
+        return read_answers(answer, np.array(arrays), now)  # a copy: what a Carrier brings may be somebody's memory
+
+    def _kept(self, group: _UnderWay, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The outcomes, with their states kept for the sessions' next requests."""
+        keeping, tallies, size = self._edge.keeping, self._edge.tallies, 0
+        for task, outcome in zip(group.tasks, outcomes, strict=True):
+            if not isinstance(outcome, Answered):
+                keeping.take_back(task.session)
+            elif keeping.keep(task.session, group.numbers[task.session], outcome.chunk.state):
+                size += len(outcome.chunk.state or b"")
+            else:
+                tallies.late += 1
+        tallies.state_bytes = size
+        return outcomes
+
+    def _note_broken(self, answers: Answers) -> None:
+        if answers.broken:
+            log.warning("a replica's policy is being replaced: %s", answers.broken)
+            if self.on_broken is not None:
+                self.on_broken(answers.broken)
+
+    def _end(self, group: _UnderWay, work: asyncio.Task[Sequence[Outcome]]) -> None:
+        if group not in self._groups:
+            return  # the lane has ended
+        self._groups.remove(group)
+        for session in group.forgotten:
+            self._edge.keeping.forget(session)
+        outcomes = _outcomes_of(work, len(group.tasks))
+        self._send_what_can()
+        group.on_done(outcomes)
+
+
+def _outcomes_of(work: asyncio.Task[Sequence[Outcome]], count: int) -> Sequence[Outcome]:
+    if work.cancelled():
+        return [DeadlineExceeded("nobody waits for it any more")] * count
+    error = work.exception()
+    if error is None:
+        return work.result()
+    failed = PolicyFailed(f"the way to the replicas failed: {error}")  # a bug, or a Carrier's
+    failed.__cause__ = error
+    return [failed] * count

@@ -1,0 +1,220 @@
+"""A lane over a carrier whose calls the test ends by hand: groups, repeats, and what becomes of state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyFailed, PolicyLost
+from policyserve.core.session import Outcome
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.batcher import Batcher
+from policyserve.engine.routing import Router
+from policyserve.engine.scheduler import Scheduler
+from policyserve.ray.groups import Described, read_group
+from policyserve.ray.lane import Edge, Lane
+from tests.engine.lanes import HandCarrier
+from tests.engine.running import NOBODY, PATIENCE_S, infer, task, until, value
+
+DESCRIBED = Described(PolicySpec("hand", None, None), "1")
+
+
+class Bench:
+    """Two lanes of one edge, and the calls that they have made."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.carrier = HandCarrier(DESCRIBED)
+        self.edge = Edge("edge ", DESCRIBED.digest, **{"call_timeout_s": 1_000.0, **settings})
+        self.lane, self.other = Lane(self.carrier, self.edge), Lane(self.carrier, self.edge)
+
+    async def called(self, count: int) -> None:
+        await until(lambda: len(self.carrier.calls) >= count)
+
+    def states(self, call: int) -> list[Any]:
+        return [one.state for one in read_group(*self.carrier.calls[call]).tasks]
+
+    async def answered(self, call: int, outcomes: asyncio.Future[Sequence[Outcome]]) -> list[float]:
+        await self.called(call + 1)
+        self.carrier.echo(call)
+        return [value(one) for one in await outcomes]
+
+
+def run(talk: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(talk(), PATIENCE_S)
+
+    asyncio.run(bounded())
+
+
+def test_a_sessions_state_goes_with_its_requests_by_whichever_lane() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        assert await bench.answered(0, infer(bench.lane, task(1, 3.0), task(2, 4.0))) == [3.0, 4.0]
+        assert await bench.answered(1, infer(bench.other, task(2))) == [0.0]
+        assert await bench.answered(2, infer(bench.lane, task(2), task(1))) == [0.0, 0.0]
+        assert [bench.states(call) for call in range(3)] == [[None, None], [1], [2, 1]]
+
+    run(talk)
+
+
+@pytest.mark.parametrize("lost", [PolicyLost("its replica died"), DeadlineExceeded("no answer within 2 s")])
+def test_a_group_whose_replica_is_lost_or_silent_is_sent_again_as_it_was(lost: Exception) -> None:
+    async def talk() -> None:
+        bench = Bench()
+        await bench.answered(0, infer(bench.lane, task(1)))
+        asked = infer(bench.lane, task(1, 5.0))
+        await bench.called(2)
+        bench.carrier.ends[1].set_exception(lost)
+        assert await bench.answered(2, asked) == [5.0]
+        assert bench.states(1) == bench.states(2) == [1]
+        assert bench.edge.tallies.sent_again == 1
+        assert bench.edge.tallies.timeouts == isinstance(lost, DeadlineExceeded)
+
+    run(talk)
+
+
+def test_a_group_is_not_sent_for_ever_since_an_observation_may_be_what_kills() -> None:
+    async def talk() -> None:
+        bench = Bench(max_tries=3)
+        asked = infer(bench.lane, task(1))
+        for call in range(3):
+            await bench.called(call + 1)
+            bench.carrier.ends[call].set_exception(PolicyLost("its process died"))
+        (outcome,) = await asked
+        assert type(outcome) is PolicyLost
+        assert "3 replicas were asked one after the other" in str(outcome)
+        assert len(bench.carrier.calls) == 3
+
+    run(talk)
+
+
+def test_a_replica_that_takes_no_more_is_overload() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1))
+        await bench.called(1)
+        bench.carrier.ends[0].set_exception(Overloaded("all are busy"))
+        assert isinstance((await asked)[0], Overloaded)
+
+    run(talk)
+
+
+def test_a_way_that_breaks_otherwise_fails_its_requests_alone() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1))
+        await bench.called(1)
+        bench.carrier.ends[0].set_exception(RuntimeError("a bug"))
+        assert isinstance((await asked)[0], PolicyFailed)
+        assert await bench.answered(1, infer(bench.lane, task(1, 2.0))) == [2.0]
+
+    run(talk)
+
+
+def test_another_spec_answers_nobody_who_was_told_ours() -> None:
+    async def talk() -> None:
+        told: list[None] = []
+        bench = Bench(on_other_spec=lambda: told.append(None))
+        asked = infer(bench.lane, task(1))
+        await bench.called(1)
+        bench.carrier.echo(0, digest="another", outcomes=[])
+        assert await bench.answered(1, asked) == [0.0]
+        assert told == [None]
+
+    run(talk)
+
+
+def test_an_answer_to_a_request_that_was_refused_changes_nothing_and_the_lane_is_free() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        await bench.answered(0, infer(bench.lane, task(1)))
+        hanging = infer(bench.lane, task(1))
+        await bench.called(2)
+        bench.lane.take_back(1)  # its deadline passed: nobody waits for this group
+        assert isinstance((await hanging)[0], DeadlineExceeded)
+        assert await bench.answered(2, infer(bench.other, task(1))) == [0.0]
+        assert bench.states(2) == [1]
+
+    run(talk)
+
+
+def test_of_a_group_with_others_a_refused_request_alone_changes_nothing() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1), task(2))
+        bench.lane.take_back(1)
+        await bench.answered(0, asked)
+        await bench.answered(1, infer(bench.other, task(1), task(2)))
+        assert bench.states(1) == [None, 1]
+        assert bench.edge.tallies.late == 1
+
+    run(talk)
+
+
+def test_a_sessions_next_request_waits_for_its_last_and_a_forgotten_one_begins_anew() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        first, second = infer(bench.lane, task(1)), infer(bench.lane, task(1), task(2))
+        beside = infer(bench.lane, task(3, 3.0))
+        await bench.called(2)
+        bench.lane.forget(1)
+        assert await bench.answered(1, beside) == [3.0]  # it has nothing to wait for
+        await bench.answered(0, first)
+        await bench.answered(2, second)
+        assert bench.states(2) == [1, None]
+        await bench.answered(3, infer(bench.lane, task(1)))
+        assert bench.states(3) == [None]
+
+    run(talk)
+
+
+def test_a_lane_that_has_ended_tells_nobody() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1))
+        await bench.called(1)
+        bench.lane.end()
+        await asyncio.sleep(0)
+        assert not asked.done()
+
+    run(talk)
+
+
+def test_a_call_may_take_eight_times_the_usual_and_two_seconds_at_least() -> None:
+    edge = Edge("", "")
+    assert edge.timeout_s == 10.0
+    edge.note_time(0.01)
+    assert edge.timeout_s == 2.0
+    for _ in range(100):
+        edge.note_time(1.0)
+    assert 7.9 < edge.timeout_s <= 8.0
+
+
+def test_under_load_a_group_is_what_has_come_meanwhile_and_deadlines_hold() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        outcomes: list[tuple[Hashable, Outcome]] = []
+
+        def submit(session: int, scheduler: Any) -> None:
+            asked = task(session, float(session))
+            scheduler.submit(asked, time.monotonic(), lambda one: outcomes.append((session, one)))
+
+        scheduler = Scheduler(bench.lane, Batcher(8, 100, 0.0), 0.1, NOBODY)
+        for session in range(5):
+            submit(session, Router([scheduler], state_travels=True))
+        await bench.called(1)
+        assert len(bench.states(0)) == 1  # nobody waits for company
+        bench.carrier.echo(0)
+        await bench.called(2)
+        assert len(bench.states(1)) == 4
+        await until(lambda: len(outcomes) == 5)
+        assert [isinstance(one, DeadlineExceeded) for _, one in outcomes] == [False, True, True, True, True]
+        await scheduler.drained()
+        assert np.isfinite(bench.edge.timeout_s)
+
+    run(talk)
