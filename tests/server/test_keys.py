@@ -44,11 +44,21 @@ def test_the_variable_holds_one_key_or_several_with_names() -> None:
     assert read_variable(f"a:{GOOD}, b:{OTHER}", "V").name_of(f"Bearer {OTHER}") == "b"
 
 
+def test_a_word_behind_the_name_says_that_a_key_may_change_what_is_served() -> None:
+    known = read_file(f"robot-7: {GOOD}\nops  admin: {OTHER}\n", "keys")
+    assert known.name_of(f"Bearer {OTHER}") == "ops"
+    assert known.admins == {"ops"}
+    more = read_variable(f"lab admin:{GOOD}x", "V").plus(known)
+    assert more.admins == {"ops", "lab"}
+    assert read_file(f"admin: {GOOD}", "keys").admins == set()
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("a: short", "line 1: expected a key of 16 characters or more, got 5; `openssl rand"),
         (f"ok: {GOOD}\nwith space: {OTHER}", "line 2: expected a name of letters"),
+        (f"ops root: {GOOD}", "before the colon, and behind it nothing or the word admin"),
         (f"a: {GOOD} {OTHER}", "line 1: expected a key of ASCII characters without space"),
         (f"a: {GOOD}ü", "without space"),
         (f"a: {GOOD}\na: {OTHER}", "line 2: the same name twice"),

@@ -55,6 +55,18 @@ def health(counters: Counters, stage: str = "") -> Routes:
     return routes
 
 
+def test_what_changes_something_takes_put_from_an_admins_key_alone() -> None:
+    routes = Routes()
+    routes.add("/policies/arm", Route(lambda asked: text(200, asked.method), changes=True))
+    assert routes.respond("PUT", "/policies/arm", "", Caller(is_admin=True)).body == b"PUT\n"
+    assert get(routes, "/policies/arm").body == b"GET\n"
+    refused = routes.respond("PUT", "/policies/arm", "", Caller())
+    assert refused.status == 403
+    assert b"a line `NAME admin: KEY` in --api-key-file" in refused.body
+    wrong = routes.respond("POST", "/policies/arm", "", Caller(is_admin=True))
+    assert (wrong.status, wrong.headers) == (405, (("Allow", "GET, PUT"),))
+
+
 def get(routes: Routes, path: str, caller: Caller = Caller()) -> Response:  # noqa: B008 (it is frozen)
     return routes.respond("GET", path, "", caller)
 

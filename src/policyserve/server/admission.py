@@ -57,9 +57,10 @@ class Admission:
 
     def caller(self, credentials: Credentials) -> routes.Caller:
         """Who asks for a page, as far as its headers tell."""
-        has_key = self.key_name(credentials) is not None
+        name = self.key_name(credentials)
+        has_key = name is not None
         is_trusted = bool(self.keys and has_key) or self._is_host_fine(credentials.host)
-        return routes.Caller(has_key, is_trusted)
+        return routes.Caller(has_key, is_trusted, name in self.keys.admins)
 
     def enter(self, address: str) -> None:
         """Count a session of this address."""

@@ -1,6 +1,7 @@
 """API keys: text in, the name of a caller's key out.
 
     robot-7: 0f4be1d2a9c34c1e8f7a     a key with a name, for the log
+    ops admin: 91c07d5be24f6a833b1d   one that may also exchange the policy
     6f2c9e0b7d1a4c5e9b3d              a key without one: the log calls it "key 2", by its line
 
 A key is kept as its SHA-256 digest and compared with every key in constant time, whichever it is.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -23,16 +24,18 @@ log = Log(__name__)
 
 VARIABLE = "POLICYSERVE_API_KEY"
 SHORTEST = 16  # characters: 64 bits, if it is random hex
+_ADMIN = "admin"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RANDOM = re.compile(r"^(?=.*\d)[A-Za-z0-9_+=-]+$")  # what random keys look like, and few names of files
 _KEY = re.compile(r"[!-+\--9;-~]+")  # printable ASCII; no space, comma or colon: they separate
 
 
 class ApiKeys:
-    """A set of named keys; an empty one lets everybody in."""
+    """A set of named keys; an empty one lets everybody in. admins: the names of those that may exchange policies."""
 
-    def __init__(self, digests: Mapping[str, bytes]) -> None:
+    def __init__(self, digests: Mapping[str, bytes], admins: Collection[str] = ()) -> None:
         self._digests = dict(digests)
+        self.admins = frozenset(admins)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -50,7 +53,7 @@ class ApiKeys:
         twice = sorted(self._digests.keys() & other._digests.keys())
         if twice:
             raise ConfigError(f"two API keys are named {twice[0]!r}, one in {VARIABLE} and one in the file")
-        return ApiKeys({**self._digests, **other._digests})
+        return ApiKeys({**self._digests, **other._digests}, self.admins | other.admins)
 
     def name_of(self, authorization: str) -> str | None:
         """The name of the key in an `Authorization` header's value; None if it is none of ours.
@@ -97,7 +100,7 @@ def _shown(path: str) -> str:
 
 
 def read_file(text: str, path: str) -> ApiKeys:
-    """Read `name: key` or `key` per line; empty lines, and lines that begin with #, are skipped.
+    """Read `name: key`, `name admin: key` or `key` per line; empty lines, and lines that begin with #, are skipped.
 
     Raises ConfigError if a line is neither, or there is no key.
     """
@@ -109,18 +112,24 @@ def read_file(text: str, path: str) -> ApiKeys:
 
 
 def read_variable(text: str, name: str) -> ApiKeys:
-    """Read `name:key,name2:key2`, or one key."""
+    """Read `name:key,name2 admin:key2`, or one key."""
     return _read(enumerate((part.strip() for part in text.split(",")), start=1), f"{name}, key")
 
 
 def _read(entries: Iterable[tuple[int, str]], where: str) -> ApiKeys:
     """Never quotes an entry in an error: it may be a key."""
     digests: dict[str, bytes] = {}
+    admins: set[str] = set()
     for number, entry in entries:
         name, colon, key = entry.partition(":")
         name, key = (name.strip(), key.strip()) if colon else (f"key {number}", entry)
+        named, _, role = name.partition(" ") if colon else (name, "", "")
+        if role.strip() == _ADMIN:
+            name = named
+            admins.add(name)
         if colon and not _NAME.fullmatch(name):
-            raise ConfigError(f"{where} {number}: expected a name of letters, digits and . _ - before the colon")
+            expected = "a name of letters, digits and . _ - before the colon, and behind it nothing or the word admin"
+            raise ConfigError(f"{where} {number}: expected {expected}")
         if not _KEY.fullmatch(key):
             raise ConfigError(f"{where} {number}: expected a key of ASCII characters without space, comma or colon")
         if len(key) < SHORTEST:
@@ -130,7 +139,7 @@ def _read(entries: Iterable[tuple[int, str]], where: str) -> ApiKeys:
         if name in digests or digest in digests.values():
             raise ConfigError(f"{where} {number}: the same {'name' if name in digests else 'key'} twice")
         digests[name] = digest
-    return ApiKeys(digests)
+    return ApiKeys(digests, admins)
 
 
 def _key_in(authorization: str) -> bytes:

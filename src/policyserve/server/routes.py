@@ -28,19 +28,22 @@ class Response:
 class Caller:
     """Who asks for a page. has_key: it has one of the server's keys, or none is needed.
 
-    is_trusted_page: no web page of a stranger can have sent this: see Admission.
+    is_trusted_page: no web page of a stranger can have sent this: see Admission. is_admin: its key may change what is
+    served; nobody's may where no key is needed.
     """
 
     has_key: bool = True
     is_trusted_page: bool = True
+    is_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a page is asked for. query: of `?name=value` the last value of each name."""
+    """What a page is asked for. query: of `?name=value` the last value of each name. method: one of the route's."""
 
     caller: Caller
     query: Mapping[str, str]
+    method: str = "GET"
 
 
 Answer: TypeAlias = Callable[[Asked], Response]
@@ -53,6 +56,7 @@ class Route:
     is_private: it shows what a policy sees: a browser gets it by a host name that no stranger owns, or with a key.
     shares_path: a WebSocket handshake at its path opens a session all the same.
     is_listed: it is named to whoever asks for a path without a page; not what only another page asks for.
+    changes: whether it takes PUT as well, from an admin's key alone.
     """
 
     answer: Answer
@@ -60,6 +64,7 @@ class Route:
     is_private: bool = False
     shares_path: bool = False
     is_listed: bool = True
+    changes: bool = False
 
 
 class Routes:
@@ -84,14 +89,17 @@ class Routes:
         if route is None:
             pages = ", ".join(path for path, page in self._routes.items() if page.is_listed)
             return text(404, f"no page at this path; robots connect here by WebSocket, pages are {pages}")
-        if method != "GET":
-            return text(405, f"{path} answers GET", (("Allow", "GET"),))
+        methods = ("GET", "PUT") if route.changes else ("GET",)
+        if method not in methods:
+            return text(405, f"{path} answers {' and '.join(methods)}", (("Allow", ", ".join(methods)),))
         if route.needs_key and not caller.has_key:
             return text(401, f"{path} needs an API key: send `Authorization: Bearer KEY`", _ASK_FOR_KEY)
         if route.is_private and not caller.is_trusted_page:
             told = "open it by its IP address, or let this name in with --allowed-origins http://NAME:PORT"
             return text(403, f"{path} is not shown under a host name that strangers may own: {told}")
-        return route.answer(Asked(caller, dict(parse_qsl(query))))
+        if method == "PUT" and not caller.is_admin:
+            return text(403, f"PUT {path} needs an admin's key: a line `NAME admin: KEY` in --api-key-file")
+        return route.answer(Asked(caller, dict(parse_qsl(query)), method))
 
 
 def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
