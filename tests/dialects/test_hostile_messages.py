@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, has_client
 from policyserve.core.errors import BadObservation, RemoteError, WireError
 from policyserve.core.messages import Request
 from policyserve.core.spec import ArraySpec, PolicySpec
@@ -26,7 +26,8 @@ SPECS = [
     PolicySpec("cartpole", {"obs": ArraySpec((4,))}, ArraySpec((), "int32"), max_client_batch=8),
 ]
 OBSERVATION = {"obs": np.arange(4, dtype="f4"), "b": np.float32(2)}
-GOOD = [bytes(frame) for dialect in DIALECTS if not isinstance(frame := dialect.write_request(OBSERVATION), str)]
+WRITERS = [dialect for dialect in DIALECTS if has_client(dialect)]
+GOOD = [bytes(dialect.write_request(OBSERVATION)) for dialect in WRITERS]
 
 
 def read(dialect: Dialect, frame: Any) -> None:
@@ -106,7 +107,7 @@ def test_a_good_frame_with_wrong_bytes_is_read_or_refused(frame: bytes, changes:
 
 
 def test_every_truncation_of_a_good_frame_is_refused() -> None:
-    for dialect, frame in zip(DIALECTS, GOOD, strict=True):
+    for dialect, frame in zip(WRITERS, GOOD, strict=True):
         for length in range(len(frame)):
             with pytest.raises(WireError):
                 dialect.read_request(frame[:length])
@@ -211,7 +212,7 @@ def test_a_number_that_does_not_fit_its_dtype_becomes_inf() -> None:
 
 def test_bytes_in_any_container_are_read() -> None:
     for kind in (bytes, bytearray, memoryview):
-        for dialect, frame in zip(DIALECTS, GOOD, strict=True):
+        for dialect, frame in zip(WRITERS, GOOD, strict=True):
             assert dialect.read_request(kind(frame)).observation["obs"].tolist() == [0, 1, 2, 3]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import dialects, frames, handshake, jpegs, reading
+from tests.fuzz import conversing, dialects, frames, handshake, jpegs, reading
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -12,6 +12,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-writer": frames.check_writer,
     "dialects": dialects.check_messages,
     "dialects-text": dialects.check_text,
+    "dialects-conversing": conversing.check_conversing,
     "dialects-round-trip": dialects.check_round_trip,
     "jpegs": jpegs.check_jpegs,
     "reading": reading.check_layouts,

@@ -200,6 +200,32 @@ def carries_jpeg(dialect: Dialect) -> bool:
     return getattr(dialect, "carries_jpeg", False) is True and dialect.greets
 
 
+def has_client(dialect: Dialect) -> bool:
+    """Whether clients of this package speak it. One whose requests only other people's programs write says no.
+
+    A dialect says so by an attribute `has_client = False`.
+    """
+    return getattr(dialect, "has_client", True) is True
+
+
+def opening_of(dialect: Dialect) -> tuple[bytes, ...]:
+    """What a client sends before its first request, where the server waits for it; empty: nothing.
+
+    A dialect says so by a method `opening()`. The server's one answer to it is read by read_greeting(), as a greeting.
+    """
+    opening = getattr(dialect, "opening", None)
+    return () if opening is None else opening()
+
+
+def for_policy(dialect: Dialect, metadata: Mapping[str, Any]) -> Dialect:
+    """The dialect as it speaks for a policy that says this of itself, such as how its actions divide into groups.
+
+    A dialect whose answers depend on that has a method `for_policy(metadata)`. metadata: as greeting() gets it.
+    """
+    adapt = getattr(dialect, "for_policy", None)
+    return dialect if adapt is None else adapt(metadata)
+
+
 class DialectChoice(Protocol):
     """How a connection that names no dialect finds its own."""
 

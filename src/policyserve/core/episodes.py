@@ -6,6 +6,8 @@ in one connection at a time, each by a name.
 
 from __future__ import annotations
 
+from typing import Any
+
 from policyserve.core.errors import Overloaded
 from policyserve.core.policy import ActionChunk
 
@@ -52,14 +54,18 @@ class ChunkRows:
 
 
 class Episode:
-    """One episode. number: a session's, from 0 on. rows: what is left of its last chunk; None: chunks go out whole."""
+    """One episode. number: a session's, from 0 on. rows: what is left of its last chunk; None: chunks go out whole.
 
-    __slots__ = ("_is_over", "number", "rows", "unanswered")
+    held: a request that waits until the one before it is answered, where the newest alone is asked.
+    """
+
+    __slots__ = ("_is_over", "held", "number", "rows", "unanswered")
 
     def __init__(self, number: int, rows: ChunkRows | None) -> None:
         self.number = number
         self.rows = rows
         self.unanswered = 0  # requests
+        self.held: Any = None
         self._is_over = False
 
     def end(self) -> bool:

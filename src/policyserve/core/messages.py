@@ -59,13 +59,15 @@ class Control(NamedTuple):
 
     kind: what it is, in the dialect's own words, for the log. context: as a Request's. ends: the episode that is over
     with it, so that the policy forgets it; empty: the connection's only one; None: none is. closes: the connection
-    closes once everything before it is answered.
+    closes once everything before it is answered. newest_only: whether, from here on, an observation that another one
+    of its episode has overtaken needs no answer; None: as before.
     """
 
     kind: str
     context: Any = None
     ends: str | None = None
     closes: bool = False
+    newest_only: bool | None = None
 
 
 class Unreadable(NamedTuple):

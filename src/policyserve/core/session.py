@@ -6,16 +6,27 @@ tells it that none came in time; it greets then, since the client may be waiting
 Rule 1: answers leave in the order of their requests, refusals among them. An answer that comes early waits.
 Rule 2: nothing follows a Close. Messages and answers that come after it are dropped.
 Rule 3: messages that come before the policy is ready are kept, up to the bound, and read when serve() is called.
+Rule 4: where a client wants the newest answer alone (Control.newest_only), the policy has one request of an episode at
+a time. Of those that come meanwhile the last is asked next; the others get no answer.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from policyserve.core.dialect import ConversingDialect, Dialect, DialectChoice, ErrorReply, close_code_of, close_reason
+from policyserve.core.dialect import (
+    ConversingDialect,
+    Dialect,
+    DialectChoice,
+    ErrorReply,
+    close_code_of,
+    close_reason,
+    for_policy,
+)
 from policyserve.core.early import MESSAGE_OVERHEAD, EarlyMessages
 from policyserve.core.episodes import ChunkRows, Episode, Episodes
 from policyserve.core.errors import (
@@ -185,6 +196,7 @@ class Session:
         self._fit = fit
         self._fitting: Fitting | None = None  # until what it does was told
         self._converses: ConversingDialect | None = None  # the dialect, if it has messages besides requests
+        self._newest_only = False  # see Rule 4
 
     @property
     def episodes(self) -> list[int]:
@@ -268,7 +280,13 @@ class Session:
         if self.dialect is not None and self._spec is not None:
             self._fitting = self._fit(self.dialect, self._spec) if self._fit is not None else None
             self._reader = RequestReader(self.dialect, self._spec, self._limits, self._fitting)
-            self._converses = self.dialect if isinstance(self.dialect, ConversingDialect) else None
+            self._converses = self._conversing(self.dialect)
+
+    def _conversing(self, dialect: Dialect) -> ConversingDialect | None:
+        """The dialect as it speaks for this policy, if it has messages besides requests."""
+        with suppress(Exception):  # metadata is a stranger's; a server refuses such before anybody connects
+            dialect = for_policy(dialect, self._metadata)
+        return dialect if isinstance(dialect, ConversingDialect) else None
 
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
         greeter = dialect or self.dialect
@@ -318,6 +336,7 @@ class Session:
                 pending.outcome = outcome
                 if pending.episode is not None:
                     pending.outcome = self._settle_episode(pending.episode, outcome, effects)
+                    effects += self._ask_held(pending.episode, now)
                 break
         return effects + self._flush(now) if effects else self._flush(now)
 
@@ -374,6 +393,7 @@ class Session:
             return self._refuse(heard.error, now, heard.context)
         if isinstance(heard, Control):
             effects = [] if heard.ends is None else self._end_episode(heard.ends)
+            self._newest_only = self._newest_only if heard.newest_only is None else heard.newest_only
             self._queue(now, len(message))
             self._pending[-1].outcome = heard
             self._refusing = heard.closes
@@ -401,8 +421,34 @@ class Session:
             pending.outcome = Answered(row, now, now)
             return [*effects, Reuse(ticket, valid.observation, now), *self._flush(now)]
         pending.episode = episode
+        submit = Submit(ticket, valid.observation, valid.batch_size, now, valid.is_encoded, episode.number)
+        if self._newest_only and episode.unanswered:
+            self._drop_held(episode)
+            episode.held = submit
+            return effects
         episode.unanswered += 1
-        return [*effects, Submit(ticket, valid.observation, valid.batch_size, now, valid.is_encoded, episode.number)]
+        return [*effects, submit]
+
+    def _drop_held(self, episode: Episode) -> None:
+        """The request that waits for the episode's turn is overtaken, or its episode is over: it needs no answer."""
+        if episode.held is not None:
+            ticket, episode.held = episode.held.ticket, None
+            self._pending = deque(pending for pending in self._pending if pending.ticket != ticket)
+
+    def _ask_held(self, episode: Episode, now: float) -> list[Effect]:
+        """The policy is free for the episode: have it answer the request that waited."""
+        if episode.unanswered or self._draining:
+            self._drop_held(episode)
+        held, episode.held = episode.held, None
+        if held is None:
+            return []
+        row = None if episode.rows is None else episode.rows.take()
+        if row is None:
+            episode.unanswered += 1
+            return [held]
+        waited = next(pending for pending in self._pending if pending.ticket == held.ticket)
+        waited.outcome, waited.episode = Answered(row, now, now), None
+        return [Reuse(held.ticket, held.observation, held.arrived_at)]
 
     def _end_episode(self, name: str) -> list[Effect]:
         episode = self._episodes.end(name)
@@ -414,6 +460,7 @@ class Session:
     def _settle_episode(self, episode: Episode, outcome: Outcome, effects: list[Effect]) -> Outcome:
         """A request of the episode has its outcome; gives what of it is the answer."""
         if episode.settle():
+            self._drop_held(episode)
             self._episodes.forgotten(episode)
             effects.append(EndEpisode(episode.number))
         if episode.rows is None:

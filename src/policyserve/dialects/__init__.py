@@ -9,12 +9,16 @@ from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.recognition import family_of_first_message
 from policyserve.dialects.registry import Registry
 from policyserve.dialects.vibe_rl import VibeRL
+from policyserve.dialects.vla_eval import VlaEval
 from policyserve.dialects.wall_x import WallX
+from policyserve.dialects.xpolicylab import XPolicyLab
 
 _OURS = (
     OpenPI(),
     WallX(),
     VibeRL(),
+    VlaEval(),
+    XPolicyLab(),
 )
 
 _registry = Registry(_OURS)

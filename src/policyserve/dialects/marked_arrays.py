@@ -1,9 +1,10 @@
-"""Arrays inside MessagePack maps, each a small map with a marker key: openpi's spelling and msgpack_numpy's.
+"""Arrays inside MessagePack maps, each a small map with a marker key: three families' spellings.
 
 openpi          {b"__ndarray__": True, b"data": raw, b"dtype": "<f4", b"shape": [3]}, scalars b"__npgeneric__"
+vla_eval        as openpi's, but with texts as keys; scalars are plain numbers
 msgpack_numpy   {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [3], b"data": raw}, scalars b"nd": False
 
-Marker keys are written as bin, read as bin or str. A map that holds a marker key with another value is just a map.
+Marker keys are read as bin or str. A map that holds a marker key with another value is just a map.
 """
 
 from __future__ import annotations
@@ -187,7 +188,12 @@ def _msgpack_numpy_scalar(array: Array) -> Any:
     return {b"nd": False, b"type": array.dtype.str, b"data": array.tobytes()}
 
 
+def _mark_vla_eval(dtype: str, shape: tuple[int, ...], data: bytes) -> Any:
+    return {"__ndarray__": True, "data": data, "dtype": dtype, "shape": list(shape)}
+
+
 OPENPI = Spelling("openpi", _read_openpi, _mark_openpi, _openpi_scalar)
+VLA_EVAL = Spelling("vla_eval", _read_openpi, _mark_vla_eval, lambda array: array.item())
 MSGPACK_NUMPY = Spelling("wall_x", _read_msgpack_numpy, _mark_msgpack_numpy, _msgpack_numpy_scalar)
 
 

@@ -14,6 +14,11 @@ from policyserve.core.messages import Message
 from policyserve.dialects.unpacking import unpack
 
 META = "__meta__"  # in vibe_rl's messages it describes the arrays
+# Around every message of families whose arrays stand below; their clients speak first.
+_ENVELOPES = {
+    "vla_eval": frozenset(("type", "payload", "seq")),
+    "xpolicylab": frozenset(("message_type", "message_id", "payload")),
+}
 _CONTAINERS = frozenset((dict, list))
 _LOOKED_AT = 4096  # items of a first message; a robot sends some hundred
 _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
@@ -22,7 +27,8 @@ _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
 def family_of_first_message(message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> str:
     """The family that sent a connection's first message. greeted: it came after the greeting. Never raises.
 
-    A message that carries no mark is vibe_rl's if it came unasked, since no other family speaks first; else openpi's.
+    A message that carries no mark is vibe_rl's if it came unasked, since the other families that speak first have an
+    envelope; else openpi's.
     So is one of thousands of items: it will be decoded again to be read, and both together must not take long.
     """
     try:
@@ -39,9 +45,20 @@ def family_of_greeting(metadata: Mapping[str, Any]) -> str:
 
 def family_of(message: Any) -> str | None:
     """The family whose marks a decoded message carries; None if it carries none."""
-    if isinstance(message, dict) and META in message:
-        return "vibe_rl"
+    if isinstance(message, dict):
+        for family, keys in _ENVELOPES.items():
+            if keys <= message.keys():
+                return family
+        if META in message:
+            return "vibe_rl"
     return spelling_of(message)
+
+
+def check_family(message: Mapping[str, Any], name: str) -> None:
+    """Raise WrongDialect if a decoded message carries the marks of another family than `name`'s."""
+    found = family_of(message)
+    if found not in (None, name):
+        raise wrong_dialect(name, found)
 
 
 def check_spelling(message: Mapping[str, Any], spelling: str, name: str) -> None:

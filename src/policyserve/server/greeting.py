@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from policyserve import dialects
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, for_policy
 from policyserve.core.encoded_images import GREETING_KEY, JPEG
 from policyserve.core.errors import ConfigError
 from policyserve.core.printable import text_of
@@ -65,7 +65,8 @@ def check_spec(spec: PolicySpec, config: ServerConfig) -> None:
 def check_metadata(spec: PolicySpec) -> None:
     """Raise ConfigError with the path of what clients could not read in a policy's metadata, before one connects.
 
-    Every dialect that greets has to write it, and to read what it wrote. The greeting's own keys are not the policy's.
+    Every dialect that greets has to write it, and to read what it wrote; another may look for something in it. The
+    greeting's own keys are not the policy's.
     """
     try:
         _check_metadata(spec)
@@ -79,7 +80,7 @@ def _check_metadata(spec: PolicySpec) -> None:
     for key in _own(spec).keys() & spec.metadata.keys():
         raise ConfigError(f"{spec.name}: metadata/{key}: expected another key, got one that every greeting has itself")
     for name in dialects.names():
-        dialect = dialects.by_name(name)
+        dialect = for_policy(dialects.by_name(name), metadata_of(spec))
         written = dialect.greeting(metadata_of(spec)) if dialect.greets else None
         if written is not None:
             dialect.read_greeting(written)
