@@ -21,7 +21,7 @@ class Clock:
 
 
 def watcher(clock: Clock) -> Watcher:
-    return Watcher(lambda: None, lambda session: 0.004, clock)
+    return Watcher(lambda _session: None, lambda session: 0.004, clock)
 
 
 def test_a_seconds_times_are_added_up_over_its_answers() -> None:

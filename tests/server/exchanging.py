@@ -16,7 +16,8 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.swapping import SwappingEngine
 from policyserve.engine.swaps import NextPolicy
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import Server, local_engine
+from policyserve.server.offers import local_engine
+from policyserve.server.server import Server
 from tests.server.live import Live, running
 
 SPEC = PolicySpec("numbered", {"x": ArraySpec((1,))}, ArraySpec((3,)), max_batch=4)

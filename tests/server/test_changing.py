@@ -17,7 +17,8 @@ from policyserve.core.recipe import Recipe
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.reloading import ReloadingEngine
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import Server, local_engine
+from policyserve.server.offers import local_engine
+from policyserve.server.server import Server
 from tests.server.live import DEADLINE_S, Live, running
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a policy's own process needs Linux or macOS")

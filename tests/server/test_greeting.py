@@ -16,7 +16,7 @@ from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
-from policyserve.server.greeting import check_metadata, dialect_of, metadata_of, patience_s, with_images
+from policyserve.server.greeting import check_metadata, metadata_of, patience_s, pinned_dialect, with_images
 from policyserve.transforms import jpeg
 from tests.policies.frameworks import import_or_skip
 
@@ -29,17 +29,9 @@ def session(name: str | None) -> Session:
     return Session(dialect, choice=dialects.Auto(), max_pending=4)
 
 
-@pytest.mark.parametrize(
-    ("path", "pinned", "name"),
-    [
-        ("/openpi", "auto", "openpi"),
-        ("/openpi", "vibe_rl", "openpi"),
-        ("/", "vibe_rl", "vibe_rl"),
-        ("/", "auto", None),
-    ],
-)
-def test_a_path_is_certain_and_a_pinned_dialect_is_every_other_paths(path: str, pinned: str, name: str | None) -> None:
-    found = dialect_of(path, ServerConfig(dialect=pinned))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize(("pinned", "name"), [("vibe_rl", "vibe_rl"), ("auto", None)])
+def test_a_pinned_dialect_is_that_of_paths_that_name_none(pinned: str, name: str | None) -> None:
+    found = pinned_dialect(ServerConfig(dialect=pinned))
     assert (found.name if found else None) == name
 
 

@@ -41,8 +41,8 @@ def samples(text: str) -> list[tuple[str, Labels, float]]:
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """The one value of this name whose labels are these."""
-    (found,) = (number for known, own, number in samples(text) if known == name and own == labels)
+    """The one value of this name whose labels are these, and perhaps the policy."""
+    (found,) = (number for known, own, number in samples(text) if known == name and labels.items() <= own.items())
     return found
 
 

@@ -15,11 +15,13 @@ from policyserve.core.observer import Observer, Observers, SessionFacts
 from policyserve.dialects import by_name
 from policyserve.observe.counters import Counters
 from policyserve.server.admission import Admission
+from policyserve.server.catalogue import Catalogue
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
 from policyserve.server.handshake import Credentials
 from policyserve.server.reception import Reception
 from policyserve.server.routes import Response
+from policyserve.server.served import Served
 from tests.engine.awkward import SecretMap
 from tests.server.test_conversation import SPEC, VIBE_RL, HandEngine
 
@@ -77,7 +79,8 @@ class Bench:
         self.engine, self.comings = HandEngine(), Comings()
         observers = Observers(lambda _observer, error: pytest.fail(str(error)))
         observers.add(self.comings)
-        self.reception = Reception(config, self.engine, observers, Counters(), Admission(config))
+        self.served = Served(None, self.engine, observers, config)
+        self.reception = Reception(config, Catalogue([self.served]), observers, Counters(), Admission(config))
 
     def enter(self, peer: Peer, path: str = "/openpi") -> Conversation:
         self.reception.enter(peer)
@@ -91,7 +94,7 @@ def test_a_peer_that_comes_before_the_policy_is_greeted_when_that_is_ready() -> 
     bench, peer = Bench(), Peer(1)
     bench.enter(peer)
     assert peer.messages == []
-    bench.reception.say_ready(SPEC)
+    bench.served.say_ready(SPEC)
     (greeting,) = peer.messages
     assert by_name("openpi").read_greeting(greeting)["spec"] == SPEC.describe()
     assert peer.patience_s == [None]  # the server has spoken
@@ -99,7 +102,7 @@ def test_a_peer_that_comes_before_the_policy_is_greeted_when_that_is_ready() -> 
 
 def test_a_peer_that_speaks_first_is_waited_for() -> None:
     bench, peer = Bench(first_frame_timeout_s=7.0), Peer(1)
-    bench.reception.say_ready(SPEC)
+    bench.served.say_ready(SPEC)
     bench.enter(peer, "/vibe_rl")
     assert (peer.messages, peer.patience_s) == ([], [7.0])
 
@@ -107,7 +110,7 @@ def test_a_peer_that_speaks_first_is_waited_for() -> None:
 def test_who_waits_for_a_policy_that_will_never_be_there_is_told_and_so_is_who_comes_later() -> None:
     bench, early, late = Bench(), Peer(1), Peer(2)
     bench.enter(early)
-    bench.reception.say_failed(NotReady("not served: no such file"))
+    bench.served.say_failed(NotReady("not served: no such file"))
     bench.enter(late)
     assert (early.closes, late.closes) == ([1011], [1011])
     assert bench.reception.stage == "loading failed"
@@ -116,7 +119,7 @@ def test_who_waits_for_a_policy_that_will_never_be_there_is_told_and_so_is_who_c
 def test_a_session_that_ends_leaves_its_place_its_requests_and_its_memory() -> None:
     bench, peer = Bench(max_sessions_per_address=1), Peer(1)
     conversation = bench.enter(peer)
-    bench.reception.say_ready(SPEC)
+    bench.served.say_ready(SPEC)
     message = VIBE_RL.write_request({"obs": np.zeros(2, np.float32)})
     assert isinstance(message, bytes)
     refused = bench.reception.open_session(Peer(2), "/", NOBODY)
@@ -134,7 +137,7 @@ def test_a_session_that_ends_leaves_its_place_its_requests_and_its_memory() -> N
 
 def test_who_has_a_session_is_told_with_the_dialect_that_is_known_by_now() -> None:
     bench, known, unknown = Bench(), Peer(1), Peer(2)
-    bench.reception.say_ready(SPEC)
+    bench.served.say_ready(SPEC)
     bench.enter(known)
     conversation = bench.enter(unknown, "/")
     assert [facts.dialect for facts in bench.reception.sessions] == ["openpi", "auto"]
@@ -192,7 +195,7 @@ def test_whoever_makes_the_server_hold_most_gives_up() -> None:
 
 def test_a_policys_metadata_is_read_once_for_all_greetings() -> None:
     bench = Bench()
-    bench.reception.say_ready(replace(SPEC, metadata=SecretMap("an exit", reads=1)))
+    bench.served.say_ready(replace(SPEC, metadata=SecretMap("an exit", reads=1)))
     for peer in (Peer(1), Peer(2)):
         bench.enter(peer)
         (greeting,) = peer.messages

@@ -26,7 +26,8 @@ from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter, Source
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import Server, local_engine
+from policyserve.server.offers import local_engine
+from policyserve.server.server import Server
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 

@@ -18,13 +18,15 @@ from policyserve.core.spec import PolicySpec
 class SessionFacts(NamedTuple):
     """Who opened a session. peer: address and port, "local" on a Unix socket. dialect: "auto" until it is known.
 
-    key: the name of its API key, empty without one.
+    key: the name of its API key, empty without one. policy: the name of the one that answers it, empty where a server
+    has one alone, without a name.
     """
 
     number: int
     peer: str
     dialect: str
     key: str = ""
+    policy: str = ""
 
 
 class Observer:
@@ -87,14 +89,23 @@ class Observers:
 
     Each fact has a tuple of those who listen, which the places that tell it walk through:
     `for tell in observers.answer: tell(session, ticket, chunk, timing)`.
-    on_failure: told of an observer that raised, which is dropped then.
+    on_failure: told of an observer that raised, which is dropped then. above: whose observers are told, too; those that
+    are added here are told of what happens here alone.
     """
 
-    def __init__(self, on_failure: Callable[[Observer, BaseException], None]) -> None:
+    def __init__(self, on_failure: Callable[[Observer, BaseException], None], above: Observers | None = None) -> None:
         self._on_failure = on_failure
+        self._above = above
+        self._below: list[Observers] = []
         self._observers: list[Observer] = []
         self._trusted: list[Observer] = []
+        if above is not None:
+            above._below.append(self)
         self._sort()
+
+    def below(self) -> Observers:
+        """Observers of a part of what happens, one policy of several; these are told of that part, too."""
+        return Observers(self._on_failure, self)
 
     def add(self, observer: Observer, *, is_trusted: bool = False) -> None:
         """Tell it what happens from now on. is_trusted: it never raises, and is told without the cost of a guard."""
@@ -109,31 +120,35 @@ class Observers:
         self._sort()
 
     def _sort(self) -> None:
-        self.policy_ready = self._listening("on_policy_ready")
-        self.session_opened = self._listening("on_session_opened")
-        self.session_closed = self._listening("on_session_closed")
-        self.dialect = self._listening("on_dialect")
-        self.message = self._listening("on_message")
-        self.sent = self._listening("on_sent")
-        self.request = self._listening("on_request")
-        self.answer = self._listening("on_answer")
-        self.refusal = self._listening("on_refusal")
-        self.batch_started = self._listening("on_batch_started")
-        self.batch_ended = self._listening("on_batch_ended")
-        hearing = [one for one in self._observers if one.hears_inline_batches]
-        self.inline_batch_started = self._listening("on_batch_started", hearing)
-        self.inline_batch_ended = self._listening("on_batch_ended", hearing)
-        self.policy_replaced = self._listening("on_policy_replaced")
-        self.stage = self._listening("on_stage")
+        self.policy_ready = self._listening("policy_ready")
+        self.session_opened = self._listening("session_opened")
+        self.session_closed = self._listening("session_closed")
+        self.dialect = self._listening("dialect")
+        self.message = self._listening("message")
+        self.sent = self._listening("sent")
+        self.request = self._listening("request")
+        self.answer = self._listening("answer")
+        self.refusal = self._listening("refusal")
+        self.batch_started = self._listening("batch_started")
+        self.batch_ended = self._listening("batch_ended")
+        self.inline_batch_started = self._listening("inline_batch_started")
+        self.inline_batch_ended = self._listening("inline_batch_ended")
+        self.policy_replaced = self._listening("policy_replaced")
+        self.stage = self._listening("stage")
+        for one in self._below:
+            one._sort()
 
-    def _listening(self, name: str, observers: Sequence[Observer] | None = None) -> tuple[Callable[..., None], ...]:
+    def _listening(self, fact: str) -> tuple[Callable[..., None], ...]:
+        name = f"on_{fact.removeprefix('inline_')}"
         silent = getattr(Observer, name)
-        asked = self._observers if observers is None else observers
+        asked = [one for one in self._observers if one.hears_inline_batches or not fact.startswith("inline_")]
         listening = [one for one in asked if getattr(type(one), name) is not silent]
-        return tuple(
+        above: tuple[Callable[..., None], ...] = () if self._above is None else getattr(self._above, fact)
+        own = tuple(
             getattr(one, name) if any(one is other for other in self._trusted) else self._guarded(one, name)
             for one in listening
         )
+        return above + own
 
     def _guarded(self, observer: Observer, name: str) -> Callable[..., None]:
         method = getattr(observer, name)

@@ -44,7 +44,7 @@ class LocalEngine:
 
     make_batcher: makes each runner's queue, given the spec's max_batch. request_timeout_s: from a request's arrival to
     its answer. is_isolated: in processes, which needs a Recipe. devices: one for each process, the only one that it
-    sees. Raises ConfigError for what does not go together.
+    sees. name: what the log calls the policy. Raises ConfigError for what does not go together.
     """
 
     def __init__(
@@ -56,12 +56,13 @@ class LocalEngine:
         is_isolated: bool = False,
         count: int = 1,
         devices: Sequence[str] = (),
+        name: str = "the policy",
     ) -> None:
         self._make_batcher = make_batcher
         self._request_timeout_s = request_timeout_s
         self._requests: _Requests | None = None  # once the policy is loaded
         make = _runners_in_processes if is_isolated else _runners_in_threads
-        self._supervisors = make(load, count, devices)
+        self._supervisors = make(load, count, devices, name)
 
     @property
     def stage(self) -> str:
@@ -135,14 +136,14 @@ class LocalEngine:
         return schedulers[0] if len(schedulers) == 1 else router
 
 
-def _runners_in_threads(load: LoadPolicy, count: int, devices: Sequence[str]) -> list[Supervisor]:
+def _runners_in_threads(load: LoadPolicy, count: int, devices: Sequence[str], name: str) -> list[Supervisor]:
     if count > 1 and isinstance(load, ReadyPolicy):
         raise ConfigError("replicas: one object is one policy: " + _BY_NAME.format(purpose="each loads its own"))
     make = partial(ThreadRunner, load, may_inline=count == 1)
-    return [Supervisor(make, _MAX_HUNG_THREADS, _name(place, count)) for place in range(count)]
+    return [Supervisor(make, _MAX_HUNG_THREADS, _name(name, place, count)) for place in range(count)]
 
 
-def _runners_in_processes(load: LoadPolicy, count: int, devices: Sequence[str]) -> list[Supervisor]:
+def _runners_in_processes(load: LoadPolicy, count: int, devices: Sequence[str], name: str) -> list[Supervisor]:
     from policyserve.engine.isolated.child import check_devices  # what a thread does not need costs time at the start
     from policyserve.engine.isolated.runner import ProcessRunner
 
@@ -151,7 +152,7 @@ def _runners_in_processes(load: LoadPolicy, count: int, devices: Sequence[str]) 
         purpose = "the policy's own process can load it"
         raise ConfigError("isolate: a policy object cannot move: " + _BY_NAME.format(purpose=purpose))
     made = [partial(ProcessRunner, load, device) for device in devices or [None] * count]
-    return [Supervisor(make, 1, _name(place, count)) for place, make in enumerate(made)]
+    return [Supervisor(make, 1, _name(name, place, count)) for place, make in enumerate(made)]
 
 
 def _tell_replaced(observers: Observers, name: str, reason: str) -> None:
@@ -173,5 +174,5 @@ def _connect(supervisor: Supervisor, scheduler: Scheduler, router: Router) -> No
         scheduler.hold()
 
 
-def _name(place: int, count: int) -> str:
-    return "the policy" if count == 1 else f"the policy's replica {place + 1}"
+def _name(name: str, place: int, count: int) -> str:
+    return name if count == 1 else f"{name}'s replica {place + 1}"

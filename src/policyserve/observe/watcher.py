@@ -61,14 +61,14 @@ class Sums:
 
 
 class Watcher(Observer):
-    """Collects for the page. spec: of the policy that answers now. receive_s: how long a session's newest message took.
+    """Collects for the page. spec: of a session's policy. receive_s: how long a session's newest message took.
 
     looks: into the sessions that somebody has chosen, by number.
     """
 
     def __init__(
         self,
-        spec: Callable[[], PolicySpec | None],
+        spec: Callable[[int], PolicySpec | None],
         receive_s: Callable[[int], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,7 +120,7 @@ class Watcher(Observer):
         look = self.looks.get(session)
         if look is not None:
             try:
-                look.see(observation, self._spec(), self._clock())
+                look.see(observation, self._spec(session), self._clock())
             except Exception as error:  # a stranger's values
                 log.debug("session %d: its observation cannot be shown", session, cause=error)
 
@@ -138,7 +138,7 @@ class Watcher(Observer):
         look = self.looks.get(session)
         if look is not None:
             try:
-                look.act(chunk, self._spec(), self._clock())
+                look.act(chunk, self._spec(session), self._clock())
             except Exception as error:  # a policy's values
                 log.debug("session %d: its actions cannot be shown", session, cause=error)
 

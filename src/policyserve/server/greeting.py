@@ -25,10 +25,9 @@ class Beginning(Protocol):
     def has_begun(self) -> bool: ...
 
 
-def dialect_of(path: str, config: ServerConfig) -> Dialect | None:
-    """The dialect of a connection to `path`; None: its first message tells."""
-    pinned = None if config.dialect == "auto" else dialects.by_name(config.dialect)
-    return dialects.for_path(path) or pinned
+def pinned_dialect(config: ServerConfig) -> Dialect | None:
+    """The dialect of a connection whose path names none; None: its first message tells."""
+    return None if config.dialect == "auto" else dialects.by_name(config.dialect)
 
 
 def patience_s(session: Beginning, spec: PolicySpec, config: ServerConfig) -> float | None:

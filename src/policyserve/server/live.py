@@ -10,7 +10,6 @@ from functools import partial
 from importlib import resources
 
 from policyserve.core.observer import Observers
-from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
 from policyserve.observe.refusals import Refusals
 from policyserve.server.config import ServerConfig
@@ -37,13 +36,11 @@ _PARTS = {
 class LivePage:
     """The page of one server. Its refusals are kept from the beginning, all else while somebody looks."""
 
-    def __init__(
-        self, reception: Reception, engine: Engine, observers: Observers, counters: Counters, config: ServerConfig
-    ) -> None:
+    def __init__(self, reception: Reception, observers: Observers, counters: Counters, config: ServerConfig) -> None:
         self.watching: Watch | None = None  # while somebody looks
         self.refusals = Refusals(reception.peer_of)
         self._reception, self._observers, self._counters, self._config = reception, observers, counters, config
-        self._facts = Facts(reception, engine, counters, config, self.refusals)
+        self._facts = Facts(reception, counters, config, self.refusals)
 
     def add_to(self, reception: Reception) -> None:
         """Answer at this reception's paths, and keep what it refuses."""

@@ -17,7 +17,6 @@ from policyserve.core.observer import Observers
 from policyserve.core.printable import one_line, text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
-from policyserve.engine.engine import Engine
 from policyserve.observe.counters import Counters
 from policyserve.observe.looks import Look, finite, names_in
 from policyserve.observe.refusals import Refusals
@@ -27,6 +26,7 @@ from policyserve.observe.watcher import Watcher
 from policyserve.server.config import ServerConfig
 from policyserve.server.reception import Reception, SessionState
 from policyserve.server.routes import Response
+from policyserve.server.served import Served
 
 FORMAT = 1  # of /live.json; another number where something that is there today means something else
 WATCHED_S = 10.0  # after somebody asked
@@ -41,10 +41,8 @@ _MOST_OF_TEXT, _MOST_FACTS = 200, 20
 class Facts:
     """Where what is told comes from, and when the server began."""
 
-    def __init__(
-        self, reception: Reception, engine: Engine, counters: Counters, config: ServerConfig, refusals: Refusals
-    ) -> None:
-        self.reception, self.engine, self.counters = reception, engine, counters
+    def __init__(self, reception: Reception, counters: Counters, config: ServerConfig, refusals: Refusals) -> None:
+        self.reception, self.counters = reception, counters
         self.config, self.refusals = config, refusals
         self.started_at, self.started = time.time(), time.monotonic()
 
@@ -64,14 +62,15 @@ def described(facts: Facts, watch: Watch, session: int, has_pictures: bool) -> M
             "dialect": facts.config.dialect,
             "dialects": list(dialects.names()),
         },
-        "policy": _policy(facts),
+        "policy": _policy(facts.reception.catalogue.default),
+        "policies": [_policy(served) for served in facts.reception.catalogue],
         "numbers": {
             "answers_per_s": newest.answers_per_s if newest else None,
             "p50_ms": newest.p50_ms if newest else None,
             "p99_ms": newest.p99_ms if newest else None,
             "busy": newest.busy if newest else None,
             "sessions": len(states),
-            "unanswered": facts.engine.load,
+            "unanswered": sum(served.engine.load for served in facts.reception.catalogue),
             "answers": facts.counters.requests,
             "refused": dict(facts.counters.errors),
             "refused_lately": dict(watch.samples.refused()),
@@ -86,10 +85,10 @@ def described(facts: Facts, watch: Watch, session: int, has_pictures: bool) -> M
     }
 
 
-def _policy(facts: Facts) -> Mapping[str, Any]:
-    stage = facts.reception.stage or facts.engine.stage
+def _policy(served: Served) -> Mapping[str, Any]:
+    stage = served.stage
     told = {"stage": text_of(stage, _MOST_OF_TEXT), "is_ready": not stage}
-    return {**told, **_served(facts.reception.spec)}
+    return {**told, **_served(served.spec), **({"name": served.name} if served.is_named else {})}
 
 
 class Watch:
@@ -103,8 +102,8 @@ class Watch:
         config: ServerConfig,
         on_nobody: Callable[[], None],
     ) -> None:
-        self.watcher = Watcher(lambda: reception.spec, reception.receiving_s)
-        self.samples = Samples(counters, config.replicas)
+        self.watcher = Watcher(reception.spec_of, reception.receiving_s)
+        self.samples = Samples(counters, sum(served.config.replicas for served in reception.catalogue))
         self.why_no_pictures = _why_no_pictures(config)
         self._reception, self._observers, self._on_nobody = reception, observers, on_nobody
         self._loop = asyncio.get_running_loop()
@@ -131,7 +130,7 @@ class Watch:
         if not self._reception.peer_of(session):
             return None
         look = self.watcher.look(session, lambda: self._new_look(session))
-        spec = self._reception.spec
+        spec = self._reception.spec_of(session)
         doc = one_line(spec.action.doc, _MOST_OF_TEXT) if spec is not None and spec.action is not None else ""
         lines = look.actions()
         return {
@@ -204,6 +203,7 @@ def _session(state: SessionState, watcher: Watcher) -> Mapping[str, Any]:
         "number": facts.number,
         "peer": one_line(facts.peer, _MOST_OF_TEXT),
         "dialect": facts.dialect,
+        "policy": facts.policy,
         "key": one_line(facts.key, _MOST_OF_TEXT),
         "hz": round(pace.hz, 2),
         "p99_ms": None if pace.p99_ms is None else finite(pace.p99_ms),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -24,13 +24,12 @@ from prometheus_client.utils import floatToGoString
 
 from policyserve import dialects
 from policyserve.core.version import VERSION
-from policyserve.engine.engine import Engine
-from policyserve.observe.counters import Counters
 from policyserve.observe.histogram import TIMES_MS, Histogram
 from policyserve.observe.tally import Tally
 from policyserve.recordings.recorder import Recorder
 from policyserve.server.reception import Reception
 from policyserve.server.routes import Asked, Response, Route
+from policyserve.server.served import Served
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the text format
 _MOST_OF_LABEL = 200  # characters
@@ -75,16 +74,13 @@ class LoopLag:
 
 
 class Metrics(Collector):
-    """The page of one server. page: what to add to its routes."""
+    """The page of one server, whose policies are counted from now on. page: what to add to its routes."""
 
-    def __init__(
-        self, reception: Reception, engine: Engine, counters: Counters, recorder: Recorder | None = None
-    ) -> None:
-        self.tally = Tally(lambda: reception.spec.name if reception.spec is not None else "")
+    def __init__(self, reception: Reception, recorder: Recorder | None = None) -> None:
         self.lag = LoopLag()
         self.page = Route(self._respond)
-        self._reception, self._engine, self._counters = reception, engine, counters
-        self._recorder = recorder
+        self._reception, self._recorder = reception, recorder
+        self._policies = [_Counted(served) for served in reception.catalogue]
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -100,7 +96,8 @@ class Metrics(Collector):
         """All that stands on the page, but for the process."""
         yield self._requests()
         yield from self._times()
-        yield _histogram("batch_size", "Requests in one call of the policy.", *_sizes(self.tally.calls))
+        told = "Requests in one call of the policy."
+        yield self._histogram("batch_size", told, lambda policy: _sizes(policy.tally.calls))
         yield from self._sessions()
         yield from self._work()
         yield from self._recording()
@@ -109,55 +106,97 @@ class Metrics(Collector):
     def _requests(self) -> Metric:
         told = "Requests by outcome: answered, or the error's code."
         family = CounterMetricFamily("policyserve_requests", told, labels=("policy", "dialect", "outcome"))
-        for asked, count in sorted(self.tally.requests().items()):
-            family.add_metric([_label(text) for text in asked], count)
+        for policy in self._policies:
+            for asked, count in sorted(policy.tally.requests().items()):
+                family.add_metric([_label(text) for text in asked], count)
         return family
 
     def _times(self) -> Iterator[Metric]:
-        counters = self._counters
         told = "From a request's arrival to just before its answer is written."
-        yield _histogram("request_seconds", told, *_times(counters.round_trip_ms))
+        yield self._histogram("request_seconds", told, lambda policy: _times(policy.counters.round_trip_ms))
         told = "From a request's arrival to the start of its call."
-        yield _histogram("queue_seconds", told, *_times(counters.queue_ms))
+        yield self._histogram("queue_seconds", told, lambda policy: _times(policy.counters.queue_ms))
         told = "The policy's call, once for each request that it answered."
-        yield _histogram("infer_seconds", told, *_times(self.tally.infer_ms))
+        yield self._histogram("infer_seconds", told, lambda policy: _times(policy.tally.infer_ms))
 
     def _sessions(self) -> Iterator[Metric]:
-        open_now = Counter(session.dialect for session in self._reception.sessions)
-        counts = {name: open_now[name] for name in sorted({"auto", *dialects.names(), *open_now})}
+        facts = self._reception.sessions
         told = "Open sessions by dialect; auto: their first message is awaited."
-        yield _labelled(GaugeMetricFamily, "sessions", told, "dialect", counts)
-        yield _counter("sessions_opened", "Sessions that were opened.", self._counters.sessions_opened)
+        family = GaugeMetricFamily("policyserve_sessions", told, labels=("policy", "dialect"))
+        for policy in self._policies:
+            open_now = Counter(one.dialect for one in facts if one.number in policy.served.sessions)
+            for name in sorted({"auto", *dialects.names(), *open_now}):
+                family.add_metric((policy.label, name), open_now[name])
+        yield family
+        opened = "Sessions that were opened."
+        yield self._counter("sessions_opened", opened, lambda policy: policy.counters.sessions_opened)
 
     def _work(self) -> Iterator[Metric]:
-        tally = self.tally
-        yield _gauge("queue_length", "Requests that have no answer yet, those at the policy too.", self._engine.load)
-        yield _counter("busy_seconds", "Time that the policy's calls took; replicas are added up.", tally.busy_s)
-        yield _counter("received_bytes", "Bytes of clients' messages.", tally.received_bytes)
-        yield _counter("sent_bytes", "Bytes of messages to clients.", tally.sent_bytes)
+        told = "Requests that have no answer yet, those at the policy too."
+        yield self._gauge("queue_length", told, lambda policy: policy.served.engine.load)
+        told = "Time that the policy's calls took; replicas are added up."
+        yield self._counter("busy_seconds", told, lambda policy: policy.tally.busy_s)
+        told = "Bytes of clients' messages."
+        yield self._counter("received_bytes", told, lambda policy: policy.tally.received_bytes)
+        told = "Bytes of messages to clients."
+        yield self._counter("sent_bytes", told, lambda policy: policy.tally.sent_bytes)
         held = sum(peer.held_bytes() for peer in self._reception.peers)
-        yield _gauge(
-            "buffered_bytes", "Bytes of messages that are unfinished, unanswered, or answered and unread.", held
-        )
+        told = "Bytes of messages that are unfinished, unanswered, or answered and unread."
+        yield _gauge("buffered_bytes", told, held)
         told = "Policies that were replaced: hung, since a call never returned, or broke."
-        yield _labelled(CounterMetricFamily, "policy_replacements", told, "reason", tally.replaced)
+        family = CounterMetricFamily("policyserve_policy_replacements", told, labels=("policy", "reason"))
+        for policy in self._policies:
+            for reason, count in policy.tally.replaced.items():
+                family.add_metric((policy.label, reason), count)
+        yield family
 
     def _recording(self) -> Iterator[Metric]:
         recorder = self._recorder
         is_recording, left_out = (recorder.is_recording, recorder.left_out) if recorder else (False, 0)
         yield _gauge("recording", "1 while it records, 0 without --record and when that has ended.", int(is_recording))
         told = "Requests that are not in the recording, since the disk or the processor did not keep up."
-        yield _counter("recording_left_out", told, left_out)
+        yield CounterMetricFamily("policyserve_recording_left_out", told, left_out)
 
     def _state(self) -> Iterator[Metric]:
-        is_ready = not (self._reception.stage or self._engine.stage)
-        yield _gauge("ready", "1 while the policy answers, else 0.", int(is_ready))
+        yield self._gauge("ready", "1 while the policy answers, else 0.", lambda policy: int(not policy.served.stage))
         yield _gauge("loop_lag_seconds", "The latest that the event loop woke in the last 15 s.", self.lag.seconds)
-        spec = self._reception.spec
-        name, metadata = (spec.name, spec.metadata) if spec is not None else ("", {})
-        checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
-        info = {"version": VERSION, "policy": _label(name), "checkpoint": _label(checkpoint)}
-        yield InfoMetricFamily("policyserve_build", "What is served, and by which version.", info)
+        info = InfoMetricFamily("policyserve_build", "What is served, and by which version.", labels=("policy",))
+        for policy in self._policies:
+            metadata = policy.served.spec.metadata if policy.served.spec is not None else {}
+            checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
+            info.add_metric((policy.label,), {"version": VERSION, "checkpoint": _label(checkpoint)})
+        yield info
+
+    def _gauge(self, name: str, told: str, value: Callable[[_Counted], float]) -> Metric:
+        family = GaugeMetricFamily(f"policyserve_{name}", told, labels=("policy",))
+        for policy in self._policies:
+            family.add_metric((policy.label,), value(policy))
+        return family
+
+    def _counter(self, name: str, told: str, value: Callable[[_Counted], float]) -> Metric:
+        family = CounterMetricFamily(f"policyserve_{name}", told, labels=("policy",))
+        for policy in self._policies:
+            family.add_metric((policy.label,), value(policy))
+        return family
+
+    def _histogram(self, name: str, told: str, value: Callable[[_Counted], tuple[Buckets, float]]) -> Metric:
+        family = HistogramMetricFamily(f"policyserve_{name}", told, labels=("policy",))
+        for policy in self._policies:
+            family.add_metric((policy.label,), *value(policy))
+        return family
+
+
+class _Counted:
+    """A policy and what is counted of it."""
+
+    def __init__(self, served: Served) -> None:
+        self.served, self.counters = served, served.counters
+        self.tally = Tally(lambda: served.label)
+        served.observers.add(self.tally, is_trusted=True)
+
+    @property
+    def label(self) -> str:
+        return _label(self.served.label)
 
 
 def _label(value: object) -> str:
@@ -167,27 +206,6 @@ def _label(value: object) -> str:
 
 def _gauge(name: str, told: str, value: float) -> Metric:
     return GaugeMetricFamily(f"policyserve_{name}", told, value)
-
-
-def _counter(name: str, told: str, value: float) -> Metric:
-    return CounterMetricFamily(f"policyserve_{name}", told, value)
-
-
-def _labelled(
-    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
-    name: str,
-    told: str,
-    label: str,
-    values: Mapping[str, float],
-) -> Metric:
-    family = kind(f"policyserve_{name}", told, labels=(label,))
-    for key, value in values.items():
-        family.add_metric((key,), value)
-    return family
-
-
-def _histogram(name: str, told: str, buckets: Buckets, total: float) -> Metric:
-    return HistogramMetricFamily(f"policyserve_{name}", told, buckets, total)
 
 
 def _times(histogram: Histogram) -> tuple[Buckets, float]:

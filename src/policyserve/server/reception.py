@@ -21,16 +21,18 @@ from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.throttle import LogThrottle, suppressed_note
-from policyserve.engine.engine import Change, Engine
+from policyserve.engine.engine import Change
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
+from policyserve.server.catalogue import Catalogue, Target
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation, Sink
 from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
-from policyserve.server.health import add_health
+from policyserve.server.health import add_health, add_readiness
+from policyserve.server.served import Served
 from policyserve.server.spec_page import add_spec
 
 log = Log(__name__)
@@ -68,6 +70,8 @@ class _Open(NamedTuple):
     facts: SessionFacts  # at its opening
     opened_at: float  # time.monotonic
     asks_images: str  # in its handshake
+    served: Served  # its policy
+    target: Target[Served]  # where its path led
 
 
 class SessionState(NamedTuple):
@@ -79,23 +83,32 @@ class SessionState(NamedTuple):
 
 
 class Reception:
-    """Knows the peers of one server. stage: what /readyz tells; say_ready() and say_failed() end the wait for it.
+    """Knows the peers of one server, and the policies that they come for.
 
     routes: what its plain HTTP requests get.
     """
 
     def __init__(
-        self, config: ServerConfig, engine: Engine, observers: Observers, counters: Counters, admission: Admission
+        self,
+        config: ServerConfig,
+        catalogue: Catalogue[Served],
+        observers: Observers,
+        counters: Counters,
+        admission: Admission,
     ) -> None:
         self.admission = admission
-        self.stage = "starting"
+        self.catalogue = catalogue
+        for served in catalogue:
+            served.on_settled, served.on_changed = self._start_all, self._change
         self.routes = routes.Routes()
-        add_health(self.routes, counters, lambda: self.stage or self._engine.stage)
-        add_spec(self.routes, lambda: self._metadata)
+        add_health(self.routes, counters, lambda: self.stage)
+        add_spec(self.routes, lambda: catalogue.default.metadata)
+        for served in () if catalogue.is_plain else catalogue:
+            add_readiness(self.routes, f"/readyz/{served.name}", partial(_stage_of, served))
+            add_spec(self.routes, partial(_metadata_of, served), f"/spec/{served.name}")
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
         self._config = config
-        self._engine = engine
         self._observers = observers
         self._sessions: dict[int, _Open] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
@@ -103,15 +116,17 @@ class Reception:
         self._throttle = LogThrottle()
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
-        self.spec: PolicySpec | None = None  # once the policy is ready
-        self._metadata: Mapping[str, Any] = {}  # of its greetings
-        self._failure: PolicyserveError | None = None  # why there will be no policy
         self._is_closed = False
-        self._key_map = config.key_map
         self.decoder = Decoder()
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, a code, why.
         self.on_refused: Callable[[str, str, str], object] = lambda peer, code, reason: None
+
+    @property
+    def stage(self) -> str:
+        """What the first policy that cannot answer is at; empty while all can."""
+        stages = ((served, served.stage) for served in self.catalogue)
+        return next((f"{one.name}: {stage}" if one.is_named else stage for one, stage in stages if stage), "")
 
     @property
     def conversations(self) -> Sequence[Conversation]:
@@ -140,6 +155,11 @@ class Reception:
         """Who a session is with; empty of one that is over."""
         opened = self._sessions.get(session)
         return opened.facts.peer if opened is not None else ""
+
+    def spec_of(self, session: int) -> PolicySpec | None:
+        """What a session's policy takes and gives; None where it is over, or the policy is not ready."""
+        opened = self._sessions.get(session)
+        return opened.served.spec if opened is not None else None
 
     def receiving_s(self, session: int) -> float:
         """How long its newest message took to come in."""
@@ -180,48 +200,76 @@ class Reception:
         refusal = self.admission.refusal(credentials, peer.address)
         if refusal is not None:
             return refusal
+        target = self.catalogue.resolve(path)
+        if target is None:
+            return routes.text(404, self.catalogue.unknown(path))
+        key = self.admission.key_name(credentials) or ""
+        refusal = self._no_place(target, key)
+        if refusal is not None:
+            return refusal
+        served = self.catalogue.choose(target)
+        config = served.config
         session = Session(
-            greeting.dialect_of(path, self._config),
+            target.dialect or greeting.pinned_dialect(config),
             choice=_AUTO,
-            max_pending=self._config.max_pending,
-            debug_wire=self._config.debug_wire,
-            limits=self._config,
-            serve_steps=self._config.serve_steps,
-            chunk_size=self._config.chunk_size,
-            fit=self._key_map.fit,
+            max_pending=config.max_pending,
+            debug_wire=config.debug_wire,
+            limits=config,
+            serve_steps=config.serve_steps,
+            chunk_size=config.chunk_size,
+            fit=served.key_map.fit,
         )
         self._waiting.pop(peer.number, None)
         self._opened += 1
         peer.number = self._opened
         note = partial(self.note, peer.address)
-        conversation = Conversation(peer.number, session, peer, self._engine, self._observers, note, self.decoder)
+        conversation = Conversation(peer.number, session, peer, served.engine, served.observers, note, self.decoder)
         name = session.dialect.name if session.dialect else "auto"
-        key = self.admission.key_name(credentials) or ""
-        facts = SessionFacts(peer.number, peer.peer, name, key)
-        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic(), asks_images)
+        facts = SessionFacts(peer.number, peer.peer, name, key, served.name if served.is_named else "")
+        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic(), asks_images, served, target)
+        served.sessions.add(peer.number)
         self.admission.enter(peer.address)
         self.everybody_left.clear()
-        for tell in self._observers.session_opened:
+        for tell in served.observers.session_opened:
             tell(facts)
+        of_policy = f" policy={served.name}" if served.is_named else ""
+        drawn = f" route={target.route}" if target.route else ""
         by_key = f" key={key}" if key else ""
-        text, values = "session %d opened dialect=%s peer=%s%s", (peer.number, name, peer.peer, by_key)
-        note(logging.INFO, "opened", text, *values, event=Event("session_opened", peer.number, peer.peer, name))
+        text, values = (
+            "session %d opened dialect=%s peer=%s%s",
+            (peer.number, name, peer.peer, of_policy + drawn + by_key),
+        )
+        event = Event("session_opened", peer.number, peer.peer, name, policy=facts.policy or None)
+        note(logging.INFO, "opened", text, *values, event=event)
         return conversation
+
+    def _no_place(self, target: Target[Served], key: str) -> routes.Response | None:
+        """The refusal of a session that the policies at its path do not take; of a split, all must take it."""
+        for served in target.policies:
+            if served.keys is not None and key not in served.keys:
+                return routes.text(
+                    403, f"this API key may not use {served.name}: its keys are set under policies.{served.name}"
+                )
+            most = served.max_sessions
+            if most is not None and len(served.sessions) >= most:
+                return routes.text(503, f"{most} sessions of {served.name} are open, the most that it takes")
+        return None
 
     def start_session(self, peer: SessionPeer) -> None:
         """The handshake is through: serve at once if the policy is ready, or tell why it never will be."""
         opened = self._sessions.get(peer.number)
         if opened is None:
             return
-        conversation = opened.conversation
-        if self._failure is not None:
-            conversation.fail(self._failure)
-        elif self.spec is not None:
-            metadata = greeting.with_images(self._metadata, opened.asks_images)
-            if metadata is not self._metadata:
+        conversation, served = opened.conversation, opened.served
+        if served.failure is not None:
+            conversation.fail(served.failure)
+        elif served.spec is not None:
+            told = served.metadata
+            metadata = greeting.with_images(told, opened.asks_images)
+            if metadata is not told:
                 self.decoder.expect()
-            conversation.serve(self.spec, metadata)
-            peer.expect_first_message(greeting.patience_s(conversation.session, self.spec, self._config))
+            conversation.serve(served.spec, metadata)
+            peer.expect_first_message(greeting.patience_s(conversation.session, served.spec, served.config))
 
     def close_session(self, peer: Peer) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
@@ -231,45 +279,12 @@ class Reception:
         self.admission.leave(peer.address)
         if not self._sessions:
             self.everybody_left.set()
+        opened.served.sessions.discard(peer.number)
         opened.conversation.forget()
-        for tell in self._observers.session_closed:
+        for tell in opened.served.observers.session_closed:
             tell(peer.number)
         event = Event("session_closed", peer.number, peer.peer)
         self.note(peer.address, logging.INFO, "closed", "session %d closed", peer.number, event=event)
-
-    def say_ready(self, spec: PolicySpec) -> None:
-        """The policy answers: serve the sessions that wait, and those to come."""
-        self.stage = ""
-        self.spec, self._metadata = spec, greeting.metadata_of(spec)
-        self._start_all()
-
-    def say_changed(self, change: Change) -> None:
-        """Another policy answers from now on; what becomes of the sessions of the one before is the change's to say."""
-        spec = change.spec
-        self.spec, self._metadata = spec, greeting.metadata_of(spec)
-        if change.closing is not None:
-            self._close_all(spec, change.closing)
-        elif change.sessions_move:
-            for opened in list(self._sessions.values()):
-                opened.conversation.serve(spec, greeting.with_images(self._metadata, opened.asks_images))
-
-    def _close_all(self, spec: PolicySpec, error: PolicyserveError) -> None:
-        conversations = self.conversations
-        for conversation in conversations:
-            conversation.drain(error)
-        if conversations:
-            count = "1 session is" if len(conversations) == 1 else f"{len(conversations)} sessions are"
-            log.info("%s closed, so that clients connect again", count, event=Event("policy_changed", policy=spec.name))
-
-    def say_seen(self, facts: Mapping[str, Any]) -> None:
-        """Tell this in greetings to come: it was seen, where the policy itself says nothing."""
-        self._metadata = {**facts, **self._metadata}
-
-    def say_failed(self, failure: PolicyserveError) -> None:
-        """There will be no policy: tell the sessions that wait, and those to come."""
-        self.stage = "loading failed"
-        self._failure = failure
-        self._start_all()
 
     def close(self) -> None:
         """Open no session any more."""
@@ -309,6 +324,36 @@ class Reception:
             size = log.log(level, text + "%s", *args, suppressed_note(suppressed), event=event, cause=cause)
             self._throttle.spend(kind, address, size)
 
-    def _start_all(self) -> None:
-        for peer in self.peers:
-            self.start_session(peer)
+    def _start_all(self, served: Served) -> None:
+        """A policy is ready, or will never be: its sessions are served, or told."""
+        for opened in self._of(served):
+            self.start_session(opened.peer)
+
+    def _change(self, served: Served, change: Change) -> None:
+        """Another policy answers from now on; what becomes of the sessions of the one before is the change's to say."""
+        if change.closing is not None:
+            self._close_all(served, change.closing)
+        elif change.sessions_move and served.spec is not None:
+            for opened in self._of(served):
+                opened.conversation.serve(served.spec, greeting.with_images(served.metadata, opened.asks_images))
+
+    def _close_all(self, served: Served, error: PolicyserveError) -> None:
+        closing = self._of(served)
+        for opened in closing:
+            opened.conversation.drain(error)
+        if closing:
+            count = "1 session is" if len(closing) == 1 else f"{len(closing)} sessions are"
+            event = Event("policy_changed", policy=served.label)
+            log.info("%s closed, so that clients connect again", count, event=event)
+
+    def _of(self, served: Served) -> list[_Open]:
+        """The sessions of a policy, the oldest first."""
+        return [self._sessions[number] for number in sorted(served.sessions)]
+
+
+def _stage_of(served: Served) -> str:
+    return served.stage
+
+
+def _metadata_of(served: Served) -> Mapping[str, Any]:
+    return served.metadata

@@ -78,6 +78,11 @@ class Routes:
         assert path not in self._routes, f"{path} has a page already"
         self._routes[path] = route
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those that have a page."""
+        return tuple(self._routes)
+
     def is_page(self, path: str) -> bool:
         """Whether `path` is answered over HTTP even to a WebSocket handshake."""
         route = self._routes.get(path)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from policyserve import dialects
 from policyserve.core import memory
-from policyserve.core.errors import ConfigError, NotReady, PolicyFailed, PolicyserveError
+from policyserve.core.errors import ConfigError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
@@ -26,15 +26,11 @@ from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
-from policyserve.engine.batcher import Batcher
-from policyserve.engine.engine import Change, ChangingEngine, Engine
-from policyserve.engine.local import LocalEngine
+from policyserve.engine.engine import Engine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
 from policyserve.observe.counters import Counters
-from policyserve.observe.spec_learner import SpecLearner
 from policyserve.observe.statistics import StatisticsLog
 from policyserve.recordings.recorder import Recorder
-from policyserve.server import greeting
 from policyserve.server.admission import Admission
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
@@ -43,7 +39,10 @@ from policyserve.server.entrance import Entrance
 from policyserve.server.listener import Address
 from policyserve.server.live import LivePage
 from policyserve.server.metrics import Metrics
+from policyserve.server.offers import Offer, make_catalogue
 from policyserve.server.reception import Reception
+from policyserve.server.served import Served
+from policyserve.server.splits import Split
 from policyserve.server.turns import LoopTurns
 from policyserve.websocket.server_frames import make_scratch
 
@@ -59,34 +58,40 @@ _CLOSE_SESSIONS_S = 2.0  # and, unless farewell_s says otherwise, for its peers 
 
 
 class Server:
-    """Serves one policy on one port.
+    """Serves policies on one port: one, or several by name.
 
-    policy: what loads it, here and as the config says, or an Engine that runs it elsewhere.
+    policy: what loads it, here and as the config says, or an Engine that runs it elsewhere; of several a map of these,
+    or of Offers, by their names, the default one first. routes: paths behind which several of them stand, as "/arm".
     Use `await run()` (until a signal or stop()), or as an async context manager with `address` and `ready()`.
+    Raises ConfigError for names, routes and settings that do not go together.
     """
 
-    def __init__(self, policy: LoadPolicy | Engine, config: ServerConfig | None = None) -> None:
+    def __init__(
+        self,
+        policy: LoadPolicy | Engine | Mapping[str, LoadPolicy | Engine | Offer],
+        config: ServerConfig | None = None,
+        routes: Mapping[str, Split] | None = None,
+    ) -> None:
         self.config = config or ServerConfig()
         self.counters = Counters()
         self.observers = Observers(_log_failed_observer)
         self.observers.add(self.counters, is_trusted=True)
-        self.engine = policy if isinstance(policy, Engine) else local_engine(policy, self.config)
-        if isinstance(self.engine, ChangingEngine):
-            self.engine.on_change = self._change_policy
-        self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, lambda: self.engine.is_working)
+        self.catalogue = make_catalogue(policy, self.config, self.observers, self.counters, routes or {})
+        for served in self.catalogue:
+            served.on_stage, served.on_seen = self._note_stage, self._note_seen
+        self.busy_poll = BusyPoll(self.config.busy_poll_us / 1e6, self._make_is_working())
         self._turns, self._scratch = LoopTurns(), make_scratch()
-        self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         self.on_stage: Callable[[str], None] | None = None  # told what loading is at, in the event loop
         self.on_stop: Callable[[], None] | None = None  # called by each signal that stops it, before anything else
-        self.statistics = StatisticsLog(self.counters, lambda: self.engine.load, self.config.stats_every_s)
+        self.statistics = StatisticsLog(self.counters, lambda: self.load, self.config.stats_every_s)
         self.on_seen: Callable[[SeenPolicy], None] = _log_seen  # told, once, what a policy without a spec takes
         self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
-        self.reception = Reception(self.config, self.engine, self.observers, self.counters, admission)
+        self.reception = Reception(self.config, self.catalogue, self.observers, self.counters, admission)
         self.reception.on_relief = self._give_back
         self.recorder = self._add_recorder() if self.config.record is not None else None
         self._metrics = self._add_metrics() if self.config.metrics else None
-        self.live = LivePage(self.reception, self.engine, self.observers, self.counters, self.config)
+        self.live = LivePage(self.reception, self.observers, self.counters, self.config)
         if self.config.live:
             self.live.add_to(self.reception)
         self._may_give_back_at = 0.0
@@ -116,12 +121,29 @@ class Server:
         return bool(self.reception.admission.keys)
 
     @property
+    def engine(self) -> Engine:
+        """The default policy's."""
+        return self.catalogue.default.engine
+
+    @property
+    def load(self) -> int:
+        """Requests that have no answer yet, those of all policies."""
+        return sum(served.engine.load for served in self.catalogue)
+
+    @property
     def learns_spec(self) -> bool:
-        """Whether the policy declares no spec, and has not answered yet."""
-        return self._learner is not None
+        """Whether the default policy declares no spec, and has not answered yet."""
+        return self.catalogue.default.learns_spec
+
+    def served(self, name: str) -> Served:
+        """The policy of this name; "default" is the only one of a server that gives none. Raises ConfigError."""
+        return self.catalogue.named(name)
 
     async def ready(self) -> PolicySpec:
-        """Wait until the policy is loaded and warm; raises what loading raised."""
+        """Wait until the policy is loaded and warm; raises what loading raised.
+
+        Of several, until each has loaded or failed; returns the spec of the first that is ready, and raises if none is.
+        """
         assert self._loading is not None, "start the server first"
         return await asyncio.shield(self._loading)
 
@@ -181,6 +203,7 @@ class Server:
     async def __aenter__(self: Self) -> Self:
         for fault in dialects.load_all():
             log.warning("%s", fault)
+        self.catalogue.check_taken(self.reception.routes.paths, dialects.names())
         await self._entrance.open(self._connection)
         self._start_recorder()
         self._loading = asyncio.get_running_loop().create_task(self._load())
@@ -213,7 +236,8 @@ class Server:
             self._metrics.lag.stop()
         self.live.stop_watching()
         self.reception.decoder.close()
-        await self.engine.close(_CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S)
+        patience_s = _CLOSE_POLICY_S if is_drained else _CLOSE_BUSY_POLICY_S
+        await asyncio.gather(*(served.engine.close(patience_s) for served in self.catalogue))
         if self.recorder is not None:
             await self.recorder.close()
         self._has_ended = True
@@ -237,8 +261,7 @@ class Server:
             raise
 
     def _add_metrics(self) -> Metrics:
-        metrics = Metrics(self.reception, self.engine, self.counters, self.recorder)
-        self.observers.add(metrics.tally, is_trusted=True)
+        metrics = Metrics(self.reception, self.recorder)
         self.reception.routes.add("/metrics", metrics.page)
         return metrics
 
@@ -248,10 +271,11 @@ class Server:
             return "not started"
         if self._stop.is_set():
             return f"{self.address.url} {'stopped' if self._has_ended else 'stopping'}"
-        if self.reception.spec is None:
+        names = [text_of(served.label) for served in self.catalogue if served.spec is not None]
+        if not names:
             return f"{self.address.url} {self.reception.stage}"
         count = len(self.reception.conversations)
-        served = f"{self.address.url} serving {text_of(self.reception.spec.name)}"
+        served = f"{self.address.url} serving {', '.join(names)}"
         return f"{served}, {count} session{'s' if count != 1 else ''}"
 
     def _connection(self) -> asyncio.BaseProtocol:
@@ -261,59 +285,41 @@ class Server:
         return self._entrance.protocol_for(connection, self.reception)
 
     async def _load(self) -> PolicySpec:
-        loop = asyncio.get_running_loop()
+        """Load all policies at once; returns the spec of the first that can be loaded, raises if none can."""
+        if len(self.catalogue) == 1:
+            return await self.catalogue.default.load()
+        loaded = await asyncio.gather(*(self._load_beside(served) for served in self.catalogue), return_exceptions=True)
+        specs = [one for one in loaded if isinstance(one, PolicySpec)]
+        failures = [one for one in loaded if isinstance(one, BaseException)]
+        if not specs:
+            raise failures[0]
+        return specs[0]
+
+    async def _load_beside(self, served: Served) -> PolicySpec:
+        """Load one of several; that it fails is told here, since the server goes on."""
         try:
-            spec = await self.engine.start(lambda stage: _tell(loop, self._set_stage, stage), self.observers)
-            greeting.check_spec(spec, self.config)
-        except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
-            self._fail_sessions(error)
+            spec = await served.load()
+        except Exception as error:  # a stranger's loader
+            told = "policy %s cannot be loaded, its sessions are told so, and the others are served: %s"
+            log.error(told, served.name, error, event=Event("failed", policy=served.name))
+            log.debug("the traceback", cause=error)
             raise
-        self._learn_spec(spec)
-        self._tell_policy(spec)
-        self.reception.say_ready(spec)
-        for tell in self.observers.stage:
-            tell("")
+        log.info("policy %s is ready", served.name, event=Event("ready", policy=served.name))
         return spec
 
-    def _change_policy(self, change: Change) -> None:
-        greeting.check_spec(change.spec, self.config)
-        self._learn_spec(change.spec)
-        self._tell_policy(change.spec)
-        self.reception.say_changed(change)
-
-    def _tell_policy(self, spec: PolicySpec) -> None:
-        for tell in self.observers.policy_ready:
-            tell(spec)
-
-    def _learn_spec(self, spec: PolicySpec) -> None:
-        """Watch a policy that declares none, and no other one."""
-        if self._learner is not None:
-            self.observers.remove(self._learner)
-            self._learner = None
-        if spec.observation is None:
-            self._learner = SpecLearner(spec.name, self._note_seen)
-            self.observers.add(self._learner)
-
     def _note_seen(self, seen: SeenPolicy) -> None:
-        assert self._learner is not None
-        self.observers.remove(self._learner)
-        self._learner = None
-        self.reception.say_seen(seen.facts)
         self.on_seen(seen)
 
-    def _set_stage(self, stage: str) -> None:
-        stage = text_of(stage)  # a loader's
-        if self.reception.stage:
-            self.reception.stage = stage
-            log.debug("%s", stage, event=Event("stage"))
-            for tell in self.observers.stage:
-                tell(stage)
-            if self.on_stage is not None:
-                self.on_stage(stage)
+    def _note_stage(self, served: Served, stage: str) -> None:
+        if self.on_stage is not None:
+            self.on_stage(stage)
 
-    def _fail_sessions(self, error: Exception) -> None:
-        told = error if isinstance(error, PolicyserveError) else PolicyFailed("the policy could not be loaded")
-        self.reception.say_failed(NotReady(f"not served: {told}"))
+    def _make_is_working(self) -> Callable[[], bool]:
+        engines = [served.engine for served in self.catalogue]
+        if len(engines) == 1:
+            engine = engines[0]
+            return lambda: engine.is_working
+        return lambda: any(engine.is_working for engine in engines)
 
     def _tidy(self) -> None:
         """Give back, once, the memory of a rush that is over; while large messages come they need it again at once."""
@@ -351,7 +357,7 @@ class Server:
 
     async def _drained(self) -> None:
         await self.reception.decoder.drained()  # what it has decoded goes to the engine
-        await self.engine.drained()
+        await asyncio.gather(*(served.engine.drained() for served in self.catalogue))
 
     async def _until_gone(self) -> None:
         """Give peers a moment to answer the close frame, then cut what is left."""
@@ -410,17 +416,6 @@ def _signals_call(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iter
             loop.remove_signal_handler(number)
 
 
-def local_engine(load: LoadPolicy, config: ServerConfig) -> LocalEngine:
-    """The engine that a server makes for what loads its policy; raises ConfigError for what does not go together."""
-
-    def make_batcher(max_batch: int) -> Batcher:
-        return Batcher(max_batch, config.max_queue, config.max_wait_s, config.max_queue_s)
-
-    is_isolated, devices = config.isolate == "process", config.device_names
-    timeout_s, count = config.request_timeout_s, config.replicas
-    return LocalEngine(load, make_batcher, timeout_s, is_isolated=is_isolated, count=count, devices=devices)
-
-
 def _log_failed_observer(observer: Observer, error: BaseException) -> None:
     text, event = "%s is told nothing more, since it raised", Event("observer_failed")
     log.error(text, type(observer).__name__, event=event, cause=error)
@@ -429,10 +424,3 @@ def _log_failed_observer(observer: Observer, error: BaseException) -> None:
 def _log_seen(seen: SeenPolicy) -> None:
     event = Event("policy_spec_seen", policy=seen.name)
     log.info("%s declares no spec; it was seen to take and give %s", seen.name, seen, event=event)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:
-    try:
-        loop.call_soon_threadsafe(function, text)
-    except RuntimeError:
-        log.debug("the loop ended while the policy loaded")

@@ -16,8 +16,8 @@ _MOST_NUMBERS = 1000  # of an array in the metadata; of a larger one dtype and s
 _MOST_OF_TEXT = 200  # characters of what JSON has no form for
 
 
-def add_spec(routes: Routes, metadata: Callable[[], Mapping[str, Any]]) -> None:
-    """Add /spec. metadata: that of greetings; empty until the policy is ready."""
+def add_spec(routes: Routes, metadata: Callable[[], Mapping[str, Any]], path: str = "/spec") -> None:
+    """Add /spec, or another path. metadata: that of greetings; empty until the policy is ready."""
     made: list[tuple[Mapping[str, Any], Response]] = []  # at most one: metadata may be large, and seldom changes
 
     def spec(asked: Asked) -> Response:
@@ -28,7 +28,7 @@ def add_spec(routes: Routes, metadata: Callable[[], Mapping[str, Any]]) -> None:
             made[:] = [(told, json_of(200, _plain_map(told)))]
         return made[0][1]
 
-    routes.add("/spec", Route(spec, shares_path=True))
+    routes.add(path, Route(spec, shares_path=path == "/spec", is_listed=path == "/spec"))
 
 
 def _plain_map(value: Mapping[Any, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class EchoServer(PolicyServer):
     def __init__(self, config: ServerConfig) -> None:
         super().__init__(lambda observation: observation, config=config)
         admission = self.reception.admission
-        self.reception = Echo(self.config, self.engine, self.observers, self.counters, admission)
+        self.reception = Echo(self.config, self.catalogue, self.observers, self.counters, admission)
 
 
 async def serve(port: int) -> None:

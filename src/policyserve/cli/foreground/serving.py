@@ -144,7 +144,7 @@ class _Shown:
     def _on_stop(self) -> None:
         """A signal came, for the first time or again."""
         self._line.start_line()
-        in_flight = self._server.engine.load
+        in_flight = self._server.load
         if not self._is_stopping:
             log.info("stopping: %s in flight", counted(in_flight, "request"), event=Event("stopping"))
         if not self._is_stopping and in_flight:
