@@ -31,7 +31,7 @@ def test_the_first_answer_is_told_once_and_nothing_listens_afterwards() -> None:
         seen: list[SeenPolicy] = []
         live.server.on_seen = seen.append
         assert live.server.learns_spec
-        assert len(live.server.observers.request) == 1
+        assert len(live.server.catalogue.default.observers.request) == 1
         with pytest.raises(RemoteError):
             client.infer({"wrong": 1.0})
         assert live.server.learns_spec
@@ -41,8 +41,8 @@ def test_the_first_answer_is_told_once_and_nothing_listens_afterwards() -> None:
         (told,) = seen
         assert told.spec.leaves == {"state": ArraySpec((3,), "float64")}
         assert (told.spec.name, told.spec.horizon) == ("chunk", 50)
-        assert live.server.observers.request == ()
-        assert len(live.server.observers.answer) == 2  # the counters, and the tally of metrics
+        assert live.server.catalogue.default.observers.request == ()
+        assert len(live.server.catalogue.default.observers.answer) == 2  # the counters, and the tally of metrics
 
 
 def test_greetings_say_nothing_before_the_first_answer_and_what_is_true_after_it() -> None:
@@ -83,4 +83,4 @@ def test_an_array_alone_teaches_too_and_is_logged_where_nobody_shows_it(caplog: 
 def test_of_a_policy_with_a_spec_nothing_is_learned() -> None:
     with serving(FunctionPolicy(lambda x: x["x"], PolicySpec("echo", {"x": ArraySpec((1,))}, None))) as live:
         assert not live.server.learns_spec
-        assert live.server.observers.request == ()
+        assert live.server.catalogue.default.observers.request == ()
