@@ -8,7 +8,7 @@ TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 check: lint types contracts  ## all that CI runs
 	@$(MAKE) --no-print-directory -j2 $(TOGETHER) test pythons interop
 
-debian:  ## Prometheus and chromium, which some tests drive: for root on Debian; nobody else's machine is changed
+debian:  ## Prometheus, chromium and HAProxy, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
 
 lint:

@@ -18,6 +18,7 @@ from policyserve.core.limits import WireLimits
 from policyserve.core.mapping import KeyMap
 from policyserve.core.settings import Settings
 from policyserve.recordings.plan import Plan
+from policyserve.server.proxy_header import Trusted
 
 _MIB = 1024 * 1024
 _MOST_MIB = 1024 * 1024  # a tebibyte: what is larger is a mistake
@@ -70,6 +71,8 @@ class Access(_Group):
 
     api_key_file: str | None = None  # a file of `name: key` lines; the environment's POLICYSERVE_API_KEY adds to it
     allowed_origins: tuple[str, ...] = ()  # web pages that may connect from browsers, as https://lab.example:8080
+    proxy_protocol: bool = False  # a load balancer says whose connection it passes on, by the PROXY protocol, 1 or 2
+    trusted_proxies: tuple[str, ...] = ()  # who is believed: balancers' addresses, networks such as 10.1.0.0/16
     max_sessions: int = 256  # the most sessions at a time
     max_sessions_per_address: int = 128  # the most sessions of one IP address; this machine's own are exempt
     max_handshakes: int = 512  # the most connections without a session; of more than these the oldest is cut
@@ -80,6 +83,9 @@ class Access(_Group):
         for origin in self.allowed_origins:
             is_fine = origin.startswith(("http://", "https://")) and origin.count("/") == 2
             self.require("allowed_origins", is_fine, "scheme://host or scheme://host:port for each")
+        Trusted(self.trusted_proxies)
+        has_both = self.proxy_protocol == bool(self.trusted_proxies)
+        self.require("proxy_protocol", has_both, "--proxy-protocol and --trusted-proxies, both or none")
         self._require_all(("max_sessions", "max_sessions_per_address", "max_handshakes"), 1, "1 or more")
 
 

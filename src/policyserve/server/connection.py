@@ -53,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         self.number = number
         self.address = ""  # the peer's IP address; empty on a Unix socket
         self.peer = "local"  # the same with its port, for the log
+        self._stands_for: tuple[str, str] | None = None
         self._reception = reception
         self._config = config
         self._busy_poll = busy_poll
@@ -78,12 +79,16 @@ class Connection(asyncio.BufferedProtocol):
 
     # Life cycle
 
+    def stand_for(self, address: str, peer: str) -> None:
+        """Be counted and logged as this peer, whose connection a load balancer passes on."""
+        self._stands_for = address, peer
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._pipe.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
         rest_s = self._came_at + self._config.handshake_timeout_s - time.monotonic()
         self._call_later(max(rest_s, 0.0), self._time_out_handshake)
-        self.address, self.peer = peer_of(transport)
-        if self.address:
+        self.address, self.peer = self._stands_for or peer_of(transport)
+        if isinstance(transport.get_extra_info("peername"), tuple):
             end_if_silent(transport, self._config.ping_timeout_s)
         self._reception.enter(self)
 

@@ -14,6 +14,8 @@ from policyserve.server import keys, tls
 from policyserve.server.admission import Admission
 from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, Listener, listen
+from policyserve.server.proxied import ProxiedConnection
+from policyserve.server.proxy_header import Trusted
 
 if TYPE_CHECKING:
     import ssl
@@ -41,6 +43,7 @@ class Entrance:
         self._admission = admission
         self._listener: Listener | None = None
         self._tls: ssl.SSLContext | None = None
+        self._proxies = Trusted(config.trusted_proxies)
         self._tls_failures = Throttle(tls.OF_ONE_FAILURE)
 
     @property
@@ -65,10 +68,12 @@ class Entrance:
         self._listener.close()
 
     def protocol_for(self, connection: Connection, reception: Reception) -> asyncio.BaseProtocol:
-        """What a new peer meets first: the connection itself, or the TLS handshake before it."""
-        if self._tls is None:
-            return connection
-        return tls.TlsConnection(reception, connection, self._tls, self._config.handshake_timeout_s, self._tls_failures)
+        """What a new peer meets first: a balancer's header is read, then the TLS handshake, where there is one."""
+        inside: Connection | tls.TlsConnection = connection
+        timeout_s = self._config.handshake_timeout_s
+        if self._tls is not None:
+            inside = tls.TlsConnection(reception, connection, self._tls, timeout_s, self._tls_failures)
+        return ProxiedConnection(reception, inside, self._proxies, timeout_s) if self._config.proxy_protocol else inside
 
     def reload(self) -> None:
         """Read the files again, for connections to come; what is wrong is logged, the old stays."""

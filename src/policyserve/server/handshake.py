@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from policyserve.core.encoded_images import IMAGES_HEADER
 from policyserve.server import routes
 
+_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # nor so
 _TLS_HELLO = b"\x16\x03"  # no HTTP request begins so
 
 # The library's own lines (one per connection) say what ours say already.
@@ -80,6 +81,9 @@ class Handshake:
         self._head += data
         if self._head.startswith(_TLS_HELLO):
             return routes.text(400, "a TLS handshake, but this port speaks plain ws:// and http://; see --tls-cert")
+        if self._head.startswith(_PROXY_HEADERS):
+            told = "a load balancer's PROXY header, but this peer is not trusted: see --proxy-protocol"
+            return routes.text(400, f"{told}, --trusted-proxies")
         try:
             self._parser.receive_data(data)
             request = self._parser.next_event()

@@ -15,7 +15,8 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.events import Event
 from policyserve.core.throttle import Rate, Throttle, suppressed_note
 from policyserve.server.listener import peer_of
-from policyserve.server.reception import Peer, Reception
+from policyserve.server.proxied import Inside
+from policyserve.server.reception import Reception
 
 _REASONS = {
     "HTTP_REQUEST": "the client speaks plain HTTP; it needs wss:// or https://",
@@ -39,24 +40,30 @@ class TlsConnection(asyncio.Protocol):
     """
 
     def __init__(
-        self, reception: Reception, inside: Peer, context: ssl.SSLContext, timeout_s: float, failures: Throttle
+        self, reception: Reception, inside: Inside, context: ssl.SSLContext, timeout_s: float, failures: Throttle
     ) -> None:
         self.number = inside.number
         self.address, self.peer = "", ""
+        self._stands_for: tuple[str, str] | None = None
         self._reception = reception
-        self._inside = cast(asyncio.BaseProtocol, inside)
+        self._inside = inside
         self._context = context
         self._timeout_s = timeout_s
         self._failures = failures
         self._shaking: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.address, self.peer = peer_of(transport)
+        self.address, self.peer = self._stands_for or peer_of(transport)
         connected = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         connected.setblocking(False)
         cast(asyncio.Transport, transport).abort()  # it has read nothing yet
         self._shaking = asyncio.get_running_loop().create_task(self._shake_hands(connected))
         self._reception.enter(self)
+
+    def stand_for(self, address: str, peer: str) -> None:
+        """See Inside of server/proxied.py."""
+        self._stands_for = address, peer
+        self._inside.stand_for(address, peer)
 
     def abort(self) -> None:
         """End the handshake."""
@@ -66,7 +73,8 @@ class TlsConnection(asyncio.Protocol):
     async def _shake_hands(self, connected: socket.socket) -> None:
         connect = asyncio.get_running_loop().connect_accepted_socket
         try:
-            await connect(lambda: self._inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
+            inside = cast(asyncio.BaseProtocol, self._inside)
+            await connect(lambda: inside, connected, ssl=self._context, ssl_handshake_timeout=self._timeout_s)
         except OSError as error:  # a stranger's bytes, or silence
             self._reception.leave(self)
             reason = explain(error)
