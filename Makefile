@@ -5,8 +5,9 @@
 AT_ONCE ?= 2
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
+# The newest Python, and the oldest with the oldest dependencies: what breaks between them breaks on one of the two.
 check: lint types contracts  ## all that CI runs
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) test pythons interop
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) test pythons interop PYTHONS="oldest 3.13"
 
 debian:  ## Prometheus, chromium and HAProxy, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
@@ -26,7 +27,7 @@ test:
 	pytest -q --loop uvloop --runner process tests/contract tests/server tests/client --ignore tests/server/test_soak.py
 
 pythons:  ## the quick suites, bare, on other Pythons where they are found, and with the oldest dependencies
-	python scripts/check_pythons.py --at-once $(AT_ONCE)
+	python scripts/check_pythons.py --at-once $(AT_ONCE) $(if $(PYTHONS),--job $(PYTHONS))
 
 interop:
 	pytest -q -m interop
