@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -47,3 +47,15 @@ class Recipe:
         if not callable(found):
             raise ConfigError(f"expected package.module:function, got {self.target!r}: there is no such function")
         return found
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest complete checkpoint of a training run. recipe: loads that one, whatever is written later.
+
+    stamp: another one whenever the checkpoint's files are.
+    """
+
+    step: int
+    recipe: Recipe
+    stamp: Hashable

@@ -39,6 +39,12 @@ def read_json(path: str | Path, expected: str = "JSON") -> Any:
         return json.loads(Path(path).read_bytes())
 
 
+def stamp_of(*paths: Path) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of files; raises ConfigError for one that is gone."""
+    with reading(paths[0], "a file"):
+        return tuple((found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths))
+
+
 def _reason(error: BaseException) -> str:
     """The error in one line."""
     if isinstance(error, OSError) and error.strerror:

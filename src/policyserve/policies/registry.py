@@ -30,7 +30,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from policyserve.core.errors import ConfigError, names_told
 from policyserve.core.nearest import nearest
-from policyserve.core.recipe import Recipe
+from policyserve.core.recipe import Newest, Recipe
 from policyserve.policies.candidates import how_to_name, source_of
 from policyserve.policies.importing import is_file, is_module, modules_here, reason
 from policyserve.policies.sniffing import Recognised, is_path, recognise
@@ -76,6 +76,8 @@ class Source:
     MissingDependency: the command ends with 1. None: what is wrong is known when the recipe is carried out.
     files: the files and folders that are read to load it, for `policyserve inspect`; called once it is loaded.
     None: those that the user named.
+    newest: for `policyserve serve --follow`, which calls it again and again, in any thread: the newest complete
+    checkpoint; None while there is none. Raises ConfigError for a run that is gone. None: it is no run with steps.
     """
 
     title: str
@@ -85,16 +87,17 @@ class Source:
     is_own_code: bool = False
     check: Callable[[], None] | None = None
     files: Callable[[], Sequence[Path]] | None = None
+    newest: Callable[[], Newest | None] | None = None
 
 
 @runtime_checkable
 class Adapter(Protocol[FlagsT]):
     """One kind of policy, as commands see it. Made with what the user typed, such as `robot` or `onnx:model.onnx`.
 
-    Made and asked in the command's own process, by its main thread, before an event loop runs and before a policy is
-    loaded; for a list it is made with its name alone. So making one checks nothing, and nothing here imports a
-    framework, opens a device or reads weights. An exception that no member's text names is a fault of the adapter and
-    is shown with its traceback.
+    Made and asked in the command's own process, by its main thread before an event loop runs and before a policy is
+    loaded, or by another thread where a server is asked for another policy; for a list it is made with its name
+    alone. So making one checks nothing, and nothing here imports a framework, opens a device or reads weights. An
+    exception that no member's text names is a fault of the adapter and is shown with its traceback.
     """
 
     @property

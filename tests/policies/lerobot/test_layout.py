@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyserve.core.errors import ConfigError
-from policyserve.policies.lerobot.layout import find_folder
+from policyserve.policies.lerobot.layout import find_folder, newest_folder, step_of
 
 
 def make(folder: Path) -> Path:
@@ -48,3 +48,23 @@ def test_what_is_no_policys_folder_is_told_with_what_is_there(tmp_path: Path) ->
 
 def test_a_name_of_the_hub_is_told_with_the_command_that_fetches_it() -> None:
     assert "hf download lerobot/act_aloha --local-dir act_aloha" in refusal("lerobot/act_aloha")
+
+
+def test_a_runs_newest_complete_checkpoint_is_the_one_that_last_points_to(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the run's folder is gone, or not there yet"):
+        newest_folder(str(tmp_path / "run"))
+    early = make(tmp_path / "run/checkpoints/000500/pretrained_model")
+    assert newest_folder(str(tmp_path / "run")) is None
+    last = tmp_path / "run/checkpoints/last"
+    last.symlink_to("000500")
+    assert newest_folder(str(tmp_path / "run")) == newest_folder(str(tmp_path / "run/checkpoints")) == early
+    late = make(tmp_path / "run/checkpoints/001000/pretrained_model")
+    assert newest_folder(str(tmp_path / "run")) == early
+    last.unlink()
+    assert newest_folder(str(tmp_path / "run")) is None
+    last.symlink_to("001000")
+    assert newest_folder(str(tmp_path / "run")) == late
+    assert step_of(late) == step_of(last / "pretrained_model") == 1000
+    assert step_of(tmp_path / "run") is None
+    with pytest.raises(ConfigError, match="expected a training run's folder"):
+        newest_folder(str(early))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError, MissingDependency
-from policyserve.policies.vibe_rl.checkpoint import Checkpoint, find_checkpoint, read_network
+from policyserve.policies.vibe_rl.checkpoint import Checkpoint, find_checkpoint, newest_checkpoint, read_network
 from policyserve.policies.vibe_rl.records import open_records
 from tests.policies.frameworks import import_or_skip
 from tests.policies.vibe_rl.states import dqn_state, ppo_state, sac_state, write_eqx
@@ -372,3 +372,29 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ConfigError, match="Permission denied"):
         read_network(Checkpoint(path, None), SIZES, "PPO")
+
+
+def test_the_newest_complete_checkpoint_is_never_one_that_is_being_written(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    write_eqx(tmp_path / "step_9" / "state.eqx", ppo_state(SIZES))
+    whole = (tmp_path / "step_9" / "state.eqx").read_bytes()
+    (tmp_path / "step_10").mkdir()
+    assert newest_checkpoint(tmp_path) == Checkpoint(tmp_path / "step_9" / "state.eqx", 9)
+    for size in (0, 1, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "step_10" / "state.eqx").write_bytes(whole[:size])
+        assert newest_checkpoint(tmp_path) == Checkpoint(tmp_path / "step_9" / "state.eqx", 9)
+    (tmp_path / "step_10" / "state.eqx").write_bytes(whole)
+    assert newest_checkpoint(tmp_path) == Checkpoint(tmp_path / "step_10" / "state.eqx", 10)
+
+
+def test_an_orbax_checkpoint_is_complete_once_it_has_its_name_and_its_metadata(tmp_path: Path) -> None:
+    (tmp_path / "20.orbax-checkpoint-tmp-1" / "default").mkdir(parents=True)
+    (tmp_path / "30" / "default").mkdir(parents=True)
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / "30" / "_CHECKPOINT_METADATA").touch()
+    assert newest_checkpoint(tmp_path) == Checkpoint(tmp_path / "30", 30)
+
+
+def test_a_run_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the run's directory of checkpoints is gone, or not there yet"):
+        newest_checkpoint(tmp_path / "gone")

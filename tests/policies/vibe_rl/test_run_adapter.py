@@ -124,3 +124,24 @@ def test_flags_out_of_range_are_refused() -> None:
         RunFlags(max_batch=0)
     with pytest.raises(ConfigError, match="--norm-stats-path: expected a value, got nothing"):
         RunFlags(norm_stats_path="")
+
+
+def test_a_run_can_be_followed_each_checkpoint_by_its_own_recipe(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    source = RunAdapter(f"vibe_rl:{run}").source(RunFlags())
+    assert source.newest is not None
+    first = source.newest()
+    write_eqx(run / "checkpoints" / "step_8" / "state.eqx", STATES[PPO])
+    second = source.newest()
+    assert first is not None
+    assert second is not None
+    assert [first.recipe(print).spec.metadata["checkpoint_step"], first.step, second.step] == [7, 7, 8]
+    assert second.recipe(print).spec.metadata["checkpoint_step"] == 8
+    assert first.stamp != second.stamp
+    assert second == source.newest()
+
+
+def test_one_step_is_no_run_to_follow(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert RunAdapter(f"vibe_rl:{run}").source(RunFlags(step=7)).newest is None
+    assert RunAdapter(f"vibe_rl:{run}/checkpoints/step_7").source(RunFlags()).newest is None

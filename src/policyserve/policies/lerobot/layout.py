@@ -31,6 +31,29 @@ def find_folder(named: str) -> Path:
     return folder
 
 
+def step_of(folder: Path) -> int | None:
+    """The step of a training run's checkpoint, by its folder's name; None for any other policy's folder."""
+    name = folder.resolve().parent.name
+    return int(name) if folder.name == _FOLDER and _is_step(name) else None
+
+
+def newest_folder(named: str) -> Path | None:
+    """The folder of the run's newest complete checkpoint: the one that `last` points to; None while there is none.
+
+    lerobot-train sets that link when a checkpoint is written. Raises ConfigError for a run that is gone, and for what
+    is no run.
+    """
+    path = Path(named).expanduser()
+    checkpoints = path if path.name == _CHECKPOINTS else path / _CHECKPOINTS
+    if not path.is_dir():
+        raise ConfigError(f"{named}: the run's folder is gone, or not there yet")
+    if (path / CONFIG).is_file() or (path / _FOLDER).is_dir():
+        raise ConfigError(f"{named}: expected a training run's folder, with {_CHECKPOINTS}/ in it, got one checkpoint")
+    last = checkpoints / _LAST
+    target = last.resolve() / _FOLDER
+    return target if last.is_symlink() and (target / CONFIG).is_file() and _is_step(target.parent.name) else None
+
+
 def _within(path: Path) -> Path | None:
     if (path / CONFIG).is_file():
         return path
@@ -43,8 +66,12 @@ def _within(path: Path) -> Path | None:
 
 
 def _rank(step: Path) -> tuple[bool, int, str]:
-    number = int(step.name) if step.name.isascii() and step.name.isdigit() and len(step.name) < 20 else -1
+    number = int(step.name) if _is_step(step.name) else -1
     return step.name == _LAST, number, step.name
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 20
 
 
 def _instead(named: str, path: Path) -> str:

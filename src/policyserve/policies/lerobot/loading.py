@@ -13,6 +13,7 @@ from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage
 from policyserve.core.spec import PolicySpec
 from policyserve.policies.lerobot.ensemble import Ensembling
+from policyserve.policies.lerobot.layout import step_of
 from policyserve.policies.lerobot.noise import Noise, noise_of
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.package import check_package, load_packaged
@@ -73,7 +74,9 @@ def _load(plan: Plan, flags: LeRobotFlags, on_stage: OnStage) -> Policy:
     # On a CPU nothing is compiled, so that one is enough to see whether it answers at all.
     buckets = (1,) if device.type == "cpu" else powers_of_two(max_batch)
     policy = assembled(plan, flags, model, max_batch, buckets, fits=fits_of(plan.config.images, flags.resize))
+    step = step_of(plan.config.folder)
     about = {**policy.spec.metadata, "backend": "torch", "device": str(device)}
+    about |= {} if step is None else {"checkpoint_step": step}
     policy.spec = replace(policy.spec, metadata=about)
     return policy
 

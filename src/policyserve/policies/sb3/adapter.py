@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
 from policyserve.core.policy import Policy
-from policyserve.core.recipe import OnStage, Recipe
+from policyserve.core.recipe import Newest, OnStage, Recipe
+from policyserve.policies.files import stamp_of
 from policyserve.policies.registry import Source, check_given
+from policyserve.policies.sb3.checkpoints import newest_checkpoint
 from policyserve.policies.sb3.policy import find_zip, load_sb3
 from policyserve.policies.sb3.vecnormalize import find_statistics
 from policyserve.policies.shared_flags import MaxBatchFlag, RenameFlag, ThreadsFlag
@@ -51,6 +54,7 @@ class SB3Adapter:
             recipe,
             check=lambda: _check(flags, named),
             files=lambda: _files(flags, named),
+            newest=partial(_newest, flags, named),
         )
 
 
@@ -64,6 +68,16 @@ def load(flags: SB3Flags, path: str, on_stage: OnStage) -> Policy:
         threads=flags.threads,
         renames=flags.renames,
     )
+
+
+def _newest(flags: SB3Flags, named: str) -> Newest | None:
+    """The newest complete checkpoint of the run that a zip is from, for --follow."""
+    found = newest_checkpoint(find_zip(named))
+    if found is None:
+        return None
+    step, file = found
+    recipe = Recipe(f"{__name__}:load", {"flags": flags, "path": str(file)})
+    return Newest(step, recipe, stamp_of(*_files(flags, str(file))))
 
 
 def _files(flags: SB3Flags, path: str) -> list[Path]:

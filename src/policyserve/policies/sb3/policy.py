@@ -19,6 +19,7 @@ from policyserve.policies.naming import client_names
 from policyserve.policies.quickness import is_quick
 from policyserve.policies.sb3.architecture import Network, build_network, family_of
 from policyserve.policies.sb3.archive import Archive, read_archive
+from policyserve.policies.sb3.checkpoints import step_of
 from policyserve.policies.sb3.features import SINGLE, as_channels_first, choices_of
 from policyserve.policies.sb3.heads import action_spec
 from policyserve.policies.sb3.lstm import Lstm
@@ -66,6 +67,7 @@ def load_sb3(
         "algorithm": algorithm,
         "stable_baselines3": archive.version,
         "normalised_by": statistics.name if statistics is not None and normalizers else "",
+        **({} if step_of(file) is None else {"checkpoint_step": step_of(file)}),
     }
     spec = replace(spec, name=f"{algorithm or 'SB3'} {file.stem}", metadata=metadata)
     limit_blas_threads(threads or 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
+from policyserve.policies.sb3.checkpoints import CHECKPOINT
 from policyserve.policies.sb3.features import SINGLE, Extract
 from policyserve.policies.sb3.numpy_values import array_of, map_of
 from policyserve.policies.sb3.pickles import Thing, read_pickle, told_of
 from policyserve.policies.sb3.spaces import SPACES, Box, Dict, Leaf
 
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
-_CHECKPOINT = re.compile(r"(.+)_([0-9]+)_steps\.zip", re.ASCII)  # as CheckpointCallback names them
 _WRAPPER = "stable_baselines3.common.vec_env.vec_normalize VecNormalize"
 _STATISTICS = "stable_baselines3.common.running_mean_std RunningMeanStd"
 _EXPECTED = SPACES | {_WRAPPER, _STATISTICS}
@@ -50,7 +49,7 @@ def find_statistics(archive: Path, given: str | None) -> Path | None:
         if not named.is_file():
             raise ConfigError(f"vecnormalize: expected a VecNormalize file, or none, got {given}, which is no file")
         return named
-    checkpoint = _CHECKPOINT.fullmatch(archive.name)
+    checkpoint = CHECKPOINT.fullmatch(archive.name)
     own = (f"{checkpoint[1]}_vecnormalize_{checkpoint[2]}_steps.pkl",) if checkpoint else ()
     return next((found for name in (*own, *_NAMES) if (found := archive.parent / name).is_file()), None)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,8 +11,10 @@ from tyro.conf import arg
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy
-from policyserve.core.recipe import OnStage, Recipe
+from policyserve.core.recipe import Newest, OnStage, Recipe
+from policyserve.policies.files import stamp_of
 from policyserve.policies.registry import Source, check_given
+from policyserve.policies.vibe_rl.checkpoint import newest_checkpoint
 from policyserve.policies.vibe_rl.config import TrainConfig
 from policyserve.policies.vibe_rl.demo import DEMOS, demo_config, demo_directory
 from policyserve.policies.vibe_rl.policy import create_trained_policy
@@ -84,7 +87,17 @@ class PresetAdapter:
             origin = "the demo checkpoint that ships with policyserve (no --checkpoint-dir given)"
         recipe = Recipe(f"{__name__}:load_preset", {"flags": flags, "directory": directory})
         title, path = f"{self.target}: {self.help}", Path(directory)
-        return Source(title, origin, recipe, env_id=flags.config.env_id, files=lambda: [path])
+        newest = None if flags.checkpoint_dir is None or flags.step is not None else partial(_newest, flags, path)
+        return Source(title, origin, recipe, env_id=flags.config.env_id, files=lambda: [path], newest=newest)
+
+
+def _newest(flags: PresetFlags, directory: Path) -> Newest | None:
+    """The newest complete checkpoint, for --follow."""
+    found = newest_checkpoint(directory)
+    if found is None or found.step is None:
+        return None
+    arguments = {"flags": replace(flags, step=found.step), "directory": str(directory)}
+    return Newest(found.step, Recipe(f"{__name__}:load_preset", arguments), stamp_of(found.path))
 
 
 def load_preset(flags: PresetFlags, directory: str, on_stage: OnStage) -> Policy:

@@ -22,7 +22,7 @@ from policyserve.core.arrays import describe
 from policyserve.core.errors import ConfigError
 from policyserve.policies.files import reading
 from policyserve.policies.mlp import Layer
-from policyserve.policies.vibe_rl.records import Header, Records, open_records, read_as, tell_casts
+from policyserve.policies.vibe_rl.records import EqxRecords, Header, Records, open_records, read_as, tell_casts
 
 _FLOAT32 = np.dtype(np.float32)
 _MAX_BEST_NAME = 255  # bytes
@@ -59,6 +59,34 @@ def find_checkpoint(directory: str | Path, step: int | None = None) -> Checkpoin
     if wanted is not None and wanted in orbax:
         return Checkpoint(orbax[wanted], wanted)
     raise ConfigError(f"{directory}: {_nothing_found(folder, step, sorted({*eqx, *orbax}))}")
+
+
+def newest_checkpoint(directory: str | Path) -> Checkpoint | None:
+    """The complete checkpoint of the highest step in a directory of steps; None while there is none.
+
+    A step_<N>/state.eqx is complete if it ends where a record does, orbax' <N>, which is renamed once it is written, if
+    its metadata are there. Raises ConfigError for a directory that is gone.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise ConfigError(f"{directory}: the run's directory of checkpoints is gone, or not there yet")
+    eqx = [Checkpoint(path / "state.eqx", number) for number, path in _steps(folder, "step_")]
+    orbax = [Checkpoint(path, number) for number, path in _steps(folder, "")]
+    return next((one for one in sorted([*eqx, *orbax], key=_step, reverse=True) if _is_complete(one.path)), None)
+
+
+def _step(checkpoint: Checkpoint) -> int:
+    return checkpoint.step or 0
+
+
+def _is_complete(path: Path) -> bool:
+    if path.is_dir():
+        return _is_orbax(path)
+    try:
+        with path.open("rb") as file:
+            return EqxRecords(path, file).is_whole()
+    except OSError:
+        return False
 
 
 def follow_best(path: Path) -> Path:

@@ -145,6 +145,15 @@ class EqxRecords:
         with reading(f"{self.path}: record {index}", "an array"):
             return np.load(self._file, allow_pickle=False)
 
+    def is_whole(self) -> bool:
+        """Whether the file ends where a record does: one that is being written mostly does not."""
+        try:
+            while self.header(len(self._found)) is not None:
+                pass
+        except ConfigError:
+            return False
+        return bool(self._found) and self._found[-1][2] == self._size
+
     def _scan(self, start: int) -> tuple[Header, int, int]:
         self._file.seek(start)
         try:

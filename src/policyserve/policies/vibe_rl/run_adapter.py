@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,8 +11,10 @@ from tyro.conf import arg
 
 from policyserve.core.errors import ConfigError, names_told
 from policyserve.core.policy import Policy
-from policyserve.core.recipe import OnStage, Recipe
+from policyserve.core.recipe import Newest, OnStage, Recipe
+from policyserve.policies.files import stamp_of
 from policyserve.policies.registry import Source, check_given
+from policyserve.policies.vibe_rl.checkpoint import is_step_name, newest_checkpoint
 from policyserve.policies.vibe_rl.policy import create_trained_policy
 from policyserve.policies.vibe_rl.presets import algorithm_of
 from policyserve.policies.vibe_rl.run_config import NAME, find_run_config
@@ -63,7 +66,19 @@ class RunAdapter:
             raise ConfigError(f"{told}{_runs_below(folder, named)}")
         recipe = Recipe(f"{__name__}:load_run", {"flags": flags, "directory": checkpoints})
         title = f"{algorithm_of(run.config)} on {run.config.env_id}"
-        return Source(title, f"run {folder.absolute()}", recipe, env_id=run.config.env_id)
+        is_run = flags.step is None and not is_step_name(folder.name)
+        newest = partial(_newest, flags, folder) if is_run else None
+        return Source(title, f"run {folder.absolute()}", recipe, env_id=run.config.env_id, newest=newest)
+
+
+def _newest(flags: RunFlags, folder: Path) -> Newest | None:
+    """The newest complete checkpoint, for --follow."""
+    checkpoints = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    found = newest_checkpoint(checkpoints)
+    if found is None or found.step is None:
+        return None
+    arguments = {"flags": replace(flags, step=found.step), "directory": checkpoints}
+    return Newest(found.step, Recipe(f"{__name__}:load_run", arguments), stamp_of(found.path))
 
 
 def _runs_below(folder: Path, named: str) -> str:
