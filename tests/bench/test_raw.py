@@ -62,7 +62,7 @@ def test_frames_come_whole_and_in_order_however_they_are_cut(sent: list[tuple[in
 
 def test_a_server_of_ours_answers_raw_clients_one_and_many() -> None:
     with serving(EchoPolicy()) as server:
-        for dialect in ("openpi", "wall_x", "vibe_rl"):
+        for dialect in ("openpi", "wall_x", "vibe_rl", "vla_eval"):
             for clients in (1, 5):
                 load = Load(f"ws://127.0.0.1:{server.port}", dialect, {"obs": np.ones(4, np.float32)}, clients)
                 fleet, tally = RawFleet(load), Tally()

@@ -69,7 +69,7 @@ def test_flags_behind_two_dashes_are_the_servers() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl"])
+@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl", "vla_eval"])
 @pytest.mark.parametrize("clients", ["1", "3"])
 def test_every_dialect_is_spoken_by_one_client_and_by_many(
     url: str, dialect: str, clients: str, capsys: pytest.CaptureFixture[str]
@@ -77,7 +77,7 @@ def test_every_dialect_is_spoken_by_one_client_and_by_many(
     bench(url, "--dialect", dialect, "--clients", clients)
     table = capsys.readouterr().out
     assert f"{dialect}, auto (12.3 kB), {clients} client" in table
-    assert quantile_row(table, "server + infer" if dialect == "vibe_rl" else "infer")[0] > 0
+    assert quantile_row(table, "server + infer" if dialect in ("vibe_rl", "vla_eval") else "infer")[0] > 0
 
 
 def test_a_path_that_names_a_dialect_is_believed(url: str, capsys: pytest.CaptureFixture[str]) -> None:

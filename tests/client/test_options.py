@@ -57,7 +57,7 @@ def test_an_async_client_does_not_poll_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("dialect", "klingon", "one of openpi, wall_x, vibe_rl"),
+        ("dialect", "klingon", "one of openpi, wall_x, vibe_rl, vla_eval"),
         ("dialect", "", "one of openpi"),
         ("dialect", ["openpi"], "one of openpi"),
         ("api_key", "", "a key, got an empty text"),

@@ -15,7 +15,7 @@ from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
 
-every_dialect = pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl"])
+every_dialect = pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl", "vla_eval"])
 NOT_FINITE = [np.nan, np.inf, -np.inf]
 
 

@@ -152,7 +152,7 @@ def test_a_text_in_place_of_a_greeting_and_a_close_reason_are_cleaned_too() -> N
     assert str(ended(1001, "no\nroom")).endswith("(1001 no\n    room)")
 
 
-@pytest.mark.parametrize("name", ["openpi", "wall_x", "vibe_rl"])
+@pytest.mark.parametrize("name", ["openpi", "wall_x", "vibe_rl", "vla_eval"])
 def test_a_reply_of_long_keys_is_an_error_of_one_line(name: str) -> None:
     key, inner = b"k" * 1_000_000, b"\xda\x00\x01x"
     meta = b"\xc4\x08__meta__\x80" if name == "vibe_rl" else b"\xa1m\x80"

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.utils import accept_key
 
+from policyserve.core.dialect import opening_of
 from policyserve.core.errors import (
     BadAction,
     BadObservation,
@@ -58,7 +59,7 @@ def url(live: Live) -> str:
     return f"ws://127.0.0.1:{live.port}"
 
 
-dialects = pytest.mark.parametrize("dialect", ["vibe_rl", "openpi", "wall_x"])
+dialects = pytest.mark.parametrize("dialect", ["vibe_rl", "openpi", "wall_x", "vla_eval"])
 
 
 @dialects
@@ -88,11 +89,14 @@ def test_metadata_is_what_the_server_greets_with(make: Make, live: Live, dialect
     client.connect()
     client.connect()
     assert client.sessions_opened == 1
-    if by_name(dialect).greets:
+    if dialect == "vla_eval":  # the answer to its hello
+        assert client.metadata["harness_version"]
+    elif by_name(dialect).greets:
         assert client.metadata["robot"] == "arm"
+    if client.metadata:
         assert client.metadata["spec"]["observation"]["x"]["shape"] == [2]
     else:
-        assert client.metadata == {}
+        assert dialect == "vibe_rl"
 
 
 @dialects
@@ -276,7 +280,8 @@ def test_large_observations_and_actions_pass(make: Make, dialect: str) -> None:
     with serving(lambda observation: observation["x"]) as live:
         sent = np.random.default_rng(0).integers(0, 255, (2, 1000, 1000, 3), np.uint8)
         client = make(url(live), dialect=dialect)
-        assert np.array_equal(client.infer({"x": sent}).actions, sent)
+        answered = client.infer({"x": sent}).actions
+        assert np.array_equal(answered, sent[0] if dialect == "vla_eval" else sent), "the dialect of one action"
         client.close()
 
 
@@ -367,7 +372,7 @@ def test_a_server_that_waits_for_its_client_to_speak_is_told_from_a_slow_network
         with pytest.raises(DeadlineExceeded) as caught:
             client.infer({"obs": X})
     assert f"connected to ws://127.0.0.1:{port}/openpi, but no greeting came within 0.3 s" in str(caught.value)
-    assert "its clients speak first (dialect='vibe_rl')" in str(caught.value)
+    assert "its clients speak first (dialect='vibe_rl' or dialect='vla_eval')" in str(caught.value)
 
 
 def greeting(peer: ServerConnection) -> None:
@@ -407,6 +412,10 @@ def test_a_strangers_nan_reaches_no_robot_and_the_session_goes_on(make: Make, di
     def handle(peer: ServerConnection) -> None:
         if wire.greets:
             peer.send(wire.greeting({}))
+        for _ in opening_of(wire):
+            told = wire.answer_control(wire.read_message(peer.recv()), {})
+            if told is not None:
+                peer.send(told)
         for message in peer:
             actions = wire.read_request(message).observation["obs"]
             peer.send(wire.write_reply(ActionChunk(actions), Timing(0, 0, 1)))
@@ -422,6 +431,38 @@ def test_a_strangers_nan_reaches_no_robot_and_the_session_goes_on(make: Make, di
         trusting = make(f"ws://127.0.0.1:{port}", dialect=dialect, check_actions=False)
         assert np.isnan(trusting.infer({"obs": np.array([np.nan])}).actions[0])
         trusting.close()
+
+
+def ignore(peer: ServerConnection) -> None:
+    """Hear whatever comes, and say nothing."""
+    for _ in peer:
+        pass
+
+
+@pytest.mark.parametrize("said", [b"\xc1", "text", b"\x81\xa6prompt\xa2go"])
+def test_what_is_no_answer_to_a_hello_is_told_of(make: Make, said: bytes | str) -> None:
+    def handle(peer: ServerConnection) -> None:
+        peer.send(said)
+        ignore(peer)
+
+    with plain_server(handle) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="vla_eval")
+        with pytest.raises(WireError, match="as vla_eval's greeting from ws://"):
+            client.infer({"obs": X})
+
+
+def test_a_hello_that_nobody_answers_has_its_deadline(make: Make) -> None:
+    with plain_server(ignore) as port:
+        client = make(f"ws://127.0.0.1:{port}", dialect="vla_eval", timeout_s=0.3)
+        with pytest.raises(DeadlineExceeded, match="no greeting came within"):
+            client.infer({"obs": X})
+
+
+@pytest.mark.parametrize("place", [{"dialect": "xpolicylab"}, {"path": "/xpolicylab"}])
+def test_a_dialect_that_only_other_programs_clients_speak_is_refused(make: Make, place: dict[str, str]) -> None:
+    path, more = place.get("path", ""), {name: place[name] for name in place if name == "dialect"}
+    with pytest.raises(ConfigError, match="got 'xpolicylab', which only other programs' clients speak"):
+        make(f"ws://127.0.0.1:1{path}", **more)
 
 
 def test_a_greeting_that_is_none_leaves_no_connection_behind(make: Make) -> None:

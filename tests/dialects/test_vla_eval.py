@@ -144,7 +144,7 @@ def test_an_answer_repeats_the_number_and_moves_the_clients_clock_on() -> None:
     message = unpack(WIRE.write_answer(ActionChunk(SEVEN), Timing(1.0, 2.0, 500.0), request.context), texts=True)
     assert (message["seq"], message["timestamp"]) == (7, 3.0)
     reply = WIRE.read_reply(WIRE.write_reply(ActionChunk(SEVEN), Timing(1.0, 2.0, 500.0)))
-    assert reply.timing == {"total_ms": 500.0}
+    assert reply.timing == {"latency_ms": 500.0}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from policyserve.client.address import Address, read_address
+from policyserve.core.dialect import opening_of
 from policyserve.core.errors import ConfigError, ConnectionLost, DeadlineExceeded, RemoteError
 from policyserve.core.messages import Observation
 from policyserve.dialects import by_name
@@ -109,7 +110,10 @@ class RawPeer:
             _bound_waiting(self.socket, timeout_s)
             self._inbox = Inbox(begun)
             self._waiting = iter(self._inbox.advance(0))
-            if by_name(dialect).greets:
+            opening = opening_of(by_name(dialect))
+            for message in opening:
+                self.send(request_frame(message))
+            if opening or by_name(dialect).greets:
                 self.receive()
         except BaseException:
             self.close()

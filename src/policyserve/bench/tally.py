@@ -89,7 +89,8 @@ def split(tally: Tally, client: Quantiles | None, is_paced: bool = False) -> dic
     """Quantiles in ms of the round trip and of the parts that the server tells of. There is at least one answer.
 
     client: what encoding the request and decoding the reply cost; None: it is not known, and the network has it.
-    A server of ours tells all; openpi's and Wall-X's own tell infer; vibe_rl's tells the whole of its side.
+    A server of ours tells all; openpi's and Wall-X's own tell infer; vibe_rl's, and ours to vla-eval's clients, tell
+    the whole of their side.
     """
     parts: dict[str, list[float]] = {"round trip": [trip * 1e3 for trip in tally.trips_s]}
     rest = list(parts["round trip"])

@@ -27,6 +27,7 @@ from policyserve.cli.keys import key_from_environment, naming_variable
 from policyserve.cli.targets import check_apart, check_target, people_read, write_json
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.client.address import without_key
+from policyserve.core.dialect import has_client
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.nearest import nearest
 from policyserve.policies import registry
@@ -50,7 +51,7 @@ class BenchFlags(ConfigurationFlags):
     against: str | None = field(default=None, repr=False)
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
-    """openpi, wall_x, vibe_rl; auto finds it out."""
+    """openpi, wall_x, vibe_rl, vla_eval; auto finds out which of the first three."""
     payload: str = "auto"
     """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
     or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""
@@ -86,13 +87,14 @@ class BenchFlags(ConfigurationFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for a flag that is out of its range."""
         check_given(against=self.against)
-        known = ("auto", *dialects.names())
+        known = ("auto", *dialects.client_names())
         if self.dialect not in known:
-            near = nearest(self.dialect, known)
+            expected, near = ", ".join(known), nearest(self.dialect, known)
             if near is not None:
-                expected = ", ".join(known)
                 raise ConfigError(f"--dialect: expected {expected}, got {self.dialect!r} (did you mean {near!r}?)")
-            dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
+            if not has_client(dialects.by_name(self.dialect)):  # raises ConfigError; it may be another package's
+                told = "which only other programs' clients speak"
+                raise ConfigError(f"--dialect: expected {expected}, got {self.dialect!r}, {told}")
         for name in ("clients", "slices", "max_clients"):
             self._check(name, getattr(self, name) >= 1, "1 or more")
         for name in ("duration_s", "timeout_s"):

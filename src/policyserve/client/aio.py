@@ -187,8 +187,10 @@ class AsyncClient:
         options = self._options
         link = await open_link(options, deadline)
         session = self._new_session()
-        if session.dialect.greets:
+        if session.is_greeted:
             with greeting_of(link, session, options.timeout_s):
+                for message in session.opening:
+                    await link.send([message], deadline)
                 session.on_greeting(await link.receive(deadline))
         session.on_connected()
         self._session = session

@@ -72,6 +72,13 @@ class Link(asyncio.BufferedProtocol):
 
         doubt: what the error of a time-out adds.
         """
+        await self.send(parts, deadline)
+        message = await self.receive(deadline, doubt)
+        self._silence.is_known = True
+        return message
+
+    async def send(self, parts: list[Part], deadline: float) -> None:
+        """Send one message; raises DeadlineExceeded. What else goes wrong, receive() raises."""
         self._is_sending = True
         try:
             pieces = self._wire.request(parts)
@@ -87,9 +94,6 @@ class Link(asyncio.BufferedProtocol):
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         self._is_sending = False
         self._flush()
-        message = await self.receive(deadline, doubt)
-        self._silence.is_known = True
-        return message
 
     async def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""

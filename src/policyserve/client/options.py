@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from policyserve import dialects
 from policyserve.client.address import Address, read_address
-from policyserve.core.dialect import carries_jpeg
+from policyserve.core.dialect import carries_jpeg, has_client
 from policyserve.core.errors import ConfigError
 from policyserve.transforms import jpeg
 
@@ -47,11 +47,15 @@ class ClientOptions:
     jpeg_quality: int = 90
 
     def __post_init__(self) -> None:
+        known = f"one of {', '.join(dialects.client_names())}"
         if self.dialect is not None:
             is_name = isinstance(self.dialect, str) and self.dialect != ""
-            _check("dialect", is_name, f"one of {', '.join(dialects.names())}", self.dialect)
+            _check("dialect", is_name, known, self.dialect)
             dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         address = self.address  # checks the URL
+        if not has_client(dialects.by_name(self.spoken)):
+            told = "which only other programs' clients speak"
+            raise ConfigError(f"dialect: expected {known}, got {self.spoken!r}, {told}")
         self._set("api_key", _read_key(self.api_key))
         self._set("timeout_s", _read_number("timeout_s", self.timeout_s, _LONGEST_S, "seconds"))
         self._set("retry_for_s", _read_number("retry_for_s", self.retry_for_s, _LONGEST_S, "seconds", may_be_0=True))

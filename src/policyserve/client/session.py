@@ -10,7 +10,7 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.core.arrays import Array
-from policyserve.core.dialect import Dialect, code_in_text, read_close_reason, request_writer
+from policyserve.core.dialect import Dialect, code_in_text, opening_of, read_close_reason, request_writer
 from policyserve.core.errors import (
     BadAction,
     ConnectionLost,
@@ -48,11 +48,13 @@ class ClientSession:
         self._write = request_writer(dialect)
         self.may_close = False  # the last answer was an error: some servers close behind it
         self._is_answered = False
+        self.opening = opening_of(dialect)  # messages to send before the greeting is read
+        self.is_greeted = dialect.greets or bool(self.opening)
         self._checks_actions = check_actions
         self._images = images
 
     def on_greeting(self, message: Message) -> None:
-        """Read the server's first message, where the dialect has one."""
+        """Read the server's first message, where the dialect has one, or its answer to the opening."""
         self.metadata = self.dialect.read_greeting(message)
         if _OURS in self.metadata:  # it refuses such actions itself
             self._checks_actions = False
@@ -77,7 +79,7 @@ class ClientSession:
     @property
     def doubt(self) -> str:
         """What to add to the error if the next request gets no answer."""
-        if self._is_answered or self.dialect.greets:
+        if self._is_answered or self.is_greeted:
             return ""
         return "; the server has said nothing since it connected: its policy may still be loading (GET /readyz tells)"
 
@@ -105,7 +107,7 @@ class ClientSession:
                 code = code_in_text(str(error))
             raise RemoteError(str(error), error.close_code, code) from error.__cause__
         except WireError as error:
-            if not self._is_answered and not self.dialect.greets and _is_greeting(message, self.dialect):
+            if not self._is_answered and not self.is_greeted and _is_greeting(message, self.dialect):
                 raise self._spoke_first() from error
             raise
         self._is_answered = True
@@ -159,7 +161,7 @@ def _reads(read: Callable[[Message], object], message: Message) -> bool:
 
 
 def _known() -> list[Dialect]:
-    return [dialects.by_name(name) for name in dialects.names()]
+    return [dialects.by_name(name) for name in dialects.client_names()]
 
 
 def ended(code: int | None, reason: str) -> RemoteError:

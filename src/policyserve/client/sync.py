@@ -29,18 +29,18 @@ class Client:
     """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
 
     url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format to
-    speak: openpi, wall_x or vibe_rl; None: the one that the URL's path names, else openpi, which every policyserve
-    server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the system's
-    certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included, whatever
-    the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers, because the
-    server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is spent polling,
-    since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse actions with NaN or
-    Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server that has answered once,
-    and of which nothing is heard for so long while it owes an answer, not even a pong, is ConnectionLost; None: it has
-    timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with jpeg_quality (1 … 100),
-    where the server says that it takes them, else raw and a warning in the log; "auto", whichever of the two is
-    measured to be quicker. Both of these shrink a picture that is larger than the spec's. Raises ConfigError for a
-    wrong argument, MissingDependency without the extra `jpeg`.
+    speak: openpi, wall_x, vibe_rl or vla_eval; None: the one that the URL's path names, else openpi, which every
+    policyserve server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the
+    system's certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included,
+    whatever the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers,
+    because the server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is
+    spent polling, since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse
+    actions with NaN or Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server
+    that has answered once, and of which nothing is heard for so long while it owes an answer, not even a pong, is
+    ConnectionLost; None: it has timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with
+    jpeg_quality (1 … 100), where the server says that it takes them, else raw and a warning in the log; "auto",
+    whichever of the two is measured to be quicker. Both of these shrink a picture that is larger than the spec's.
+    Raises ConfigError for a wrong argument, MissingDependency without the extra `jpeg`.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
     RemoteError (the server's refusal; its `code` and `retryable` say which). A request is sent once: one whose
@@ -214,8 +214,10 @@ class Client:
         options = self._options
         link = open_link(options, deadline)
         session = self._new_session()
-        if session.dialect.greets:
+        if session.is_greeted:
             with greeting_of(link, session, options.timeout_s):
+                for message in session.opening:
+                    link.send([message], deadline)
                 session.on_greeting(link.receive(deadline))
         session.on_connected()
         self._session = session

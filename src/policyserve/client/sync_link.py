@@ -43,9 +43,15 @@ class Link:
 
         doubt: what the error of a time-out adds.
         """
-        wire = self._wire
+        self.send(parts, deadline)
+        message = self.receive(deadline, doubt)
+        self._silence.is_known = True
+        return message
+
+    def send(self, parts: list[Part], deadline: float) -> None:
+        """Send one message; raises DeadlineExceeded. What else goes wrong, receive() raises."""
         try:
-            pieces = wire.request(parts)
+            pieces = self._wire.request(parts)
             if isinstance(pieces, list):
                 self._stream.send_pieces(pieces, deadline)
             else:
@@ -55,9 +61,6 @@ class Link:
             raise DeadlineExceeded(f"{self._address.url} took no request within {self._timeout_s:g} s") from error
         except OSError as error:
             self._lose(error, deadline)
-        message = self.receive(deadline, doubt)
-        self._silence.is_known = True
-        return message
 
     def receive(self, deadline: float, doubt: str = "") -> Message:
         """Wait for a message; raises DeadlineExceeded, or how the connection ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, has_client
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message
 from policyserve.dialects.openpi import OpenPI
@@ -26,6 +26,11 @@ names = _registry.names
 by_name = _registry.by_name
 for_path = _registry.for_path
 load_all = _registry.load_all
+
+
+def client_names() -> tuple[str, ...]:
+    """Those of names() that this package's clients speak."""
+    return tuple(name for name in names() if has_client(by_name(name)))
 
 
 class Auto:

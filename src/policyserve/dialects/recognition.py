@@ -40,6 +40,8 @@ def family_of_first_message(message: Message, greeted: bool, limits: WireLimits 
 
 def family_of_greeting(metadata: Mapping[str, Any]) -> str:
     """The family of a server that greets so; one of ours speaks all, and is taken for openpi's."""
+    if "harness_version" in metadata:
+        return "vla_eval"
     return "wall_x" if "predict_mode" in metadata and "policyserve" not in metadata else _IS_GREETED
 
 

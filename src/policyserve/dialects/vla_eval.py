@@ -79,7 +79,7 @@ class VlaEval:
         if actions.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 actions = actions.astype("<f4")
-            if not np.isfinite(actions).all():
+            if not np.isfinite(actions).all() and np.isfinite(chunk.actions).all():
                 raise PolicyFailed(
                     "the action cannot be written: vla-eval's actions are float32, and it is beyond them"
                 )
@@ -131,7 +131,7 @@ class VlaEval:
         for key in ("actions", _ACTION):
             if payload.get(key) is not None:
                 # Ours moves on the time of the request, which is zero.
-                timing = {"total_ms": sent_at * 1e3} if 0 <= sent_at < _NEVER else {}
+                timing = {"latency_ms": sent_at * 1e3} if 0 <= sent_at < _NEVER else {}
                 return Reply(payload[key], timing, payload)
         raise WireError("payload/actions", "an action", f"keys {names_told(payload)}")
 

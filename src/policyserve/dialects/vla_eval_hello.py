@@ -27,7 +27,7 @@ def answer_to_hello(metadata: Mapping[str, Any]) -> dict[str, Any]:
     declared = metadata.get(NAME)
     told = declared if isinstance(declared, Mapping) else {}
     derived = _derived(metadata)
-    answer: dict[str, Any] = {**_VERSIONS, "model_server": told.get("model_server", NAME), "capabilities": {}}
+    answer: dict[str, Any] = {**_VERSIONS, "model_server": told.get("model_server", _OURS[0]), "capabilities": {}}
     for key in _SPECS:
         found = told[key] if key in told else derived.get(key)
         if found:
