@@ -17,6 +17,7 @@ from policyserve.core.printable import (
     log_record,
     one_line,
     some_lines,
+    some_of,
     text_of,
     traceback_lines,
 )
@@ -132,3 +133,7 @@ def test_a_traceback_says_where_its_error_was_raised() -> None:
 @pytest.mark.parametrize("value", [10**5_000, object(), b"\xff", ["\x1b"]], ids=["int", "object", "bytes", "list"])
 def test_any_object_has_a_text(value: Any) -> None:
     assert is_harmless(text_of(value))
+
+
+def test_of_many_names_the_first_are_told() -> None:
+    assert (some_of("a"), some_of("abc"), some_of("abcde")) == ("a", "a, b, c", "a, b, c and 2 more")

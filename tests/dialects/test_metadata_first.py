@@ -189,7 +189,9 @@ def test_an_unknown_client_that_waits_is_greeted_and_settles_with_its_first_obse
     session, effects = started(None)
     assert frames(effects) == []
     (greeting,) = frames(session.silence())
-    assert by_name(name).read_greeting(greeting) == GREETED["openpi"]
+    told = by_name(name).read_greeting(greeting)
+    assert {key: value for key, value in told.items() if key in GREETED["openpi"]} == GREETED["openpi"]
+    assert told["action_chunk_size"] == 5
     assert ticket_of(session.receive(by_name(name).write_request(OBSERVATION), 0.0))
     assert session.dialect is by_name(name)
     assert session.silence() == []

@@ -17,12 +17,55 @@ from tests.dialects.golden_more import message
 ARRAYS = {"nd": np.zeros(2), "type": np.zeros(3)}  # keys that are marks of another family
 
 
+ROBOT = {"images": {"head": np.zeros((2, 2, 3), np.uint8)}, "state": {"arm": np.zeros(7)}, "prompt": "go"}
+ALIKE = {"dreamzero": "roboarena", "vllm_omni": "roboarena"}  # whose clients' messages look so; their paths tell them
+
+
 @pytest.mark.parametrize("greeted", [False, True])
 @pytest.mark.parametrize("name", [name for name in names() if has_client(by_name(name))])
 def test_a_first_frame_with_an_array_shows_its_family(name: str, greeted: bool) -> None:
-    frame = by_name(name).write_request({"obs": np.zeros(4)})
-    assert family_of_first_message(frame, greeted) == name
-    assert Auto().settle(frame, greeted) is by_name(name)
+    frame = by_name(name).write_request({"obs": np.zeros(4)} if name == "vibe_rl" else ROBOT)
+    family = ALIKE.get(name, name)
+    assert family_of_first_message(frame, greeted) == family
+    assert Auto().settle(frame, greeted) is by_name(family)
+
+
+ARRAY = np.zeros(3)
+OWN_KEYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a reset alone": ("behavior1k", {"reset": True}),
+    "a reset beside an array": ("openpi", {"reset": True, "state": ARRAY}),
+    "the simulator's keys": ("behavior1k", {"robot_r1::proprio": ARRAY}),
+    "an endpoint": ("roboarena", {"endpoint": "reset"}),
+    "an endpoint that is a number": ("openpi", {"endpoint": 4, "state": ARRAY}),
+    "examples": ("starvla", {"examples": [{"image": ARRAY}]}),
+    "examples that are an array": ("openpi", {"examples": ARRAY}),
+    "an envelope": ("starvla", {"type": "ping", "request_id": "r1"}),
+    "a payload": ("starvla", {"type": "infer", "payload": {"examples": []}}),
+    "an envelope with a number": ("vla_eval", {"type": "observation", "payload": {}, "seq": 1, "timestamp": 0.5}),
+    "a type alone": ("openpi", {"type": "infer", "state": ARRAY}),
+    "a task with joints": ("molmospaces", {"task": "go", "qpos": {"arm": ARRAY}}),
+    "a task with an array": ("openpi", {"task": "go", "qpos": ARRAY}),
+    "a task alone": ("openpi", {"task": "go", "state": ARRAY}),
+    "an endpoint and examples": ("roboarena", {"endpoint": "infer", "examples": [1]}),
+}
+
+
+@pytest.mark.parametrize("what", OWN_KEYS)
+def test_after_the_greeting_keys_tell_before_arrays_do(what: str) -> None:
+    family, message = OWN_KEYS[what]
+    assert family_of_first_message(by_name("openpi").write_request(message), greeted=True) == family
+
+
+def test_the_mark_of_vibe_rl_goes_before_every_other() -> None:
+    frame = by_name("vibe_rl").write_request({"endpoint": ARRAY, "robot::state": ARRAY, "examples": ARRAY})
+    assert family_of_first_message(frame, greeted=False) == "vibe_rl"
+
+
+@pytest.mark.parametrize("name", ["openpi", "wall_x", "vibe_rl"])
+def test_on_its_own_path_a_founding_dialect_reads_other_families_keys_as_an_observation(name: str) -> None:
+    told = {"endpoint": ARRAY, "reset": ARRAY, "robot::state": ARRAY, "examples": ARRAY}
+    read = by_name(name).read_request(by_name(name).write_request(told))
+    assert list(read.observation) == list(told)
 
 
 @pytest.mark.parametrize(("greeted", "name"), [(False, "vibe_rl"), (True, "openpi")])
@@ -58,6 +101,9 @@ def test_a_familys_own_arrays_outweigh_the_key_of_another() -> None:
         ({"predict_mode": "flow"}, "wall_x"),
         ({"predict_mode": None, "policyserve": "1.0"}, "openpi"),
         ({"robot": "arm"}, "openpi"),
+        (by_name("roboarena").read_greeting(by_name("roboarena").greeting({}) or b""), "roboarena"),
+        ({"action_chunk_size": 4}, "starvla"),
+        ({"action_chunk_size": 4, "policyserve": "1.0"}, "openpi"),
         ({}, "openpi"),
     ],
 )

@@ -112,6 +112,17 @@ def test_a_path_loads_nothing(place: Path) -> None:
     assert found.for_path("/tiny") is not None
 
 
+def test_a_dialect_may_have_further_paths_of_several_steps(place: Path) -> None:
+    install(
+        place, "tiny_package", offers("tiny_package:Tiny"), TINY.replace("greets", 'paths = ("v1/tiny",)\n    greets')
+    )
+    found = registry()
+    assert found.for_path("/v1/tiny") is None
+    assert found.load_all() == ()
+    assert found.for_path("/v1/tiny/") is found.for_path("/tiny") is found.by_name("tiny")
+    assert found.for_path("/v2/tiny") is None
+
+
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest(place: Path) -> None:
     install(place, "tiny_package", offers("tiny_package:Tiny"), TINY)
     with pytest.raises(ConfigError, match=r"one of openpi, tiny, got 'tinny' \(did you mean 'tiny'\?\)"):

@@ -52,7 +52,10 @@ class Dialect(Protocol):
     """
 
     name: str
-    """What `--dialect` and a client's `dialect=` call it. `/name` is its path on every server; no slash in it."""
+    """What `--dialect` and a client's `dialect=` call it. `/name` is its path on every server; no slash in it.
+
+    A dialect whose clients ask for other paths, of several steps, has them in an attribute `paths`: `v1/realtime`.
+    """
 
     greets: bool
     """Whether the server speaks first: its clients wait for a greeting before they ask."""

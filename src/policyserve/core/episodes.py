@@ -12,7 +12,7 @@ from policyserve.core.errors import Overloaded
 from policyserve.core.policy import ActionChunk
 
 _MOST_EPISODES = 256  # of one connection: simulators that share one are some tens
-_LONGEST_NAME = 256
+LONGEST_NAME = 256
 
 
 class ChunkRows:
@@ -98,8 +98,8 @@ class Episodes:
         """The episode of a request; a new one, with these rows, where there is none. Raises Overloaded."""
         found = self._by_name.get(name)
         if found is None:
-            if len(self._open) >= _MOST_EPISODES or len(name) > _LONGEST_NAME:
-                most = f"at most {_MOST_EPISODES} episodes at a time, of names of {_LONGEST_NAME} letters"
+            if len(self._open) >= _MOST_EPISODES or len(name) > LONGEST_NAME:
+                most = f"at most {_MOST_EPISODES} episodes at a time, of names of {LONGEST_NAME} letters"
                 raise Overloaded(f"a connection has {most}: end one first")
             found = self._by_name[name] = self._open[self._made] = Episode(self._made, rows)
             self._made += 1

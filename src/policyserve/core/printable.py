@@ -7,6 +7,7 @@ control character, no surrogate and no line end of a stranger's; and its length 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 
 MOST, MOST_LINES = 3000, 4000  # characters of one text, and of one with several lines
 UNPRINTABLE = "unprintable"  # in place of a text that cannot be made
@@ -45,6 +46,12 @@ def text_of(value: object, most: int = MOST) -> str:
         return one_line(str(value), most)
     except BaseException:  # a stranger's __str__
         return UNPRINTABLE
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names, by commas, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def error_text(error: BaseException) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from policyserve.core.dialect import Dialect, has_client
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message
+from policyserve.dialects.behavior1k import Behavior1K
+from policyserve.dialects.greeter import Greeter
+from policyserve.dialects.molmospaces import MolmoSpaces
 from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.recognition import family_of_first_message
 from policyserve.dialects.registry import Registry
+from policyserve.dialects.roboarena import DreamZero, RoboArena
+from policyserve.dialects.starvla import StarVLA
 from policyserve.dialects.vibe_rl import VibeRL
 from policyserve.dialects.vla_eval import VlaEval
+from policyserve.dialects.vllm_omni import VLLMOmni
 from policyserve.dialects.wall_x import WallX
 from policyserve.dialects.xpolicylab import XPolicyLab
 
@@ -19,6 +25,12 @@ _OURS = (
     VibeRL(),
     VlaEval(),
     XPolicyLab(),
+    StarVLA(),
+    RoboArena(),
+    DreamZero(),
+    VLLMOmni(),
+    Behavior1K(),
+    MolmoSpaces(),
 )
 
 _registry = Registry(_OURS)
@@ -36,7 +48,7 @@ def client_names() -> tuple[str, ...]:
 class Auto:
     """Finds a connection's dialect by its first message (the protocol DialectChoice)."""
 
-    greeter: Dialect = by_name("openpi")  # Wall-X's clients read its greeting, too
+    greeter: Dialect = Greeter()
     greeting_paths = tuple(f"/{dialect.name}" for dialect in _OURS if dialect.greets)
 
     def settle(self, message: Message, greeted: bool, limits: WireLimits = DEFAULT_LIMITS) -> Dialect:

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array, Placed
-from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
-from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect, names_told
+from policyserve.core.dialect import ErrorReply
+from policyserve.core.errors import PolicyserveError, RemoteError, WireError, names_told
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Part, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects.answers import pack_readable, text_refusal
 from policyserve.dialects.marked_arrays import ArraysLeft, Spelling
 from policyserve.dialects.packing import map_header, packed, packed_key
-from policyserve.dialects.pieces import InPieces
-from policyserve.dialects.readable import check_readable
+from policyserve.dialects.pieces import InPieces, parts_of
 from policyserve.dialects.recognition import check_spelling
-from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
 
 
@@ -74,25 +73,13 @@ class MetadataFirst(InPieces):
         return actions.tobytes().join(between) + _pack_timing(timing)
 
     def _pack(self, what: str, message: Mapping[str, Any]) -> bytes:
-        try:
-            check_readable(message, self.spelling)
-        except WireError as error:
-            raise PolicyFailed(f"the {what} cannot be read by {self.name}'s clients: {error}") from error
-        return self.spelling.pack(message)
+        return pack_readable(what, message, self.spelling, self.name)
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
-        """One text message, which these clients raise; detail (a traceback) follows it if there is one."""
-        text = error_text(error) + (f"\n{detail}" if detail else "")
-        if not isinstance(error, WrongDialect) and (error.blame == "client" or error.retryable):
-            return ErrorReply(text)
-        return ErrorReply(text, close_code_of(error), close_reason(error))
+        return text_refusal(error, detail)
 
     def request_parts(self, observation: Observation) -> list[Part]:
-        try:
-            return self.spelling.parts(observation if isinstance(observation, dict) else {**observation})
-        except Exception as error:  # a stranger's objects, whose conversion may raise anything
-            refusal = why_not(observation, self.spelling.write)
-            raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error
+        return parts_of(observation, self.spelling)
 
     def read_greeting(self, message: Message) -> Mapping[str, Any]:
         return self.reply_fields(message)

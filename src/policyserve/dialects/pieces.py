@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from policyserve.core.arrays import Placed
+from policyserve.core.errors import WireError
 from policyserve.core.messages import Message, Observation, Part, Reply
+from policyserve.dialects.marked_arrays import Spelling
 from policyserve.dialects.packing import joined
+from policyserve.dialects.sendable import why_not
 
 
 class InPieces(ABC):
@@ -29,3 +32,12 @@ class InPieces(ABC):
     def read_reply(self, message: Message) -> Reply:
         """Read an answer; raises RemoteError for the server's error, WireError if the server speaks another dialect."""
         return self.reply_of(self.reply_fields(message))
+
+
+def parts_of(observation: Observation, spelling: Spelling) -> list[Part]:
+    """An observation as a map with marked arrays; raises WireError for the first value that cannot be sent."""
+    try:
+        return spelling.parts(observation if isinstance(observation, dict) else {**observation})
+    except Exception as error:  # a stranger's objects, whose conversion may raise anything
+        refusal = why_not(observation, spelling.write)
+        raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error

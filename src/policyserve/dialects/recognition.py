@@ -5,7 +5,7 @@ No other module knows what sets the families' messages apart: a dialect asks her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from policyserve.core.errors import WireError, WrongDialect
@@ -21,6 +21,12 @@ _ENVELOPES = {
 }
 _CONTAINERS = frozenset((dict, list))
 _LOOKED_AT = 4096  # items of a first message; a robot sends some hundred
+_ROBOARENA_GREETS = frozenset(
+    (
+        *("image_resolution", "needs_wrist_camera", "n_external_cameras", "needs_stereo_camera", "needs_session_id"),
+        "action_space",
+    )
+)
 _SPEAKS_UNASKED, _IS_GREETED = "vibe_rl", "openpi"
 
 
@@ -42,7 +48,13 @@ def family_of_greeting(metadata: Mapping[str, Any]) -> str:
     """The family of a server that greets so; one of ours speaks all, and is taken for openpi's."""
     if "harness_version" in metadata:
         return "vla_eval"
-    return "wall_x" if "predict_mode" in metadata and "policyserve" not in metadata else _IS_GREETED
+    if "policyserve" in metadata:
+        return _IS_GREETED
+    if metadata.keys() == _ROBOARENA_GREETS:
+        return "roboarena"
+    if "action_chunk_size" in metadata:
+        return "starvla"
+    return "wall_x" if "predict_mode" in metadata else _IS_GREETED
 
 
 def family_of(message: Any) -> str | None:
@@ -51,8 +63,9 @@ def family_of(message: Any) -> str | None:
         for family, keys in _ENVELOPES.items():
             if keys <= message.keys():
                 return family
-        if META in message:
-            return "vibe_rl"
+        for name, is_its in _MARKS:
+            if is_its(message):
+                return name
     return spelling_of(message)
 
 
@@ -61,6 +74,41 @@ def check_family(message: Mapping[str, Any], name: str) -> None:
     found = family_of(message)
     if found not in (None, name):
         raise wrong_dialect(name, found)
+
+
+def _is_roboarenas(message: Mapping[str, Any]) -> bool:
+    return _is_text(message.get("endpoint"))
+
+
+def _is_behaviors(message: Mapping[str, Any]) -> bool:
+    """The simulator's keys, `robot_r1::proprio`, or a reset, which has no array beside it."""
+    return any("::" in key for key in message) or ("reset" in message and spelling_of(message) is None)
+
+
+def _is_starvlas(message: Mapping[str, Any]) -> bool:
+    """Its examples, or an envelope; one that is numbered is another family's."""
+    is_envelope = _is_text(message.get("type")) and ("payload" in message or "request_id" in message)
+    return isinstance(message.get("examples"), list) or (is_envelope and "seq" not in message)
+
+
+def _is_molmospaces(message: Mapping[str, Any]) -> bool:
+    parts = message.get("qpos")
+    is_map = isinstance(parts, dict) and _marked(parts) is None  # an array is a map, too
+    return is_map and _is_text(message.get("task"))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, bytes, memoryview))  # texts come as bytes where nobody needs them decoded
+
+
+# What tells a family's first message, before the spelling of its arrays does; the first that holds.
+_MARKS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    ("vibe_rl", lambda message: META in message),
+    ("roboarena", _is_roboarenas),
+    ("behavior1k", _is_behaviors),
+    ("starvla", _is_starvlas),
+    ("molmospaces", _is_molmospaces),
+)
 
 
 def check_spelling(message: Mapping[str, Any], spelling: str, name: str) -> None:
@@ -80,10 +128,9 @@ def wrong_dialect(name: str, other: str) -> WrongDialect:
 def spelling_of(value: Any) -> str | None:
     """The family whose marked array stands first in a decoded message; None if it holds no array."""
     if isinstance(value, dict):
-        if "__ndarray__" in value or "__npgeneric__" in value:
-            return "openpi"
-        if "nd" in value and "type" in value:
-            return "wall_x"
+        marked = _marked(value)
+        if marked is not None:
+            return marked
         inside = value.values()
     elif isinstance(value, list):
         inside = value
@@ -96,3 +143,10 @@ def spelling_of(value: Any) -> str | None:
         if found is not None:
             return found
     return None
+
+
+def _marked(value: Mapping[str, Any]) -> str | None:
+    """The family whose marked array this map is; None for a map that is none."""
+    if "__ndarray__" in value or "__npgeneric__" in value:
+        return "openpi"
+    return "wall_x" if "nd" in value and "type" in value else None

@@ -55,8 +55,15 @@ class Registry:
         return self._known[name]
 
     def for_path(self, path: str) -> Dialect | None:
-        """The dialect that a URL's path names (`/vibe_rl`), or None for any other path. Loads nothing."""
-        return self._known.get(path.strip("/"))
+        """The dialect that a URL's path names (`/vibe_rl`), or None for any other path. Loads nothing.
+
+        An attribute `paths` of a dialect may have further ones, of several steps (`v1/realtime`).
+        """
+        asked = path.strip("/")
+        found = self._known.get(asked)
+        if found is None and "/" in asked:  # no name has a slash
+            return next((one for one in self._known.values() if asked in getattr(one, "paths", ())), None)
+        return found
 
     def load_all(self) -> tuple[str, ...]:
         """Load the dialects of all installed packages; returns a line for each that cannot be used, naming its package.

@@ -11,6 +11,7 @@ from policyserve import dialects
 from policyserve.bench.tally import first_line
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError, RemoteError, WireError
 from policyserve.core.examples import spec_of
+from policyserve.core.printable import some_of
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects.recognition import family_of_greeting
 from policyserve.doctor.findings import Finding, broken, ok, warning
@@ -111,8 +112,8 @@ def _family(wanted: str, family: str, metadata: Mapping[str, Any]) -> Finding:
     is_ours = _OURS in metadata
     figures = {"family": family, "is_policyserve": is_ours}
     if is_ours:
-        names = ", ".join(dialects.names())
-        return ok("dialect", f"policyserve {metadata[_OURS]}: it speaks {names}", **figures, version=metadata[_OURS])
+        told = f"policyserve {metadata[_OURS]}: it speaks {some_of(dialects.names())}"
+        return ok("dialect", told, **figures, version=metadata[_OURS])
     if wanted == "vibe_rl":
         told = f"it greets, as {family}'s servers do, and vibe_rl's clients would take that for an action"
         return broken("dialect", told, f"use a client of {family}'s: --dialect {family}", **figures)

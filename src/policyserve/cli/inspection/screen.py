@@ -9,6 +9,7 @@ from policyserve.bench.machine import counted
 from policyserve.bench.payloads import told_bytes
 from policyserve.cli.foreground.start_screen import Screen
 from policyserve.cli.inspection.facts import Facts
+from policyserve.core.printable import some_of
 from policyserve.core.spec import PolicySpec
 
 _SHORT = 24  # letters of a fact that is told with its name
@@ -41,7 +42,7 @@ def lines(facts: Facts, screen: Screen) -> Iterator[str]:
 
 def _kind(facts: Facts) -> str:
     if facts.is_server:
-        return f"{facts.origin}, which speaks {', '.join(facts.dialects)}"
+        return f"{facts.origin}, which speaks {some_of(facts.dialects)}"
     told = f", {facts.taken_for}" if facts.taken_for else ""
     return "an object of your own" if facts.kind == "object" else f"{facts.kind}{told}"
 
