@@ -62,6 +62,16 @@ ELSEWHERE = {
     "dialects/starvla": "golden/test_recorded_families",
     "dialects/vllm_omni": "golden/test_recorded_families",
     "dialects/wall_x": "dialects/test_metadata_first",
+    "dialects/rest/family": "dialects/rest/test_families",
+    "dialects/rest/gr00t_http": "dialects/rest/test_families",
+    "dialects/rest/json_numpy": "dialects/rest/test_families",
+    "dialects/rest/molmoact2": "dialects/rest/test_families",
+    "dialects/rest/openvla": "dialects/rest/test_families",
+    "dialects/rest/pictures": "dialects/rest/test_families",
+    "dialects/rest/plain": "dialects/rest/test_families",
+    "dialects/rest/plain_errors": "dialects/rest/test_families",
+    "dialects/rest/recognition": "dialects/rest/test_families",
+    "dialects/rest/xvla": "dialects/rest/test_families",
     "doctor/certificates": "doctor/test_reaching",
     "doctor/introduction": "cli/test_inspecting",
     "doctor/server": "cli/test_doctor",
@@ -121,6 +131,7 @@ ELSEWHERE = {
     "server/connection": "server/test_connections",
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",
+    "server/rest/body": "server/rest/test_peer",
     "server/server": "server/test_life_cycle",
 }
 
@@ -128,6 +139,7 @@ ELSEWHERE = {
 NO_TESTS = {
     "core/dialect": "a Protocol; tests/contract holds its implementations to it",
     "core/version": "a number",
+    "dialects/rest/bodies": "values",
     "policies/wall_x/inputs": "values",
     "realtime/values": "values",
     "recordings/plan": "values",

@@ -198,7 +198,7 @@ def test_other_requests_get_a_proper_refusal(live: Live, method: str, path: str,
 
 @pytest.mark.parametrize("size", [0, 1_000, 900_000, 20_000_000])
 def test_a_refused_body_does_not_cost_its_sender_the_answer(live: Live, size: int) -> None:
-    assert live.http("POST", "/act", bytes(size))[0] == 404
+    assert live.http("POST", "/nope", bytes(size))[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nope"])

@@ -41,18 +41,25 @@ class Admission:
 
     def refusal(self, credentials: Credentials, address: str) -> routes.Response | None:
         """What to answer to a handshake that may not pass. address: the peer's IP address, empty on a Unix socket."""
-        if credentials.origin and not self._is_origin_fine(credentials):
-            shown = credentials.origin[:100]
-            return routes.text(403, f"pages of {shown!r} may not connect; --allowed-origins {shown} lets them")
-        if self.key_name(credentials) is None:
-            what = "an API key that is not known here" if credentials.authorization else "an API key is needed"
-            return routes.text(401, f"{what}: send `Authorization: Bearer KEY`", _CHALLENGE)
+        refusal = self.refusal_of(credentials)
+        if refusal is not None:
+            return refusal
         if self._sessions.total() >= self._max_sessions:
             return routes.text(503, f"{self._max_sessions} sessions are open, the most this server takes")
         if not is_local(address) and self._sessions[address] >= self._max_per_address:
             return routes.text(
                 503, f"{self._max_per_address} sessions are open from {address}, the most for one address"
             )
+        return None
+
+    def refusal_of(self, credentials: Credentials) -> routes.Response | None:
+        """What to answer to whoever may not ask, by its headers alone."""
+        if credentials.origin and not self._is_origin_fine(credentials):
+            shown = credentials.origin[:100]
+            return routes.text(403, f"pages of {shown!r} may not connect; --allowed-origins {shown} lets them")
+        if self.key_name(credentials) is None:
+            what = "an API key that is not known here" if credentials.authorization else "an API key is needed"
+            return routes.text(401, f"{what}: send `Authorization: Bearer KEY`", _CHALLENGE)
         return None
 
     def caller(self, credentials: Credentials) -> routes.Caller:

@@ -99,6 +99,7 @@ class Dialects(_Group):
     map: tuple[str, ...] = ()  # what clients call a key, by what the policy calls it: image=observation/image …
     serve_steps: bool = False  # answer with one step of a chunk, and the next request with the next, in any dialect
     chunk_size: int | None = None  # steps of a chunk that are used where one is sent at a time; None: all
+    http_errors: Literal["original", "plain"] = "original"  # at /act: as each client's own server told them, or as HTTP
     debug_wire: bool = False  # send tracebacks to clients whose dialect has a place for text
 
     def check(self) -> None:
@@ -181,12 +182,13 @@ class Limits(WireLimits, _Group):
     max_frame_mib: float = 64.0  # the most of one message
     max_buffered_mib: float = 1024.0  # the most of all messages that are unfinished, unanswered, or answered and unread
     max_unread_mib: float = 64.0  # the most of answers that one client leaves unread
+    max_body_mib: float = 32.0  # the most of an HTTP request's body, as POST /act has one
     max_head_kib: float = 16.0  # the most of an HTTP request's URL and headers
     max_pending: int = 256  # the most requests of one session without an answer
 
     def check(self) -> None:
         super().check()
-        for name in ("max_frame_mib", "max_unread_mib"):
+        for name in ("max_frame_mib", "max_body_mib", "max_unread_mib"):
             self.require(name, 0 < getattr(self, name) <= _MOST_MIB, f"more than 0, at most {_MOST_MIB}")
         fits = self.max_frame_mib <= self.max_buffered_mib <= _MOST_MIB
         self.require("max_buffered_mib", fits, f"{self.max_frame_mib:g} or more, the size of one message")
@@ -197,6 +199,11 @@ class Limits(WireLimits, _Group):
     def max_frame_bytes(self) -> int:
         """max_frame_mib in bytes."""
         return int(self.max_frame_mib * _MIB)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """max_body_mib in bytes, or max_buffered_mib where that is less."""
+        return int(min(self.max_body_mib, self.max_buffered_mib) * _MIB)
 
     @property
     def max_buffered_bytes(self) -> int:
@@ -222,6 +229,7 @@ class Timeouts(_Group):
     drain_s: float = 10.0  # how long a stopping server waits for the answers under way
     handshake_timeout_s: float = 10.0  # from a connection's beginning to its whole HTTP request
     message_timeout_s: float = 120.0  # from a message's beginning to its end
+    keep_alive_s: float = 75.0  # an HTTP connection that asks nothing more for so long is closed
     unread_timeout_s: float = 60.0  # a client that takes nothing of its answers for so long is cut
     idle_timeout_s: float | None = None  # a session that asks nothing for so long is closed; None: never
     ping_interval_s: float = 30.0  # the time between pings to a client
@@ -231,7 +239,7 @@ class Timeouts(_Group):
         super().check()
         self.require("drain_s", 0 <= self.drain_s <= _LONGEST_S, "0 or more")
         self._require_times("request_timeout_s", "handshake_timeout_s", "message_timeout_s", "unread_timeout_s")
-        self._require_times("ping_interval_s", "ping_timeout_s")
+        self._require_times("ping_interval_s", "ping_timeout_s", "keep_alive_s")
         if self.idle_timeout_s is not None:
             self._require_times("idle_timeout_s")
 

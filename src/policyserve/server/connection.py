@@ -1,4 +1,4 @@
-"""One connection: HTTP first, then WebSocket frames, whose messages go to a Conversation.
+"""One connection: HTTP first, then WebSocket frames, whose messages go to a Conversation, or HTTP for good.
 
 A message's bytes go from the socket into the message's own buffer, whose views the policy gets. Everything here runs in
 the event loop's thread.
@@ -22,10 +22,11 @@ from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
 from policyserve.server.guards import Facts, Pace, Verdict, Watch
-from policyserve.server.handshake import Handshake, PageRequest, UpgradeRequest
+from policyserve.server.handshake import BodyRequest, Handshake, PageRequest, UpgradeRequest
 from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
 from policyserve.server.reception import Reception
+from policyserve.server.rest.peer import RestPeer
 from policyserve.server.turns import LoopTurns, Share
 from policyserve.websocket import frames, server_frames
 
@@ -61,7 +62,9 @@ class Connection(asyncio.BufferedProtocol):
         self._came_at = time.monotonic()  # TLS counts
         self._conversation: Conversation | None = None  # from the end of the handshake on
         self._pipe = Pipe(self._note_unread)
-        self._handshake: Handshake | None = Handshake(config.max_head_bytes, reception.routes.is_page)
+        pages = reception.routes
+        self._handshake: Handshake | None = Handshake(config.max_head_bytes, pages.is_page, pages.takes_body)
+        self._rest: RestPeer | None = None  # from the first request with a body on
         self._frames: server_frames.FrameReader | None = None  # from then on, if it became a WebSocket
         self._unfinished_bytes = 0  # of a message that is not whole yet
         self._began_at = 0.0  # when the first bytes of a large message came
@@ -102,6 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pipe.transport = None
         if self._frames is not None:
             self._frames.abandon()  # now, and not when the collector comes by: it may hold much
+        if self._rest is not None:
+            self._rest.lose()
         if self._conversation is not None:
             self._conversation.lose()
         elif self._handshake is not None and isinstance(exc, ssl.SSLError):
@@ -112,6 +117,8 @@ class Connection(asyncio.BufferedProtocol):
         self._reception.leave(self)
 
     def eof_received(self) -> bool:
+        if self._rest is not None and self._rest.end_its_side():
+            return True
         self._pipe.is_closing = True
         self._call_later(_CLOSE_TIMEOUT_S, self.abort)  # a peer that does not read what is left would stay for ever
         return False
@@ -130,6 +137,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._take(event)
             if self._frames.has_more or self._share.is_spent(nbytes):
                 self._slow_down()
+        elif self._rest is not None:
+            self._rest.feed(bytes(self._scratch[:nbytes]))
         elif self._handshake is not None:
             self._begin(bytes(self._scratch[:nbytes]))
         # else the rest of a refused request: read and dropped, see _half_close
@@ -141,6 +150,12 @@ class Connection(asyncio.BufferedProtocol):
             self._respond(self._reception.respond(asked))
         elif isinstance(asked, routes.Response):
             self._refuse(asked)
+        elif isinstance(asked, BodyRequest):
+            self._call_later(None, self.abort)
+            whose = self.number, self.address, self.peer
+            self._rest = RestPeer(*whose, self._handshake, self._pipe, self._reception, self._config, self._share)
+            self._handshake = None
+            self._rest.take(asked)
         elif asked is not None:
             self._upgrade(asked)
 
@@ -276,12 +291,18 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """A peer that does not read its replies gets no more of them: its requests are no longer read either."""
         self._pipe.is_slow = True
-        self._set_reading()
+        if self._rest is not None:
+            self._rest.set_slow(True)
+        else:
+            self._set_reading()
         self._pipe.count_backlog()
 
     def resume_writing(self) -> None:
         self._pipe.is_slow = False
-        self._set_reading()
+        if self._rest is not None:
+            self._rest.set_slow(False)
+        else:
+            self._set_reading()
 
     def _set_reading(self) -> None:
         """Read no more while a session has over twice as many requests without an answer as it may have."""

@@ -1,4 +1,4 @@
-"""Decodes the pictures of requests in threads of its own, before the engine gets them: the event loop never does.
+"""Decodes the pictures of requests, and reads large bodies, in threads of its own: the event loop never does.
 
 Before the engine and not in it, so that observers and every kind of engine see arrays, and so that the pictures of one
 request are decoded while the policy works on another.
@@ -10,7 +10,8 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from policyserve.core.errors import PolicyserveError, failed
 from policyserve.core.messages import Observation
@@ -18,6 +19,7 @@ from policyserve.transforms.jpeg import decode_images, load
 
 _MOST_THREADS = 4  # three pictures of a robot take one some 3 ms
 
+T = TypeVar("T")
 OnDecoded: TypeAlias = Callable[[Observation | Any | PolicyserveError], None]
 
 
@@ -33,9 +35,13 @@ class Decoder:
 
         Or with the error that says which picture is broken.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._started(), _decoded, observation)
+        self.run(partial(_decoded, observation), on_decoded)
+
+    def run(self, make: Callable[[], T], on_made: Callable[[T], object]) -> None:
+        """Call `make`, which raises nothing, in a thread, and `on_made` in the event loop with what it gave."""
+        future = asyncio.get_running_loop().run_in_executor(self._started(), make)
         self._under_way.add(future)
-        future.add_done_callback(lambda done: self._end(done, on_decoded))
+        future.add_done_callback(lambda done: self._end(done, on_made))
 
     def expect(self) -> None:
         """Pictures will come: begin with what the first one would wait for."""
@@ -58,10 +64,10 @@ class Decoder:
             self._threads = ThreadPoolExecutor(count, thread_name_prefix="preparing pictures")
         return self._threads
 
-    def _end(self, done: asyncio.Future[Any], on_decoded: OnDecoded) -> None:
+    def _end(self, done: asyncio.Future[Any], on_made: Callable[[Any], object]) -> None:
         self._under_way.discard(done)
         if not done.cancelled():
-            on_decoded(done.result())
+            on_made(done.result())
 
 
 def _decoded(observation: Observation | Any) -> Observation | Any | PolicyserveError:

@@ -62,6 +62,11 @@ class Pipe:
         else:
             self.transport.close()
 
+    def close(self) -> None:
+        """End both sides, once all is sent."""
+        if self.transport is not None:
+            self.transport.close()
+
     def abort(self) -> None:
         """Cut the connection at once."""
         if self.transport is not None:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
+from policyserve.core.dialect import DialectChoice
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -21,6 +22,7 @@ from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.core.throttle import LogThrottle, suppressed_note
+from policyserve.dialects.rest.recognition import BODY_PATHS
 from policyserve.engine.engine import Change
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting, routes
@@ -106,6 +108,7 @@ class Reception:
         for served in () if catalogue.is_plain else catalogue:
             add_readiness(self.routes, f"/readyz/{served.name}", partial(_stage_of, served))
             add_spec(self.routes, partial(_metadata_of, served), f"/spec/{served.name}")
+        self.routes.add_post(*BODY_PATHS)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
         self._config = config
@@ -189,11 +192,17 @@ class Reception:
         self.close_session(peer)
 
     def open_session(
-        self, peer: SessionPeer, path: str, credentials: Credentials, asks_images: str = ""
+        self,
+        peer: SessionPeer,
+        path: str,
+        credentials: Credentials,
+        asks_images: str = "",
+        choice: DialectChoice | None = None,
     ) -> Conversation | routes.Response:
         """A conversation for a peer whose handshake is fine, or the refusal to send instead.
 
-        asks_images: the formats of encoded pictures that it would send, see greeting.with_images.
+        asks_images: the formats of encoded pictures that it would send, see greeting.with_images. choice: how its first
+        message tells its dialect, whatever the path; None: as on a WebSocket.
         """
         if self._is_closed:
             return routes.text(503, "the server is stopping")
@@ -210,8 +219,8 @@ class Reception:
         served = self.catalogue.choose(target)
         config = served.config
         session = Session(
-            target.dialect or greeting.pinned_dialect(config),
-            choice=_AUTO,
+            (target.dialect or greeting.pinned_dialect(config)) if choice is None else None,
+            choice=choice or _AUTO,
             max_pending=config.max_pending,
             debug_wire=config.debug_wire,
             limits=config,

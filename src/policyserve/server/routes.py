@@ -72,6 +72,15 @@ class Routes:
 
     def __init__(self) -> None:
         self._routes: dict[str, Route] = {}
+        self._asked_by_post: tuple[str, ...] = ()
+
+    def add_post(self, *paths: str) -> None:
+        """Have these paths, also below a policy's name, asked by POST, with a body; somebody else answers."""
+        self._asked_by_post += paths
+
+    def takes_body(self, path: str) -> bool:
+        """Whether `path` is asked by POST, with a body."""
+        return path.endswith(self._asked_by_post)
 
     def add(self, path: str, route: Route) -> None:
         """Answer requests for `path` from now on; a path has one page."""
@@ -81,7 +90,7 @@ class Routes:
     @property
     def paths(self) -> tuple[str, ...]:
         """Those that have a page."""
-        return tuple(self._routes)
+        return (*self._routes, *self._asked_by_post)
 
     def is_page(self, path: str) -> bool:
         """Whether `path` is answered over HTTP even to a WebSocket handshake."""
@@ -91,6 +100,9 @@ class Routes:
     def respond(self, method: str, path: str, query: str, caller: Caller) -> Response:
         """Answer a request that is no WebSocket handshake."""
         route = self._routes.get(path)
+        if self.takes_body(path):
+            told = f"{path} answers POST with a JSON body; docs/wire/rest.md says what is in it"
+            return text(405, told, (("Allow", "POST"),))
         if route is None:
             pages = ", ".join(path for path, page in self._routes.items() if page.is_listed)
             return text(404, f"no page at this path; robots connect here by WebSocket, pages are {pages}")

@@ -52,7 +52,7 @@ def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> 
         "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "api_key_file": "f",
         "proxy_protocol": True, "trusted_proxies": ("10.0.0.7", "10.1.0.0/16"),
         "allowed_origins": ("http://a", "http://b"), "dialect": "openpi", "hello_grace_ms": 3.0, "debug_wire": True,
-        "map": ("a=b", "c=d"), "serve_steps": True, "chunk_size": 8,
+        "map": ("a=b", "c=d"), "serve_steps": True, "chunk_size": 8, "http_errors": "plain",
         "isolate": "process", "replicas": 2, "devices": "cpu,cpu", "max_wait_ms": 1.0, "idle_timeout_s": 4.0,
         "max_depth": 9, "max_buffered_mib": 2048.0, "metrics": False, "live": False,
         "live_images": False, "record": "r", "record_views": False,
