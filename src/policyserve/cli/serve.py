@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import arg
 
@@ -21,10 +21,12 @@ from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.engine.engine import Engine
 from policyserve.engine.reloading import ReloadingEngine
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter, Source
+from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.server.config import ServerConfig
 from policyserve.server.offers import local_engine
 from policyserve.server.server import Server
@@ -40,6 +42,9 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
     write_spec: Annotated[str | None, arg(metavar="PATH")] = None
     """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the policy runs: on this machine, or on a cluster of Ray, with the clients served here (extra `ray`)."""
+    cluster: Annotated[ClusterConfig, arg(name="")] = field(default_factory=ClusterConfig)
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
     debug: bool = False
@@ -82,7 +87,7 @@ def serve(
     given = configuration.given_or_end(flags, argv)
     source = find_source(adapter, flags.policy, given)
     try:
-        served = Server(_engine(source, flags.server) if flags.reload else source.recipe, flags.server)
+        served = Server(_policy_of(source, flags), flags.server)
         spec_file = _spec_file(flags.write_spec)
     except MissingDependency as error:
         complain(str(error), FAILURE)
@@ -91,6 +96,30 @@ def serve(
     log = replace(flags.log, log_level="debug") if flags.debug else flags.log
     show_seen_spec(served, spec_file, log.leaves_screen)
     serve_until_stopped(served, source.title, source.origin, log, given.blamed)
+
+
+def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
+    """What the server is handed: how to load the policy, or the engine that has it elsewhere."""
+    if flags.engine == "ray":
+        return _edge(source, flags)
+    return _engine(source, flags.server) if flags.reload else source.recipe
+
+
+def _edge(source: Source, flags: ServeFlags[Any]) -> Engine:
+    """An engine whose policy is on a cluster; raises ConfigError for flags of a policy on this machine."""
+    from policyserve.ray.cluster import check_installed
+    from policyserve.ray.engine import RayEngine, Wanted
+
+    check_installed()
+    server = flags.server
+    if flags.reload:
+        raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
+    if server.isolate != "thread" or server.replicas != 1:
+        raise ConfigError("--engine ray: expected --min-replicas and --max-replicas, got --isolate or --replicas")
+    batching = server.max_queue, server.max_queue_ms, server.max_wait_ms
+    settings = ReplicaSettings(server.request_timeout_s, *batching, flags.cluster.max_state_kib)
+    wanted = Wanted(flags.cluster, settings, source.recipe)
+    return RayEngine(wanted, server.max_queue, server.max_queue_s, server.request_timeout_s)
 
 
 def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:

@@ -54,12 +54,18 @@ class Tallies:
     state_bytes: int = 0  # of the last answers' states, one group's
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Edge:
     """What the lanes of one edge share. name: before its sessions' names; digest: of the spec its sessions were told.
 
     call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group.
-    on_other_spec: told when a replica serves another spec.
+    on_other_spec: told when a replica serves another spec. is_up: whether there is a replica; without one nobody asks.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Edge:
     keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
     tallies: Tallies = field(default_factory=Tallies)
     usual_s: float | None = None
+    is_up: asyncio.Event = field(default_factory=_set_event)
 
     @property
     def timeout_s(self) -> float:
@@ -173,6 +180,7 @@ class Lane:
             return [failed] * len(tasks)
         error: PolicyserveError = PolicyLost("no replica was asked")
         for one_try in range(edge.max_tries):
+            await edge.is_up.wait()  # at most until nobody waits for the group
             edge.tallies.calls += 1
             edge.tallies.sent_again += one_try > 0
             edge.tallies.requests += len(group.tasks)

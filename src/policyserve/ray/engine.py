@@ -1,0 +1,265 @@
+"""An edge's engine: hands requests to the lanes, and has as many of these as the policy's replicas need.
+
+Ray is asked in threads, which may hang with a cluster that does; the event loop waits for none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from policyserve.core.errors import NotReady, PolicyserveError
+from policyserve.core.log import Log
+from policyserve.core.observer import Observers
+from policyserve.core.recipe import Recipe
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import OnStage, Task
+from policyserve.engine.batcher import Batcher
+from policyserve.engine.engine import Change, OnOutcome
+from policyserve.engine.routing import Router
+from policyserve.engine.scheduler import Scheduler
+from policyserve.ray import cluster
+from policyserve.ray.config import ClusterConfig, ReplicaSettings
+from policyserve.ray.groups import Described
+from policyserve.ray.handle import HandleCarrier
+from policyserve.ray.lane import Edge, Lane, Tallies
+
+log = Log(__name__)
+
+_LOOK_EVERY_S = 1.0
+_MOST_IN_GROUP = 256  # requests: more make a message of hundreds of megabytes, with camera pictures
+_DESCRIBE_S = 30.0
+_GONE = "waiting for a replica"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A policy on the cluster. recipe: what loads it, where it is not deployed; None: it has to be there."""
+
+    config: ClusterConfig
+    settings: ReplicaSettings
+    recipe: Recipe | None = None
+
+
+class RayEngine:
+    """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge."""
+
+    def __init__(self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float) -> None:
+        self.on_change: Callable[[Change], None] = lambda _: None
+        self.tallies = Tallies()
+        self._wanted = wanted
+        self._queue = (max_queue, max_queue_s)
+        self._request_timeout_s = request_timeout_s
+        self._name = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()} "  # no two edges have the same
+        self._lanes: _Lanes | None = None
+        self._before: list[_Lanes] = []  # of specs before, that still have requests
+        self._running = 0  # replicas
+        self._asks_spec = False  # a replica served another one
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def stage(self) -> str:
+        """What is waited for while no replica can answer."""
+        return _GONE if self._lanes is not None and not self._lanes.edge.is_up.is_set() else ""
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a group is under way: the event loop then sleeps and never polls."""
+        return any(lanes.router.is_working for lanes in self._all)
+
+    @property
+    def load(self) -> int:
+        """Requests that have no answer yet."""
+        return sum(lanes.router.load for lanes in self._all)
+
+    @property
+    def lane_count(self) -> int:
+        """Lanes to the replicas."""
+        return 0 if self._lanes is None else len(self._lanes.lanes)
+
+    async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
+        """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
+        self._observers = observers
+        wanted = self._wanted
+        on_stage("connecting to the cluster")
+        await in_thread(lambda: self._prepare(on_stage))
+        _take_signals_back()
+        self._carrier = HandleCarrier(await in_thread(lambda: cluster.handle_of(wanted.config.deployed_as)))
+        found = await self._carrier.describe(_DESCRIBE_S)
+        self._lanes = self._open(found)
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        log.info("policy %s, version %s, on the cluster", wanted.config.deployed_as, found.version)
+        return found.spec
+
+    def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
+        """See Engine."""
+        assert self._lanes is not None, "a request comes after start()"
+        self._lanes.router.submit(task, arrived_at, on_outcome)
+
+    def forget(self, session: Hashable) -> None:
+        """See Engine."""
+        for lanes in self._all:
+            lanes.router.forget(session)
+
+    async def drained(self) -> None:
+        """See Engine."""
+        await asyncio.gather(*(lanes.router.drained() for lanes in self._all))
+
+    async def close(self, timeout_s: float) -> None:
+        """Let go of the cluster; the replicas stay, for other edges."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        for lanes in self._all:
+            lanes.end()
+
+    @property
+    def _all(self) -> list[_Lanes]:
+        return [*self._before, *([] if self._lanes is None else [self._lanes])]
+
+    def _prepare(self, on_stage: OnStage) -> None:
+        wanted = self._wanted
+        cluster.connect(wanted.config)
+        if wanted.config.deployed_as not in {one.name for one in cluster.status()} and wanted.recipe is not None:
+            cluster.deploy(wanted.config.deployed_as, wanted.recipe, wanted.config, wanted.settings)
+        cluster.wait_until_running(wanted.config.deployed_as, on_stage)
+
+    def _open(self, found: Described) -> _Lanes:
+        config = self._wanted.config
+        edge = Edge(self._name, found.digest, config.call_timeout_s, config.max_tries, self._note_other_spec)
+        edge.tallies = self.tallies
+        return _Lanes(self._carrier, edge, self._schedule)
+
+    def _schedule(self, lane: Lane) -> Scheduler:
+        # A group is what has come while the one before was on its way: whoever waits here waits in vain.
+        batcher = Batcher(_MOST_IN_GROUP, self._queue[0], 0.0, self._queue[1])
+        return Scheduler(lane, batcher, self._request_timeout_s, self._observers)
+
+    def _note_other_spec(self) -> None:
+        self._asks_spec = True
+
+    async def _watch(self) -> None:
+        """Follow the number of replicas, and a version with another spec, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            try:
+                found = await in_thread(cluster.status)
+                self._note({one.name: one for one in found}.get(self._wanted.config.deployed_as))
+                if self._asks_spec:
+                    self._asks_spec = False
+                    await self._follow_spec()
+            except Exception as error:  # the controller is away, or the cluster is: sessions go on meanwhile
+                log.debug("the cluster does not tell how it is: %s", error)
+
+    def _note(self, found: cluster.Deployed | None) -> None:
+        assert self._lanes is not None
+        self._before = [lanes for lanes in self._before if lanes.router.load]
+        if found is None or not found.wanted:
+            return
+        if bool(found.running) != self._lanes.edge.is_up.is_set():
+            text = "replicas of %s are there again" if found.running else "no replica of %s is there"
+            log.warning(text, found.name)
+        for lanes in self._all:
+            lanes.set_up(found.running > 0)
+        self._lanes.grow_to(max(found.running, 1) * self._wanted.config.lanes_per_replica)
+
+    async def _follow_spec(self) -> None:
+        """Have new sessions told the spec that replicas serve now; those of the one before are ended."""
+        assert self._lanes is not None
+        found = await self._carrier.describe(_DESCRIBE_S)
+        if found.digest == self._lanes.edge.digest:
+            return
+        try:
+            self.on_change(Change(found.spec, NotReady("another version of the policy took over: connect again")))
+        except PolicyserveError as error:
+            log.error("a version that cannot be served is on the cluster: %s", error)
+            return
+        self._before.append(self._lanes)
+        self._lanes = self._open(found)
+
+
+class _Lanes:
+    """The lanes of one spec, and the router in front of them."""
+
+    def __init__(self, carrier: Any, edge: Edge, schedule: Callable[[Lane], Scheduler]) -> None:
+        self.edge = edge
+        self.lanes: list[tuple[Lane, Scheduler]] = []
+        self._leaving: list[Lane] = []
+        self._carrier = carrier
+        self._schedule = schedule
+        first = self._make()
+        self.router = Router([first], state_travels=True)
+
+    def grow_to(self, count: int) -> None:
+        """Have so many lanes."""
+        while len(self.lanes) < count:
+            self.router.add(self._make())
+        while len(self.lanes) > count:
+            lane, scheduler = self.lanes.pop()
+            self.router.remove(scheduler)
+            self._leaving = [*self._leaving[-count:], lane]
+
+    def set_up(self, is_up: bool) -> None:
+        """Whether there is a replica."""
+        if is_up:
+            self.edge.is_up.set()
+        else:
+            self.edge.is_up.clear()
+
+    def end(self) -> None:
+        """Give up what is under way."""
+        for lane in [*self._leaving, *(lane for lane, _ in self.lanes)]:
+            lane.end()
+
+    def _make(self) -> Scheduler:
+        lane = Lane(self._carrier, self.edge)
+        scheduler = self._schedule(lane)
+        self.lanes.append((lane, scheduler))
+        return scheduler
+
+
+def _take_signals_back() -> None:
+    """Have signals call who was to be called: Ray's library takes SIGTERM for itself, and ends the process by it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """What a function returns or raises that waits for Ray, called in a thread that keeps nobody from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Any, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(outcome)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        outcome: Any = None
+        told: BaseException | None = None
+        try:
+            outcome = function()
+        except Exception as error:  # Ray's, or the cluster's
+            told = error
+        try:
+            loop.call_soon_threadsafe(settle, outcome, told)
+        except RuntimeError:
+            log.debug("the cluster answered after the server's end")
+
+    threading.Thread(target=run, name="asking Ray", daemon=True).start()
+    return await done

@@ -1,0 +1,115 @@
+"""A replica, which Ray Serve runs on a node: one policy, which answers batches of the groups of all edges.
+
+It knows nothing of order and keeps no state: of each session one request is on its way at a time, and brings both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Hashable
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.log import Log
+from policyserve.core.observer import Observer, Observers
+from policyserve.core.policy import PerSessionPolicy, Policy, ResettablePolicy
+from policyserve.core.recipe import OnStage
+from policyserve.core.session import Outcome
+from policyserve.engine.answering import LoadPolicy, Task
+from policyserve.engine.batcher import Batcher
+from policyserve.engine.local import LocalEngine
+from policyserve.ray.config import ReplicaSettings
+from policyserve.ray.groups import Answers, Described, Parts, read_group, write_answers, write_described
+
+log = Log(__name__)
+
+_SILENT_S = 60.0  # a session that asked nothing for so long is forgotten: its edge may be gone, and tells nobody
+_SWEEP_S = 10.0
+_CLOSE_S = 5.0
+
+
+class Replica(Observer):
+    """One copy of the policy that `load` brings. version: of the policy, told with each answer."""
+
+    def __init__(self, load: LoadPolicy, version: str, settings: ReplicaSettings) -> None:
+        self._version = version
+        self._settings = settings
+        self._engine = LocalEngine(lambda on_stage: _movable(load, on_stage), self._batcher, settings.request_timeout_s)
+        self._described: Described | None = None
+        self._broken = ""
+        self._seen_at: dict[Hashable, float] = {}
+        self._swept_at = 0.0
+
+    async def start(self) -> None:
+        """Load and warm the policy; raises what loading raised."""
+        observers = Observers(lambda _, error: log.error("%s", error))
+        observers.add(self)
+        spec = await self._engine.start(lambda stage: log.info("%s", stage), observers)
+        self._described = Described(spec, self._version)
+
+    async def describe(self) -> bytes:
+        """The spec and the version, as read_described() reads them."""
+        assert self._described is not None
+        return write_described(self._described)
+
+    async def infer(self, message: bytes, arrays: Array) -> Parts:
+        """Answer a group. A group of a session that was told another spec has no outcomes."""
+        assert self._described is not None
+        digest, broken = self._described.digest, self._broken
+        # One copy: what comes through Ray cannot be written, and a policy may write into its observations.
+        group = read_group(message, np.array(arrays))
+        outcomes: list[Outcome] = []
+        if group.digest == digest:
+            outcomes = list(await asyncio.gather(*(self._answer(task) for task in group.tasks)))
+        answers = Answers(outcomes, digest, self._version, broken)
+        return write_answers(answers, time.monotonic(), self._settings.max_state_kib)
+
+    async def check_health(self) -> None:
+        """Raise RuntimeError if this process should be replaced: its policy broke or hangs, or a GPU is lost to it."""
+        if self._broken:
+            raise RuntimeError(f"the policy broke: {self._broken}")
+
+    async def close(self) -> None:
+        """Close the policy."""
+        await self._engine.close(_CLOSE_S)
+
+    def on_policy_replaced(self, name: str, reason: str) -> None:
+        """The policy's thread hangs or has lost its GPU: a new process is better than a new thread."""
+        self._broken = reason
+
+    async def _answer(self, task: Task) -> Outcome:
+        now = time.monotonic()
+        self._seen_at[task.session] = now
+        self._forget_silent(now)
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        try:
+            self._engine.submit(task, now, lambda outcome: None if told.done() else told.set_result(outcome))
+        except PolicyserveError as error:
+            return error
+        return await told
+
+    def _forget_silent(self, now: float) -> None:
+        if now - self._swept_at < _SWEEP_S:
+            return
+        self._swept_at = now
+        patience_s = max(_SILENT_S, 2 * self._settings.request_timeout_s)
+        for session in [one for one, at in self._seen_at.items() if now - at > patience_s]:
+            del self._seen_at[session]
+            self._engine.forget(session)
+
+    def _batcher(self, max_batch: int) -> Batcher:
+        settings = self._settings
+        max_wait_s = None if settings.max_wait_ms is None else settings.max_wait_ms / 1e3
+        return Batcher(max_batch, settings.max_queue, max_wait_s, settings.max_queue_ms / 1e3)
+
+
+def _movable(load: LoadPolicy, on_stage: OnStage) -> Policy:
+    """Load a policy whose sessions may go to any replica; raises ConfigError for another one."""
+    policy = load(on_stage)
+    if isinstance(policy, (ResettablePolicy, PerSessionPolicy)):
+        told = "a policy that remembers by itself cannot have its sessions on several machines"
+        raise ConfigError(f"{told}; return what it remembers as ActionChunk.state, or serve it on one machine")
+    return policy

@@ -1,0 +1,37 @@
+"""Who may use which cluster. What is deployed on one is in test_drills.py."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from policyserve.core.errors import ConfigError, MissingDependency
+from policyserve.ray.cluster import check_installed, check_token
+
+
+def test_a_cluster_that_runs_what_anybody_sends_is_refused_off_loopback() -> None:
+    with pytest.raises(
+        ConfigError, match=r"whoever reaches 10\.0\.0\.3 runs code on this cluster.*RAY_AUTH_MODE=token"
+    ):
+        check_token(["127.0.0.1", "10.0.0.3"], {}, insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "environment", "insecure"),
+    [
+        (["127.0.0.1", "::1"], {}, False),
+        (["10.0.0.3"], {"RAY_AUTH_MODE": "token"}, False),
+        (["10.0.0.3"], {}, True),
+    ],
+)
+def test_one_is_used_that_asks_for_a_token_or_that_nobody_else_reaches(
+    addresses: list[str], environment: dict[str, str], insecure: bool
+) -> None:
+    check_token(addresses, environment, insecure)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_without_the_extra_the_error_says_how_to_get_it() -> None:
+    with pytest.raises(MissingDependency, match=r"pip install 'policyserve\[ray\]'"):
+        check_installed()
