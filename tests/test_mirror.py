@@ -54,6 +54,10 @@ ELSEWHERE = {
     "dialects/endpoints": "dialects/test_families",
     "dialects/greeter": "dialects/test_families",
     "dialects/molmospaces": "golden/test_recorded_families",
+    "core/pickles": "policies/sb3/test_pickles",
+    "dialects/lerobot/answers": "dialects/lerobot/test_dialect",
+    "dialects/lerobot/observations": "dialects/lerobot/test_dialect",
+    "dialects/lerobot/setup": "dialects/lerobot/test_dialect",
     "dialects/openpi": "dialects/test_metadata_first",
     "dialects/packing": "dialects/test_marked_arrays",
     "dialects/pieces": "dialects/test_metadata_first",
@@ -134,6 +138,8 @@ ELSEWHERE = {
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",
     "server/rest/body": "server/rest/test_peer",
+    "server/lerobot_grpc/robot": "server/lerobot_grpc/test_port",
+    "server/lerobot_grpc/status": "server/lerobot_grpc/test_port",
     "server/server": "server/test_life_cycle",
 }
 

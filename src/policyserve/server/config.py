@@ -52,11 +52,16 @@ class Listen(_Group):
     uds: str | None = None  # the path of a Unix socket (mode 0600) to listen on instead of host and port
     tls_cert: str | None = None  # the certificate, a PEM file: wss and https instead of ws and http; SIGHUP reloads it
     tls_key: str | None = None  # the certificate's key, a PEM file without a passphrase
+    lerobot: int | None = None  # the port for LeRobot's RobotClient (gRPC; extra lerobot-client); 0: any; None: no port
+    lerobot_host: str = "127.0.0.1"  # the address that --lerobot listens on; its clients know neither keys nor TLS
 
     def check(self) -> None:
         super().check()
         self.require("host", is_host(self.host), "an IP address or a host name, without scheme, brackets and port")
         self.require("port", 0 <= self.port <= 65535, "0 … 65535")
+        self.require("lerobot", self.lerobot is None or 0 <= self.lerobot <= 65535, "0 … 65535")
+        expected = "an IP address or a host name, without brackets and port"
+        self.require("lerobot_host", is_host(self.lerobot_host), expected)
         for name in ("uds", "tls_cert", "tls_key"):
             self._require_path(name)
         fits = self.uds is None or len(os.fsencode(self.uds)) <= _LONGEST_UNIX_PATH

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
-from policyserve.core.dialect import DialectChoice
+from policyserve.core.dialect import Dialect, DialectChoice
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -198,11 +198,12 @@ class Reception:
         credentials: Credentials,
         asks_images: str = "",
         choice: DialectChoice | None = None,
+        dialect: Dialect | None = None,
     ) -> Conversation | routes.Response:
         """A conversation for a peer whose handshake is fine, or the refusal to send instead.
 
         asks_images: the formats of encoded pictures that it would send, see greeting.with_images. choice: how its first
-        message tells its dialect, whatever the path; None: as on a WebSocket.
+        message tells its dialect, whatever the path; None: as on a WebSocket. dialect: of a transport that knows it.
         """
         if self._is_closed:
             return routes.text(503, "the server is stopping")
@@ -219,7 +220,7 @@ class Reception:
         served = self.catalogue.choose(target)
         config = served.config
         session = Session(
-            (target.dialect or greeting.pinned_dialect(config)) if choice is None else None,
+            dialect or ((target.dialect or greeting.pinned_dialect(config)) if choice is None else None),
             choice=choice or _AUTO,
             max_pending=config.max_pending,
             debug_wire=config.debug_wire,

@@ -36,6 +36,7 @@ from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
+from policyserve.server.lerobot_grpc.port import LeRobotPort
 from policyserve.server.listener import Address
 from policyserve.server.live import LivePage
 from policyserve.server.metrics import Metrics
@@ -96,6 +97,9 @@ class Server:
             self.live.add_to(self.reception)
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
+        # Where LeRobot's clients connect, if a port is set for them.
+        has_port = self.config.lerobot is not None
+        self.lerobot = LeRobotPort(self.config, self.reception, self.ready) if has_port else None
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -205,9 +209,11 @@ class Server:
             log.warning("%s", fault)
         self.catalogue.check_taken(self.reception.routes.paths, dialects.names())
         await self._entrance.open(self._connection)
-        self._start_recorder()
+        self._start_beside()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
+        if self.lerobot is not None:
+            await self.lerobot.start()
         self._tidy()
         self.statistics.start()
         if self._metrics is not None:
@@ -228,6 +234,8 @@ class Server:
         for conversation in self.reception.conversations:
             conversation.leave(1001, "the server is stopping")
         await self._until_gone()
+        if self.lerobot is not None:
+            await self.lerobot.close()
         self._loading.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
@@ -252,8 +260,11 @@ class Server:
         self.observers.add(recorder)
         return recorder
 
-    def _start_recorder(self) -> None:
+    def _start_beside(self) -> None:
+        """Start what stands beside the listener, which is closed if that fails."""
         try:
+            if self.lerobot is not None:
+                self.lerobot.bind()
             if self.recorder is not None:
                 self.recorder.start()
         except BaseException:

@@ -55,7 +55,7 @@ def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> 
         "map": ("a=b", "c=d"), "serve_steps": True, "chunk_size": 8, "http_errors": "plain",
         "isolate": "process", "replicas": 2, "devices": "cpu,cpu", "max_wait_ms": 1.0, "idle_timeout_s": 4.0,
         "max_depth": 9, "max_buffered_mib": 2048.0, "metrics": False, "live": False,
-        "live_images": False, "record": "r", "record_views": False,
+        "live_images": False, "lerobot": 8080, "lerobot_host": "::1", "record": "r", "record_views": False,
     }  # fmt: skip
     default = ServerConfig()
     for one in fields(ServerConfig):
