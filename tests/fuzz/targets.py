@@ -15,6 +15,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dialects-conversing": conversing.check_conversing,
     "dialects-round-trip": dialects.check_round_trip,
     "jpegs": jpegs.check_jpegs,
+    "pngs": jpegs.check_pngs,
     "reading": reading.check_layouts,
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,
