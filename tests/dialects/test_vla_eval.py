@@ -24,8 +24,8 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 from policyserve.dialects.unpacking import unpack
 from policyserve.dialects.vla_eval import VlaEval
-from tests.dialects import golden_more
-from tests.dialects.golden_more import as_a_server_gets, assert_same
+from tests.dialects import recorded
+from tests.dialects.recorded import assert_same
 from tests.policies.frameworks import import_or_skip
 
 WIRE = VlaEval()
@@ -35,11 +35,11 @@ SEVEN = np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1], np.float32)
 
 
 def golden(name: str) -> Any:
-    return golden_more.message("vla_eval", name)
+    return recorded.message("vla_eval", name)
 
 
 def content(name: str) -> Any:
-    return golden_more.content("vla_eval", name)
+    return recorded.content("vla_eval", name)
 
 
 def heard(name: str) -> Any:
@@ -49,6 +49,10 @@ def heard(name: str) -> Any:
 def written(kind: Any, payload: Any = None, seq: Any = 7, **more: Any) -> memoryview:
     message = {"type": kind, "payload": {} if payload is None else payload, "seq": seq, "timestamp": 2.5, **more}
     return as_a_server_gets(msgpack.packb(message) or b"")
+
+
+def as_a_server_gets(data: bytes) -> memoryview:
+    return memoryview(bytearray(data))
 
 
 # The original's bytes
@@ -202,7 +206,8 @@ def test_another_familys_message_is_sent_to_its_path() -> None:
 
 
 def test_unsafe_messages_of_the_golden_set_are_refused() -> None:
-    data = golden_more.message("unsafe", "vla_eval_object_dtype")
+    data = recorded.message("unsafe", "vla_eval_object_dtype")
+    assert isinstance(data, bytes)
     refused = WIRE.read_message(as_a_server_gets(data))
     assert isinstance(refused, Unreadable)
     assert "|O" in str(refused.error)
