@@ -15,7 +15,7 @@ from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS, HEAVY, WireLimits
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Answered, Close, Failed, Session, Submit
-from policyserve.core.spec import PolicySpec
+from policyserve.core.spec import PolicySpec, paths_in
 from policyserve.dialects import Auto, by_name, names
 from policyserve.dialects.unpacking import unpack, unpack_views
 from tests.counted_memory import counted_memory
@@ -144,7 +144,8 @@ def test_a_text_that_is_no_utf_8_is_named_by_its_path(size: int) -> None:
 def test_the_arrays_of_a_request_are_bounded(name: str, most: int) -> None:
     dialect, limits = by_name(name), replace(DEFAULT_LIMITS, max_arrays=most)
     observation = {f"a{number}": np.zeros(1) for number in range(most)}
-    assert len(dialect.read_request(dialect.write_request(observation), limits).observation) == most
+    read = dialect.read_request(dialect.write_request(observation), limits).observation
+    assert len(list(paths_in(read))) == most
     told = refusal(dialect.read_request, dialect.write_request({**observation, "more": np.zeros(1)}), limits)
     assert told.endswith(f"expected at most {most} arrays, got {most + 1 if name == 'vibe_rl' else 'more'}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import conversing, dialects, frames, handshake, jpegs, reading
+from tests.fuzz import conversing, dialects, frames, gr00t, handshake, jpegs, reading
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -14,8 +14,9 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dialects-text": dialects.check_text,
     "dialects-conversing": conversing.check_conversing,
     "dialects-round-trip": dialects.check_round_trip,
+    "gr00t": gr00t.check_gr00t,
+    "gr00t-round-trip": gr00t.check_round_trip,
     "jpegs": jpegs.check_jpegs,
-    "pngs": jpegs.check_pngs,
     "reading": reading.check_layouts,
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,

@@ -56,7 +56,7 @@ def read_array(data: object, dtype: object, shape: object, path: str) -> Array:
     the message's own buffer then), else a copy. Raises WireError naming `path`.
     """
     number = read_dtype(dtype, path)
-    sizes = _read_shape(shape, path)
+    sizes = read_shape(shape, path)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise WireError(path, "the array's raw bytes", type(data).__name__)
     array = array_from_buffer(data, number, sizes, path)
@@ -103,7 +103,8 @@ def _number_dtype(text: str) -> np.dtype[Any] | None:
     return dtype if plain else None
 
 
-def _read_shape(shape: object, path: str) -> tuple[int, ...]:
+def read_shape(shape: object, path: str) -> tuple[int, ...]:
+    """Check the sizes that a client sent; raises WireError for what is no list of them, or fits in no memory."""
     if not isinstance(shape, (list, tuple)):
         raise WireError(path, "a shape: a list of sizes", type(shape).__name__)
     if len(shape) > MAX_DIMENSIONS:

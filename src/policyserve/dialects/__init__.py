@@ -6,6 +6,7 @@ from policyserve.core.dialect import Dialect, has_client
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message
 from policyserve.dialects.behavior1k import Behavior1K
+from policyserve.dialects.gr00t import Gr00t
 from policyserve.dialects.greeter import Greeter
 from policyserve.dialects.molmospaces import MolmoSpaces
 from policyserve.dialects.openpi import OpenPI
@@ -31,6 +32,7 @@ _OURS = (
     VLLMOmni(),
     Behavior1K(),
     MolmoSpaces(),
+    Gr00t(),
 )
 
 _registry = Registry(_OURS)

@@ -54,6 +54,7 @@ class Listen(_Group):
     tls_key: str | None = None  # the certificate's key, a PEM file without a passphrase
     lerobot: int | None = None  # the port for LeRobot's RobotClient (gRPC; extra lerobot-client); 0: any; None: no port
     lerobot_host: str = "127.0.0.1"  # the address that --lerobot listens on; its clients know neither keys nor TLS
+    gr00t: int | None = None  # the port for GR00T's clients (ZeroMQ; extra gr00t), mostly 5555; 0: any; None: no port
 
     def check(self) -> None:
         super().check()
@@ -68,6 +69,9 @@ class Listen(_Group):
         self.require("uds", fits, f"a path of at most {_LONGEST_UNIX_PATH} bytes")
         self.require("tls_key", self.tls_key is not None or self.tls_cert is None, "the key of the certificate")
         self.require("tls_cert", self.tls_cert is not None or self.tls_key is None, "the certificate of the key")
+        self.require("gr00t", self.gr00t is None or 0 <= self.gr00t <= 65535, "0 … 65535")
+        is_apart = not self.gr00t or self.gr00t != self.port
+        self.require("gr00t", is_apart, f"another port than {self.port}, which the server itself listens on")
 
 
 @dataclass(frozen=True, kw_only=True)

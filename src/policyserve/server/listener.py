@@ -123,7 +123,7 @@ async def listen(config: Listen, make_connection: Callable[[], asyncio.BaseProto
         file_number, path = os.stat(config.uds).st_ino, os.path.abspath(config.uds)  # noqa: ASYNC240 - a look, once
         server = await loop.create_unix_server(make_connection, sock=bound, backlog=_BACKLOG)
         return Listener([server], UnixAddress(path, 0), file_number)
-    sockets = await _bind_tcp(config.host, config.port)
+    sockets = await bind_tcp(config.host, config.port)
     name = sockets[0].getsockname()
     servers = [await loop.create_server(make_connection, sock=bound, backlog=_BACKLOG) for bound in sockets]
     return Listener(servers, (Address if config.tls_cert is None else TlsAddress)(name[0], name[1]))
@@ -150,8 +150,10 @@ def end_if_silent(transport: asyncio.BaseTransport, timeout_s: float) -> None:
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def _bind_tcp(host: str, port: int) -> list[socket.socket]:
-    """Bound sockets, one for each address of `host`, all on one port; addresses of families that are not here are left.
+async def bind_tcp(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets, one for each address of `host`, all on one port; raises ConfigError.
+
+    Addresses of families that are not here are left out.
 
     Bound here and not by asyncio, which makes every IPv6 socket refuse IPv4, gives each address a port of its own where
     any free one is asked for, and refuses `localhost` where the hosts file knows an IPv6 address that the system lacks.

@@ -36,6 +36,7 @@ from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
+from policyserve.server.gr00t.port import Gr00tPort
 from policyserve.server.lerobot_grpc.port import LeRobotPort
 from policyserve.server.listener import Address
 from policyserve.server.live import LivePage
@@ -95,12 +96,12 @@ class Server:
         self.live = LivePage(self.reception, self.observers, self.counters, self.config)
         if self.config.live:
             self.live.add_to(self.reception)
-        self.catalogue.check_taken(self.reception.routes.paths, ())
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         # Where LeRobot's clients connect, if a port is set for them.
         has_port = self.config.lerobot is not None
         self.lerobot = LeRobotPort(self.config, self.reception, self.ready) if has_port else None
+        self.gr00t = Gr00tPort(self.config, self.reception) if self.config.gr00t is not None else None  # GR00T's
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -210,7 +211,7 @@ class Server:
             log.warning("%s", fault)
         self.catalogue.check_taken(self.reception.routes.paths, dialects.names())
         await self._entrance.open(self._connection)
-        self._start_beside()
+        await self._start_beside()
         self._loading = asyncio.get_running_loop().create_task(self._load())
         self._loading.add_done_callback(self._note_failure)
         if self.lerobot is not None:
@@ -237,6 +238,8 @@ class Server:
         await self._until_gone()
         if self.lerobot is not None:
             await self.lerobot.close()
+        if self.gr00t is not None:
+            await self.gr00t.close()
         self._loading.cancel()
         if self._tidying is not None:
             self._tidying.cancel()
@@ -261,26 +264,19 @@ class Server:
         self.observers.add(recorder)
         return recorder
 
-    def _check_keys(self) -> None:
-        """Raise ConfigError if a policy is for keys that there are not."""
-        known = self.reception.admission.keys.names
-        for served in self.catalogue:
-            strange = sorted(set(served.keys or ()) - known)
-            if strange:
-                there = ", ".join(sorted(known)) or "none, since --api-key-file names no file"
-                told = f"policies.{served.name}.keys: no API key is named {strange[0]!r}"
-                raise ConfigError(f"{told}; there are {there}")
-
-    def _start_beside(self) -> None:
+    async def _start_beside(self) -> None:
         """Start what stands beside the listener, which is closed if that fails."""
         try:
-            self._check_keys()
             if self.lerobot is not None:
                 self.lerobot.bind()
+            if self.gr00t is not None:
+                await self.gr00t.open()
             if self.recorder is not None:
                 self.recorder.start()
         except BaseException:
             self._entrance.close()
+            if self.gr00t is not None:
+                await self.gr00t.close()
             raise
 
     def _add_metrics(self) -> Metrics:

@@ -42,14 +42,14 @@ def test_every_flag_has_one_line_that_says_what_it_does() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_help_shows_a_group_whole_and_nothing_else(group: str) -> None:
     shown = re.findall(
-        r"^  --(?:\[no-\])?([a-z-]+)", run_in("pipe", ["serve", "demo_image", f"--help={group}"]).out, re.MULTILINE
+        r"^  --(?:\[no-\])?([a-z0-9-]+)", run_in("pipe", ["serve", "demo_image", f"--help={group}"]).out, re.MULTILINE
     )
     assert [name.replace("-", "_") for name in shown] == [one.name for one in fields(GROUPS[group])]
 
 
 def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> None:
     other: dict[str, Any] = {
-        "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "api_key_file": "f",
+        "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "gr00t": 5555, "api_key_file": "f",
         "proxy_protocol": True, "trusted_proxies": ("10.0.0.7", "10.1.0.0/16"),
         "allowed_origins": ("http://a", "http://b"), "dialect": "openpi", "hello_grace_ms": 3.0, "debug_wire": True,
         "map": ("a=b", "c=d"), "serve_steps": True, "chunk_size": 8, "http_errors": "plain",

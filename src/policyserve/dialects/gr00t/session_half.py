@@ -1,0 +1,117 @@
+"""The server's half of GR00T's dialect, as one session speaks it with one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from policyserve.core.dialect import ErrorReply, error_text
+from policyserve.core.errors import PolicyFailed, PolicyserveError, WireError
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.messages import Control, Heard, Message, Request, Timing, Unreadable
+from policyserve.core.policy import ActionChunk
+from policyserve.core.spec import PolicySpec
+from policyserve.dialects.gr00t.envelope import (
+    ENDPOINTS,
+    GET_ACTION,
+    Asked,
+    Envelope,
+    open_envelope,
+    told_unknown,
+    unknown_endpoint,
+    unmarked,
+)
+from policyserve.dialects.gr00t.groups import as_float32, parts_of, squeezed
+from policyserve.dialects.gr00t.modality import modality_config
+from policyserve.dialects.gr00t.observations import fitted, has_batch, is_several, read_parts
+from policyserve.dialects.gr00t.spellings import NPY, spelling_shown
+from policyserve.dialects.packing import packed
+from policyserve.dialects.readable import check_readable
+
+RUNNING = {"status": "ok", "message": "Server is running"}
+
+
+class SessionHalf:
+    """Reads what one session's client sends, and answers it as the request was written.
+
+    It remembers whether the client has shown to be one of N1.5, whose modality configs are other ones.
+    """
+
+    one_action = False
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self._spec = spec
+        self._is_n15 = False
+
+    def read_message(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Heard:
+        """Read a request of any endpoint; raises WireError for what is none at all."""
+        envelope = open_envelope(message, limits)
+        endpoint = envelope.endpoint
+        asked = Asked(endpoint)
+        if endpoint not in ENDPOINTS:
+            return Unreadable(unknown_endpoint(endpoint), asked)
+        if endpoint == "reset":
+            return Control(endpoint, asked, ends="")
+        if endpoint != GET_ACTION:
+            return Control(endpoint, asked)
+        return self._read_observation(envelope, limits)
+
+    def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
+        """The parts of the actions, in the request's spelling; what else the policy says stands in N1.6's second map.
+
+        Raises PolicyFailed.
+        """
+        asked = context if isinstance(context, Asked) else Asked(GET_ACTION)
+        parts = parts_of(chunk.actions, self._spec, asked.is_several)
+        spelling = asked.spelling or NPY
+        if not asked.is_nested:
+            told = {f"action.{name}": part if asked.has_batch else squeezed(part) for name, part in parts.items()}
+            return spelling.pack(told)
+        try:
+            check_readable(chunk.extras, spelling)
+        except WireError as error:
+            raise PolicyFailed(f"the answer cannot be read by gr00t's clients: {error}") from error
+        floats = {name: as_float32(part) for name, part in parts.items()}
+        named = {f"action.{name}": part for name, part in floats.items()} if asked.is_flat else floats
+        return packed([named, dict(chunk.extras)], default=spelling.write)
+
+    def write_refusal(self, error: PolicyserveError, detail: str, context: Any) -> ErrorReply:
+        """`{"error": text}`, which these clients raise."""
+        if isinstance(context, Asked) and context.endpoint not in (*ENDPOINTS, "kill"):
+            return ErrorReply(told_error(told_unknown(context.endpoint)))
+        return ErrorReply(told_error(error_text(error) + (f"\n{detail}" if detail else "")))
+
+    def answer_control(self, control: Control, metadata: Mapping[str, Any]) -> Message | None:
+        """Answer `ping`, `reset` and `get_modality_config`."""
+        if control.kind == "ping":
+            return packed(RUNNING)
+        if control.kind == "get_modality_config":
+            return packed(modality_config(self._spec, self._is_n15))
+        return packed({})
+
+    def _read_observation(self, envelope: Envelope, limits: WireLimits) -> Heard:
+        data = envelope.data
+        if not isinstance(data, dict):
+            got = "nothing" if data is None else type(data).__name__
+            return Unreadable(WireError("data", "an observation, a map", got), Asked(GET_ACTION))
+        spelling = spelling_shown(data)
+        is_nested = isinstance(data.get("observation"), dict)
+        asked = Asked(GET_ACTION, spelling, is_nested)
+        try:
+            decoded = unmarked({"data": data}, spelling or NPY, limits)["data"]
+            path = "data/observation" if is_nested else "data"
+            parts, rest = read_parts(decoded["observation"] if is_nested else decoded, path)
+            is_batched = is_nested or has_batch(parts)
+            observation = fitted(parts, self._spec, is_batched)
+        except PolicyserveError as error:
+            return Unreadable(error, asked)
+        self._is_n15 = self._is_n15 or not is_nested
+        is_flat = all(part.is_flat for part in parts)
+        several = is_batched and is_several(parts)
+        context = asked._replace(is_flat=is_flat, has_batch=is_batched, is_several=several)
+        return Request({**rest, **observation}, context=context)
+
+
+def told_error(text: str) -> bytes:
+    """An error as GR00T's clients read it."""
+    return packed({"error": text})

@@ -1,0 +1,1 @@
+"""The port of GR00T's clients, which speak ZeroMQ."""

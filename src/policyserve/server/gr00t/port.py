@@ -1,0 +1,238 @@
+"""The port of GR00T's clients in the event loop: what a ROUTER of ZeroMQ brings goes to one peer for each connection.
+
+ZeroMQ tells by a descriptor that something came, once, and then no more until nothing is left: so all is read after
+each word of it, and after each message that was sent, which may have taken the word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from policyserve.core.log import Log
+from policyserve.server.config import ServerConfig
+from policyserve.server.gr00t import tcp
+from policyserve.server.gr00t.opening import Opened, open_router
+from policyserve.server.gr00t.peer import Gr00tPeer
+from policyserve.server.reception import Reception
+
+if TYPE_CHECKING:
+    import zmq
+
+log = Log(__name__)
+
+_AT_ONCE = 16  # messages that are taken in one turn of the loop, so that WebSockets have theirs
+_LOOKED_EVERY_S = 0.25
+_LEAVING_S = 1.0  # at the end: for peers to take their last answers
+_LARGE = 1 << 16  # bytes, from which on a message that is coming in is looked after
+_HEARTBEAT = 64  # bytes that ZeroMQ itself may send between two looks
+_MOST_FRAMES = 4  # of the largest size, that may wait in ZeroMQ's thread and in the system
+
+
+class _Link:
+    """A connection. number: its descriptor.
+
+    counted: of the bytes that came in, those that are no message under way: one that was whole came behind them.
+    """
+
+    __slots__ = ("counted", "has_taken", "is_over", "number", "peer", "place", "unfinished_since")
+
+    def __init__(self, number: int, place: tcp.Place) -> None:
+        self.number = number
+        self.place = place
+        self.peer: Gr00tPeer
+        self.is_over = False
+        self.has_taken = True  # a message, since the last look
+        self.counted = 0
+        self.unfinished_since: float | None = None
+
+
+class Gr00tPort:
+    """Takes GR00T's clients in. Everything here runs in the event loop's thread; ZeroMQ has one of its own."""
+
+    def __init__(self, config: ServerConfig, reception: Reception) -> None:
+        self._config = config
+        self._reception = reception
+        self._opened: Opened | None = None
+        self._links: dict[int, _Link] = {}  # by descriptor
+        self._numbers = -1 << 40  # of peers without a session; those of the server's own port count down from -1
+        self._is_woken = False
+        self._looking: asyncio.TimerHandle | None = None
+
+    @property
+    def url(self) -> str:
+        """What clients connect to: `tcp://host:port`."""
+        assert self._opened is not None, "open it first"
+        host, port = self._opened.host, self._opened.port
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    @property
+    def port(self) -> int:
+        """The port where it listens, the real one where the config says 0."""
+        assert self._opened is not None, "open it first"
+        return self._opened.port
+
+    async def open(self) -> None:
+        """Listen; raises ConfigError, MissingDependency without pyzmq."""
+        import zmq
+
+        opened = self._opened = await open_router(self._config)
+        loop = asyncio.get_running_loop()
+        for one in (opened.router, opened.monitor):
+            loop.add_reader(int(one.getsockopt(zmq.FD)), self._wake)
+        self._look_after()
+        log.info("GR00T's clients connect to %s", self.url)
+
+    async def close(self) -> None:
+        """End all connections, once what is written has gone out."""
+        import zmq
+
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        loop = asyncio.get_running_loop()
+        for one in (opened.router, opened.monitor):
+            loop.remove_reader(int(one.getsockopt(zmq.FD)))
+        if self._looking is not None:
+            self._looking.cancel()
+        opened.router.disable_monitor()
+        opened.monitor.close(linger=0)
+        opened.router.close(linger=int(_LEAVING_S * 1000))
+        for link in list(self._links.values()):
+            self._lose(link)
+        await loop.run_in_executor(None, opened.context.term)  # returns once nothing is left, or at the linger's end
+
+    # What comes
+
+    def _wake(self) -> None:
+        """Take what came; what is left after that has its turn soon."""
+        import zmq
+
+        self._is_woken = False
+        if self._opened is None:
+            return
+        router = self._opened.router
+        for _ in range(_AT_ONCE):
+            try:
+                frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self._follow()
+                return
+            self._follow()  # behind the message: who sent it is known by then, or gone
+            try:
+                self._take(frames)
+            except Exception as error:  # a bug: it must not keep the messages of others from being read
+                log.error("a message was lost", cause=error)
+        self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _take(self, frames: Sequence[zmq.Frame]) -> None:
+        """A message came: who it is from, nothing, and the message; of clients of another kind without the nothing."""
+        import zmq
+
+        identity, parts = frames[0].bytes, frames[1:]
+        try:
+            link = self._links.get(int(parts[-1].get(zmq.SRCFD))) if parts else None
+        except zmq.ZMQError:  # a peer of ZeroMQ 2, of which it tells nothing: there are no such clients
+            return
+        if link is None or link.is_over:  # its connection is gone, and nobody would read an answer
+            return
+        link.has_taken = True
+        is_asked = len(parts) > 1 and len(parts[0]) == 0
+        route = [identity, b""] if is_asked else [identity]
+        whole = parts[1:] if is_asked else parts
+        message = whole[0].buffer if len(whole) == 1 else memoryview(b"")  # of several parts none is a request
+        link.peer.take(route, message, time.monotonic())
+
+    def _follow(self) -> None:
+        """Learn which connections came and went."""
+        import zmq
+        from zmq.utils.monitor import recv_monitor_message
+
+        if self._opened is None:
+            return
+        while True:
+            try:
+                told: Any = recv_monitor_message(self._opened.monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            number = int(told["value"])
+            if number in self._links:
+                self._lose(self._links[number])
+            if told["event"] == zmq.EVENT_ACCEPTED:
+                self._enter(number)
+
+    def _enter(self, number: int) -> None:
+        place = tcp.place_of(number)
+        if place is None:  # it is gone, which is told next
+            return
+        host = place.peer[0].removeprefix("::ffff:") if "." in place.peer[0] else place.peer[0]
+        shown = f"[{host}]:{place.peer[1]}" if ":" in host else f"{host}:{place.peer[1]}"
+        link = self._links[number] = _Link(number, place)
+        self._numbers -= 1
+        end, write = partial(self._cut, link), partial(self._write, link)
+        link.peer = Gr00tPeer(self._numbers, host, shown, self._reception, self._config, write, end)
+        self._reception.enter(link.peer)
+
+    def _cut(self, link: _Link) -> None:
+        link.is_over = True
+        tcp.cut(link.number, link.place)
+
+    def _lose(self, link: _Link) -> None:
+        link.is_over = True
+        self._links.pop(link.number, None)
+        link.peer.lose()
+
+    # What goes out
+
+    def _write(self, link: _Link, frames: Sequence[bytes]) -> None:
+        import zmq
+
+        if self._opened is None or link.is_over:
+            return
+        try:
+            self._opened.router.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            link.peer.cut("it reads none of its answers")
+        except zmq.ZMQError as error:  # it is gone, which is told next
+            log.debug("not sent: %s", error)
+        self._wake_soon()
+
+    # Time
+
+    def _look_after(self) -> None:
+        """End sessions that ask nothing, and connections whose messages never end or take all memory."""
+        now = time.monotonic()
+        for link in list(self._links.values()):
+            self._look_at(link, now)
+        self._looking = asyncio.get_running_loop().call_later(_LOOKED_EVERY_S, self._look_after)
+
+    def _look_at(self, link: _Link, now: float) -> None:
+        config, peer = self._config, link.peer
+        idle_s = config.idle_timeout_s
+        if idle_s is not None and peer.has_session and not peer.pending and now - peer.asked_at > idle_s:
+            peer.leave(f"nothing was asked for {idle_s:g} s (--idle-timeout-s)")
+        came = tcp.received(link.number, link.place)
+        if came is None:
+            return
+        if link.has_taken:
+            link.counted, link.has_taken = came, False
+        link.counted += min(came - link.counted - peer.unfinished, _HEARTBEAT)
+        grown, peer.unfinished = came - link.counted - peer.unfinished, came - link.counted
+        if peer.unfinished <= _LARGE:
+            link.unfinished_since = None
+            return
+        self._reception.grow(max(grown, 0))
+        if link.unfinished_since is None:
+            link.unfinished_since = now
+        if peer.unfinished > config.max_frame_bytes * _MOST_FRAMES + _LARGE:
+            peer.cut(f"{peer.unfinished >> 20} MiB came that are no whole message (--max-frame-mib)")
+        elif now - link.unfinished_since > config.message_timeout_s:
+            peer.cut(f"a message was not whole within {config.message_timeout_s:g} s (--message-timeout-s)")
