@@ -28,7 +28,7 @@ from policyserve.server.rest.body import Body
 from policyserve.server.turns import Share
 
 _CLOSE_TIMEOUT_S = 5.0  # for the peer to read its last answer
-_READ_AT_ONCE = 1 << 18  # bytes of a body that is read in the event loop; larger ones take a thread milliseconds
+_READ_AT_ONCE = 1 << 19  # bytes of a body that takes the event loop some 2 ms; larger ones a thread reads
 _LATER = (1001, 1013)  # close codes of what may succeed later
 _BY_BODY = ByBody()
 
