@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import conversing, dialects, frames, gr00t, handshake, jpegs, reading
+from tests.fuzz import conversing, dialects, frames, gr00t, handshake, jpegs, reading, rest
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -21,4 +21,6 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,
     "http-client": handshake.check_client,
+    "http-bodies": rest.check_bodies,
+    "http-requests": rest.check_connection,
 }

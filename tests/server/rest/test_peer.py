@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.policy import ActionChunk, FunctionPolicy, PolicyInput
+from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
+from policyserve.dialects.rest.recognition import FAMILIES
 from policyserve.policies.fakes import EchoPolicy, FailingPolicy, NanPolicy, SlowPolicy
 from policyserve.server.server import Server
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, serving, until_eof
@@ -388,3 +390,54 @@ def test_there_are_as_many_connections_as_sessions() -> None:
         with connected(live) as other:
             assert post(other)[0] == 503
         assert post(connection)[0] == 200
+
+
+# Whatever the policy calls things
+
+SPEC = PolicySpec(
+    "arm",
+    {
+        "observation/image": ImageSpec(2, 3),
+        "observation/state": ArraySpec((2,), "float32"),
+        "prompt": TextSpec(),
+    },
+    ArraySpec((3,), "float32"),
+    horizon=2,
+    metadata={"modality": {"arm": 2, "gripper": 1}},
+)
+PICTURE = {"__numpy__": base64.b64encode(bytes(range(18))).decode(), "dtype": "|u1", "shape": [2, 3, 3]}
+STATE = {"__numpy__": base64.b64encode(np.arange(2.0).tobytes()).decode(), "dtype": "<f8", "shape": [2]}
+BODIES: dict[str, dict[str, Any]] = {
+    "openvla": {"image": PICTURE, "instruction": "go", "state": STATE},
+    "openvla_oft": {"full_image": PICTURE, "state": STATE, "instruction": "go"},
+    "xvla": {"image0": json.dumps(PICTURE), "proprio": json.dumps(STATE), "language_instruction": "go", "domain_id": 1},
+    "molmoact2": {"top_cam": PICTURE, "state": STATE, "instruction": "go", "num_steps": 10},
+    "gr00t_http": {"observation": {"video.front": PICTURE, "state.arm": STATE, "annotation.human.task": ["go"]}},
+    "json": {"observation/image": PICTURE, "observation": {"state": [0, 1]}, "prompt": "go"},
+    "json by role": {"image": PICTURE, "state": [0, 1], "prompt": "go"},
+}
+
+
+def act(observation: Any) -> Any:
+    """Two numbers of the picture, and how many the state has."""
+    assert observation["prompt"] in ("go", "")  # it is warmed up by an empty one
+    return [[*observation["observation/image"][0, 0, 1:], len(observation["observation/state"])]] * 2
+
+
+@pytest.fixture(scope="module")
+def arm() -> Iterator[Live]:
+    with serving(FunctionPolicy(act, SPEC)) as live:
+        yield live
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_family_meets_a_spec_by_what_its_keys_are(arm: Live, name: str) -> None:
+    with connected(arm) as connection:
+        status, told, headers = post(connection, json.dumps(BODIES[name]))
+    assert status == 200, told
+    assert "x-error" not in headers
+    family = FAMILIES[name.partition(" ")[0]]
+    if name == "gr00t_http":
+        assert list(told) == ["action.arm", "action.gripper"]
+    actions = family.read_reply(json.dumps(told)).actions
+    assert np.array_equal(np.atleast_2d(actions)[0], [1, 2, 2])
