@@ -34,7 +34,8 @@ def test_a_jpeg_has_the_shape_that_it_decodes_to() -> None:
 
 def test_what_is_no_such_jpeg_is_told_by_what_it_is() -> None:
     assert refusal(saved(picture(), "PNG")) == "a PNG"
-    assert refusal(GOOD, "png") == "the format 'png'"
+    with pytest.raises(BadObservation, match="expected a baseline JPEG or a PNG, got the format 'webp'"):
+        EncodedImage(GOOD, "webp").check("")
     assert refusal(b"") == "no bytes"
     assert refusal(b"hello") == "bytes that begin with 68 65 6c 6c"
     assert refusal(saved(picture(), progressive=True)) == "a progressive JPEG; save it as a baseline JPEG"
@@ -64,7 +65,7 @@ def test_a_header_beyond_the_limits_is_refused_before_anything_is_decoded(sides:
 def test_many_jpegs_may_not_become_larger_together_than_one_may() -> None:
     images = [EncodedImage(claiming(GOOD, 1000, 1000)).check("") for _ in range(3)]
     assert check_together({"a": images[0], "b": [images[1]]}, WireLimits(max_image_mpixels=2))
-    with pytest.raises(BadObservation, match="expected JPEGs of at most 2 million pixels in one message"):
+    with pytest.raises(BadObservation, match="expected encoded pictures of at most 2 million pixels in one message"):
         check_together({"a": images[0], "b": {"c": images[1:]}}, WireLimits(max_image_mpixels=2))
     assert not check_together({"a": [1.0] * 1000, "b": {"c": "text"}}, DEFAULT_LIMITS)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyserve.core.encoded_images import EncodedImage
+from policyserve.transforms.jpeg import decode_images
 from tests.shared import shared_path
 
 
@@ -44,12 +46,18 @@ def _with_arrays(value: Any) -> Any:
             if "values" not in array:
                 return Recorded(np.dtype(array["dtype"]), tuple(array["shape"]), array["bytes_sha256"])
             return np.array(array["values"], array["dtype"]).reshape(array["shape"])
+        if set(value) == {"image"}:
+            return np.array(value["image"]["pixels"], value["image"]["pixels_dtype"])
+        if set(value) == {"scalar"}:
+            return np.dtype(value["scalar"]["dtype"]).type(value["scalar"]["value"])
         return {key: _with_arrays(inner) for key, inner in value.items()}
     return [_with_arrays(inner) for inner in value] if isinstance(value, list) else value
 
 
 def assert_same(read: Any, expected: Any) -> None:
-    """Assert that two values are the same, arrays by dtype and shape, too."""
+    """Assert that two values are the same, arrays by dtype and shape, too; an encoded picture is decoded."""
+    if isinstance(read, EncodedImage):
+        read = decode_images(read)
     if isinstance(expected, dict):
         assert list(read) == list(expected)
         for key, value in expected.items():

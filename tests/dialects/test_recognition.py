@@ -12,7 +12,7 @@ from policyserve.core.errors import WrongDialect
 from policyserve.dialects import Auto, by_name, names
 from policyserve.dialects.recognition import check_spelling, family_of, family_of_first_message, family_of_greeting
 from policyserve.dialects.unpacking import unpack
-from tests.dialects.golden_more import message
+from tests.dialects.recorded import message
 
 ARRAYS = {"nd": np.zeros(2), "type": np.zeros(3)}  # keys that are marks of another family
 

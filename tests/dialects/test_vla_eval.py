@@ -24,8 +24,9 @@ from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 from policyserve.dialects.unpacking import unpack
 from policyserve.dialects.vla_eval import VlaEval
-from tests.dialects import golden_more
-from tests.dialects.golden_more import as_a_server_gets, assert_same
+from tests.dialects import recorded
+from tests.dialects.recorded import assert_same
+from tests.policies.frameworks import import_or_skip
 
 WIRE = VlaEval()
 AT_ONCE = Timing(0.0, 0.0, 0.0)
@@ -34,11 +35,11 @@ SEVEN = np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1], np.float32)
 
 
 def golden(name: str) -> Any:
-    return golden_more.message("vla_eval", name)
+    return recorded.message("vla_eval", name)
 
 
 def content(name: str) -> Any:
-    return golden_more.content("vla_eval", name)
+    return recorded.content("vla_eval", name)
 
 
 def heard(name: str) -> Any:
@@ -50,11 +51,17 @@ def written(kind: Any, payload: Any = None, seq: Any = 7, **more: Any) -> memory
     return as_a_server_gets(msgpack.packb(message) or b"")
 
 
+def as_a_server_gets(data: bytes) -> memoryview:
+    return memoryview(bytearray(data))
+
+
 # The original's bytes
 
 
-@pytest.mark.parametrize("name", ["observation_raw", "observation_that_fails"])
+@pytest.mark.parametrize("name", ["observation_png", "observation_raw", "observation_that_fails"])
 def test_an_observation_is_read_to_its_values_under_this_packages_names(name: str) -> None:
+    if name == "observation_png":
+        import_or_skip("PIL")
     expected = content(name)["payload"]
     for theirs, ours in (("task_description", "prompt"), ("states", "state")):
         if theirs in expected:
@@ -199,7 +206,8 @@ def test_another_familys_message_is_sent_to_its_path() -> None:
 
 
 def test_unsafe_messages_of_the_golden_set_are_refused() -> None:
-    data = golden_more.message("unsafe", "vla_eval_object_dtype")
+    data = recorded.message("unsafe", "vla_eval_object_dtype")
+    assert isinstance(data, bytes)
     refused = WIRE.read_message(as_a_server_gets(data))
     assert isinstance(refused, Unreadable)
     assert "|O" in str(refused.error)
@@ -210,6 +218,18 @@ def test_an_action_beyond_float32_is_not_sent() -> None:
         WIRE.write_reply(ActionChunk(np.array([1e300])), AT_ONCE)
     whole = WIRE.read_reply(WIRE.write_reply(ActionChunk(np.array([3], np.int64)), AT_ONCE))
     assert whole.actions.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<f4"])
+def test_a_picture_may_be_raw_bytes(dtype: str) -> None:
+    raw = {"__image__": True, "format": "raw", "data": bytes(range(48)), "dtype": dtype}
+    sizes = [4, 4, 3] if dtype == "|u1" else [4, 3]
+    found = WIRE.read_request(written("observation", {"images": {"a": {**raw, "shape": sizes}}})).observation
+    assert_same(found["images"]["a"], np.frombuffer(bytes(range(48)), dtype).reshape(sizes))
+    for wrong in ({"shape": [5]}, {"shape": sizes, "dtype": "|O"}, {}):
+        refused = WIRE.read_message(written("observation", {"images": {"a": {**raw, **wrong}}}))
+        assert isinstance(refused, Unreadable)
+        assert getattr(refused.error, "path", None) == "images/a"
 
 
 def test_the_robots_state_is_known_by_each_of_its_names() -> None:

@@ -28,8 +28,8 @@ from policyserve.dialects import by_name
 from policyserve.dialects.unpacking import unpack
 from policyserve.dialects.xpolicylab import XPolicyLab
 from policyserve.server.greeting import check_metadata
-from tests.dialects import golden_more
-from tests.dialects.golden_more import as_a_server_gets, assert_same
+from tests.dialects import recorded
+from tests.dialects.recorded import assert_same
 
 WIRE = XPolicyLab()
 AT_ONCE = Timing(0.0, 0.0, 0.0)
@@ -37,11 +37,11 @@ IDS = ("evaluation_id", "action_case_id", "trial_id", "repeat_index", "step", "m
 
 
 def golden(name: str) -> Any:
-    return golden_more.message("xpolicylab", name)
+    return recorded.message("xpolicylab", name)
 
 
 def content(name: str) -> Any:
-    return golden_more.content("xpolicylab", name)
+    return recorded.content("xpolicylab", name)
 
 
 def heard(name: str) -> Any:
@@ -65,6 +65,10 @@ def written(kind: Any = "infer", payload: Any = None, **more: Any) -> memoryview
     }
     message = {**envelope, "payload": {} if payload is None else payload, **more}
     return as_a_server_gets(msgpack.packb({key: value for key, value in message.items() if value != "absent"}) or b"")
+
+
+def as_a_server_gets(data: bytes) -> memoryview:
+    return memoryview(bytearray(data))
 
 
 # The original's bytes

@@ -15,7 +15,7 @@ from policyserve.core.session import Answered, Failed, Send, Session, Submit
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects.unpacking import unpack
 from tests.fuzz.choices import Choices
-from tests.fuzz.jpegs import SEEDS
+from tests.fuzz.jpegs import PNG_SEEDS, SEEDS
 
 _SPEC = PolicySpec(
     "fuzzed",
@@ -134,5 +134,5 @@ def _array(mark: str, dtype: str, choices: Choices) -> Any:
 
 def _picture(choices: Choices) -> Any:
     form, shape = choices.pick(("png", "jpeg", "raw", "gif", 3)), choices.pick(([2, 2, 3], [1], [-1], "x"))
-    data = choices.pick((*SEEDS, bytes(12), b""))
+    data = choices.pick((*PNG_SEEDS, *SEEDS, bytes(12), b""))
     return {"__image__": choices.pick((True, True, 1)), "format": form, "data": data, "shape": shape, "dtype": "|u1"}

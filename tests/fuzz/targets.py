@@ -17,6 +17,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "gr00t": gr00t.check_gr00t,
     "gr00t-round-trip": gr00t.check_round_trip,
     "jpegs": jpegs.check_jpegs,
+    "pngs": jpegs.check_pngs,
     "reading": reading.check_layouts,
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.configuration import Configuration, ConfigurationFlags, read_configuration
+from policyserve.cli.arguments.effective import as_toml, tables_as_toml
 from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.foreground.log_flags import LogFlags
@@ -19,6 +20,7 @@ from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
+from policyserve.cli.several import check_words, offer_of, read_several, take_named
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.engine.engine import Engine
@@ -55,8 +57,13 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
 def main(argv: Sequence[str], *, prog: str = "policyserve serve") -> None:
     """Serve what the arguments say; exits with 1 if it cannot be served, with 2 for wrong arguments."""
     flags = ServeFlags(ServerConfig(), NoFlags())
-    target, words = take_policy(argv, flags_of(ServeFlags, flags))
+    known = flags_of(ServeFlags, flags)
+    names, words = take_named(argv, known)
+    target, words = (None, words) if names else take_policy(argv, known)
     configuration = read_configuration(words, target)
+    if names or configuration.tables:
+        serve_several([*names, *([] if target is None else [target])], words, configuration, prog=prog)
+        return
     policy = configuration.policy
     if policy is not None:
         adapter = find_adapter(policy.value, policy.place)
@@ -120,6 +127,39 @@ def _edge(source: Source, flags: ServeFlags[Any]) -> Engine:
     settings = ReplicaSettings(server.request_timeout_s, *batching, flags.cluster.max_state_kib)
     wanted = Wanted(flags.cluster, settings, source.recipe)
     return RayEngine(wanted, server.max_queue, server.max_queue_s, server.request_timeout_s)
+
+
+def serve_several(names: Sequence[str], words: Sequence[str], configuration: Configuration, *, prog: str) -> None:
+    """Serve several policies until a signal comes; exits as serve() does.
+
+    names: the words that name policies. words: the others. configuration: what a file and the environment set.
+    """
+    flags, described = ServeFlags(ServerConfig(), NoFlags()), overview(str(ServeFlags.__doc__))
+    if help_page.wanted(words) is not None:
+        parse(ServeFlags[NoFlags], prog, words, flags, description=described)
+    check_words(words, flags_of(ServeFlags, flags))
+    several = read_several(names, configuration)
+    given = several.configuration.given_or_end(flags, words)
+    flags = parse(ServeFlags[NoFlags], prog, words, flags, given=given)
+    for name in ("reload", "write_spec"):
+        if getattr(flags, name):
+            complain(f"--{name.replace('_', '-')}: expected one policy, got {several.title}", ARGUMENT_ERROR)
+    if flags.engine == "ray":
+        complain(f"--engine ray: expected one policy, got {several.title}", ARGUMENT_ERROR)
+    offers = {table.name: offer_of(table, flags.server, configuration.file) for table in several.tables}
+    if flags.print_config:
+        print(tables_as_toml(as_toml(flags, given, None), several.tables, several.routes), end="")
+        return
+    try:
+        served = Server({name: offer for name, (offer, _) in offers.items()}, flags.server, several.routes)
+    except MissingDependency as error:
+        complain(str(error), FAILURE)
+    except ConfigError as error:
+        complain(given.blamed(naming_flag(error, {"record": "--record"})), ARGUMENT_ERROR)
+    log = replace(flags.log, log_level="debug") if flags.debug else flags.log
+    show_seen_spec(served, None, log.leaves_screen)
+    origins = {name: f"{source.title}, {source.origin}" for name, (_, source) in offers.items()}
+    serve_until_stopped(served, several.title, configuration.file or "the command line", log, given.blamed, origins)
 
 
 def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:

@@ -1,12 +1,12 @@
-"""A camera picture that travels as a JPEG: its bytes, and what its header says, read without decoding it. Pure.
+"""A camera picture that travels as a JPEG or PNG: its bytes, and what its header says, without decoding it. Pure.
 
-Only what a decoder reads in one pass is taken: baseline JPEGs, 8 bits, all colours in one scan. A progressive one can
-have thousands of scans of a large picture in few bytes, and each would cost as much as a whole picture.
+Of JPEGs only what a decoder reads in one pass is taken: baseline, 8 bits, all colours in one scan. A progressive one
+can have thousands of scans of a large picture in few bytes, and each would cost as much as a whole picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,23 +15,27 @@ import numpy as np
 from policyserve.core.arrays import Buffer
 from policyserve.core.errors import BadObservation
 from policyserve.core.limits import WireLimits
+from policyserve.core.png_header import SIGNATURE, NotTakenError, read_png_header
 
-JPEG = "jpeg"
+JPEG, PNG = "jpeg", "png"
 IMAGES_HEADER = "Policyserve-Images"  # of a client's handshake: it would send such pictures, and asks who takes them
 GREETING_KEY = "encoded_images"  # in the greeting of a server that was asked: a list of the formats that it takes
-EXPECTED = "a baseline JPEG, in colour or gray"
+EXPECTED = {JPEG: "a baseline JPEG, in colour or gray", PNG: "a PNG of 8 bits, in colour or gray"}
+_FORMATS_TOLD = "a baseline JPEG or a PNG"
 _MOST_MARKERS = 40  # before a picture's size: cameras write a dozen
 _START, _FRAMES, _SCAN = 0xD8, (0xC0, 0xC1), 0xDA
 _OTHER_FRAMES = frozenset((0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))  # markers without a length, none of which belongs before a scan
-_PNG, _GIF, _WEBP = b"\x89PNG", b"GIF8", b"RIFF"
+_GIF, _WEBP = b"GIF8", b"RIFF"
+_READERS: Mapping[str, Callable[[Buffer], tuple[int, ...]]]  # of headers, by format
 
 
 class EncodedImage:
-    """A JPEG as it came. shape: (H, W, 3), or (H, W) of a gray one, once check() has read its header; before, empty.
+    """A picture as it came. shape: (H, W, 3), (H, W, 4) of a PNG that is transparent, or (H, W) of a gray one.
 
-    To a spec it is an array of uint8 with that shape. is_channels_first: it is to become (3, H, W), and its shape is.
+    It is empty until check() has read the header. To a spec it is an array of uint8 with that shape.
+    is_channels_first: it is to become (3, H, W), and its shape is.
     """
 
     __slots__ = ("data", "format", "is_channels_first", "shape")
@@ -49,7 +53,7 @@ class EncodedImage:
 
     def __str__(self) -> str:
         """What an error says that it got."""
-        return f"a JPEG of {_sizes_told(self.shape)}" if self.shape else "an encoded image"
+        return f"a {self.format.upper()} of {_sizes_told(self.shape)}" if self.shape else "an encoded image"
 
     @property
     def size(self) -> int:
@@ -58,28 +62,27 @@ class EncodedImage:
 
     nbytes = size
 
+    @property
+    def pixels(self) -> int:
+        """How many of its numbers are places."""
+        colours = 1 if len(self.shape) < 3 else self.shape[0 if self.is_channels_first else 2]
+        return self.size // colours
+
     def check(self, path: str) -> EncodedImage:
-        """Itself, its shape known; raises BadObservation that names the path for what is no JPEG that is taken."""
+        """Itself, its shape known; raises BadObservation that names the path for what is no picture that is taken."""
+        read = _READERS.get(self.format)
+        if read is None:
+            raise BadObservation(path, _FORMATS_TOLD, f"the format {self.format[:20]!r}")
         try:
-            if self.format != JPEG:
-                raise _NotTakenError(f"the format {self.format[:20]!r}")
-            self.shape, self.is_channels_first = read_header(self.data), False
-        except _NotTakenError as error:
-            raise BadObservation(path, EXPECTED, str(error), error.cure) from None
+            self.shape, self.is_channels_first = read(self.data), False
+        except NotTakenError as error:
+            raise BadObservation(path, EXPECTED[self.format], str(error), error.cure) from None
         return self
 
     def put_channels_first(self) -> None:
         """Have it become (3, H, W). It is checked, and in colour."""
         height, width, colours = self.shape
         self.shape, self.is_channels_first = (colours, height, width), True
-
-
-class _NotTakenError(Exception):
-    """What was found in place of a JPEG."""
-
-    def __init__(self, got: str, cure: str = "") -> None:
-        super().__init__(got)
-        self.cure = cure
 
 
 def check_images(value: Any, path: str, limits: WireLimits) -> None:
@@ -114,7 +117,7 @@ def check_together(observation: Any, limits: WireLimits) -> bool:
     """
     pixels = _pixels_in(observation)
     if pixels > limits.max_image_mpixels * 1e6:
-        expected = f"JPEGs of at most {limits.max_image_mpixels:g} million pixels in one message"
+        expected = f"encoded pictures of at most {limits.max_image_mpixels:g} million pixels in one message"
         raise BadObservation("", expected, f"{pixels / 1e6:.1f} million")
     return pixels > 0
 
@@ -122,7 +125,7 @@ def check_together(observation: Any, limits: WireLimits) -> bool:
 def _pixels_in(value: Any) -> int:
     kind = type(value)
     if kind is EncodedImage:
-        return value.size // (3 if len(value.shape) == 3 else 1)
+        return value.pixels
     if kind is not dict and kind is not list:
         return 0
     inside = value.values() if kind is dict else value
@@ -138,9 +141,9 @@ class _Header(NamedTuple):
 
 
 def read_header(data: Buffer) -> tuple[int, ...]:
-    """The shape that a JPEG decodes to; raises _NotTakenError. It reads 40 markers at most, and no pixel."""
+    """The shape that a JPEG decodes to; raises NotTakenError. It reads 40 markers at most, and no pixel."""
     if bytes(data[:2]) != bytes((0xFF, _START)):
-        raise _NotTakenError(_kind_of(bytes(data[:4])))
+        raise NotTakenError(_kind_of(data))
     frame: _Header | None = None
     position = 2
     for _ in range(_MOST_MARKERS):
@@ -150,58 +153,68 @@ def read_header(data: Buffer) -> tuple[int, ...]:
             continue
         if marker in _OTHER_FRAMES:
             kind = "a progressive JPEG" if marker in _PROGRESSIVE else "a JPEG of a rare kind (lossless or arithmetic)"
-            raise _NotTakenError(kind, "save it as a baseline JPEG")
+            raise NotTakenError(kind, "save it as a baseline JPEG")
         if marker in _FRAMES:
             frame = _frame(bytes(data[begin:end]))
         elif marker == _SCAN:
             return _shape_of(frame, data[begin] if end > begin else 0)
-    raise _NotTakenError(f"a JPEG without a picture in its first {_MOST_MARKERS} markers")
+    raise NotTakenError(f"a JPEG without a picture in its first {_MOST_MARKERS} markers")
 
 
 def _segment(data: Buffer, position: int) -> tuple[int, int, int]:
     """A marker, and where what belongs to it begins and ends; of padding just the place behind it."""
     head = bytes(data[position : position + 4])
     if len(head) < 2:
-        raise _NotTakenError("a JPEG that ends in its header")
+        raise NotTakenError("a JPEG that ends in its header")
     if head[0] != 0xFF or head[1] in _ALONE:
-        raise _NotTakenError(f"a JPEG with {head[:2].hex(' ')} where a marker belongs")
+        raise NotTakenError(f"a JPEG with {head[:2].hex(' ')} where a marker belongs")
     if head[1] == 0xFF:
         return 0xFF, position, position + 1
     size = int.from_bytes(head[2:], "big")
     if len(head) < 4 or size < 2 or position + 2 + size > len(data):
-        raise _NotTakenError("a JPEG that ends in its header")
+        raise NotTakenError("a JPEG that ends in its header")
     return head[1], position + 4, position + 2 + size
 
 
 def _frame(content: bytes) -> _Header:
     if len(content) < 6 or len(content) != 6 + 3 * content[5]:
-        raise _NotTakenError("a JPEG whose header is broken")
+        raise NotTakenError("a JPEG whose header is broken")
     bits, colours = content[0], content[5]
     height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
     if bits != 8:
-        raise _NotTakenError(f"a JPEG of {bits} bits", "save it with 8 bits")
+        raise NotTakenError(f"a JPEG of {bits} bits", "save it with 8 bits")
     if not height or not width:
-        raise _NotTakenError(f"a JPEG of {height} x {width} pixels")
+        raise NotTakenError(f"a JPEG of {height} x {width} pixels")
     if colours not in (1, 3):
         kind = "4 colours (CMYK)" if colours == 4 else f"{colours} colours"
-        raise _NotTakenError(f"a JPEG of {kind}", "save it as RGB")
+        raise NotTakenError(f"a JPEG of {kind}", "save it as RGB")
     return _Header(height, width, colours)
 
 
 def _shape_of(frame: _Header | None, scanned: int) -> tuple[int, ...]:
     if frame is None:
-        raise _NotTakenError("a JPEG without a size before its pixels")
+        raise NotTakenError("a JPEG without a size before its pixels")
     if scanned != frame.colours:
-        raise _NotTakenError("a JPEG of several scans", "save it as a baseline JPEG with one scan")
+        raise NotTakenError("a JPEG of several scans", "save it as a baseline JPEG with one scan")
     sides = (frame.height, frame.width)
     return sides if frame.colours == 1 else (*sides, frame.colours)
 
 
-def _kind_of(begin: bytes) -> str:
-    for magic, kind in ((_PNG, "a PNG"), (_GIF, "a GIF"), (_WEBP, "a WebP")):
+def _read_png(data: Buffer) -> tuple[int, ...]:
+    if bytes(data[: len(SIGNATURE)]) != SIGNATURE:
+        raise NotTakenError("a JPEG" if bytes(data[:2]) == bytes((0xFF, _START)) else _kind_of(data))
+    return read_png_header(data)
+
+
+_READERS = {JPEG: read_header, PNG: _read_png}
+
+
+def _kind_of(data: Buffer) -> str:
+    begin = bytes(data[: len(SIGNATURE)])
+    for magic, kind in ((SIGNATURE, "a PNG"), (_GIF, "a GIF"), (_WEBP, "a WebP")):
         if begin.startswith(magic):
             return kind
-    return f"bytes that begin with {begin.hex(' ')}" if begin else "no bytes"
+    return f"bytes that begin with {begin[:4].hex(' ')}" if begin else "no bytes"
 
 
 def _sizes_told(shape: tuple[int, ...]) -> str:

@@ -14,12 +14,6 @@ from policyserve.core.messages import Message
 from policyserve.dialects.unpacking import unpack
 
 META = "__meta__"  # in vibe_rl's messages it describes the arrays
-# Around every message of families whose arrays stand below; their clients speak first.
-_ENVELOPES = {
-    "gr00t": frozenset(("endpoint", "data")),
-    "vla_eval": frozenset(("type", "payload", "seq")),
-    "xpolicylab": frozenset(("message_type", "message_id", "payload")),
-}
 _CONTAINERS = frozenset((dict, list))
 _LOOKED_AT = 4096  # items of a first message; a robot sends some hundred
 _ROBOARENA_GREETS = frozenset(
@@ -61,9 +55,6 @@ def family_of_greeting(metadata: Mapping[str, Any]) -> str:
 def family_of(message: Any) -> str | None:
     """The family whose marks a decoded message carries; None if it carries none."""
     if isinstance(message, dict):
-        for family, keys in _ENVELOPES.items():
-            if keys <= message.keys():
-                return family
         for name, is_its in _MARKS:
             if is_its(message):
                 return name
@@ -104,7 +95,10 @@ def _is_text(value: Any) -> bool:
 
 # What tells a family's first message, before the spelling of its arrays does; the first that holds.
 _MARKS: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
+    ("vla_eval", lambda message: {"type", "payload", "seq"} <= message.keys()),
+    ("xpolicylab", lambda message: {"message_type", "message_id"} <= message.keys()),
     ("vibe_rl", lambda message: META in message),
+    ("gr00t", lambda message: {"endpoint", "data"} <= message.keys()),
     ("roboarena", _is_roboarenas),
     ("behavior1k", _is_behaviors),
     ("starvla", _is_starvlas),

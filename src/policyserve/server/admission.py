@@ -67,7 +67,7 @@ class Admission:
         name = self.key_name(credentials)
         has_key = name is not None
         is_trusted = bool(self.keys and has_key) or self._is_host_fine(credentials.host)
-        return routes.Caller(has_key, is_trusted, name in self.keys.admins)
+        return routes.Caller(has_key, is_trusted, name in self.keys.admins, name or "")
 
     def enter(self, address: str) -> None:
         """Count a session of this address."""

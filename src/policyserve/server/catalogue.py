@@ -16,7 +16,7 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.nearest import nearest
 from policyserve.server.splits import Draws, Split
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # no dot: pages have one, and tables of a file are parted by it
 
 
 class Named(Protocol):
@@ -83,9 +83,9 @@ class Catalogue(Generic[P]):
         return tuple(self._by_name)
 
     @property
-    def routes(self) -> Mapping[str, Split]:
-        """The splits, by their path."""
-        return {draws.path: draws.split for draws in self._draws.values()}
+    def routes(self) -> Mapping[str, Draws]:
+        """The splits and their draws, by their path."""
+        return {draws.path: draws for draws in self._draws.values()}
 
     def named(self, name: str) -> P:
         """The policy of this name; raises ConfigError that lists those that there are."""
@@ -157,7 +157,7 @@ class Catalogue(Generic[P]):
 def check_name(name: str, where: str = "") -> None:
     """Raise ConfigError for a name that no path can have. where: what to blame; the policy's table, if empty."""
     if not _NAME.fullmatch(name):
-        expected = "a name of letters, digits and . _ -, at most 64, that begins with a letter or a digit"
+        expected = "a name of letters, digits, _ and -, at most 64, that begins with a letter or a digit"
         raise ConfigError(f"{where or f'policies.{name[:60]!r}'}: expected {expected}")
 
 

@@ -37,6 +37,11 @@ class ApiKeys:
         self._digests = dict(digests)
         self.admins = frozenset(admins)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What the keys are called."""
+        return frozenset(self._digests)
+
     def __bool__(self) -> bool:
         return bool(self._digests)
 

@@ -34,8 +34,10 @@ from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
 from policyserve.server.health import add_health, add_readiness
+from policyserve.server.policies_page import add_policies
 from policyserve.server.served import Served
 from policyserve.server.spec_page import add_spec
+from policyserve.server.vla_eval_pages import add_vla_eval_pages
 
 log = Log(__name__)
 
@@ -105,9 +107,11 @@ class Reception:
         self.routes = routes.Routes()
         add_health(self.routes, counters, lambda: self.stage)
         add_spec(self.routes, lambda: catalogue.default.metadata)
+        add_policies(self.routes, catalogue)
         for served in () if catalogue.is_plain else catalogue:
             add_readiness(self.routes, f"/readyz/{served.name}", partial(_stage_of, served))
             add_spec(self.routes, partial(_metadata_of, served), f"/spec/{served.name}")
+        add_vla_eval_pages(self.routes, lambda: self.stage, partial(_batching_of, catalogue.default, config))
         self.routes.add_post(*BODY_PATHS)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
@@ -256,7 +260,7 @@ class Reception:
     def _no_place(self, target: Target[Served], key: str) -> routes.Response | None:
         """The refusal of a session that the policies at its path do not take; of a split, all must take it."""
         for served in target.policies:
-            if served.keys is not None and key not in served.keys:
+            if not served.may_use(key):
                 return routes.text(
                     403, f"this API key may not use {served.name}: its keys are set under policies.{served.name}"
                 )
@@ -367,3 +371,9 @@ def _stage_of(served: Served) -> str:
 
 def _metadata_of(served: Served) -> Mapping[str, Any]:
     return served.metadata
+
+
+def _batching_of(served: Served, config: ServerConfig) -> Mapping[str, Any]:
+    """In the words of vla-eval: how many requests one call of the policy takes, and how long one waits for others."""
+    most = {} if served.spec is None else {"max_batch_size": served.spec.max_batch}
+    return most if config.max_wait_s is None else {**most, "max_wait_time": config.max_wait_s}

@@ -29,12 +29,13 @@ class Caller:
     """Who asks for a page. has_key: it has one of the server's keys, or none is needed.
 
     is_trusted_page: no web page of a stranger can have sent this: see Admission. is_admin: its key may change what is
-    served; nobody's may where no key is needed.
+    served; nobody's may where no key is needed. key: its name, empty where it has none.
     """
 
     has_key: bool = True
     is_trusted_page: bool = True
     is_admin: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class Served:
         self.spec: PolicySpec | None = None  # once it is ready
         self.metadata: Mapping[str, Any] = {}  # of its greetings, once it is ready
         self.failure: PolicyserveError | None = None  # why it will never be ready
+        self.own_name = ""  # what the policy calls itself, once it is ready
         self.sessions: set[int] = set()  # the numbers of those that are open
         # Told of changes: that it is ready or will never be, that another policy took its place, what loading is at,
         # and once what a policy without a spec takes.
@@ -122,7 +123,12 @@ class Served:
         self.failure = failure
         self.on_settled(self)
 
+    def may_use(self, key: str) -> bool:
+        """Whether the API key of this name may use it."""
+        return self.keys is None or key in self.keys
+
     def _take(self, spec: PolicySpec) -> None:
+        self.own_name = spec.name
         if self.is_named:
             spec = replace(spec, name=self.name)
         self._learn(spec)

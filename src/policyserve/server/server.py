@@ -96,6 +96,7 @@ class Server:
         self.live = LivePage(self.reception, self.observers, self.counters, self.config)
         if self.config.live:
             self.live.add_to(self.reception)
+        self.catalogue.check_taken(self.reception.routes.paths, ())
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
         # Where LeRobot's clients connect, if a port is set for them.
@@ -264,9 +265,20 @@ class Server:
         self.observers.add(recorder)
         return recorder
 
+    def _check_keys(self) -> None:
+        """Raise ConfigError if a policy is for keys that there are not."""
+        known = self.reception.admission.keys.names
+        for served in self.catalogue:
+            strange = sorted(set(served.keys or ()) - known)
+            if strange:
+                there = ", ".join(sorted(known)) or "none, since --api-key-file names no file"
+                told = f"policies.{served.name}.keys: no API key is named {strange[0]!r}"
+                raise ConfigError(f"{told}; there are {there}")
+
     async def _start_beside(self) -> None:
         """Start what stands beside the listener, which is closed if that fails."""
         try:
+            self._check_keys()
             if self.lerobot is not None:
                 self.lerobot.bind()
             if self.gr00t is not None:

@@ -20,6 +20,7 @@ from tyro.conf import arg
 from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.flags import Flag, flags_of
 from policyserve.cli.arguments.setting import TYPED, Setting, as_listed, beside, shown, words_of
+from policyserve.cli.arguments.tables import is_of_tables
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
@@ -28,7 +29,7 @@ from policyserve.server.keys import VARIABLE as KEYS
 
 PREFIX = "POLICYSERVE_"
 _ON_THE_COMMAND_LINE = ("config", "print-config")
-_SEVERAL = 'several policies on one server come with a later version: name one, as in policy = "cartpole_ppo"'
+_SEVERAL = "policies by name stand on the command line of `policyserve serve` or in a file, docs/several_policies.md"
 _KUBERNETES = "set by Kubernetes for a service called policyserve: give its pods enableServiceLinks: false"
 _NAME = "a policy's name, such as cartpole_ppo"
 
@@ -72,13 +73,15 @@ class Given:
 class Configuration:
     """A file's settings and the environment's variables, before it is known which flags there are.
 
-    policy: the one to serve, whoever names it. file: its path as it was given; None: there is none.
+    policy: the one to serve, whoever names it. file: its path as it was given; None: there is none. tables: what stands
+    under `policies` and `routes`, of a server that has several.
     """
 
     policy: Setting | None = None
     settings: tuple[Setting, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
+    tables: tuple[Setting, ...] = ()
 
     @property
     def complaint_about_no_policy(self) -> str | None:
@@ -96,6 +99,8 @@ class Configuration:
 
     def given(self, command: Any, argv: Sequence[str]) -> Given:
         """What it gives to a command, whose flags `command` has, beside what was typed. Raises ConfigError."""
+        if self.tables:
+            raise ConfigError(f"{self.tables[0].place}: {_SEVERAL}: this command takes one policy")
         flags = {key: flag for key, flag in keys_of(command).items() if key not in _ON_THE_COMMAND_LINE}
         chosen = {setting.name: setting for setting in (*self._of_file(flags), *self._of_variables(flags))}
         chosen |= {name: Setting(name, None, TYPED, flags[name].name) for name in _typed(argv, flags)}
@@ -114,7 +119,7 @@ class Configuration:
     def _of_file(self, flags: Mapping[str, Flag]) -> Iterator[Setting]:
         for setting in self.settings:
             if setting.name in flags:
-                yield replace(setting, value=beside(_folder(self.file), flags[setting.name], setting.value))
+                yield replace(setting, value=beside(folder_of(self.file), flags[setting.name], setting.value))
             elif setting.value != {} or not any(name.startswith(f"{setting.name}.") for name in flags):
                 raise ConfigError(_unknown_key(setting, flags))
 
@@ -180,8 +185,9 @@ def _read(argv: Sequence[str], variables: dict[str, str], policy: Setting | None
         settings = tuple(setting for setting in settings if setting is not in_file)
         if policy is None and by_variable is not None:
             policy = Setting("policy", by_variable, variable_of("policy"), variable_of("policy"))
-        policy = policy or (_policy_of_file(in_file, _folder(path)) if in_file else None)
-    return Configuration(policy, settings, variables, path)
+        policy = policy or (policy_of_file(in_file, folder_of(path)) if in_file else None)
+    tables = tuple(setting for setting in settings if is_of_tables(setting.name))
+    return Configuration(policy, tuple(one for one in settings if one not in tables), variables, path, tables)
 
 
 def _typed_file(argv: Sequence[str]) -> str | None:
@@ -219,10 +225,11 @@ def _settings_of(path: str) -> Iterator[Setting]:
 
     seen: dict[str, str] = {}
     for entry in read_entries(path):
-        name = entry.name.replace("_", "-")
+        whole = entry.name.removeprefix("server.")  # that table may stand around the server's own keys
+        name = whole if is_of_tables(whole) else whole.replace("_", "-")
         first, _, rest = name.partition(".")
-        if first == "policies":
-            raise ConfigError(f"{entry.place}: {entry.name}: {_SEVERAL}")
+        if name == "server" and entry.value == {}:
+            continue
         if first == "policy" and (rest or isinstance(entry.value, dict)):
             raise ConfigError(f"{entry.place}: policy: expected {_NAME}, got a table; its flags stand beside it")
         if name in seen:
@@ -231,7 +238,8 @@ def _settings_of(path: str) -> Iterator[Setting]:
         yield Setting(name, entry.value, entry.place, f"{entry.place}: {entry.name}")
 
 
-def _policy_of_file(setting: Setting, folder: str) -> Setting:
+def policy_of_file(setting: Setting, folder: str) -> Setting:
+    """A policy that a file names, a module in it from the file's folder on; raises ConfigError for what is no name."""
     if not isinstance(setting.value, str) or not setting.value.strip():
         raise ConfigError(f"{setting.place}: expected {_NAME}, got {shown(setting.value)}")
     place, colon, name = setting.value.rpartition(":")
@@ -240,7 +248,7 @@ def _policy_of_file(setting: Setting, folder: str) -> Setting:
     return replace(setting, value=f"{os.path.join(folder, os.path.expanduser(place))}{colon}{name}")
 
 
-def _folder(path: str | None) -> str:
+def folder_of(path: str | None) -> str:
     """What paths in a file are relative to; empty: the working directory."""
     from policyserve.cli.arguments.config_file import is_stream
 

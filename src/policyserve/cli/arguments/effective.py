@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import PurePath
@@ -13,10 +13,12 @@ from typing import Any
 from policyserve.cli.arguments.configuration import Given, keys_of
 from policyserve.cli.arguments.flags import Flag
 from policyserve.cli.arguments.setting import NOT_A_PATH, TYPED, Setting
+from policyserve.cli.arguments.tables import PolicyTable
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.client.address import without_key
 from policyserve.core.printable import one_line
 from policyserve.server.keys import VARIABLE as KEYS
+from policyserve.server.splits import Split
 
 _NOT_SHOWN = ("config", "print-config")
 _LONGEST_LINE = 100_000
@@ -46,6 +48,33 @@ def as_toml(command: Any, given: Given, policy: Setting | None, environment: Map
     keys = [(key, flag) for key, flag in keys_of(command).items() if key not in _NOT_SHOWN]
     lines += [_line_of(key, flag, given.source(key)) for key, flag in keys]
     return "".join(f"{one_line(line, _LONGEST_LINE)}\n" for line in lines)
+
+
+def tables_as_toml(server: str, tables: Sequence[PolicyTable], routes: Mapping[str, Split]) -> str:
+    """The same of a server with several policies. server: its own part. Of a policy what was given stands there.
+
+    Values of tables are written as they were given, and paths in them whole where they name the policy's file.
+    """
+    lines = [server]
+    for table in tables:
+        source = _source(table.source.source, "the command line")
+        lines += [f"\n[policies.{table.name}]", _line("source", _quoted(_whole_place(table.source.value)), source)]
+        for one in table.settings:
+            lines.append(_line(one.name, _plainly(one.value), one.source))
+    for path, split in routes.items():
+        shares = ", ".join(f"{name} = {share!r}" for name, share in split.shares.items())
+        lines += [f"\n[routes.{_quoted(path)}]", f"split = {{{shares}}}"]
+        lines += [] if split.seed is None else [f"seed = {split.seed}"]
+        lines += [] if split.is_blind else ["blind = false"]
+    return "\n".join(lines) + "\n"
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plainly, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _quoted("None" if value is None else value) if value is None or isinstance(value, str) else repr(value)
 
 
 def _line_of(key: str, flag: Flag, source: str | None) -> str:

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from policyserve.cli.arguments.flags import naming_flag
@@ -44,12 +45,17 @@ _ON_SCREEN = ("ready", "stopping", "stopped", "failed", "policy_spec_seen")
 
 
 def serve_until_stopped(
-    server: Server, title: str, origin: str, flags: LogFlags, blamed: Callable[[str], str] = str
+    server: Server,
+    title: str,
+    origin: str,
+    flags: LogFlags,
+    blamed: Callable[[str], str] = str,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a server in the foreground and tell its user what it serves, from where; exits with 1 if it cannot.
 
     flags: what becomes of the log; exits with 2 if it cannot be written. blamed: puts the place where a flag's value
-    stands into a complaint about that flag.
+    stands into a complaint about that flag. origins: of several policies what each is, by its name.
     """
     keep_output_harmless()
     sys.setswitchinterval(_SWITCH_S)
@@ -58,7 +64,7 @@ def serve_until_stopped(
         _begin_log(flags, blamed)
         try:
             _stop_when_interrupted(server)
-            _run_in_loop(_Shown(server, title, origin, line, screen).run())
+            _run_in_loop(_Shown(server, title, origin, line, screen, origins).run())
         except PolicyserveError as error:
             line.show("")
             line.end_line()
@@ -96,8 +102,17 @@ def _flags_of(kind: type[ServerConfig | LogFlags]) -> dict[str, str]:
 class _Shown:
     """A server, and what its user sees of it from the start to the end."""
 
-    def __init__(self, server: Server, title: str, origin: str, line: ProgressLine, screen: Screen) -> None:
+    def __init__(
+        self,
+        server: Server,
+        title: str,
+        origin: str,
+        line: ProgressLine,
+        screen: Screen,
+        origins: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._server = server
+        self._origins = origins
         self._line = line
         self._title = title
         self._is_watched = screen.stream.isatty()
@@ -129,16 +144,21 @@ class _Shown:
         self._line.show("")
         self._line.end_line()
         server, config = self._server, self._server.config
-        described = self._screen.description(
-            spec, server.address, server.needs_key, config.live, config.record, config.key_map.given
-        )
+        if self._origins:
+            paths = list(_paths(server, self._origins))
+            described = self._screen.several(paths, server.address, server.needs_key, config.live, config.record)
+        else:
+            described = self._screen.description(
+                spec, server.address, server.needs_key, config.live, config.record, config.key_map.given
+            )
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
         self._screen.show([*(self._heading if self._is_watched else []), *described, ready])
         self._is_ready = True
         take_over_others()
-        event = Event("ready", policy=spec.name, ms=seconds * 1e3)
-        log.info("ready after %.1f s: %s at %s", seconds, spec.name, self._server.address.url, event=event)
+        name = ", ".join(served.label for served in server.catalogue if served.spec is not None)
+        event = Event("ready", policy=name, ms=seconds * 1e3)
+        log.info("ready after %.1f s: %s at %s", seconds, name, self._server.address.url, event=event)
         gc.freeze()  # what loading made stays: the collector need not look at it while robots wait
 
     def _on_stop(self) -> None:
@@ -155,6 +175,16 @@ class _Shown:
         if not self._is_ready:
             self._server.on_stage = None
             self._line.show("  stopping")
+
+
+def _paths(server: Server, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Where the policies of a server with several are found, and what each is; the default one first."""
+    for served in server.catalogue:
+        told = origins[served.name]
+        yield f"/{served.name}", told if served.failure is None else f"{served.failure}; it was to be {told}"
+    for path, draws in server.catalogue.routes.items():
+        shares = ", ".join(f"{name} {share:g}" for name, share in draws.split.shares.items())
+        yield path, f"each session gets one of {shares}, drawn with seed {draws.seed}"
 
 
 def _stop_when_interrupted(server: Server) -> None:

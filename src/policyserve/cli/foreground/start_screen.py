@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
@@ -83,6 +83,31 @@ class Screen:
             *self.gives(spec),
             *self._maps(spec, mapped),
             *self._client(spec, address.reachable.url, needs_key),
+            *(self._command("watch", page) if page else []),
+            *self._command("health", address.reachable.health),
+            *([] if records is None else self.row("records", self.path(records))),
+        ]
+
+    def several(
+        self,
+        paths: Sequence[tuple[str, str]],
+        address: Address,
+        needs_key: bool = False,
+        has_page: bool = False,
+        records: str | None = None,
+    ) -> list[str]:
+        """Which policies there are, and how to reach them. paths: each with what is there, the default policy's first.
+
+        The others as description() has them.
+        """
+        page = address.reachable.page if has_page else ""
+        url = address.reachable.url
+        first = paths[0][0] if paths else ""
+        return [
+            *self._url(address, needs_key),
+            *self._labelled("paths", self._table([(path, told, "") for path, told in paths])),
+            *self._command("client", f"python -m policyserve.client {url}{first}"),
+            *(self.row("", f"with {VARIABLE} set to the key") if needs_key else []),
             *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
             *([] if records is None else self.row("records", self.path(records))),
