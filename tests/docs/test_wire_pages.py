@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policyserve.core.dialect import opening_of
 from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
+from policyserve.dialects.vla_eval import VlaEval
+from policyserve.dialects.xpolicylab import XPolicyLab
 
 PAGES = Path(__file__).parents[2] / "docs" / "wire"
 TIMING = Timing(queue_ms=0.1, infer_ms=0.5, total_ms=1.25)
@@ -32,6 +35,29 @@ def test_a_page_shows_the_request_and_the_reply_byte_for_byte(name: str) -> None
     assert shown == [dialect.write_request(observation), dialect.write_reply(ActionChunk(actions), TIMING)]
     for frame in shown:
         assert f"{len(frame)} bytes" in page
+
+
+def frames_of(page: str) -> list[bytes]:
+    return [bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f ]+)\n```", page)]
+
+
+def test_vla_evals_page_shows_a_hello_an_observation_and_its_action() -> None:
+    page, wire = (PAGES / "vla_eval.md").read_text(), VlaEval()
+    seen = wire.write_request({"states": np.arange(2, dtype=np.float32), "task_description": "go"})
+    action = wire.write_answer(ActionChunk(np.array([0, 1], np.float32)), TIMING, wire.read_request(seen).context)
+    shown = frames_of(page)
+    assert shown == [opening_of(wire)[0], seen, action]
+    assert all(f"{len(frame)} bytes" in page for frame in shown)
+
+
+def test_xpolicylabs_page_shows_a_request_and_its_answer() -> None:
+    page, wire = (PAGES / "xpolicylab.md").read_text(), XPolicyLab()
+    seen, answer = frames_of(page)
+    request = wire.read_request(seen)
+    assert request.observation["prompt"] == "go"
+    assert request.observation["state"]["arm_joint_state"].tolist() == [0, 1]
+    assert wire.write_answer(ActionChunk(np.array([[0, 1]], np.float32)), TIMING, request.context) == answer
+    assert all(f"{len(frame)} bytes" in page for frame in (seen, answer))
 
 
 @pytest.mark.parametrize("name", ["openpi", "wall_x"])
