@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError, DeadlineExceeded, NotReady, PolicyChanged
 from policyserve.core.leaf_specs import ArraySpec
+from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import PolicySpec
+from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Change, ChangingEngine, Engine
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.swapping import SwappingEngine
@@ -207,6 +212,47 @@ def test_a_swap_while_the_first_one_loads_or_after_the_end_is_refused() -> None:
     asyncio.run(run())
 
 
+def test_where_the_first_one_cannot_be_loaded_another_one_can_take_its_place() -> None:
+    async def run() -> None:
+        bench = Bench(HandEngine(1, error=ConfigError("no weights")))
+        with pytest.raises(ConfigError, match="no weights"):
+            await bench.engine.start(lambda _: None, NOBODY)
+        await bench.swap(HandEngine(2, spec=OTHER))
+        assert bench.changes[-1].closing is None
+        assert ask(bench.engine) == [2]
+        await bench.engine.close(1)
+
+    asyncio.run(run())
+
+
+def test_a_policy_is_let_go_of_without_a_collector() -> None:
+    class Heavy:
+        pass
+
+    async def run() -> None:
+        gc.collect()
+        gc.disable()
+        engine = SwappingEngine(policy_of(Heavy()), 1000.0, 100)
+        await engine.start(lambda _: None, NOBODY)
+        for _ in range(3):
+            await engine.swap(policy_of(Heavy()))
+        await engine.retired()
+        assert sum(kept() is not None for kept in heavy) == 1
+        await engine.close(1)
+
+    def policy_of(kept: Heavy) -> NextPolicy:
+        heavy.append(weakref.ref(kept))
+        loads = [lambda _, kept=kept: FunctionPolicy(lambda observation: (kept, np.zeros(1))[1])]
+        del kept
+        return NextPolicy("heavy", lambda: LocalEngine(loads.pop(), lambda _: Batcher(4, 100), 1000.0))
+
+    heavy: list[Any] = []
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
+
+
 def test_back_returns_to_the_one_before_which_is_loaded_again() -> None:
     async def talk(bench: Bench) -> None:
         with pytest.raises(ConfigError, match="this one is the first"):
@@ -360,8 +406,6 @@ def test_a_real_policy_is_exchanged_and_what_the_one_before_remembered_is_gone(i
 
 
 def local(is_isolated: bool) -> LocalEngine:
-    from policyserve.engine.batcher import Batcher
-
     return LocalEngine(recipe_of(), lambda _: Batcher(4, 100), 1000.0, is_isolated=is_isolated)
 
 

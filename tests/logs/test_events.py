@@ -23,6 +23,7 @@ from policyserve.core.events import EVENTS
 from policyserve.core.log import log_unraisable
 from policyserve.core.observer import Observer
 from policyserve.core.policy import FunctionPolicy, as_policy
+from policyserve.core.recipe import Newest
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.answering import Answering, Task
 from policyserve.engine.engine import deliver
@@ -203,6 +204,17 @@ def a_policy_that_is_exchanged(kept: Kept, _folder: Path) -> None:
             live.finish(engine.swap(numbered(3, fails=True)))
 
 
+def a_run_that_is_followed(kept: Kept, _folder: Path) -> None:
+    def look() -> Newest:
+        raise ConfigError("the run is gone")
+
+    with serving() as live:
+        live.call(lambda: live.server.follow(look, Newest(1, recipe(), 0), every_s=0.01))
+        assert live.server._follower is not None  # pyright: ignore[reportPrivateUsage]
+        live.call(live.server._follower.start)  # pyright: ignore[reportPrivateUsage]
+        live.until(kept.has("run_lost"))
+
+
 def a_server_on_all_addresses(kept: Kept, _folder: Path) -> None:
     with serving(host="0.0.0.0"):
         pass
@@ -375,6 +387,8 @@ SCENES: dict[str, tuple[Scene, set[str]]] = {
     "policy_coming": (a_policy_that_is_exchanged, set()),
     "policy_swapped": (a_policy_that_is_exchanged, {"policy", "ms"}),
     "policy_not_swapped": (a_policy_that_is_exchanged, {"policy"}),
+    "run_followed": (a_run_that_is_followed, set()),
+    "run_lost": (a_run_that_is_followed, set()),
     "access_warned": (a_server_on_all_addresses, set()),
     "flag_unused": (a_port_beside_a_unix_socket, set()),
     "files_reloaded": (files_that_are_read_again, set()),

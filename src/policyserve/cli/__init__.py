@@ -13,6 +13,7 @@ from policyserve.core.output import lost_output
 COMMANDS = {
     "serve": "serve a policy: a preset, or package.module:name",
     "new": "write a small policy of your own, to fill in",
+    "swap": "another policy for a server at work; clients stay connected",
     "eval": "run a policy in Gymnasium's environments: its return and speed",
     "bench": "drive any policy server: where the time of a round trip goes",
     "inspect": "what a policy's file or a server is, or why it is refused",

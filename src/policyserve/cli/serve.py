@@ -15,16 +15,19 @@ from policyserve.cli.arguments.configuration import Configuration, Configuration
 from policyserve.cli.arguments.effective import as_toml, tables_as_toml
 from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.following import Followed, followed
 from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
 from policyserve.cli.several import check_words, offer_of, read_several, take_named
+from policyserve.cli.sources import find_named
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.engine.engine import Engine
 from policyserve.engine.reloading import ReloadingEngine
+from policyserve.engine.swaps import When
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter, Source
@@ -49,6 +52,12 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     cluster: Annotated[ClusterConfig, arg(name="")] = field(default_factory=ClusterConfig)
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
+    follow: bool = False
+    """Of a training run: serve its newest complete checkpoint, and each newer one as it appears; clients stay."""
+    follow_when: When = "now"
+    """now: a newer one answers each session's next request. next-session: running sessions end on the one before."""
+    follow_every_s: float = 1.0
+    """How often to look for a newer one."""
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program; the same as --log-level debug."""
     log: Annotated[LogFlags, arg(name="")] = field(default_factory=LogFlags)
@@ -94,7 +103,12 @@ def serve(
     given = configuration.given_or_end(flags, argv)
     source = find_source(adapter, flags.policy, given)
     try:
+        run = _run(source, flags) if flags.follow else None
+        source = source if run is None else run.source
         served = Server(_policy_of(source, flags), flags.server)
+        served.find_policy = find_named
+        if run is not None:
+            served.follow(run.look, run.newest, source.title, when=flags.follow_when, every_s=flags.follow_every_s)
         spec_file = _spec_file(flags.write_spec)
     except MissingDependency as error:
         complain(str(error), FAILURE)
@@ -141,7 +155,7 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     several = read_several(names, configuration)
     given = several.configuration.given_or_end(flags, words)
     flags = parse(ServeFlags[NoFlags], prog, words, flags, given=given)
-    for name in ("reload", "write_spec"):
+    for name in ("reload", "write_spec", "follow"):
         if getattr(flags, name):
             complain(f"--{name.replace('_', '-')}: expected one policy, got {several.title}", ARGUMENT_ERROR)
     if flags.engine == "ray":
@@ -152,6 +166,7 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
         return
     try:
         served = Server({name: offer for name, (offer, _) in offers.items()}, flags.server, several.routes)
+        served.find_policy = find_named
     except MissingDependency as error:
         complain(str(error), FAILURE)
     except ConfigError as error:
@@ -160,6 +175,15 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     show_seen_spec(served, None, log.leaves_screen)
     origins = {name: f"{source.title}, {source.origin}" for name, (_, source) in offers.items()}
     serve_until_stopped(served, several.title, configuration.file or "the command line", log, given.blamed, origins)
+
+
+def _run(source: Source, flags: ServeFlags[Any]) -> Followed:
+    if flags.reload or flags.engine == "ray":
+        other = "--reload as well, which watches code" if flags.reload else "--engine ray, which rolls its own versions"
+        raise ConfigError(f"--follow: expected a training run, got {other}")
+    if not flags.follow_every_s > 0:
+        raise ConfigError(f"--follow-every-s: expected more than 0 seconds, got {flags.follow_every_s:g}")
+    return followed(source)
 
 
 def _engine(source: Source, config: ServerConfig) -> ReloadingEngine:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NoReturn
 
 from policyserve.cli.colours import Colour, coloured
 from policyserve.cli.keys import VARIABLE, without_keys
 from policyserve.cli.layout import columns_of, wrapped
 from policyserve.client.address import has_key
+from policyserve.core.errors import ConfigError
 from policyserve.core.output import make_output_lossy
 from policyserve.core.printable import one_line
 
@@ -18,6 +21,17 @@ ARGUMENT_ERROR = 2
 FAILURE = 1
 LONGEST_LINE = 10_000
 _CONTINUED = "\n    "
+_ARE_RAISED: ContextVar[bool] = ContextVar("complaints are raised", default=False)
+
+
+@contextmanager
+def complaints_raised() -> Iterator[None]:
+    """Have complain() raise ConfigError in here, in this thread: a server that reads flags goes on."""
+    before = _ARE_RAISED.set(True)
+    try:
+        yield
+    finally:
+        _ARE_RAISED.reset(before)
 
 
 def complain(message: str, exit_code: int) -> NoReturn:
@@ -25,6 +39,8 @@ def complain(message: str, exit_code: int) -> NoReturn:
 
     It is one line, which a terminal shows in several that are broken at blanks.
     """
+    if _ARE_RAISED.get():
+        raise ConfigError(without_keys(message))
     _tell("error:", "red", message)
     raise SystemExit(exit_code)
 

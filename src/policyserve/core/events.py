@@ -15,7 +15,7 @@ EventName = Literal[
     "connection_refused", "connection_cut", "handshake_failed", "protocol_violated",
     "policy_lost", "policy_replaced", "policy_not_replaced", "policy_slow", "policy_shared", "policy_close_failed",
     "policy_watched", "policy_changed", "policy_reloaded", "policy_not_reloaded", "policy_spec_seen",
-    "policy_coming", "policy_swapped", "policy_not_swapped",
+    "policy_coming", "policy_swapped", "policy_not_swapped", "run_followed", "run_lost",
     "access_warned", "flag_unused", "files_reloaded", "files_not_reloaded",
     "recording_begun", "recording_behind", "recording_ended",
     "statistics", "observer_failed", "uncaught", "lines_lost", "log",

@@ -39,8 +39,11 @@ class Page:
         return told if isinstance(told, dict) else {}
 
 
-def fetch(server: Examined, path: str, most_bytes: int = _MOST_BYTES) -> Page:
-    """GET a page; raises an OSError, or h11.ProtocolError for what is no HTTP. The body ends behind most_bytes."""
+def fetch(server: Examined, path: str, most_bytes: int = _MOST_BYTES, method: str = "GET") -> Page:
+    """GET a page, or PUT one without a body; raises an OSError, or h11.ProtocolError for what is no HTTP.
+
+    The body ends behind most_bytes.
+    """
     deadline = server.deadline()
     with closing(server.connect(deadline)) as connected:
         asked = h11.Connection(h11.CLIENT)
@@ -48,7 +51,7 @@ def fetch(server: Examined, path: str, most_bytes: int = _MOST_BYTES) -> Page:
         headers = [("Host", host), ("Connection", "close"), ("User-Agent", "policyserve")]
         if server.authorization is not None:  # the stage of loading is told to those with a key
             headers.append(("Authorization", server.authorization))
-        connected.sendall(asked.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
+        connected.sendall(asked.send(h11.Request(method=method, target=path, headers=headers)) or b"")
         connected.sendall(asked.send(h11.EndOfMessage()) or b"")
         return _read(connected, asked, deadline, most_bytes)
 

@@ -55,5 +55,8 @@ class _NoRunner:
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Never called: a scheduler that is held starts no batch."""
 
+    def take_back(self, session: Hashable) -> None:
+        """It has none."""
+
     def forget(self, session: Hashable) -> None:
         """It knows none."""

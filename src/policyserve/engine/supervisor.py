@@ -111,6 +111,8 @@ class Supervisor:
             await asyncio.wait([self._restarting])
         if self._runner is not None:
             await self._runner.close(timeout_s)
+        # These refer to each other in a circle, which would keep the policy until the collector comes by.
+        self._runner, self._make, self.on_down, self.on_up = None, _gone, _nothing, _nothing
 
     async def _start_runner(self, on_stage: OnStage) -> PolicySpec:
         runner = self._runner = self._make()
@@ -191,6 +193,11 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_is_same, one, other))
     return one == other or (one != one and other != other)
+
+
+def _gone() -> Runner:
+    """What makes a runner once all is closed."""
+    raise AssertionError("a policy that is closed makes no runner")
 
 
 def _nothing(*_facts: object) -> None:

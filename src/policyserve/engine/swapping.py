@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 from policyserve.core.errors import ConfigError, NotReady, PolicyChanged, PolicyserveError
 from policyserve.core.events import Event
@@ -42,7 +43,8 @@ class SwappingEngine:
         self._before: NextPolicy | None = None  # the one before, for back()
         self._versions: Versions[Engine] = Versions(first.make())
         self._numbers: dict[Engine, int] = {self._versions.current: 1}
-        self._spec: PolicySpec | None = None  # once the first has loaded
+        self._spec: PolicySpec | None = None  # once one has loaded
+        self._has_settled = False  # the first has loaded, or never will
         self._swapping: asyncio.Task[Swapped] | None = None
         self._told = ("", "", 0.0)  # the policy that is loaded, what its loading is at, since when
         self._held: HeldRequests | None = None  # while there is no policy
@@ -51,8 +53,12 @@ class SwappingEngine:
 
     @property
     def title(self) -> str:
-        """See above."""
-        return self._policy.title
+        """See above; what the policy calls itself, where nobody gave it one."""
+        return self._policy.title or (self._spec.name if self._spec is not None else "the policy")
+
+    @title.setter
+    def title(self, title: str) -> None:
+        self._policy = replace(self._policy, title=title)
 
     @property
     def before(self) -> str | None:
@@ -96,7 +102,10 @@ class SwappingEngine:
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """See Engine."""
         self._observers = observers
-        self._spec = await self._versions.current.start(on_stage, observers)
+        try:
+            self._spec = await self._versions.current.start(on_stage, observers)
+        finally:
+            self._has_settled = True
         return self._spec
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
@@ -139,7 +148,6 @@ class SwappingEngine:
         told), and what loading raised.
         """
         self._check_may_swap()
-        assert self._spec is not None
         how = how or Swap()
         if how.when == "next-session" and self.staying:
             told = f"{self.staying} sessions still end on the policy before {self.title}"
@@ -165,13 +173,19 @@ class SwappingEngine:
             raise ConfigError(f"{self._before.title} {told}")
         return await self.swap(self._before, how)
 
-    def _check_may_swap(self) -> None:
+    def refusal(self) -> str:
+        """Why no policy can be exchanged now; empty if one can."""
         if self._is_closed:
-            raise ConfigError("the server is stopping")
-        if self._spec is None:
-            raise ConfigError(f"the first policy is not there yet ({self.stage or 'loading'}): wait until it answers")
+            return "the server is stopping"
+        if not self._has_settled:
+            return f"the first policy is not there yet ({self.stage or 'loading'}): wait until it answers"
         if self._swapping is not None:
-            raise ConfigError(f"another policy is on its way already: {self.swapping}")
+            return f"another policy is on its way already: {self.swapping}"
+        return ""
+
+    def _check_may_swap(self) -> None:
+        if refusal := self.refusal():
+            raise ConfigError(refusal)
 
     async def _swap(self, policy: NextPolicy, how: Swap) -> Swapped:
         log.info("%s is loaded, to take over from %s", policy.title, self.title, event=Event("policy_coming"))
@@ -195,8 +209,7 @@ class SwappingEngine:
         engine = self._versions.coming = policy.make()
         try:
             spec = await self._started(engine, how.timeout_s)
-            assert self._spec is not None
-            changes = tuple(spec_changes(self._spec, spec))
+            changes = tuple(spec_changes(self._spec, spec)) if self._spec is not None else ()
             if changes and not how.force:
                 told = "it has another spec, which sessions were not told (force closes them, to connect again)"
                 raise ConfigError(f"{told}: {'; '.join(changes)}")
@@ -207,7 +220,7 @@ class SwappingEngine:
             raise
         finally:
             self._versions.coming = None
-        self._before, self._policy = self._policy, policy
+        self._before, self._policy = replace(self._policy, title=self.title), policy
         self._take_over(engine, spec, sessions_stay=how.when == "next-session" and not changes)
         return Swapped(self.version, policy.title, spec, time.monotonic() - began_at, changes)
 

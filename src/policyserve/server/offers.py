@@ -13,9 +13,11 @@ from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Engine
 from policyserve.engine.local import LocalEngine
+from policyserve.engine.swapping import SwappingEngine
 from policyserve.observe.counters import Counters
 from policyserve.server.catalogue import Catalogue, check_name
 from policyserve.server.config import ServerConfig
+from policyserve.server.exchange import make_next
 from policyserve.server.served import Served
 from policyserve.server.splits import Split
 
@@ -31,12 +33,14 @@ class Offer:
     """One of several policies. policy: what loads it, or an Engine. settings: of ServerConfig, instead of the server's.
 
     keys: the names of the API keys that may use it; None: all. max_sessions: the most at a time; None: the server's.
+    title: what people call it, until another one takes its place; empty: what it calls itself.
     """
 
     policy: LoadPolicy | Engine
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     keys: Collection[str] | None = None
     max_sessions: int | None = None
+    title: str = ""
 
 
 def make_catalogue(
@@ -67,11 +71,14 @@ def _served(
     if name is not None:
         check_name(name)
     own = _own_config(name, offer, config)
+    called = "the policy" if name is None else f"policy {name}"
+    next_policy = make_next(lambda load: local_engine(load, own, called))
     engine = offer.policy
     if not isinstance(engine, Engine):
-        engine = local_engine(engine, own, "the policy" if name is None else f"policy {name}")
+        engine = SwappingEngine(next_policy(engine, offer.title), own.request_timeout_s, own.max_queue)
     part = observers.below()
     served = Served(name, engine, part, own, keys=offer.keys, max_sessions=offer.max_sessions)
+    served.next_policy = next_policy
     if counters is None:
         part.add(served.counters, is_trusted=True)
     else:

@@ -23,6 +23,7 @@ from policyserve.observe.counters import Counters
 from policyserve.observe.spec_learner import SpecLearner
 from policyserve.server import greeting
 from policyserve.server.config import ServerConfig
+from policyserve.server.exchange import MakeNext
 
 log = Log(__name__)
 
@@ -53,6 +54,7 @@ class Served:
         self.engine, self.observers, self.config = engine, observers, config
         self.keys, self.max_sessions = keys, max_sessions
         self.key_map = config.key_map
+        self.next_policy: MakeNext | None = None  # makes one that can take its place
         self.counters = Counters()  # of what happens to it, once it is among its observers
         self.spec: PolicySpec | None = None  # once it is ready
         self.metadata: Mapping[str, Any] = {}  # of its greetings, once it is ready
@@ -115,6 +117,7 @@ class Served:
         """Another policy answers from now on; raises ConfigError for what cannot be served."""
         greeting.check_spec(change.spec, self.config)
         self._take(change.spec)
+        self._stage, self.failure = "", None  # the one before may have failed to load
         self.on_changed(self, change)
 
     def say_failed(self, failure: PolicyserveError) -> None:

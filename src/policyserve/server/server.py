@@ -23,11 +23,14 @@ from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import as_policy
 from policyserve.core.printable import text_of
+from policyserve.core.recipe import Newest, Recipe
 from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.engine import Engine
 from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
+from policyserve.engine.swapping import SwappingEngine
+from policyserve.engine.swaps import Swap, Swapped, When
 from policyserve.observe.counters import Counters
 from policyserve.observe.statistics import StatisticsLog
 from policyserve.recordings.recorder import Recorder
@@ -36,6 +39,9 @@ from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
+from policyserve.server.exchange import FindPolicy, swapping, title_of
+from policyserve.server.exchange_page import ExchangePage
+from policyserve.server.following import Follower, Look
 from policyserve.server.gr00t.port import Gr00tPort
 from policyserve.server.lerobot_grpc.port import LeRobotPort
 from policyserve.server.listener import Address
@@ -96,6 +102,8 @@ class Server:
         self.live = LivePage(self.reception, self.observers, self.counters, self.config)
         if self.config.live:
             self.live.add_to(self.reception)
+        self.find_policy: FindPolicy | None = None  # finds the policies that PUT /policies/NAME names
+        self._add_exchange_pages()
         self.catalogue.check_taken(self.reception.routes.paths, ())
         self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
@@ -111,6 +119,7 @@ class Server:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
         self._has_ended = False
+        self._follower: Follower | None = None  # of a training run
 
     def __repr__(self) -> str:
         return f"<policyserve.{type(self).__name__} {self._state()}>"
@@ -207,6 +216,54 @@ class Server:
         """
         self._entrance.reload()
 
+    async def swap(
+        self,
+        policy: LoadPolicy,
+        name: str | None = None,
+        *,
+        title: str = "",
+        when: When = "now",
+        unload_first: bool = False,
+        force: bool = False,
+        timeout_s: float | None = None,
+    ) -> Swapped:
+        """Have another policy take over from the one of this name, or from the default one; returns when it answers.
+
+        policy: what loads it, a Recipe for example. title: what people call it. The other arguments are Swap's. Call it
+        in the event loop's thread. Raises ConfigError where it cannot take over, with the reason, and what loading
+        raised; the policy before goes on then.
+        """
+        served = self._exchanged(name)
+        assert served.next_policy is not None, "it is there for what the catalogue has made"
+        how = Swap(when, unload_first, force, timeout_s)
+        following = served.next_policy(policy, title or title_of(policy))
+        return await swapping(served.engine, served.name).swap(following, how)
+
+    async def swap_back(self, name: str | None = None, how: Swap | None = None) -> Swapped:
+        """Return to the policy before, which is loaded again; raises what swap() raises, and if there is none."""
+        served = self._exchanged(name)
+        return await swapping(served.engine, served.name).back(how)
+
+    def follow(self, look: Look, first: Newest, title: str = "", *, when: When = "now", every_s: float = 1.0) -> None:
+        """Have each newer checkpoint of a training run take over from the default policy, from the server's start on.
+
+        look: finds the newest, in a thread. first: what the server was given. title: of the run. Raises ConfigError
+        where the policy cannot be exchanged.
+        """
+        served = self.catalogue.default
+        engine, next_policy = swapping(served.engine, served.name), served.next_policy
+        assert next_policy is not None, "it is there for what the catalogue has made"
+        engine.title = f"{title} step {first.step}".strip()
+
+        async def take(found: Newest) -> None:
+            named = next_policy(found.recipe, f"{title} step {found.step}".strip())
+            await engine.swap(named, Swap(when))
+
+        def may_take() -> bool:
+            return not engine.refusal() and not (when == "next-session" and engine.staying)
+
+        self._follower = Follower(look, take, may_take, first, every_s)
+
     async def __aenter__(self: Self) -> Self:
         for fault in dialects.load_all():
             log.warning("%s", fault)
@@ -219,6 +276,8 @@ class Server:
             await self.lerobot.start()
         self._tidy()
         self.statistics.start()
+        if self._follower is not None:
+            self._follower.start()
         if self._metrics is not None:
             self._metrics.lag.start()
         return self
@@ -245,6 +304,8 @@ class Server:
         if self._tidying is not None:
             self._tidying.cancel()
         self.statistics.stop()
+        if self._follower is not None:
+            await self._follower.stop()
         if self._metrics is not None:
             self._metrics.lag.stop()
         self.live.stop_watching()
@@ -256,6 +317,15 @@ class Server:
         self._has_ended = True
 
     # Inside
+
+    def _exchanged(self, name: str | None) -> Served:
+        return self.catalogue.default if name is None else self.catalogue.named(name)
+
+    def _add_exchange_pages(self) -> None:
+        for served in self.catalogue:
+            if isinstance(served.engine, SwappingEngine) and served.next_policy is not None:
+                page = ExchangePage(served.name, served.engine, served.next_policy, lambda: self.find_policy)
+                self.reception.routes.add(f"/policies/{served.name}", page.route)
 
     def _add_recorder(self) -> Recorder:
         plan = self.config.recording_plan
@@ -419,6 +489,11 @@ class PolicyServer(Server):
         load = ReadyPolicy(as_policy(policy)) if factory is None else PolicyPerSession(factory)
         given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         super().__init__(load, replace(config or ServerConfig(), **given))
+
+    async def swap(self, policy: Any, name: str | None = None, **how: Any) -> Swapped:
+        """As Server.swap(); policy: also what the constructor takes, an object or a function."""
+        is_loader = isinstance(policy, (Recipe, ReadyPolicy, PolicyPerSession))
+        return await super().swap(policy if is_loader else ReadyPolicy(as_policy(policy)), name, **how)
 
     @property
     def _request_count(self) -> int:

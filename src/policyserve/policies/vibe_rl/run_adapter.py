@@ -67,13 +67,14 @@ class RunAdapter:
         recipe = Recipe(f"{__name__}:load_run", {"flags": flags, "directory": checkpoints})
         title = f"{algorithm_of(run.config)} on {run.config.env_id}"
         is_run = flags.step is None and not is_step_name(folder.name)
-        newest = partial(_newest, flags, folder) if is_run else None
+        newest = partial(_newest, flags, checkpoints) if is_run else None
         return Source(title, f"run {folder.absolute()}", recipe, env_id=run.config.env_id, newest=newest)
 
 
-def _newest(flags: RunFlags, folder: Path) -> Newest | None:
-    """The newest complete checkpoint, for --follow."""
-    checkpoints = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+def _newest(flags: RunFlags, checkpoints: Path) -> Newest | None:
+    """The newest complete checkpoint, for --follow. checkpoints: the run's folder where that had none yet."""
+    if (checkpoints / "checkpoints").is_dir():
+        checkpoints = checkpoints / "checkpoints"
     found = newest_checkpoint(checkpoints)
     if found is None or found.step is None:
         return None
