@@ -4,11 +4,14 @@
     python scripts/train_demo.py cartpole_ppo
     python scripts/train_demo.py Acrobot-v1 --seed 1
     python scripts/train_demo.py my_package:MyEnv-v0 --total-steps 100000 --output runs/mine
+    python scripts/train_demo.py cartpole_ppo --every-checkpoint
 
 It is written to runs/NAME, and the last lines printed are the commands that serve and evaluate it. The demos take well
 under a minute on two CPU cores; others are trained by PPO where actions are discrete, by SAC where they are vectors
 with bounds. Observations have to be vectors; they are z-scored with statistics of a random policy, measured
-beforehand. The checkpoint kept is the one with the best deterministic evaluation. Needs the extra `train`.
+beforehand. The checkpoint kept is the one with the best deterministic evaluation; with --every-checkpoint all are, and
+each is there as soon as it is evaluated: `policyserve serve vibe_rl:runs/NAME --follow` serves them while it trains.
+Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.nearest import nearest
 
 if TYPE_CHECKING:
-    from training.loop import Trained
+    from training.loop import Evaluation, OnEvaluated, Trained
     from training.norm_stats import NormStats
 
     from policyserve.policies.vibe_rl import TrainConfig
@@ -56,7 +59,8 @@ def main() -> int:
         return _complain(f"{error.filename}: {error.strerror}", FAILURE)
     except KeyboardInterrupt:
         return _complain("interrupted: nothing is written", INTERRUPTED)
-    folder = shlex.quote(f"vibe_rl:{arguments.output}")
+    step = f" --step {trained.best.env_steps}" if arguments.every_checkpoint else ""
+    folder = shlex.quote(f"vibe_rl:{arguments.output}") + step
     print(f"{arguments.output}: return {trained.best.mean:.1f} ± {trained.best.std:.1f} in evaluation")
     print(f"{arguments.plot}: the learning curve")
     print(f"serve it     policyserve serve {folder}")
@@ -69,7 +73,7 @@ def _train_demo(arguments: argparse.Namespace) -> Trained:
 
     config = demo_config(arguments.name, seed=arguments.seed, total_steps=arguments.total_steps)
     world = in_jax.JaxWorld(envs.ENVIRONMENTS[config.env_id])
-    trained = loop.train(config, world)
+    trained = loop.train(config, world, _writer(arguments, config))
     _write(arguments, config, trained, world.facts.solved_return)
     return trained
 
@@ -81,10 +85,29 @@ def _train_in_gymnasium(arguments: argparse.Namespace) -> Trained:
     actions = world.actions
     bounds = None if actions.is_discrete else actions.bounds
     config = general_config(arguments.name, bounds, seed=arguments.seed, total_steps=arguments.total_steps)
-    trained = loop.train(config, world)
+    if arguments.every_checkpoint:
+        arguments.output.mkdir(parents=True)
+        run_files.write_environment(arguments.output, world.facts, actions.is_discrete)
+    trained = loop.train(config, world, _writer(arguments, config, actions.stats))
     _write(arguments, config, trained, world.facts.solved_return, actions.stats)
     run_files.write_environment(arguments.output, world.facts, actions.is_discrete)
     return trained
+
+
+def _writer(
+    arguments: argparse.Namespace, config: TrainConfig, action_stats: NormStats | None = None
+) -> OnEvaluated | None:
+    """What writes each checkpoint as soon as it is evaluated, if that is wanted."""
+    if not arguments.every_checkpoint:
+        return None
+    from training import run_files
+
+    def write(stats: NormStats, evaluation: Evaluation, state: object) -> None:
+        if not (arguments.output / "config.json").exists():
+            run_files.write_description(arguments.output, config, stats, action_stats)
+        run_files.write_checkpoint(arguments.output, config, evaluation, state)
+
+    return write
 
 
 def _write(
@@ -96,7 +119,8 @@ def _write(
 ) -> None:
     from training import run_files
 
-    run_files.write_run(arguments.output, config, trained, action_stats)
+    if not arguments.every_checkpoint:
+        run_files.write_run(arguments.output, config, trained, action_stats)
     run_files.draw_curve(arguments.plot, config, trained, solved_return)
 
 
@@ -116,6 +140,9 @@ def _read_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="new folder for the run (default: runs/NAME)")
     parser.add_argument("--plot", type=Path, help="picture of the learning curve (default: OUTPUT/reward.png)")
+    parser.add_argument(
+        "--every-checkpoint", action="store_true", help="keep the checkpoint of each evaluation, as it is made"
+    )
     parser.add_argument(
         "--replace-demo", action="store_true", help="overwrite the demo in the package, and its picture in docs/"
     )
@@ -151,6 +178,8 @@ def _check_replaced(parser: _OneLineParser, arguments: argparse.Namespace) -> No
         parser.error(f"argument --replace-demo: expected {' or '.join(sorted(DEMOS))}, got {arguments.name!r}")
     if arguments.output is not None:
         parser.error("argument --replace-demo: the demo has its own place, so it takes no --output")
+    if arguments.every_checkpoint:
+        parser.error("argument --replace-demo: a demo is one checkpoint, so it takes no --every-checkpoint")
 
 
 def _check_writable(parser: _OneLineParser, option: str, path: Path) -> None:

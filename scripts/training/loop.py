@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -61,8 +62,14 @@ class World(Protocol):
     def learner(self, config: TrainConfig, stats: NormStats) -> Learner: ...
 
 
-def train(config: TrainConfig, world: World) -> Trained:
-    """Train as config says. The same seed on the same machine and versions gives the same bytes."""
+OnEvaluated: TypeAlias = Callable[[NormStats, Evaluation, Any], None]
+
+
+def train(config: TrainConfig, world: World, on_evaluated: OnEvaluated | None = None) -> Trained:
+    """Train as config says. The same seed on the same machine and versions gives the same bytes.
+
+    on_evaluated: told of each evaluation, with the state that was evaluated.
+    """
     runner = config.runner
     measure_key, start_key, evaluate_key = jax.random.split(jax.random.PRNGKey(runner.seed), 3)
     stats = measured(world.observations(measure_key))
@@ -79,6 +86,8 @@ def train(config: TrainConfig, world: World) -> Trained:
             running = float(np.mean(recent)) if recent else float("nan")
             mean, std, worst, best_return = map(float, (returns.mean(), returns.std(), returns.min(), returns.max()))
             curve.append(Evaluation(env_steps, mean, std, worst, best_return, running))
+            if on_evaluated is not None:
+                on_evaluated(stats, curve[-1], jax.device_get(carry.state))
             if best is None or curve[-1].mean >= best.mean:  # of equals the later, it has seen more
                 best, best_state = curve[-1], jax.device_get(carry.state)
             bar.update(runner.eval_every)

@@ -22,7 +22,7 @@ from policyserve.policies.vibe_rl import TrainConfig
 
 from .config import algorithm_name
 from .envs import EnvFacts
-from .loop import Trained
+from .loop import Evaluation, Trained
 from .norm_stats import NormStats
 
 
@@ -33,24 +33,38 @@ def write_run(folder: Path, config: TrainConfig, trained: Trained, action_stats:
     """
     for earlier in (folder / "checkpoints").glob("step_*"):
         shutil.rmtree(earlier)  # the server would take the one with the largest N
-    checkpoint = folder / "checkpoints" / f"step_{trained.best.env_steps}"
-    checkpoint.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    stats = {"obs": trained.norm_stats} | ({} if action_stats is None else {"action": action_stats})
+    write_description(folder, config, trained.norm_stats, action_stats)
+    return write_checkpoint(folder, config, trained.best, trained.state)
+
+
+def write_description(
+    folder: Path, config: TrainConfig, norm_stats: NormStats, action_stats: NormStats | None = None
+) -> None:
+    """Write what a run's checkpoints have in common: how it is trained, and how observations are scaled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stats = {"obs": norm_stats} | ({} if action_stats is None else {"action": action_stats})
     lists = {name: _as_lists(numbers) for name, numbers in stats.items()}
     (folder / "norm_stats.json").write_text(json.dumps(lists, indent=2))
-    write_state(checkpoint / "state.eqx", trained.state)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def write_checkpoint(folder: Path, config: TrainConfig, evaluation: Evaluation, state: Any) -> Path:
+    """Write one checkpoint under another name, and rename it when it is whole. Returns its folder."""
+    checkpoint = folder / "checkpoints" / f"step_{evaluation.env_steps}"
+    part = checkpoint.with_name(f".{checkpoint.name}.part")
+    part.mkdir(parents=True)
+    write_state(part / "state.eqx", state)
     metadata = {
         "env_id": config.env_id,
         "algo": algorithm_name(config),
-        "env_steps": trained.best.env_steps,
-        "updates": int(trained.state.step),
-        "eval_return_mean": trained.best.mean,
-        "eval_return_std": trained.best.std,
+        "env_steps": evaluation.env_steps,
+        "updates": int(state.step),
+        "eval_return_mean": evaluation.mean,
+        "eval_return_std": evaluation.std,
         "seed": config.runner.seed,
     }
-    (checkpoint / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
-    return checkpoint
+    (part / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    return part.rename(checkpoint)
 
 
 def write_environment(folder: Path, facts: EnvFacts, is_discrete: bool) -> None:
