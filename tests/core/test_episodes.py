@@ -234,6 +234,30 @@ def test_a_peer_cannot_have_episodes_without_end() -> None:
     assert not any(isinstance(effect, Submit) for effect in many.receive(ask(1, episode="n" * 300), 0.0))
 
 
+def test_an_episode_that_asked_nothing_for_long_gives_way_to_a_new_one() -> None:
+    """Many clients name each episode anew and never say that one is over."""
+    many = Session(Toy(one_action=False), max_pending=1000)
+    many.serve(SPEC, {})
+    given_up: list[int] = []
+    for n in range(10_000):
+        effects = many.receive(ask(n, episode=str(n)), float(n))
+        given_up += ended(effects)
+        answer(many, submitted(effects))
+        assert len(many.episodes) <= 256
+    assert given_up == list(range(10_000 - 256))
+
+
+def test_episodes_that_are_in_use_do_not_give_way() -> None:
+    many = Session(Toy(one_action=False), max_pending=1000)
+    many.serve(SPEC, {})
+    waiting = submitted(many.receive(ask(0, episode="0"), 0.0))
+    for n in range(1, 256):
+        answer(many, submitted(many.receive(ask(n, episode=str(n)), 100.0)))
+    assert sent(many.receive(ask(1, episode="new"), 159.0)) == []  # a refusal, behind the answer that is awaited
+    assert ended(many.receive(ask(1, episode="newer"), 161.0)) == [1]
+    assert sent(answer(many, waiting))[256] == "1: overloaded"
+
+
 def test_controls_are_answered_in_their_turn_by_what_the_server_says_of_itself() -> None:
     one = session()
     submit = submitted(one.receive(ask(1), 0.0))

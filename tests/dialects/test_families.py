@@ -311,3 +311,49 @@ def test_refusals_of_unknown_requests_are_starvlas_default() -> None:
     told = by_name("starvla").write_error(BadObservation("x", "a", "b"))
     assert told.close_code is None
     assert msgpack.unpackb(told.message)["request_id"] == "default"  # type: ignore[arg-type]
+
+
+TWICE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a camera": (
+        "behavior1k",
+        {f"{robot}:zed_link:Camera:0::rgb": np.zeros((2, 2, 3), np.uint8) for robot in "ab"},
+        "images/head",
+    ),
+    "a state": ("behavior1k", {"a::proprio": np.zeros(2), "state": np.zeros(2)}, "state"),
+    "cameras": (
+        "behavior1k",
+        {"a::zed_link::rgb": np.zeros((2, 2, 3), np.uint8), "images": 4},
+        "images",
+    ),
+    "joints": ("molmospaces", {"qpos": {"arm": np.zeros(2)}, "state": np.zeros(2)}, "state"),
+    "a text": ("starvla", {"examples": [{"lang": "a", "prompt": "b"}]}, "prompt"),
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_what_a_client_has_under_two_names_is_refused(what: str) -> None:
+    name, message, path = TWICE[what]
+    one, _ = session(name)
+    effects = one.receive(by_name("openpi").write_request(message), 0.0)
+    (failed,) = [effect for effect in effects if isinstance(effect, Failed)]
+    assert isinstance(failed.error, WireError)
+    assert failed.error.path == path
+
+
+def test_a_type_and_texts_that_are_arrays_are_no_types_and_no_texts() -> None:
+    one, _ = session("starvla")
+    message = by_name("openpi").write_request({"type": np.zeros(2), "examples": [{}]})
+    assert (
+        "Unsupported message type"
+        in by_name("starvla").read_greeting(sent(one.receive(message, 0.0))[0])["error"]["message"]
+    )
+    two = [{"lang": np.zeros(2), **STATE}, {"lang": np.zeros(2), **STATE}]
+    assert len(sent(one.receive(by_name("openpi").write_request({"examples": two}), 0.0))) == 1
+    assert not one.closed
+
+
+def test_an_array_of_a_million_pictures_without_a_pixel_is_refused() -> None:
+    one, _ = session("starvla")
+    message = by_name("openpi").write_request({"examples": [{"image": np.zeros((1_000_000, 0, 1, 1), np.uint8)}]})
+    told = by_name("starvla").read_greeting(sent(one.receive(message, 0.0))[0])
+    assert told["error"]["message"] == "bad_frame: examples[0]/image: expected at most 64 pictures, got 1000000"

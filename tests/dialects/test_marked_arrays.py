@@ -178,3 +178,9 @@ def test_a_large_array_is_sent_without_a_copy_or_in_the_order_that_is_read(
     (data,) = [part for part in parts if isinstance(part, memoryview)]
     assert len(data) == array.nbytes
     assert np.shares_memory(np.frombuffer(data, np.uint8), array) == (order in ("as it is", "read-only"))
+
+
+@pytest.mark.parametrize("kind", ["f", b"f", "", None])
+def test_a_kind_of_plain_numbers_is_read_whatever_it_says(kind: Any) -> None:
+    marked = {"nd": True, "type": "<f4", "kind": kind, "shape": [1], "data": np.float32(2).tobytes()}
+    np.testing.assert_array_equal(MSGPACK_NUMPY.unmark({"x": marked})["x"], [2.0])

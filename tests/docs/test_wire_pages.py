@@ -23,6 +23,11 @@ EXAMPLES = {
     "vibe_rl": ({"obs": np.arange(4, dtype=np.float32)}, np.array(1, np.int32)),
     "openpi": (STATE, np.array([[0, 1]], np.float32)),
     "wall_x": (STATE, np.array([[0, 1]], np.float32)),
+    "starvla": (STATE, np.array([[0, 1]], np.float32)),
+    "roboarena": (STATE, np.array([[0, 1]], np.float32)),
+    "vllm_omni": (STATE, np.array([[0, 1]], np.float32)),
+    "behavior1k": (STATE, np.array([0, 1], np.float32)),
+    "molmospaces": (STATE, np.array([0, 1], np.float32)),
 }
 
 

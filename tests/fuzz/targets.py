@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import conversing, dialects, frames, gr00t, handshake, jpegs, reading, rest
+from tests.fuzz import conversing, dialects, families, frames, gr00t, handshake, jpegs, reading, rest
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -13,6 +13,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dialects": dialects.check_messages,
     "dialects-text": dialects.check_text,
     "dialects-conversing": conversing.check_conversing,
+    "dialects-families": families.check_families,
     "dialects-round-trip": dialects.check_round_trip,
     "gr00t": gr00t.check_gr00t,
     "gr00t-round-trip": gr00t.check_round_trip,

@@ -220,10 +220,10 @@ def test_behaviors_request_is_read_by_roles_without_alpha() -> None:
     told = content("behavior1k", "act")
     left, right, head, proprio, poses, task = told.values()
     expected = {
-        "images": {"left_wrist": left[..., :3], "right_wrist": right[..., :3], "head": head[..., :3]},
         "state": proprio,
         "robot_r1::cam_rel_poses": poses,
         "task_id": task,
+        "images": {"left_wrist": left[..., :3], "right_wrist": right[..., :3], "head": head[..., :3]},
     }
     assert_same(heard("behavior1k", "act").observation, expected)
     number = int(task[0])
@@ -252,8 +252,9 @@ def test_molmospaces_messages_are_the_recorded_ones() -> None:
     told = content("molmospaces", "infer")
     request = heard("molmospaces", "infer")
     cameras = {name: told[name] for name in ("wrist_camera", "exo_camera_1")}
-    assert_same(request.observation, {"images": cameras, "state": told["qpos"], "prompt": told["task"]})
-    assert by_name("molmospaces").write_request(request.observation) == message("molmospaces", "infer")
+    assert_same(request.observation, {"state": told["qpos"], "prompt": told["task"], "images": cameras})
+    sent = {"images": cameras, "state": told["qpos"], "prompt": told["task"]}
+    assert by_name("molmospaces").write_request(sent) == message("molmospaces", "infer")
     reply = content("molmospaces", "infer_reply")
     actions, timing = np.concatenate([reply["arm"], reply["gripper"]]), Timing(0.0, 3.2, 4.4)
     assert answer("molmospaces", actions, None, timing) == message("molmospaces", "infer_reply")

@@ -12,6 +12,7 @@ from policyserve.core.errors import Overloaded
 from policyserve.core.policy import ActionChunk
 
 _MOST_EPISODES = 256  # of one connection: simulators that share one are some tens
+_LEFT_BEHIND_S = 60.0  # many clients never say that an episode is over: one that asked nothing for so long gives way
 LONGEST_NAME = 256
 
 
@@ -59,13 +60,14 @@ class Episode:
     held: a request that waits until the one before it is answered, where the newest alone is asked.
     """
 
-    __slots__ = ("_is_over", "held", "number", "rows", "unanswered")
+    __slots__ = ("_is_over", "asked_at", "held", "number", "rows", "unanswered")
 
     def __init__(self, number: int, rows: ChunkRows | None) -> None:
         self.number = number
         self.rows = rows
         self.unanswered = 0  # requests
         self.held: Any = None
+        self.asked_at = 0.0  # seconds, the session's clock
         self._is_over = False
 
     def end(self) -> bool:
@@ -104,6 +106,21 @@ class Episodes:
             found = self._by_name[name] = self._open[self._made] = Episode(self._made, rows)
             self._made += 1
         return found
+
+    def left_behind(self, name: str, now: float) -> int | None:
+        """End and forget the episode that gives way to a new one of this name, and return its number.
+
+        None where there is room, or all are in use.
+        """
+        if name in self._by_name or len(self._open) < _MOST_EPISODES or len(name) > LONGEST_NAME:
+            return None
+        idle = [(one.asked_at, key) for key, one in self._by_name.items() if not one.unanswered]
+        asked_at, oldest = min(idle, default=(now, ""))
+        if now - asked_at < _LEFT_BEHIND_S:
+            return None
+        found = self._by_name.pop(oldest)
+        self.forgotten(found)
+        return found.number
 
     def end(self, name: str) -> Episode | None:
         """Have the next request of this name begin one. Returns the one that is over, if the policy can forget it."""

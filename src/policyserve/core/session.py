@@ -411,11 +411,16 @@ class Session:
         has_one = dialect is not None and dialect.one_action
         if (has_one or self._serve_steps) and valid.batch_size is None:
             rows = ChunkRows(self._chunk_size, keeps_axis=not has_one)
+        effects: list[Effect] = []
+        left_behind = self._episodes.left_behind(request.episode, now)
+        if left_behind is not None:
+            effects.append(EndEpisode(left_behind))
         episode = self._episodes.of(request.episode, rows)
+        episode.asked_at = now
         ticket = self._queue(now, size + valid.footprint)
         pending = self._pending[-1]
         pending.context = request.context
-        effects = self._remark(valid.observation, valid.unknown)
+        effects += self._remark(valid.observation, valid.unknown)
         row = None if episode.rows is None else episode.rows.take()
         if row is not None:
             pending.outcome = Answered(row, now, now)

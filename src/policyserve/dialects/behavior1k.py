@@ -17,7 +17,7 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.answers import pack_readable
-from policyserve.dialects.conversing import Conversing, read_answer_map, read_map, told_timing
+from policyserve.dialects.conversing import Conversing, by_roles, read_answer_map, read_map, told_timing
 from policyserve.dialects.marked_arrays import OPENPI
 from policyserve.dialects.packing import joined
 from policyserve.dialects.pieces import parts_of
@@ -51,14 +51,11 @@ class Behavior1K(Conversing):
         fields, _ = read_map(message, limits, self.name, placed)
         if "reset" in fields:
             return Control("reset", ends="")
-        observation: dict[str, Any] = {}
-        for key, value in fields.items():
-            camera = _camera_of(key)
-            if camera is not None:
-                observation.setdefault("images", {})[camera] = _opaque(value)
-            else:
-                observation["state" if key.endswith(_PROPRIO) else key] = value
+        cameras = {key: camera for key in fields if (camera := _camera_of(key)) is not None}
+        rest = [("state" if key.endswith(_PROPRIO) else key, fields[key]) for key in fields if key not in cameras]
+        pictures = [(camera, _opaque(fields[key])) for key, camera in cameras.items()]
         prompt = self._prompt_of(fields.get("task_id"))
+        observation = by_roles(rest, pictures)
         return Request(observation if prompt is None else {"prompt": prompt, **observation})
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:

@@ -6,7 +6,7 @@ They greet, arrays are marked in maps, and errors are texts unless a dialect has
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,23 @@ def episode_of(name: Any, path: str) -> str:
     if len(name) > LONGEST_NAME:
         raise WireError(path, expected, f"{len(name)} letters")
     return name
+
+
+def by_roles(fields: Iterable[tuple[str, Any]], pictures: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An observation of values under the names of what they are, and of pictures by camera, which go to `images`.
+
+    Raises WireError where two of the client's keys are one of them.
+    """
+    observation: dict[str, Any] = {}
+    cameras: dict[str, Any] = {}
+    for place, found, path in ((observation, fields, ""), (cameras, pictures, "images/")):
+        for key, value in found:
+            if key in place:
+                raise WireError(path + key, "one value", "two, which the client has under two names")
+            place[key] = value
+    if cameras and "images" in observation:
+        raise WireError("images", "cameras under the client's own names", "them and a key images")
+    return {**observation, "images": cameras} if cameras else observation
 
 
 def told_timing(timing: Any) -> dict[str, float]:

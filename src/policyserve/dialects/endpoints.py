@@ -16,7 +16,7 @@ from policyserve.core.arrays import Placed
 from policyserve.core.errors import RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Observation, Part, Reply, Request
-from policyserve.dialects.conversing import Conversing, episode_of, read_answer, read_map
+from policyserve.dialects.conversing import Conversing, episode_of, read_answer, read_map, told_timing
 from policyserve.dialects.marked_arrays import OPENPI
 from policyserve.dialects.pieces import InPieces, parts_of
 from policyserve.dialects.policy_facts import cameras_of
@@ -66,7 +66,8 @@ class Endpoints(InPieces, Conversing):
         """Read an answer: a map, or an array alone, which is `actions` then."""
         found = read_answer(message, placed)
         if isinstance(found, dict):
-            if found.get("type") == "error":
+            kind = found.get("type")
+            if isinstance(kind, str) and kind == "error":
                 raise RemoteError(str(found.get("message")))
             return found
         if hasattr(found, "shape"):
@@ -77,7 +78,7 @@ class Endpoints(InPieces, Conversing):
         actions = fields.get("actions")
         if actions is None:
             raise WireError("actions", "actions", f"keys {', '.join(map(repr, fields))[:200]}")
-        return Reply(actions, {}, fields)
+        return Reply(actions, told_timing(fields.get("server_timing")), fields)
 
     def _shifted(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {_CAMERA.sub(self._renumbered, key): value for key, value in fields.items()}

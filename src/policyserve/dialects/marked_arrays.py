@@ -26,7 +26,8 @@ from policyserve.dialects.packing import Parts, bin_header, map_header, packed, 
 from policyserve.dialects.sendable import encoded_key, told
 from policyserve.dialects.views import below
 
-_NO_KIND = (None, b"", "")
+# Of plain numbers; vLLM-Omni's clients may send the dtype's letter. Others are a pickle or a structure.
+_PLAIN_KINDS = (None, b"", "", *"biuf", b"b", b"i", b"u", b"f")
 _ARRAYS_PER_IMAGE = 8  # as so many arrays an encoded picture counts, whose header is read, too
 _CONTAINERS = frozenset((dict, list, memoryview, Bin))  # what unmark() changes, or looks into
 
@@ -169,7 +170,7 @@ def _read_msgpack_numpy(value: Mapping[str, Any], path: str) -> Any:
     marker = value.get("nd")
     if marker is True:
         _need(value, ("type", "shape", "data"), path)
-        if value.get("kind") not in _NO_KIND:
+        if value.get("kind") not in _PLAIN_KINDS:
             raise WireError(path, "an array of plain numbers", "a structured one")
         return read_array(value["data"], value["type"], value["shape"], path)
     if marker is False:

@@ -21,13 +21,14 @@ from policyserve.core.messages import Heard, Message, Observation, Reply, Reques
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.action_groups import KEY, groups_of, side_by_side, split
 from policyserve.dialects.answers import pack_readable
-from policyserve.dialects.conversing import Conversing, read_answer_map, read_map, told_timing
+from policyserve.dialects.conversing import Conversing, by_roles, read_answer_map, read_map, told_timing
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY
 from policyserve.dialects.packing import joined
 from policyserve.dialects.pieces import parts_of
 from policyserve.dialects.policy_facts import model_name
 
 _USUAL = {"arm": 7, "gripper": 1}  # of the simulator's own robot
+_ROLES = {"qpos": "state", "task": "prompt"}
 _TIMING = "server_timing"
 
 
@@ -53,13 +54,9 @@ class MolmoSpaces(Conversing):
     ) -> Heard:
         """Read an observation: cameras as `images/<camera>`, `qpos` as `state/<part>`, `task` as `prompt`."""
         fields, _ = read_map(message, limits, self.name, placed)
-        observation: dict[str, Any] = {}
-        for key, value in fields.items():
-            if _is_picture(value):
-                observation.setdefault("images", {})[key] = value
-            else:
-                observation[{"qpos": "state", "task": "prompt"}.get(key, key)] = value
-        return Request(observation)
+        pictures = [(key, value) for key, value in fields.items() if _is_picture(value)]
+        rest = [(_ROLES.get(key, key), value) for key, value in fields.items() if not _is_picture(value)]
+        return Request(by_roles(rest, pictures))
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
         """{part: (d,), …, …extras, "server_timing": {infer_ms, total_ms}}; raises PolicyFailed for unknown parts."""

@@ -20,7 +20,7 @@ from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.answers import pack_readable
-from policyserve.dialects.conversing import Conversing, read_answer_map, read_map
+from policyserve.dialects.conversing import Conversing, by_roles, read_answer_map, read_map
 from policyserve.dialects.marked_arrays import OPENPI
 from policyserve.dialects.packing import joined, packed
 from policyserve.dialects.pieces import parts_of
@@ -28,6 +28,7 @@ from policyserve.dialects.policy_facts import cameras_of, chunk_size, image_size
 
 _INFER, _PING = ("infer", "predict_action"), "ping"
 _ANSWER = "inference_result"
+_MOST_PICTURES = 64  # of an example
 _CLOSES = 1011  # as the original does after a message that it cannot decode
 
 
@@ -76,11 +77,13 @@ class StarVLA(Conversing):
         fields, _ = read_map(message, limits, self.name, placed)
         kind, number = fields.pop("type", _INFER[0]), fields.pop("request_id", "default")
         envelope = _Envelope(number if isinstance(number, str) else "default")
+        kind = kind if isinstance(kind, str) else type(kind)
         if kind == _PING:
             return Control("ping", envelope)
         if kind not in _INFER:
-            unsupported = envelope._replace(unsupported=f"{kind!r:.100}")
-            return Unreadable(WireError("type", ", ".join((*_INFER, _PING)), f"{kind!r:.100}"), unsupported)
+            told = f"{kind!r:.100}"
+            unsupported = envelope._replace(unsupported=told)
+            return Unreadable(WireError("type", ", ".join((*_INFER, _PING)), told), unsupported)
         if not isinstance(number, str):
             return Unreadable(WireError("request_id", "a text", type(number).__name__), envelope)
         payload = fields.get("payload", fields)
@@ -160,30 +163,39 @@ def _example(example: Any, path: str) -> dict[str, Any]:
     """One example's observation: pictures as `images/0`, …, the text as `prompt`, the rest under its own name."""
     if not isinstance(example, dict):
         raise WireError(path, "a map", type(example).__name__)
-    observation = {("prompt" if key == "lang" else key): value for key, value in example.items()}
-    pictures = observation.pop("image", None)
-    if isinstance(pictures, np.ndarray):
-        pictures = list(pictures) if pictures.ndim > 3 else [pictures]
-    if pictures is not None:
-        observation["images"] = {str(place): picture for place, picture in enumerate(_listed(pictures, path))}
+    rest = [("prompt" if key == "lang" else key, value) for key, value in example.items() if key != "image"]
+    pictures = enumerate(_listed(example.get("image"), f"{path}/image"))
+    observation = by_roles(rest, [(str(place), picture) for place, picture in pictures])
     state = observation.get("state")
     if isinstance(state, np.ndarray) and state.ndim == 2 and len(state) == 1:
         observation["state"] = state[0]
     return observation
 
 
-def _listed(pictures: Any, path: str) -> list[Any]:
-    return pictures if isinstance(pictures, list) else [pictures]
+def _listed(pictures: Any, path: str) -> Sequence[Any]:
+    """The pictures of an example, which may be a list, one, or several in one array."""
+    if pictures is None:
+        return []
+    if not isinstance(pictures, list) and not (isinstance(pictures, np.ndarray) and pictures.ndim > 3):
+        return [pictures]
+    if len(pictures) > _MOST_PICTURES:  # of no pixels a message may hold any number
+        raise WireError(path, f"at most {_MOST_PICTURES} pictures", f"{len(pictures)}")
+    return list(pictures)
 
 
 def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The examples of a client's own batch as one observation, with the batch's axis on every array."""
     first = examples[0]
     for place, example in enumerate(examples):
-        if example.keys() != first.keys() or example.get("prompt") != first.get("prompt"):
+        if example.keys() != first.keys() or _text_of(example) != _text_of(first):
             hint = "send examples with other keys, or another text, in a request of their own"
             raise WireError(f"examples[{place}]", "the keys and the text of the first example", "others", hint)
     return {key: _joined([example[key] for example in examples], key) for key in first}
+
+
+def _text_of(example: Mapping[str, Any]) -> str | None:
+    text = example.get("prompt")
+    return text if isinstance(text, str) else None
 
 
 def _joined(values: Sequence[Any], path: str) -> Any:
