@@ -20,6 +20,7 @@ import msgpack
 import pytest
 from websockets.sync.server import ServerConnection
 
+from policyserve import dialects
 from policyserve.cli import main
 from policyserve.policies.fakes import EchoPolicy, demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
@@ -69,6 +70,34 @@ def test_flags_behind_two_dashes_are_the_servers() -> None:
     assert done.stderr.count("\n") == 1
 
 
+TELL_ALL = ("openpi", "wall_x")  # where the time goes
+
+
+@pytest.mark.parametrize("dialect", dialects.client_names())
+def test_every_dialect_that_a_client_speaks_is_driven(
+    url: str, dialect: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if dialect == "molmospaces":  # whose answers have the parts that a policy declares
+        with pytest.raises(SystemExit):
+            bench(url, "--dialect", dialect)
+        assert 'metadata["modality"]' in capsys.readouterr().err
+        return
+    for more in ((), ("--raw",)):
+        bench(url, "--dialect", dialect, *more)
+        table = capsys.readouterr().out
+        assert f"{dialect}, auto (12.3 kB), 1 client" in table
+        assert re.search(r"^errors +none$", table, re.MULTILINE)
+
+
+def test_a_dialect_that_only_other_programs_speak_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench("ws://127.0.0.1:1", "--dialect", "xpolicylab")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "got 'xpolicylab', which only other programs' clients speak" in told
+    assert told.count("\n") == 1
+
+
 @pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl", "vla_eval"])
 @pytest.mark.parametrize("clients", ["1", "3"])
 def test_every_dialect_is_spoken_by_one_client_and_by_many(
@@ -77,7 +106,7 @@ def test_every_dialect_is_spoken_by_one_client_and_by_many(
     bench(url, "--dialect", dialect, "--clients", clients)
     table = capsys.readouterr().out
     assert f"{dialect}, auto (12.3 kB), {clients} client" in table
-    assert quantile_row(table, "server + infer" if dialect in ("vibe_rl", "vla_eval") else "infer")[0] > 0
+    assert quantile_row(table, "infer" if dialect in TELL_ALL else "server + infer")[0] > 0
 
 
 def test_a_path_that_names_a_dialect_is_believed(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,14 @@ from policyserve import dialects
 from policyserve.bench.tally import first_line
 from policyserve.client.address import without_key
 from policyserve.client.sync import Client
-from policyserve.core.errors import ConnectionLost, DeadlineExceeded, NotReady, RemoteError, WireError
+from policyserve.core.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    NotReady,
+    PolicyserveError,
+    RemoteError,
+    WireError,
+)
 from policyserve.core.messages import Observation, Reply
 from policyserve.dialects.recognition import family_of_greeting
 
@@ -74,7 +81,7 @@ class Peek:
     def look(self, dialect: str, needs_greeting: bool) -> Seen:
         """Find out what the server speaks; dialect "auto": by its greeting, where the URL's path does not name one.
 
-        needs_greeting: also look at how a server of vibe_rl's dialect greets others: one of ours tells its spec there.
+        needs_greeting: also look at how a server greets others where this dialect tells no spec: one of ours tells it.
         A server that does not greet is taken for vibe_rl's. Raises RemoteError if the greeting is no policy server's.
         """
         named = dialects.for_path(urlsplit(self.url).path.rpartition(":")[2])
@@ -93,8 +100,16 @@ class Peek:
         except WireError as error:
             raise RemoteError(f"{without_key(self.url)} greets as no policy server does: {error}") from error
         if wanted != "auto":
-            return Seen(wanted, metadata)
+            is_told = "spec" in metadata or not needs_greeting
+            return Seen(wanted, metadata if is_told else {**self._told_to_others(wanted), **metadata})
         return Seen(family_of_greeting(metadata), metadata)
+
+    def _told_to_others(self, dialect: str) -> Mapping[str, Any]:
+        """What the server says to openpi's clients; nothing if it is not one of ours."""
+        url = self.url.removesuffix(f"/{dialect}")
+        with suppress(PolicyserveError), self._client(url, "openpi", min(self.timeout_s, _GREETING_S)) as client:
+            return client.metadata
+        return {}
 
     def ask(self, dialect: str, observation: Observation) -> Reply:
         """Make one request as it will be sent; raises RemoteError that says what was refused."""
