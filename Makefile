@@ -1,4 +1,4 @@
-.PHONY: check debian lint types contracts test pythons interop coverage bench gpu
+.PHONY: check debian lint types contracts test pythons interop ray ray-drills coverage bench gpu
 
 # A run of tests waits for half of its time: two kinds of them run at a time, and two Pythons, on as few as two cores;
 # each kind tells its lines together.
@@ -31,6 +31,12 @@ pythons:  ## the quick suites, bare, on other Pythons where they are found, and 
 
 interop:
 	pytest -q -m interop
+
+ray:  ## policies on a cluster of Ray on this machine, in an environment of its own: a selection of the drills
+	python scripts/check_ray.py
+
+ray-drills:  ## all of them
+	python scripts/check_ray.py --drills
 
 coverage:  ## branches of what is pure; docs/coverage.md says what is left, and why
 	coverage run -m pytest -q tests/core tests/dialects tests/websocket tests/golden tests/fuzz tests/contract

@@ -11,7 +11,7 @@ PROGRAM = """
 import sys
 import policyserve
 policyserve.{name}
-heavy = {{"tyro", "jax", "jaxlib", "equinox", "torch", "h11", "threadpoolctl", "gymnasium", "tensorstore"}}
+heavy = {{"tyro", "jax", "jaxlib", "equinox", "torch", "h11", "threadpoolctl", "gymnasium", "tensorstore", "ray"}}
 heavy |= {{"policyserve." + room for room in ("server", "engine", "cli", "policies")}}
 print(sorted(heavy & sys.modules.keys()))
 """

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,28 +17,34 @@ from policyserve.compat.openpi.client import WebsocketClientPolicy
 from policyserve.compat.wall_x import WallXClient
 from policyserve.core.errors import ConnectionLost, PolicyserveError
 
-Ask = Callable[[dict[str, Any]], Any]
+
+class Peer(NamedTuple):
+    """A client of one dialect. sessions: how many it has opened; one whose session was closed may open another."""
+
+    ask: Callable[[dict[str, Any]], Any]
+    close: Callable[[], None]
+    sessions: Callable[[], int] = lambda: 1
 
 
-def _openpi(url: str) -> tuple[Ask, Callable[[], None]]:
+def _openpi(url: str) -> Peer:
     host, _, port = url.removeprefix("ws://").rpartition(":")
     client = WebsocketClientPolicy(host, int(port))
-    return lambda obs: client.infer(obs)["actions"], client.close
+    return Peer(lambda obs: client.infer(obs)["actions"], client.close)
 
 
-def _wall_x(url: str) -> tuple[Ask, Callable[[], None]]:
+def _wall_x(url: str) -> Peer:
     client = WallXClient(f"{url}/wall_x", timeout_s=60)
     client.connect_sync()
-    return lambda obs: client.predict_sync(obs)["action"], client.close_sync
+    return Peer(lambda obs: client.predict_sync(obs)["action"], client.close_sync)
 
 
-def _vibe_rl(url: str) -> tuple[Ask, Callable[[], None]]:
+def _vibe_rl(url: str) -> Peer:
     client = Client(f"{url}/vibe_rl", dialect="vibe_rl", timeout_s=60, retry_for_s=0)
     client.connect()
-    return lambda obs: client.infer(obs).actions, client.close
+    return Peer(lambda obs: client.infer(obs).actions, client.close, lambda: client.sessions_opened)
 
 
-DIALECTS: Sequence[Callable[[str], tuple[Ask, Callable[[], None]]]] = (_openpi, _wall_x, _vibe_rl)
+DIALECTS: Sequence[Callable[[str], Peer]] = (_openpi, _wall_x, _vibe_rl)
 
 
 class Fleet:
@@ -96,23 +102,23 @@ class Fleet:
         while not self._ends.is_set():
             url = self.urls[who % len(self.urls)]
             try:
-                ask, close = DIALECTS[who % len(DIALECTS)](url)
+                peer = DIALECTS[who % len(DIALECTS)](url)
             except (PolicyserveError, OSError, RuntimeError):
                 time.sleep(0.05)  # an edge that is gone; the list of edges tells of it
                 continue
             try:
-                self._ask_until_lost(who, ask, numbers)
+                self._ask_until_lost(who, peer, numbers)
             finally:
-                close()
+                peer.close()
 
-    def _ask_until_lost(self, who: int, ask: Ask, numbers: Iterator[int]) -> None:
-        count = 0
+    def _ask_until_lost(self, who: int, peer: Peer, numbers: Iterator[int]) -> None:
+        count, sessions = 0, peer.sessions()
         while not self._ends.is_set():
             number = next(numbers)
             self._book("sent")
             began_at = time.monotonic()
             try:
-                answer = np.asarray(ask({"obs": np.array([who, number], np.float64)})).reshape(-1)
+                answer = np.asarray(peer.ask({"obs": np.array([who, number], np.float64)})).reshape(-1)
             except ConnectionLost as error:
                 self._book("lost", f"client {who}: {error}")
                 return
@@ -120,6 +126,8 @@ class Fleet:
                 self._book("refused", f"client {who}, request {number}: {error}")
                 continue
             took_ms = (time.monotonic() - began_at) * 1e3
+            if peer.sessions() != sessions:  # vibe_rl's are closed by a refusal, and its client connects again
+                count, sessions = 0, peer.sessions()
             self._note(who, number, count, answer, took_ms)
             count = int(answer[2])
 

@@ -43,6 +43,8 @@ def test_the_name_that_serve_run_looks_for_is_there_and_no_other() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("token")
+@pytest.mark.filterwarnings("ignore")  # Ray's own, as it is imported
 def test_an_application_takes_what_policyserve_serve_takes() -> None:
     made = app({"policy": "cartpole_ppo", "num_gpus": "0", "min_replicas": "2", "max_replicas": "2"})
     deployment = made._bound_deployment
@@ -53,6 +55,8 @@ def test_an_application_takes_what_policyserve_serve_takes() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("token")
+@pytest.mark.filterwarnings("ignore")  # Ray's own, as it is imported
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -1,1 +1,154 @@
-"""A policy on a small cluster, with clients of each founding dialect, and what may happen to it meanwhile."""
+"""A policy on a small cluster, with clients of each founding dialect, and what may happen to it meanwhile.
+
+Of each drill the ledger has to be balanced: every request answered or refused, no answer another session's, no state
+lost. docs/cluster.md has the figures of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import pytest
+
+from policyserve.ray import cluster
+from tests.cli.serving import Serving
+from tests.ray.fleet import Fleet, driving
+from tests.ray.small_cluster import NAME, SmallCluster, until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def edges(counting: SmallCluster) -> Iterator[Sequence[Serving]]:
+    """Two edges, each in a process of its own."""
+    with counting.edge() as first, counting.edge() as second:
+        yield first, second
+
+
+def drive(edges: Sequence[Serving]) -> Iterator[Fleet]:
+    with driving([edge.url for edge in edges]) as fleet:
+        yield fleet
+    print(f"\n{dict(fleet.ledger)}, versions {dict(fleet.versions)}, worst {fleet.worst_ms:.0f} ms")
+
+
+@pytest.fixture
+def fleet(edges: Sequence[Serving]) -> Iterator[Fleet]:
+    """Clients at work; at the end all that they asked has to be answered."""
+    yield from drive(edges)
+
+
+def check(fleet: Fleet, lost: int = 0) -> None:
+    fleet.end()
+    fleet.check(lost)
+
+
+def test_calm(fleet: Fleet) -> None:
+    fleet.until_answered(300)
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_a_replica_is_killed(counting: SmallCluster, fleet: Fleet) -> None:
+    os.kill(counting.processes()[0], signal.SIGKILL)
+    fleet.until_answered(200)
+    until(lambda: len(counting.processes()) == 2, "no replica took its place")
+    fleet.until_answered(200)
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_a_replica_freezes(counting: SmallCluster, fleet: Fleet) -> None:
+    frozen, before = counting.processes()[0], set(counting.processes())
+    os.kill(frozen, signal.SIGSTOP)
+    fleet.until_answered(200)
+    until(lambda: set(counting.processes()) - before, "no replica took its place")
+    fleet.until_answered(100)
+    if frozen in counting.processes():  # what it was sent may be answered after all
+        os.kill(frozen, signal.SIGCONT)
+    fleet.until_answered(100)
+    check(fleet)
+    counting.until_running(2)
+
+
+def test_a_node_is_lost(counting: SmallCluster, fleet: Fleet) -> None:
+    counting.lose_a_node()
+    fleet.until_answered(300)
+    counting.until_running(2)
+    fleet.until_answered(100)
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_a_version_is_rolled(counting: SmallCluster, fleet: Fleet) -> None:
+    cluster.roll(NAME, counting.recipe(2))
+    until(lambda: fleet.versions[2], "the next version answers nobody")
+    counting.until_running(2)
+    before = fleet.versions[1]
+    fleet.until_answered(200)
+    assert fleet.versions[1] - before < 50  # groups that were on their way
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_it_is_scaled_and_the_replicas_that_stay_are_not_touched(counting: SmallCluster, fleet: Fleet) -> None:
+    before = set(counting.processes())
+    cluster.scale(NAME, 3, 3)
+    counting.until_running(3)
+    assert before < set(counting.processes())
+    fleet.until_answered(100)
+    cluster.scale(NAME, 1, 1)
+    counting.until_running(1)
+    fleet.until_answered(100)
+    cluster.scale(NAME, 2, 2)
+    counting.until_running(2)
+    fleet.until_answered(100)
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_the_controller_of_serve_is_killed(fleet: Fleet) -> None:
+    controller = import_module("ray.serve.context")._get_global_client()._controller
+    os.kill(import_module("ray").get(controller.get_pid.remote()), signal.SIGKILL)
+    fleet.until_answered(400)
+    check(fleet)
+    assert not fleet.ledger["refused"]
+
+
+def test_commands_do_what_they_say(counting: SmallCluster) -> None:
+    assert "2 of 2 replicas answer" in counting.command("status")
+    counting.command("scale", NAME, "1")
+    counting.until_running(1)
+    counting.command("scale", NAME, "2")
+    counting.until_running(2)
+
+
+def test_an_edge_is_killed_and_costs_its_own_requests_alone(counting: SmallCluster, edges: Sequence[Serving]) -> None:
+    with counting.edge() as doomed, driving([edges[0].url, doomed.url]) as fleet:
+        doomed.process.kill()
+        fleet.urls = [edges[0].url]
+        fleet.until_answered(200)
+    fleet.check(lost=6)  # half of the clients were its own
+    assert not fleet.ledger["refused"]
+
+
+def test_an_edge_that_stops_answers_what_it_has(counting: SmallCluster, edges: Sequence[Serving]) -> None:
+    with counting.edge() as leaving, driving([edges[0].url, leaving.url]) as fleet:
+        fleet.urls = [edges[0].url]
+        code, _ = leaving.stop()
+        fleet.until_answered(100)
+    assert code == 0
+    fleet.check(lost=6)  # what was sent while it closed
+
+
+def test_another_spec_takes_over_and_sessions_of_the_old_one_are_told(
+    counting: SmallCluster, edges: Sequence[Serving]
+) -> None:
+    with driving([edges[0].url]) as fleet:
+        cluster.roll(NAME, counting.recipe(3, name="counting anew"))
+        until(lambda: fleet.versions[3], "the next version answers nobody")
+        counting.until_running(2)
+        fleet.until_answered(100)
+    fleet.check(lost=12)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyFailed, PolicyLost
+from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost
 from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.batcher import Batcher
@@ -78,6 +78,45 @@ def test_a_group_whose_replica_is_lost_or_silent_is_sent_again_as_it_was(lost: E
     run(talk)
 
 
+def test_a_replica_that_cannot_be_reached_costs_no_try_since_no_observation_can_be_the_reason() -> None:
+    async def talk() -> None:
+        bench = Bench(max_tries=1)
+        asked = infer(bench.lane, task(1, 5.0))
+        for call in range(2):
+            await bench.called(call + 1)
+            bench.carrier.ends[call].set_exception(NotReady("the way is interrupted"))
+        assert await bench.answered(2, asked) == [5.0]
+
+    run(talk)
+
+
+def test_a_silent_replica_may_be_chosen_again_so_a_group_has_twice_as_many_tries() -> None:
+    async def talk() -> None:
+        bench = Bench(max_tries=2)
+        asked = infer(bench.lane, task(1, 5.0))
+        for call in range(3):
+            await bench.called(call + 1)
+            bench.carrier.ends[call].set_exception(DeadlineExceeded("no answer"))
+        assert await bench.answered(3, asked) == [5.0]
+
+    run(talk)
+
+
+def test_a_group_waits_while_there_is_no_replica_and_ends_with_its_requests() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        bench.edge.is_up.clear()
+        asked, refused = infer(bench.lane, task(1, 5.0)), infer(bench.other, task(2))
+        await asyncio.sleep(0)
+        bench.other.take_back(2)
+        assert isinstance((await refused)[0], DeadlineExceeded)
+        assert bench.carrier.calls == []
+        bench.edge.is_up.set()
+        assert await bench.answered(0, asked) == [5.0]
+
+    run(talk)
+
+
 def test_a_group_is_not_sent_for_ever_since_an_observation_may_be_what_kills() -> None:
     async def talk() -> None:
         bench = Bench(max_tries=3)
@@ -87,7 +126,7 @@ def test_a_group_is_not_sent_for_ever_since_an_observation_may_be_what_kills() -
             bench.carrier.ends[call].set_exception(PolicyLost("its process died"))
         (outcome,) = await asked
         assert type(outcome) is PolicyLost
-        assert "3 replicas were asked one after the other" in str(outcome)
+        assert "replicas were asked one after the other, 3 at most" in str(outcome)
         assert len(bench.carrier.calls) == 3
 
     run(talk)
@@ -123,8 +162,13 @@ def test_another_spec_answers_nobody_who_was_told_ours() -> None:
         asked = infer(bench.lane, task(1))
         await bench.called(1)
         bench.carrier.echo(0, digest="another", outcomes=[])
-        assert await bench.answered(1, asked) == [0.0]
+        assert await bench.answered(1, asked) == [0.0]  # by a replica of the version before
         assert told == [None]
+        asked = infer(bench.lane, task(1))
+        await bench.called(3)
+        bench.edge.is_replaced = True
+        bench.carrier.echo(2, digest="another", outcomes=[])
+        assert isinstance((await asked)[0], NotReady)
 
     run(talk)
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "write a recording's observations and actions as .npz files",
     "list": "which policies can be served, which extras are installed",
     "info": "versions, event loop and hardware, for reports of bugs",
+    "cluster": "policies on many machines, by Ray: deploy, roll, scale, remove",
     "completion": "a script for bash, zsh or fish that completes all this",
 }
 _MODULES = {"list": "listing", "inspect": "inspecting"}  # modules of these names would hide Python's own here

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from tyro.conf import arg
 
@@ -39,6 +39,16 @@ from policyserve.server.server import Server
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EdgeFlags(ClusterConfig):
+    """Whether the policy is on a cluster, and how."""
+
+    usual: ClassVar[tuple[str, ...]] = ()  # --help-all lists them
+
+    engine: Literal["local", "ray"] = "local"
+    """Where the policy runs: on this machine, or on a cluster of Ray, with the clients served here (extra `ray`)."""
+
+
 @dataclass(frozen=True)
 class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     """Serve a policy until a signal comes."""
@@ -47,9 +57,7 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many
     write_spec: Annotated[str | None, arg(metavar="PATH")] = None
     """Write what a policy without a spec was seen to take and give, by its first answer, to this new Python file."""
-    engine: Literal["local", "ray"] = "local"
-    """Where the policy runs: on this machine, or on a cluster of Ray, with the clients served here (extra `ray`)."""
-    cluster: Annotated[ClusterConfig, arg(name="")] = field(default_factory=ClusterConfig)
+    cluster: Annotated[EdgeFlags, arg(name="")] = field(default_factory=EdgeFlags)
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
     follow: bool = False
@@ -121,7 +129,7 @@ def serve(
 
 def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
     """What the server is handed: how to load the policy, or the engine that has it elsewhere."""
-    if flags.engine == "ray":
+    if flags.cluster.engine == "ray":
         return _edge(source, flags)
     return _engine(source, flags.server) if flags.reload else source.recipe
 
@@ -131,12 +139,12 @@ def _edge(source: Source, flags: ServeFlags[Any]) -> Engine:
     from policyserve.ray.cluster import check_installed
     from policyserve.ray.engine import RayEngine, Wanted
 
-    check_installed()
     server = flags.server
     if flags.reload:
         raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
     if server.isolate != "thread" or server.replicas != 1:
         raise ConfigError("--engine ray: expected --min-replicas and --max-replicas, got --isolate or --replicas")
+    check_installed()
     batching = server.max_queue, server.max_queue_ms, server.max_wait_ms
     settings = ReplicaSettings(server.request_timeout_s, *batching, flags.cluster.max_state_kib)
     wanted = Wanted(flags.cluster, settings, source.recipe)
@@ -158,7 +166,7 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     for name in ("reload", "write_spec", "follow"):
         if getattr(flags, name):
             complain(f"--{name.replace('_', '-')}: expected one policy, got {several.title}", ARGUMENT_ERROR)
-    if flags.engine == "ray":
+    if flags.cluster.engine == "ray":
         complain(f"--engine ray: expected one policy, got {several.title}", ARGUMENT_ERROR)
     offers = {table.name: offer_of(table, flags.server, configuration.file) for table in several.tables}
     if flags.print_config:
@@ -178,7 +186,7 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
 
 
 def _run(source: Source, flags: ServeFlags[Any]) -> Followed:
-    if flags.reload or flags.engine == "ray":
+    if flags.reload or flags.cluster.engine == "ray":
         other = "--reload as well, which watches code" if flags.reload else "--engine ray, which rolls its own versions"
         raise ConfigError(f"--follow: expected a training run, got {other}")
     if not flags.follow_every_s > 0:

@@ -6,9 +6,9 @@ object with these members, handed to `Server`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
@@ -84,6 +84,24 @@ class Engine(Protocol):
 
     async def close(self, timeout_s: float) -> None:
         """Close the policy, whether or not start() has returned; give up waiting for it after timeout_s."""
+        ...
+
+
+class Figure(NamedTuple):
+    """What an engine counts of its own, for /metrics. name: in Prometheus, behind `policyserve_`; grows: a counter."""
+
+    name: str
+    told: str
+    value: float
+    grows: bool = True
+
+
+@runtime_checkable
+class CountingEngine(Engine, Protocol):
+    """An engine that counts what others have not."""
+
+    def figures(self) -> Sequence[Figure]:
+        """What it counts, always the same names."""
         ...
 
 

@@ -8,8 +8,10 @@ there are does not, so that scaling replaces none.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -23,7 +25,7 @@ from policyserve.ray.replica import Replica
 
 REPLICA = "Replica"  # what Serve calls the deployment
 _MOST_CALLS = 1_000  # in one replica: more than the lanes of all edges, since a call that is turned away waits
-_OWN = ("policy", "recipe", "version", "replica")
+_OWN = ("policy", "recipe", "version", "replica", "directory")
 
 
 def app(arguments: dict[str, Any]) -> Any:
@@ -38,13 +40,16 @@ def app(arguments: dict[str, Any]) -> Any:
     recipe = _read_recipe(rest)
     told = dict(rest.get("replica") or {"max_state_kib": config.max_state_kib})
     deployment = serve.deployment(_Served, name=REPLICA, **options(config))
-    return deployment.bind(pack(recipe), str(rest.get("version", "1")), told)
+    return deployment.bind(pack(recipe), str(rest.get("version", "1")), told, str(rest.get("directory", "")))
 
 
 class _Served:
     """A Replica as Serve makes one."""
 
-    async def __init__(self, recipe: bytes, version: str, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, recipe: bytes, version: str, settings: Mapping[str, Any], directory: str
+    ) -> None:
+        _go_to(directory)
         load: LoadPolicy = unpack(recipe, trusted=True)
         self._replica = Replica(load, version, ReplicaSettings(**settings))
         await self._replica.start()
@@ -60,6 +65,12 @@ class _Served:
 
     async def __call__(self, request: Any) -> str:
         return "policyserve's replicas answer its edges alone: policyserve serve POLICY --engine ray\n"
+
+
+def _go_to(directory: str) -> None:
+    """Have paths and modules of a recipe be as whoever deployed it has them, where this node has that folder."""
+    with suppress(OSError):
+        os.chdir(directory or ".")
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -99,7 +110,12 @@ def described(name: str, recipe: Recipe, version: str, config: ClusterConfig, to
         "name": name,
         "route_prefix": None,
         "import_path": "policyserve.ray:app",
-        "args": {"recipe": write_recipe(recipe), "version": version, "replica": asdict(told)},
+        "args": {
+            "recipe": write_recipe(recipe),
+            "version": version,
+            "replica": asdict(told),
+            "directory": os.getcwd(),
+        },
         "deployments": [{"name": REPLICA, **options(config)}],
     }
 

@@ -71,6 +71,13 @@ def check_token(addresses: list[str], environment: Mapping[str, str], insecure: 
         raise ConfigError(f"ray: {told}; {cure}, or say --insecure where nobody else reaches that network")
 
 
+def shut_down() -> None:
+    """End what this process has of the cluster: all of it, if it began it (`local`)."""
+    import ray
+
+    ray.shutdown()
+
+
 def deploy(name: str, recipe: Recipe, config: ClusterConfig, told: ReplicaSettings) -> None:
     """Deploy a policy, or its next version where one of that name is there; does not wait for it."""
     before = _applications().get(name)

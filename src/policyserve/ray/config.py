@@ -13,7 +13,6 @@ from policyserve.ray.carrying import DEFAULT_MAX_STATE_KIB
 class ClusterConfig(Settings):
     """A policy's replicas on a cluster, and an edge's way to them. Raises ConfigError that names the field."""
 
-    usual: ClassVar[tuple[str, ...]] = ()  # --help-all lists them
     group: ClassVar[str] = "cluster"
 
     deployed_as: str = "policy"
@@ -39,7 +38,7 @@ class ClusterConfig(Settings):
     call_timeout_s: float | None = None
     """A group without an answer for so long is sent to another replica; None: 8 times the usual, 2 s at least."""
     max_tries: int = 3
-    """How many replicas are asked for one group."""
+    """How many replicas one group may be lost with, since it may be the reason; twice as many may time out."""
     max_state_kib: float = DEFAULT_MAX_STATE_KIB
     """The most of what a policy remembers of one session, which travels with each of its requests."""
     surge_percent: int = 100

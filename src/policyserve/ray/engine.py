@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from policyserve.core.recipe import Recipe
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.batcher import Batcher
-from policyserve.engine.engine import Change, OnOutcome
+from policyserve.engine.engine import Change, Figure, OnOutcome
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.ray import cluster
@@ -83,6 +83,20 @@ class RayEngine:
     def lane_count(self) -> int:
         """Lanes to the replicas."""
         return 0 if self._lanes is None else len(self._lanes.lanes)
+
+    def figures(self) -> Sequence[Figure]:
+        """What the lanes count, for /metrics."""
+        counted = self.tallies
+        return (
+            Figure("cluster_calls", "Groups that were sent to replicas.", counted.calls),
+            Figure("cluster_grouped_requests", "Requests in those groups.", counted.requests),
+            Figure("cluster_sent_again", "Groups that were sent to another replica.", counted.sent_again),
+            Figure("cluster_call_timeouts", "Groups that no replica answered in time.", counted.timeouts),
+            Figure("cluster_late_answers", "Answers whose request had been refused.", counted.late),
+            Figure("cluster_lanes", "Ways to the replicas.", self.lane_count, grows=False),
+            Figure("cluster_replicas", "Replicas that answer.", self._running, grows=False),
+            Figure("cluster_state_bytes", "Bytes of the states of one group.", counted.state_bytes, grows=False),
+        )
 
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
@@ -152,7 +166,8 @@ class RayEngine:
             try:
                 found = await in_thread(cluster.status)
                 self._note({one.name: one for one in found}.get(self._wanted.config.deployed_as))
-                if self._asks_spec:
+                state = {one.name: one.state for one in found}.get(self._wanted.config.deployed_as)
+                if self._asks_spec and state == "RUNNING":  # no replica of the version before is there
                     self._asks_spec = False
                     await self._follow_spec()
             except Exception as error:  # the controller is away, or the cluster is: sessions go on meanwhile
@@ -166,6 +181,7 @@ class RayEngine:
         if bool(found.running) != self._lanes.edge.is_up.is_set():
             text = "replicas of %s are there again" if found.running else "no replica of %s is there"
             log.warning(text, found.name)
+        self._running = found.running
         for lanes in self._all:
             lanes.set_up(found.running > 0)
         self._lanes.grow_to(max(found.running, 1) * self._wanted.config.lanes_per_replica)
@@ -181,6 +197,7 @@ class RayEngine:
         except PolicyserveError as error:
             log.error("a version that cannot be served is on the cluster: %s", error)
             return
+        self._lanes.edge.is_replaced = True
         self._before.append(self._lanes)
         self._lanes = self._open(found)
 

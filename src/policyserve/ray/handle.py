@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyLost
+from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyLost
 from policyserve.core.printable import error_text
 from policyserve.ray.groups import Described, Parts, read_described
 
@@ -39,6 +39,8 @@ class HandleCarrier:
             raise DeadlineExceeded(f"no replica answered within {timeout_s:g} s") from error
         except of_serve.BackPressureError as error:
             raise Overloaded("all replicas have more requests than they take") from error
+        except exceptions.ActorUnavailableError as error:
+            raise NotReady("the way to a replica is interrupted") from error
         except exceptions.RayTaskError:
             raise  # a bug in a replica: to try it again helps nobody
         except (exceptions.RayError, of_serve.RayServeException) as error:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
+from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.session import Answered, Outcome
 from policyserve.engine.answering import Task
@@ -29,6 +29,7 @@ _LEAST_TIMEOUT_S = 2.0
 _FIRST_TIMEOUT_S = 10.0  # while no group has been answered
 _USUAL_TIMES = 8.0  # of a group's usual time: then another replica is asked
 _WEIGHT = 0.2  # of the newest
+_PAUSE_S = 0.2  # after a replica that could not be reached
 
 
 class Carrier(Protocol):
@@ -37,6 +38,7 @@ class Carrier(Protocol):
     async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
         """Have a replica answer; raises PolicyLost if it was lost meanwhile, DeadlineExceeded after timeout_s.
 
+        Raises NotReady if the replica could not be reached, so that it has done nothing with it.
         Raises Overloaded where no replica takes any more.
         """
         ...
@@ -64,8 +66,10 @@ def _set_event() -> asyncio.Event:
 class Edge:
     """What the lanes of one edge share. name: before its sessions' names; digest: of the spec its sessions were told.
 
-    call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group.
-    on_other_spec: told when a replica serves another spec. is_up: whether there is a replica; without one nobody asks.
+    call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group
+    that may be lost with their replicas; twice as many may time out.
+    on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
+    is_up: whether there is a replica; without one nobody asks.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Edge:
     keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
     tallies: Tallies = field(default_factory=Tallies)
     usual_s: float | None = None
+    is_replaced: bool = False
     is_up: asyncio.Event = field(default_factory=_set_event)
 
     @property
@@ -179,24 +184,37 @@ class Lane:
             failed.__cause__ = cause
             return [failed] * len(tasks)
         error: PolicyserveError = PolicyLost("no replica was asked")
-        for one_try in range(edge.max_tries):
-            await edge.is_up.wait()  # at most until nobody waits for the group
+        tries = 0.0
+        while tries < edge.max_tries:  # and at most until nobody waits for the group, which cancels this
+            await edge.is_up.wait()
             edge.tallies.calls += 1
-            edge.tallies.sent_again += one_try > 0
+            edge.tallies.sent_again += tries > 0
             edge.tallies.requests += len(group.tasks)
+            tries += 1
             try:
                 answers = await self._call(message, arrays)
+            except NotReady:
+                tries -= 1
+                await asyncio.sleep(_PAUSE_S)
+                continue
             except Overloaded as refused:
                 return [refused] * len(group.tasks)
-            except (PolicyLost, DeadlineExceeded) as lost:
+            except PolicyLost as lost:
                 error = lost
+                continue
+            except DeadlineExceeded as late:
+                error = late
+                tries -= 0.5  # Serve may choose a silent replica again; one that is lost it does not
                 continue
             if answers.digest == edge.digest:
                 self._note_broken(answers)
                 return self._kept(group, answers.outcomes)
-            error = PolicyLost("the replica serves a version of the policy with another spec; connect again")
+            tries -= 1
+            if edge.is_replaced:
+                return [NotReady("another version of the policy took over: connect again")] * len(group.tasks)
             edge.on_other_spec()
-        told = f"{error}; {edge.max_tries} replicas were asked one after the other"
+            await asyncio.sleep(_PAUSE_S)  # replicas of the version before may still be there
+        told = f"{error}; replicas were asked one after the other, {edge.max_tries} at most"
         return [PolicyLost(told) for _ in group.tasks]
 
     async def _call(self, message: bytes, arrays: Array) -> Answers:

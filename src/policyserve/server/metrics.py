@@ -24,6 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from policyserve import dialects
 from policyserve.core.version import VERSION
+from policyserve.engine.engine import CountingEngine
 from policyserve.observe.histogram import TIMES_MS, Histogram
 from policyserve.observe.tally import Tally
 from policyserve.recordings.recorder import Recorder
@@ -102,6 +103,7 @@ class Metrics(Collector):
         yield from self._work()
         yield from self._recording()
         yield from self._state()
+        yield from self._engines()
 
     def _requests(self) -> Metric:
         told = "Requests by outcome: answered, or the error's code."
@@ -166,6 +168,20 @@ class Metrics(Collector):
             checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
             info.add_metric((policy.label,), {"version": VERSION, "checkpoint": _label(checkpoint)})
         yield info
+
+    def _engines(self) -> Iterator[Metric]:
+        """What engines count of their own."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for policy in self._policies:
+            engine = policy.served.engine
+            for figure in engine.figures() if isinstance(engine, CountingEngine) else ():
+                kind = CounterMetricFamily if figure.grows else GaugeMetricFamily
+                family = families.get(figure.name)
+                if family is None:
+                    family = kind(f"policyserve_{figure.name}", figure.told, labels=("policy",))
+                    families[figure.name] = family
+                family.add_metric((policy.label,), figure.value)
+        yield from families.values()
 
     def _gauge(self, name: str, told: str, value: Callable[[_Counted], float]) -> Metric:
         family = GaugeMetricFamily(f"policyserve_{name}", told, labels=("policy",))

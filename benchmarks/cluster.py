@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""What a policy on a cluster costs, as ratios within one run: an edge over Ray Serve beside a policy's own process.
+
+    python benchmarks/cluster.py               # all marks, some minutes; needs the extra `ray`
+    python benchmarks/cluster.py --seconds 2   # coarser
+
+Both servers are started as commands, on this machine, and asked in turns by the same clients, openpi's. Milliseconds
+tell of this machine and of what else it does; the ratios are what has marks (docs/cluster.md). Ends with 1 where a
+mark is missed.
+
+P1 is four float32, P2 two cameras of 224x224 (301 kB), P3 three of 480x640 (2.76 MB); the answer is (32, 7) float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyserve.compat.openpi.client import WebsocketClientPolicy
+from policyserve.core.policy import ActionChunk, PolicyInput
+from policyserve.core.session import Outcome
+from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.engine.answering import Task
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = {"P1": 12.0, "P2": 10.0, "P3": 2.6}  # times a policy's own process, end to end
+GROUP_MARK, LOAD_MARK = 10.0, 0.9
+_BLOCK = 25  # requests of one server before the other's turn
+_OBSERVATIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "P1": lambda: {"state": np.zeros(4, np.float32)},
+    "P2": lambda: {"a": _picture(224, 224), "b": _picture(224, 224)},
+    "P3": lambda: {name: _picture(480, 640) for name in "abc"},
+}
+
+
+class Still:
+    """Answers the same at once, or after takes_s, in batches of up to 16."""
+
+    spec = PolicySpec("still", None, ArraySpec((32, 7)), max_batch=16)
+
+    def __init__(self, takes_s: float = 0.0) -> None:
+        self._takes_s = takes_s
+
+    def infer(self, batch: Sequence[PolicyInput]) -> list[ActionChunk]:
+        if self._takes_s:
+            time.sleep(self._takes_s)
+        return [ActionChunk(np.zeros((32, 7), np.float32)) for _ in batch]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def still() -> Still:
+    """What costs nothing, so that all that is measured is the way there and back."""
+    return Still()
+
+
+def slow() -> Still:
+    """A policy of 20 ms."""
+    return Still(0.02)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What a policy on a cluster costs, as ratios within one run.")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    args = parser.parse_args()
+    if find_spec("ray") is None:
+        print("left out: it needs the extra ray, pip install 'policyserve[ray]'")
+        return 0
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}: trust the ratios", flush=True)
+    missed = [*round_trips(args.seconds), *throughput(args.seconds), *grouping(args.seconds)]
+    print("\n".join(missed) or "all marks are met")
+    return 1 if missed else 0
+
+
+def round_trips(seconds: float) -> Iterator[str]:
+    """One client, one request at a time, both servers in turns."""
+    with server("still") as own, server("still", *_RAY) as edge:
+        for name, make in _OBSERVATIONS.items():
+            observation, times = make(), {own: [], edge: []}
+            clients = {port: WebsocketClientPolicy("127.0.0.1", port) for port in (own, edge)}
+            until = time.monotonic() + 2 * seconds
+            while time.monotonic() < until:
+                for port, client in clients.items():
+                    times[port] += [_time(client, observation) for _ in range(_BLOCK)]
+            for client in clients.values():
+                client.close()
+            base, ours = (statistics.median(times[port][_BLOCK:]) for port in (own, edge))
+            told = f"{name}: process {base * 1e3:.2f} ms, edge {ours * 1e3:.2f} ms, {ours / base:.1f} times"
+            yield from _judge(told, ours / base <= MARKS[name], f"at most {MARKS[name]:g}")
+
+
+def throughput(seconds: float) -> Iterator[str]:
+    """Thirty-two clients of a policy of 20 ms that takes 16 at a time."""
+    rates: dict[str, list[float]] = {"process": [], "edge": []}
+    with server("slow") as own, server("slow", *_RAY) as edge:
+        for _ in range(2):
+            rates["process"].append(_rate(own, seconds))
+            rates["edge"].append(_rate(edge, seconds))
+    base, ours = max(rates["process"]), max(rates["edge"])
+    told = f"20 ms, 32 clients: process {base:.0f}/s, edge {ours:.0f}/s, {ours / base:.2f} times"
+    yield from _judge(told, ours / base >= LOAD_MARK, f"at least {LOAD_MARK:g}")
+
+
+def grouping(seconds: float) -> Iterator[str]:
+    """Sixty-four requests outstanding, one call each or in groups of 32."""
+    one, many = asyncio.run(_grouped(seconds))
+    told = f"64 sessions, P1: {one:.0f}/s in calls of one, {many:.0f}/s in groups of 32, {many / one:.1f} times"
+    yield from _judge(told, many / one >= GROUP_MARK, f"at least {GROUP_MARK:g}")
+
+
+_RAY = ("--engine", "ray", "--ray-address", "local", "--num-gpus", "0", "--num-cpus", "0.1")
+
+
+@contextmanager
+def server(policy: str, *flags: str) -> Iterator[int]:
+    """A server of one of this module's policies in a process of its own; its port."""
+    where = [] if flags else ["--isolate", "process"]
+    command = [sys.executable, "-m", "policyserve.cli", "serve", f"benchmarks.cluster:{policy}", *where, *flags]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    with subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0", "--log-level", "error"],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            told = ""
+            for line in process.stdout:
+                told += line
+                if line.startswith("ready"):
+                    break
+            found = re.search(r"ws://\S+:(\d+)", told)
+            assert found, f"{policy} {flags} did not start: {told}"
+            yield int(found[1])
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+async def _grouped(seconds: float) -> tuple[float, float]:
+    """Requests a second in calls of one and of 32, on a cluster of this process."""
+    from policyserve.core.recipe import Recipe
+    from policyserve.ray import cluster
+    from policyserve.ray.config import ClusterConfig, ReplicaSettings
+    from policyserve.ray.handle import HandleCarrier
+    from policyserve.ray.lane import Edge, Lane
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    config = ClusterConfig(ray_address="local", num_gpus=0, num_cpus=0.1)
+    cluster.connect(config)
+    cluster.deploy("still", Recipe("benchmarks.cluster:still"), config, ReplicaSettings())
+    cluster.wait_until_running("still", lambda _: None)
+    carrier = HandleCarrier(cluster.handle_of("still"))
+    described = await carrier.describe(30.0)
+    observation = _OBSERVATIONS["P1"]()
+
+    async def rate(size: int) -> float:
+        edge = Edge("bench ", described.digest, call_timeout_s=60.0)
+        until, done = time.monotonic() + seconds, 0
+
+        async def ask(lane: Lane, first: int) -> None:
+            nonlocal done
+            while time.monotonic() < until:
+                told: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+                lane.infer([Task(first + place, observation) for place in range(size)], told.set_result)
+                done += len(await told)
+
+        began = time.monotonic()
+        await asyncio.gather(*(ask(Lane(carrier, edge), size * lane) for lane in range(64 // size)))
+        return done / (time.monotonic() - began)
+
+    await rate(1)
+    rounds = [(await rate(1), await rate(32)) for _ in range(2)]
+    cluster.shut_down()
+    return max(one for one, _ in rounds), max(many for _, many in rounds)
+
+
+def _rate(port: int, seconds: float) -> float:
+    """Answers a second to thirty-two clients."""
+    counts, until = [0] * 32, time.monotonic() + seconds
+
+    def ask(place: int) -> None:
+        client, observation = WebsocketClientPolicy("127.0.0.1", port), _OBSERVATIONS["P1"]()
+        while time.monotonic() < until:
+            client.infer(observation)
+            counts[place] += 1
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def _judge(told: str, is_met: bool, mark: str) -> Iterator[str]:
+    print(f"{told} (mark: {mark})", flush=True)
+    if not is_met:
+        yield f"missed: {told}, expected {mark}"
+
+
+def _time(client: WebsocketClientPolicy, observation: dict[str, Any]) -> float:
+    began = time.perf_counter()
+    client.infer(observation)
+    return time.perf_counter() - began
+
+
+def _picture(height: int, width: int) -> Any:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

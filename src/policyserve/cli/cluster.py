@@ -1,0 +1,201 @@
+"""`policyserve cluster`: which policies a cluster has, in how many replicas, in which version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Generic, TypeVar
+
+from tyro.conf import Positional, arg
+
+from policyserve.cli.arguments import help_page
+from policyserve.cli.arguments.flags import flags_of
+from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
+from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.policies.objects import NoFlags
+from policyserve.ray import cluster
+from policyserve.ray.config import ClusterConfig, ReplicaSettings
+
+PROG = "policyserve cluster"
+ACTIONS = {
+    "deploy": "NAME POLICY: load a policy on nodes of the cluster; edges serve it",
+    "roll": "NAME [POLICY]: replace it by a next version, which loads first",
+    "scale": "NAME REPLICAS: have so many replicas",
+    "status": "what is deployed, and how far it is",
+    "remove": "NAME: stop it",
+}
+
+PolicyFlagsT = TypeVar("PolicyFlagsT")
+
+
+@dataclass(frozen=True)
+class DeployFlags(Generic[PolicyFlagsT]):
+    """Load a policy on nodes of a cluster; `policyserve serve POLICY --engine ray --deployed-as NAME` serves it."""
+
+    policy: Annotated[PolicyFlagsT, arg(name="")]
+    cluster: Annotated[ClusterConfig, arg(name="")] = field(default_factory=ClusterConfig)
+    request_timeout_s: float = 120.0
+    """From a request's arrival at a replica to its answer; a policy that takes longer is replaced."""
+    wait: bool = True
+    """Wait until a replica answers."""
+
+
+@dataclass(frozen=True)
+class RollFlags(Generic[PolicyFlagsT]):
+    """Replace a policy's version; the next one loads before the last stops."""
+
+    policy: Annotated[PolicyFlagsT, arg(name="")]
+    ray_address: str = "auto"
+    """The cluster: auto, or HOST:PORT."""
+    insecure: bool = False
+    """Use a cluster that lets in everybody who reaches its ports."""
+
+
+@dataclass(frozen=True)
+class ScaleFlags:
+    """Change how many replicas a policy has; those that stay are not touched."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    replicas: Annotated[Positional[int], arg(metavar="REPLICAS")]
+    max_replicas: int | None = None
+    """Up to so many, by the load, REPLICAS being the fewest; None: always REPLICAS."""
+    ray_address: str = "auto"
+    """The cluster: auto, or HOST:PORT."""
+    insecure: bool = False
+    """Use a cluster that lets in everybody who reaches its ports."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for numbers that no policy can have."""
+        if self.replicas < 1:
+            raise ConfigError(f"replicas: expected 1 or more, got {self.replicas}")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ConfigError(f"max_replicas: expected {self.replicas} or more, got {self.max_replicas}")
+
+
+@dataclass(frozen=True)
+class RemoveFlags:
+    """Stop a policy's replicas; its edges go on waiting for a next deployment of that name."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    ray_address: str = "auto"
+    """The cluster: auto, or HOST:PORT."""
+    insecure: bool = False
+    """Use a cluster that lets in everybody who reaches its ports."""
+
+
+@dataclass(frozen=True)
+class StatusFlags:
+    """Say what is deployed, in which version, and how many replicas of it answer."""
+
+    ray_address: str = "auto"
+    """The cluster: auto, or HOST:PORT."""
+    insecure: bool = False
+    """Use a cluster that lets in everybody who reaches its ports."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do what the arguments say; exits with 1 if the cluster cannot, with 2 for wrong arguments."""
+    action = argv[0] if argv else "--help"
+    if action in ("-h", "--help", "--help-all"):
+        print(f"usage: {PROG} ACTION …\n")
+        print("\n".join(f"  {name:8} {purpose}" for name, purpose in ACTIONS.items()))
+        return
+    if action not in ACTIONS:
+        complain(f"expected {', '.join(ACTIONS)}, got {action!r} ({PROG} --help)", ARGUMENT_ERROR)
+    try:
+        _DO[action](list(argv[1:]))
+    except ConfigError as error:
+        complain(str(error), FAILURE)
+    except PolicyserveError as error:
+        complain(str(error), FAILURE)
+
+
+def _deploy(argv: list[str]) -> None:
+    prog = f"{PROG} deploy"
+    if help_page.wanted(argv) is not None and (len(argv) < 3 or argv[0].startswith("-")):
+        parse(DeployFlags[NoFlags], f"{prog} NAME POLICY", argv, DeployFlags(NoFlags()), description=overview(
+            str(DeployFlags.__doc__)))  # fmt: skip
+    name, words = _name_of(argv, prog)
+    target, words = take_policy(words, flags_of(DeployFlags, DeployFlags(NoFlags())))
+    if target is None:
+        complain(f"expected a policy behind {name} (policyserve list)", ARGUMENT_ERROR)
+    adapter = find_adapter(target)
+    flags = read_flags(adapter, lambda policy: DeployFlags(policy), f"{prog} {name} {target}", words)
+    source = find_source(adapter, flags.policy)
+    config = _named(flags.cluster, name)
+    cluster.connect(config)
+    told = ReplicaSettings(flags.request_timeout_s, max_state_kib=config.max_state_kib)
+    cluster.deploy(name, source.recipe, config, told)
+    if flags.wait:
+        cluster.wait_until_running(name, lambda stage: print(f"  {stage}", flush=True))
+    _show([one for one in cluster.status() if one.name == name])
+
+
+def _roll(argv: list[str]) -> None:
+    prog = f"{PROG} roll"
+    if help_page.wanted(argv) is not None and (len(argv) < 3 or argv[0].startswith("-")):
+        parse(RollFlags[NoFlags], f"{prog} NAME [POLICY]", argv, RollFlags(NoFlags()), description=overview(
+            str(RollFlags.__doc__)))  # fmt: skip
+    name, words = _name_of(argv, prog)
+    target, words = take_policy(words, flags_of(RollFlags, RollFlags(NoFlags())))
+    recipe = None
+    if target is None:
+        flags: RollFlags[Any] = parse(RollFlags[NoFlags], f"{prog} {name}", words, RollFlags(NoFlags()))
+    else:
+        adapter = find_adapter(target)
+        flags = read_flags(adapter, lambda policy: RollFlags(policy), f"{prog} {name} {target}", words)
+        recipe = find_source(adapter, flags.policy).recipe
+    cluster.connect(_at(flags))
+    print(f"{name}: version {cluster.roll(name, recipe)} loads; {PROG} status says how far it is")
+
+
+def _scale(argv: list[str]) -> None:
+    flags = parse(ScaleFlags, f"{PROG} scale", argv)
+    cluster.connect(_at(flags))
+    cluster.scale(flags.name, flags.replicas, flags.max_replicas or flags.replicas)
+    print(f"{flags.name}: {flags.replicas} replicas wanted; {PROG} status says how many there are")
+
+
+def _remove(argv: list[str]) -> None:
+    flags = parse(RemoveFlags, f"{PROG} remove", argv)
+    cluster.connect(_at(flags))
+    cluster.remove(flags.name)
+    print(f"{flags.name}: stopped")
+
+
+def _status(argv: list[str]) -> None:
+    flags = parse(StatusFlags, f"{PROG} status", argv)
+    cluster.connect(_at(flags))
+    _show(cluster.status())
+
+
+def _name_of(argv: list[str], prog: str) -> tuple[str, list[str]]:
+    if not argv or argv[0].startswith("-"):
+        complain(f"expected a name for the policy on the cluster ({prog} --help)", ARGUMENT_ERROR)
+    return argv[0], argv[1:]
+
+
+def _named(config: ClusterConfig, name: str) -> ClusterConfig:
+    try:
+        return replace(config, deployed_as=name)
+    except ConfigError as error:
+        complain(str(error).replace("deployed_as", "NAME"), ARGUMENT_ERROR)
+
+
+def _at(flags: RollFlags[Any] | ScaleFlags | RemoveFlags | StatusFlags) -> ClusterConfig:
+    return ClusterConfig(ray_address=flags.ray_address, insecure=flags.insecure)
+
+
+def _show(deployed: Sequence[cluster.Deployed]) -> None:
+    if not deployed:
+        print("nothing is deployed")
+    for one in deployed:
+        told = f"{one.running} of {one.wanted} replicas answer" if one.wanted else "being looked at"
+        print(f"{one.name:16} version {one.version:6} {one.state:12} {told}{': ' + one.message if one.message else ''}")
+
+
+_DO: dict[str, Callable[[list[str]], None]] = {
+    "deploy": _deploy, "roll": _roll, "scale": _scale, "status": _status, "remove": _remove,
+}  # fmt: skip

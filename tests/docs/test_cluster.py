@@ -1,0 +1,46 @@
+"""docs/cluster.md: its commands are taken, its programs and tests are there, and its metrics are what an edge tells.
+
+What the commands do on a cluster is in tests/ray/test_drills.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from policyserve.ray.config import ClusterConfig, ReplicaSettings
+from policyserve.ray.engine import RayEngine, Wanted
+from tests.cli.serving import POLICYSERVE, ROOT
+
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
+COMMANDS = [line.partition("  #")[0] for line in PAGE.splitlines() if line.startswith("policyserve ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_taken_and_wants_ray_or_a_cluster(command: str) -> None:
+    words = [*POLICYSERVE, *shlex.split(command)[1:], *(["--port", "0"] if "--engine" in command else [])]
+    words += [] if "--ray-address" in words else ["--ray-address", "127.0.0.1:1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"ray\[serve\] is not installed; run: pip install 'policyserve\[ray\]'|no cluster at", done.stderr)
+
+
+def test_the_names_of_metrics_are_those_of_an_edge() -> None:
+    engine = RayEngine(Wanted(ClusterConfig(), ReplicaSettings()), 1, 1.0, 1.0)
+    told = {f"policyserve_{one.name}{'_total' if one.grows else ''}" for one in engine.figures()}
+    assert set(re.findall(r"`(policyserve_cluster\w+)`", PAGE)) == told
+
+
+def test_flags_that_it_names_are_there() -> None:
+    fields = {f"--{name.replace('_', '-')}" for name in vars(ClusterConfig())}
+    named = set(re.findall(r"`(--[a-z-]+)", PAGE)) - {"--replicas"}
+    assert named - fields == set()
+
+
+def test_programs_and_tests_that_it_names_exist() -> None:
+    for path in re.findall(r"(?:benchmarks|tests)/[\w/]+\.py", PAGE):
+        assert (ROOT / path).exists(), path
+    assert re.search(r"^ray-drills:", (ROOT / "Makefile").read_text(), re.MULTILINE)
