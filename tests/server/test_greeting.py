@@ -16,7 +16,7 @@ from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
-from policyserve.server.greeting import check_metadata, metadata_of, patience_s, pinned_dialect, with_images
+from policyserve.server.greeting import check_metadata, metadata_of, of_split, patience_s, pinned_dialect, with_images
 from policyserve.transforms import jpeg
 from tests.policies.frameworks import import_or_skip
 
@@ -101,3 +101,17 @@ def test_those_alone_who_ask_are_told_that_jpegs_are_taken(monkeypatch: pytest.M
     assert with_images(told, "webp, JPEG") == {**told, "encoded_images": ["jpeg"]}
     monkeypatch.setattr(jpeg, "find_spec", lambda name: None)
     assert with_images(told, "jpeg") is told
+
+
+def test_a_blind_split_tells_what_all_its_policies_tell() -> None:
+    one, two = np.ones(2000), np.ones(2000)
+    two[1000] = 2
+    own = {"robot": "arm", "mean": one, "std": one, "spec": {"a": 1}, "policyserve": VERSION}
+    other = {"robot": "arm", "mean": one.copy(), "std": two, "spec": {"a": 2}, "policyserve": VERSION}
+    told = of_split(own, [other, own], None)
+    assert told == {key: own[key] for key in ("robot", "mean", "spec", "policyserve")}
+    assert of_split(own, [other, {}], None).keys() == {"spec", "policyserve"}  # one is not ready
+
+
+def test_a_split_that_is_not_blind_tells_the_policys_name() -> None:
+    assert of_split({"checkpoint": 7}, [{"checkpoint": 8}], "v1") == {"checkpoint": 7, "policy": "v1"}

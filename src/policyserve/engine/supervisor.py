@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.events import Event
 from policyserve.core.log import Log
+from policyserve.core.sameness import is_same
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.inline import InlinePolicy
@@ -145,7 +143,7 @@ class Supervisor:
         try:
             spec = await self._start_runner(self._note_stage)
             assert self._spec is not None
-            if not _is_same(replace(spec, max_batch=self._spec.max_batch), self._spec):
+            if not is_same(replace(spec, max_batch=self._spec.max_batch), self._spec):
                 raise PolicyFailed("it came back with another spec than its sessions were told; restart the server")
             self._note_max_batch(spec.max_batch)
         except asyncio.CancelledError:
@@ -179,20 +177,6 @@ class Supervisor:
                 told += "--isolate process, where a policy that hangs is killed"
                 log.error(told, self._name, len(left), event=Event("policy_not_replaced", policy=self._name))
         self._abandoned = left
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two specs are equal; arrays and NaN in their metadata are, if their bytes are."""
-    if is_dataclass(one):
-        names = [field.name for field in fields(one)]
-        return type(one) is type(other) and all(_is_same(getattr(one, name), getattr(other, name)) for name in names)
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return one == other or (one != one and other != other)
 
 
 def _gone() -> Runner:

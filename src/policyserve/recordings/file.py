@@ -56,6 +56,8 @@ class RecordingFile:
         """A session began, or goes on in this file."""
         self._sessions[session.number] = session
         told = {"session": session.number, "peer": session.peer, "dialect": session.dialect, "key": session.key}
+        if session.policy:
+            told["policy"] = session.policy
         at = int(session.opened_at * 1e9)
         self._event("opened", at, **told, opened_at=session.opened_at, is_continued=session.is_continued)
 
@@ -111,7 +113,7 @@ class RecordingFile:
 
     def close(self) -> None:
         """Write what tells that nothing follows, and close the file."""
-        sessions = [session._asdict() for session in self._sessions.values()]
+        sessions = [_record(session) for session in self._sessions.values()]
         told = {"left_out": str(self.left_out), "sessions": layout.json_of(sessions).decode()}
         self._writer.add_metadata(layout.END, told)
         self._writer.finish()
@@ -138,6 +140,11 @@ class RecordingFile:
 
     def _add(self, channel: int, number: int, message: bytes | memoryview, at: int) -> None:
         self._writer.add_message(channel, at, message, number & 0xFFFFFFFF)
+
+
+def _record(session: Opened) -> dict[str, Any]:
+    """What the file's end tells of a session; of the only policy nothing, as ever."""
+    return {name: value for name, value in session._asdict().items() if name != "policy" or value}
 
 
 def _new_file(path: Path) -> BinaryIO:

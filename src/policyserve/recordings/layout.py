@@ -30,7 +30,7 @@ class RecordingError(ConfigError):
 class Opened(NamedTuple):
     """A session as the file tells of it. opened_at, closed_at: seconds since 1970; None while it was open.
 
-    is_continued: it was opened in an earlier file.
+    is_continued: it was opened in an earlier file. policy: the one of several that answered it; empty of the only one.
     """
 
     number: int
@@ -40,6 +40,7 @@ class Opened(NamedTuple):
     closed_at: float | None = None
     key: str = ""
     is_continued: bool = False
+    policy: str = ""
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,17 @@ class Recording:
         self._container = container
         told = _Told(container)
         self.facts = told.facts
+        self._specs = told.specs
         self.sessions: tuple[RecordedSession, ...] = tuple(told.sessions.values())
 
     def __repr__(self) -> str:
         return (
             f"<policyserve.Recording {self.path} of {self.facts.policy or 'no policy'}, {len(self.sessions)} sessions>"
         )
+
+    def spec_of(self, session: RecordedSession) -> PolicySpec | None:
+        """What the policy of this session takes and gives; None where nobody told it."""
+        return self._specs.get(session.policy, self.facts.spec)
 
     def exchanges(self, session: int) -> Iterator[Exchange]:
         """What a session asked, in its order, read while it is walked through; requests that lack a half are left out.
@@ -152,7 +157,7 @@ class Recording:
 
     def _exchanges(self, session: RecordedSession) -> Iterator[Exchange]:
         pending: OrderedDict[int, Exchange] = OrderedDict()
-        dialect, spec = self._dialect(session.dialect), self.facts.spec
+        dialect, spec = self._dialect(session.dialect), self.spec_of(session)
         asked, answered = layout.request_topic(session.number), layout.reply_topic(session.number)
         topics = {asked, answered, layout.EVENTS}
         for said in self._container.said(topics.__contains__):
@@ -201,10 +206,13 @@ class _Told:
             self._read_end(end)
         else:
             self._read_events(container)
-        policy = self._policy(records.get(layout.POLICY))
         version = records.get(layout.FILE, {}).get("version", "")
-        spec = None if policy is None else self._spec(policy)
-        name, checkpoint = ("", "") if policy is None else (policy.name, policy.checkpoint)
+        found = [self._policy(record.metadata) for record in container.metadata if record.name == layout.POLICY]
+        named = {session.policy for session in self.sessions.values() if session.policy}
+        self.specs = {one.name: self._spec(one) for one in found if one.name in named}
+        name, spec, checkpoint = ", ".join(self.specs), None, ""
+        if found and len(self.specs) < 2:
+            name, spec, checkpoint = found[-1].name, self._spec(found[-1]), found[-1].checkpoint
         self.facts = Facts(name, spec, checkpoint, version, self._left_out, container.is_cut)
 
     def _read_end(self, end: dict[str, str]) -> None:
@@ -224,17 +232,17 @@ class _Told:
                 self._left_out += int(told.get("count", 1))
             if event == "opened" and isinstance(number, int):
                 opened_at, is_continued = told.get("opened_at", said.at / 1e9), bool(told.get("is_continued"))
-                texts = (str(told.get(name, "")) for name in ("peer", "dialect", "key"))
-                peer, dialect, key = texts
-                self.sessions[number] = Opened(number, peer, dialect, opened_at, None, key, is_continued)
+                texts = (str(told.get(name, "")) for name in ("peer", "dialect", "key", "policy"))
+                peer, dialect, key, policy = texts
+                self.sessions[number] = Opened(number, peer, dialect, opened_at, None, key, is_continued, policy)
             elif event == "dialect" and number in self.sessions:
                 self.sessions[number] = self.sessions[number]._replace(dialect=str(told.get("dialect", "")))
             elif event == "closed" and number in self.sessions:
                 self.sessions[number] = self.sessions[number]._replace(closed_at=said.at / 1e9)
 
-    def _policy(self, told: dict[str, str] | None) -> PolicyFacts | None:
+    def _policy(self, told: dict[str, str]) -> PolicyFacts:
         try:
-            return None if told is None else PolicyFacts.read(told)
+            return PolicyFacts.read(told)
         except ValueError as error:
             raise RecordingError(f"{self.path}: its policy's spec cannot be read: {error!s:.80}") from error
 

@@ -131,7 +131,8 @@ class Recorder(Observer):
 
     def on_session_opened(self, session: SessionFacts) -> None:
         self._asked[session.number] = 0
-        self._event("opened", session=session.number, peer=session.peer, dialect=session.dialect, key=session.key)
+        told = {"peer": session.peer, "dialect": session.dialect, "key": session.key, "policy": session.policy}
+        self._event("opened", session=session.number, **told)
 
     def on_session_closed(self, session: int) -> None:
         self._asked.pop(session, None)

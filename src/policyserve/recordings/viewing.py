@@ -47,7 +47,7 @@ def show(recording: Recording, save: Path | None = None) -> int:
     else:
         stream.save(str(save))
     count = 0
-    panels = [_Panels(rerun, stream, session.number, recording.facts.spec) for session in recording.sessions]
+    panels = [_Panels(rerun, stream, session.number, recording.spec_of(session)) for session in recording.sessions]
     for panel in panels:
         for exchange in recording.exchanges(panel.session):
             if panel.show(exchange):

@@ -60,18 +60,23 @@ class Views:
 
     def __init__(self) -> None:
         self._dialects: dict[int, Dialect] = {}
-        self._spec: PolicySpec | None = None
+        self._spec: PolicySpec | None = None  # of the policy that was told of last
+        self._specs: dict[str, PolicySpec | None] = {}  # by the policy's name
+        self._policies: dict[int, str] = {}  # of sessions, where there are several
         self._shown_at: dict[tuple[int, str], int] = {}
 
     def note(self, event: str, session: int, told: Mapping[str, Any], policy: PolicyFacts | None) -> None:
         """An event of the recording."""
         if event in ("opened", "dialect") and told["dialect"] in dialects.names():
             self._dialects[session] = dialects.by_name(told["dialect"])
+        if event == "opened" and told.get("policy"):
+            self._policies[session] = told["policy"]
         elif event == "closed":
             self._dialects.pop(session, None)
+            self._policies.pop(session, None)
             self._shown_at = {place: at for place, at in self._shown_at.items() if place[0] != session}
         elif event == "policy" and policy is not None:
-            self._spec = _spec_of(policy)
+            self._spec = self._specs[policy.name] = _spec_of(policy)
 
     def of_request(self, session: int, message: bytes | memoryview, at: int) -> list[View]:
         """Its cameras, and its numbers and texts."""
@@ -89,12 +94,16 @@ class Views:
         except Exception:  # an error, say
             return []
 
+    def _spec_of(self, session: int) -> PolicySpec | None:
+        return self._specs.get(self._policies.get(session, ""), self._spec)
+
     def _of_request(self, dialect: Dialect, session: int, message: bytes | memoryview, at: int) -> Iterator[View]:
         observation = dialect.read_request(message).observation
         told: dict[str, Any] = {}
+        spec = self._spec_of(session)
         for path in paths_in(observation):
             value = look_up(observation, path)
-            leaf = None if self._spec is None else self._spec.leaves.get(path)
+            leaf = None if spec is None else spec.leaves.get(path)
             picture = picture_of(value) if leaf is None or isinstance(leaf, ImageSpec) else None
             if isinstance(value, EncodedImage):
                 if self._is_due(session, path, at):
@@ -111,7 +120,8 @@ class Views:
 
     def _of_reply(self, dialect: Dialect, session: int, message: bytes | memoryview) -> View:
         actions = np.asarray(dialect.read_reply(message).actions)
-        spec = None if self._spec is None else self._spec.action
+        its = self._spec_of(session)
+        spec = None if its is None else its.action
         rank = max(actions.ndim - 1, 0) if spec is None else len(spec.shape)
         first = actions.reshape(-1, *actions.shape[actions.ndim - rank :])[0] if actions.size else actions
         told = {"action": named(first, spec), "steps": 1 if actions.ndim == rank else len(actions)}

@@ -59,6 +59,7 @@ class Writing:
         self._plan, self._offset, self._say = plan, clock_offset_ns, say
         self._sessions: dict[int, Opened] = {}
         self._policy: PolicyFacts | None = None
+        self._policies: dict[str, PolicyFacts] = {}  # by name, the newest last
         self._views = Views() if plan.has_views else None
         self._earlier: list[RecordingFile] = []  # files that are full, while they await replies
         self._file = self._new_file()
@@ -112,10 +113,12 @@ class Writing:
         event, session = told.pop("event"), told.get("session", 0)
         if event == "policy":
             self._policy = PolicyFacts.read(told)
+            self._policies.pop(self._policy.name, None)
+            self._policies[self._policy.name] = self._policy
             self._file.tell_policy(self._policy)
         elif event == "opened":
             opened = self._sessions[session] = Opened(
-                session, told["peer"], told["dialect"], at / 1e9, None, told["key"]
+                session, told["peer"], told["dialect"], at / 1e9, None, told["key"], policy=told.get("policy", "")
             )
             self._file.open_session(opened)
         elif event == "dialect" and session in self._sessions:
@@ -153,8 +156,10 @@ class Writing:
         """Go on in a new file; the one before stays open for the replies that it awaits."""
         self._earlier.append(self._file)
         self._file = self._new_file()
-        if self._policy is not None:
-            self._file.tell_policy(self._policy)
+        in_use = {opened.policy for opened in self._sessions.values()}
+        for name, policy in self._policies.items():  # those of sessions by their name, and the newest
+            if name in in_use or policy is self._policy:
+                self._file.tell_policy(policy)
         for opened in self._sessions.values():
             self._file.open_session(opened._replace(is_continued=True))
         self._end_earlier()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from policyserve import dialects
@@ -10,10 +10,14 @@ from policyserve.core.dialect import Dialect, for_policy
 from policyserve.core.encoded_images import GREETING_KEY, JPEG
 from policyserve.core.errors import ConfigError
 from policyserve.core.printable import text_of
+from policyserve.core.sameness import is_same
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
 from policyserve.server.config import ServerConfig
 from policyserve.transforms import jpeg
+
+_OWN = ("spec", "policyserve")  # what every greeting has
+_POLICY = "policy"  # the name of the one that a session was drawn to, where its route tells
 
 
 class Beginning(Protocol):
@@ -55,6 +59,22 @@ def with_images(metadata: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
     return {**metadata, GREETING_KEY: [JPEG]}
 
 
+def of_split(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]], name: str | None) -> Mapping[str, Any]:
+    """What a greeting tells a session that was drawn to one of several policies.
+
+    own: what that one's greetings tell. others: what those of the others do, empty of one that is not ready.
+    name: the policy's, to be told; None: what could tell it from the others is left out, but for the spec, by which
+    clients ask.
+    """
+    if name is not None:
+        return {**own, _POLICY: name}
+    return {key: value for key, value in own.items() if key in _OWN or all(_has(told, key, value) for told in others)}
+
+
+def _has(told: Mapping[str, Any], key: str, value: Any) -> bool:
+    return key in told and is_same(told[key], value)
+
+
 def check_spec(spec: PolicySpec, config: ServerConfig) -> None:
     """Raise ConfigError for a policy that cannot be served with these settings: see check_metadata, and `--map`."""
     check_metadata(spec)
@@ -86,4 +106,4 @@ def _check_metadata(spec: PolicySpec) -> None:
 
 
 def _own(spec: PolicySpec) -> Mapping[str, Any]:
-    return {"spec": spec.describe(), "policyserve": VERSION}
+    return dict(zip(_OWN, (spec.describe(), VERSION), strict=True))

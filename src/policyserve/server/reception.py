@@ -278,12 +278,21 @@ class Reception:
         if served.failure is not None:
             conversation.fail(served.failure)
         elif served.spec is not None:
-            told = served.metadata
+            told = self._greeting_of(opened)
             metadata = greeting.with_images(told, opened.asks_images)
             if metadata is not told:
                 self.decoder.expect()
             conversation.serve(served.spec, metadata)
             peer.expect_first_message(greeting.patience_s(conversation.session, served.spec, served.config))
+
+    def _greeting_of(self, opened: _Open) -> Mapping[str, Any]:
+        """What its greeting tells: of a session that was drawn no more than its route wants to be told."""
+        served, target = opened.served, opened.target
+        if not target.route:
+            return served.metadata
+        is_blind = self.catalogue.routes[target.route].split.is_blind
+        others = [one.metadata for one in target.policies if one is not served]
+        return greeting.of_split(served.metadata, others, None if is_blind else served.name)
 
     def close_session(self, peer: Peer) -> None:
         """Drop a session's requests and its policy state; its connection may have an end to come."""
@@ -349,7 +358,9 @@ class Reception:
             self._close_all(served, change.closing)
         elif change.sessions_move and served.spec is not None:
             for opened in self._of(served):
-                opened.conversation.serve(served.spec, greeting.with_images(served.metadata, opened.asks_images))
+                opened.conversation.serve(
+                    served.spec, greeting.with_images(self._greeting_of(opened), opened.asks_images)
+                )
 
     def _close_all(self, served: Served, error: PolicyserveError) -> None:
         closing = self._of(served)
