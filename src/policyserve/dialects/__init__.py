@@ -47,6 +47,16 @@ def client_names() -> tuple[str, ...]:
     return tuple(name for name in names() if has_client(by_name(name)))
 
 
+def spoken(name: str) -> Dialect:
+    """The dialect that a session speaks, as logs, metrics and recordings name it: of names(), or a family's of `/act`.
+
+    Raises ConfigError for any other name.
+    """
+    from policyserve.dialects.rest.recognition import FAMILIES  # clients need none of them
+
+    return FAMILIES.get(name) or by_name(name)
+
+
 class Auto:
     """Finds a connection's dialect by its first message (the protocol DialectChoice)."""
 

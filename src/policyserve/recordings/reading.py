@@ -175,7 +175,7 @@ class Recording:
         if name in ("", "auto"):
             return None
         try:
-            return dialects.by_name(name)
+            return dialects.spoken(name)
         except ConfigError as error:
             raise RecordingError(f"{self.path}: {error}") from error
 

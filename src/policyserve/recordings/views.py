@@ -20,6 +20,7 @@ from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import WireError
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec
 from policyserve.core.spec import PolicySpec, look_up, paths_in
+from policyserve.dialects.rest.recognition import FAMILIES
 from policyserve.recordings.layout import PolicyFacts, json_of
 
 _QUALITY = 80
@@ -67,8 +68,8 @@ class Views:
 
     def note(self, event: str, session: int, told: Mapping[str, Any], policy: PolicyFacts | None) -> None:
         """An event of the recording."""
-        if event in ("opened", "dialect") and told["dialect"] in dialects.names():
-            self._dialects[session] = dialects.by_name(told["dialect"])
+        if event in ("opened", "dialect") and told["dialect"] in (*dialects.names(), *FAMILIES):
+            self._dialects[session] = dialects.spoken(told["dialect"])
         if event == "opened" and told.get("policy"):
             self._policies[session] = told["policy"]
         elif event == "closed":

@@ -150,6 +150,8 @@ def test_gr00ts_answer_has_the_parts_that_the_policy_declares() -> None:
     alone = json.loads(written("gr00t_http", chunk))
     assert list(alone) == ["action.action"]
     assert alone["action.action"]["shape"] == [2, 10]
+    one = family.write_answer(ActionChunk(chunk.actions[:1]), TIMING, Asked())
+    assert [part["shape"] for part in json.loads(one).values()] == [[7], [3]]
     with pytest.raises(PolicyFailed, match="waist 4"):
         Gr00tHTTP().for_policy({"modality": {"left_arm": 7, "waist": 4}}).write_answer(chunk, TIMING, Asked())
     assert Gr00tHTTP().for_policy({"modality": "none"}).name == "gr00t_http"

@@ -20,8 +20,11 @@ from policyserve.core.policy import ActionChunk, FunctionPolicy, PolicyInput
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects.rest.recognition import FAMILIES
 from policyserve.policies.fakes import EchoPolicy, FailingPolicy, NanPolicy, SlowPolicy
+from policyserve.recordings.reading import open_recording
+from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from tests.server.live import DEADLINE_S, HANDSHAKE, Live, ask, serving, until_eof
+from tests.policies.frameworks import import_or_skip
+from tests.server.live import DEADLINE_S, HANDSHAKE, Live, always, ask, running, serving, until_eof
 
 BODY = b'{"obs": [1]}'
 
@@ -390,6 +393,32 @@ def test_there_are_as_many_connections_as_sessions() -> None:
         with connected(live) as other:
             assert post(other)[0] == 503
         assert post(connection)[0] == 200
+
+
+def test_requests_are_recorded_and_read_again(tmp_path: Path) -> None:
+    import_or_skip("mcap")
+    with serving(EchoPolicy(1), record=str(tmp_path)) as live, connected(live) as connection:
+        for number in range(3):
+            post(connection, numbers(number))
+        post(connection, b'{"obs": [1, 2]}')
+    (file,) = tmp_path.glob("*.mcap")
+    recording = open_recording(file)
+    (session,) = recording.sessions
+    assert session.dialect == "json"
+    *answered, refused = recording.exchanges(session.number)
+    assert [float(one.observation["obs"][0]) for one in answered] == [0, 1, 2]
+    assert [float(one.actions[0]) for one in answered if one.actions is not None] == [0, 1, 2]
+    assert refused.error is not None
+    assert refused.error.code == "bad_observation"
+
+
+def test_each_of_several_policies_is_asked_below_its_name() -> None:
+    offers = {"one": always(lambda _: [1.0]), "two": always(lambda _: [2.0])}
+    with running(Server(offers, ServerConfig(host="127.0.0.1", port=0))) as live, connected(live) as connection:
+        live.until(lambda server: all(served.spec is not None for served in server.catalogue))
+        asked = [post(connection, BODY, path) for path in ("/act", "/two/act", "/one/act", "/two/act")]
+        assert [told["actions"] for _, told, _ in asked] == [[1.0], [2.0], [1.0], [2.0]]
+        assert post(connection, BODY, "/three/act")[0] == 404
 
 
 # Whatever the policy calls things

@@ -21,6 +21,7 @@ from policyserve.core.leaf_specs import name_of
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects import action_groups
 from policyserve.dialects.marked_arrays import ArraysLeft
 from policyserve.dialects.rest import json_numpy
 from policyserve.dialects.rest.bodies import Asked, ReplyBody, RequestBody
@@ -121,9 +122,11 @@ class Family:
         for key in ("actions", "action"):
             if isinstance(fields.get(key), (list, np.ndarray)):
                 return Reply(np.asarray(fields[key]), {}, fields)
-        groups = [inner for key, inner in fields.items() if key.startswith("action.") and isinstance(inner, np.ndarray)]
-        if groups:
-            return Reply(np.concatenate([np.atleast_1d(group) for group in groups], axis=-1), {}, fields)
+        parts = {key: inner for key, inner in fields.items() if key.startswith("action.")}
+        if parts:
+            axes = max(np.ndim(part) for part in parts.values())  # a part of one number has lost its last one
+            whole = {key: part if np.ndim(part) == axes else part[..., None] for key, part in parts.items()}
+            return Reply(action_groups.side_by_side(whole), {}, fields)
         raise WireError("", "actions", f"keys {names_told(fields)}" if isinstance(value, dict) else name_of(value))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array
-from policyserve.core.errors import PolicyFailed, PolicyserveError, WireError
+from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Observation, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects import action_groups
 from policyserve.dialects.rest import json_numpy
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, steps
@@ -34,9 +35,8 @@ class Gr00tHTTP(Family):
 
     def for_policy(self, metadata: Mapping[str, Any]) -> Gr00tHTTP:
         """The same for a policy that declares the parts of its actions: `modality`, name -> numbers."""
-        told = metadata.get("modality")
-        is_fine = isinstance(told, Mapping) and all(type(size) is int and size > 0 for size in told.values())
-        return Gr00tHTTP({str(name): size for name, size in told.items()}) if is_fine and told else self
+        groups = action_groups.groups_of(metadata)
+        return Gr00tHTTP(groups) if groups else self
 
     def observation(self, fields: dict[str, Any], limits: WireLimits) -> Observation:
         """`images/…`, `state/…` and `prompt`; an axis of one moment is left out."""
@@ -59,14 +59,11 @@ class Gr00tHTTP(Family):
         return {key: value for key, value in made.items() if value != {}}
 
     def answer(self, chunk: ActionChunk, timing: Timing) -> Any:
-        """The chunk's columns, cut into the policy's parts."""
+        """The chunk's columns, cut into the policy's parts; without a client's batch no axis has length one."""
         actions = steps(chunk.actions)
-        groups = self._groups or {"action": actions.shape[-1]}
-        if sum(groups.values()) != actions.shape[-1]:
-            told = " + ".join(f"{name} {size}" for name, size in groups.items())
-            raise PolicyFailed(f"modality: expected {actions.shape[-1]} numbers in all, got {told}")
-        parts = np.split(actions, np.cumsum([*groups.values()])[:-1], axis=-1)
-        return {f"action.{name}": part for name, part in zip(groups, parts, strict=True)}
+        parts = action_groups.split(actions, self._groups) if self._groups else {"action": actions}
+        is_batch = actions.ndim > 2
+        return {f"action.{name}": part if is_batch else part.squeeze() for name, part in parts.items()}
 
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """Status 500 whoever is to blame, as GR00T's server tells all errors."""
