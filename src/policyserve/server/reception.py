@@ -29,7 +29,7 @@ from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.catalogue import Catalogue, Target
 from policyserve.server.config import ServerConfig
-from policyserve.server.conversation import Conversation, Sink
+from policyserve.server.conversation import Conversation, Note, Sink
 from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
@@ -42,6 +42,7 @@ from policyserve.server.vla_eval_pages import add_vla_eval_pages
 log = Log(__name__)
 
 _AUTO = dialects.Auto()
+_MOST_TOLD = 1000  # clients that ask by HTTP, and what they speak
 
 
 class Peer(Protocol):
@@ -76,6 +77,7 @@ class _Open(NamedTuple):
     asks_images: str  # in its handshake
     served: Served  # its policy
     target: Target[Served]  # where its path led
+    note: Note  # how its lines are logged
 
 
 class SessionState(NamedTuple):
@@ -125,6 +127,7 @@ class Reception:
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
         self._is_closed = False
         self.decoder = Decoder()
+        self._told: set[tuple[str, str, str]] = set()  # who asks by HTTP, as it was logged
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, a code, why.
         self.on_refused: Callable[[str, str, str], object] = lambda peer, code, reason: None
@@ -236,11 +239,13 @@ class Reception:
         self._waiting.pop(peer.number, None)
         self._opened += 1
         peer.number = self._opened
-        note = partial(self.note, peer.address)
+        note = partial(self.note if choice is None else self._note_briefly, peer.address)
         conversation = Conversation(peer.number, session, peer, served.engine, served.observers, note, self.decoder)
         name = session.dialect.name if session.dialect else "auto"
         facts = SessionFacts(peer.number, peer.peer, name, key, served.name if served.is_named else "")
-        self._sessions[peer.number] = _Open(peer, conversation, facts, time.monotonic(), asks_images, served, target)
+        self._sessions[peer.number] = _Open(
+            peer, conversation, facts, time.monotonic(), asks_images, served, target, note
+        )
         served.sessions.add(peer.number)
         self.admission.enter(peer.address)
         self.everybody_left.clear()
@@ -307,7 +312,7 @@ class Reception:
         for tell in opened.served.observers.session_closed:
             tell(peer.number)
         event = Event("session_closed", peer.number, peer.peer)
-        self.note(peer.address, logging.INFO, "closed", "session %d closed", peer.number, event=event)
+        opened.note(logging.INFO, "closed", "session %d closed", peer.number, event=event)
 
     def close(self) -> None:
         """Open no session any more."""
@@ -346,6 +351,25 @@ class Reception:
         if suppressed is not None:
             size = log.log(level, text + "%s", *args, suppressed_note(suppressed), event=event, cause=cause)
             self._throttle.spend(kind, address, size)
+
+    def _note_briefly(
+        self,
+        address: str,
+        level: int,
+        kind: str,
+        text: str,
+        *args: object,
+        event: Event,
+        cause: BaseException | None = None,
+    ) -> None:
+        """As note(), of clients that connect for each request: that they come is told once, and never that they go."""
+        who = address, kind, event.dialect or ""
+        if level > logging.INFO or (kind in ("opened", "speaks") and who not in self._told):
+            if len(self._told) < _MOST_TOLD and level == logging.INFO:
+                self._told.add(who)
+            self.note(address, level, kind, text, *args, event=event, cause=cause)
+        else:
+            log.debug(text, *args, event=event)
 
     def _start_all(self, served: Served) -> None:
         """A policy is ready, or will never be: its sessions are served, or told."""

@@ -24,6 +24,7 @@ from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.rest.bodies import Asked, ReplyBody, RequestBody
 from policyserve.dialects.rest.gr00t_http import Gr00tHTTP
+from policyserve.dialects.rest.openvla import OpenVLA, OpenVLAOFT
 from policyserve.dialects.rest.recognition import FAMILIES, ByBody, family_of, read_body
 from tests.shared import shared_path
 
@@ -187,6 +188,17 @@ def test_xvlas_pictures_may_be_the_bytes_of_a_jpeg() -> None:
     found = observation(golden("xvla_rest", "act_jpeg_bytes_as_1d_uint8"))["images"]["0"]
     assert isinstance(found, EncodedImage)
     assert found.check("image0").shape == (8, 8, 3)
+
+
+def test_a_data_set_is_refused_that_the_policy_does_not_list() -> None:
+    body = read(golden("openvla_rest", "act_inspect_robots_widowx"))
+    for family in (OpenVLA(), OpenVLAOFT()):
+        for metadata in ({}, {"available_unnorm_keys": []}, {"available_unnorm_keys": ["bridge_orig"]}):
+            assert isinstance(family.for_policy(metadata).read_message(body), Request)
+        heard = family.for_policy({"available_unnorm_keys": ["fractal"]}).read_message(body)
+        assert isinstance(heard, Unreadable)
+        assert str(heard.error) == "unnorm_key: expected one of fractal, got str 'bridge_orig'"
+        assert heard.context == Asked()
 
 
 # What nobody may send

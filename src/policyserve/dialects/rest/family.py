@@ -125,7 +125,7 @@ class Family:
         parts = {key: inner for key, inner in fields.items() if key.startswith("action.")}
         if parts:
             axes = max(np.ndim(part) for part in parts.values())  # a part of one number has lost its last one
-            whole = {key: part if np.ndim(part) == axes else part[..., None] for key, part in parts.items()}
+            whole = {key: part if np.ndim(part) == axes else np.asarray(part)[..., None] for key, part in parts.items()}
             return Reply(action_groups.side_by_side(whole), {}, fields)
         raise WireError("", "actions", f"keys {names_told(fields)}" if isinstance(value, dict) else name_of(value))
 

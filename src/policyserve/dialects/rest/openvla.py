@@ -5,13 +5,15 @@ Their servers answer every error with status 200 and the text "error", which cli
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from policyserve.core.errors import PolicyserveError
-from policyserve.core.limits import WireLimits
-from policyserve.core.messages import Observation, Timing
+from policyserve.core.errors import BadObservation, PolicyserveError, names_told
+from policyserve.core.leaf_specs import name_of
+from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
+from policyserve.core.messages import Heard, Message, Observation, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
@@ -21,10 +23,29 @@ _IMAGE, _FULL, _WRIST, _INSTRUCTION = "image", "full_image", "wrist", "instructi
 
 
 class OpenVLA(Family):
-    """{"image", "instruction", "unnorm_key"?} -> one action, an array alone."""
+    """{"image", "instruction", "unnorm_key"?} -> one action, an array alone.
+
+    unnorm_keys: those that the policy lists; empty: any is taken.
+    """
 
     name = "openvla"
     one_action = True
+
+    def __init__(self, unnorm_keys: Sequence[str] = ()) -> None:
+        self._unnorm_keys = tuple(unnorm_keys)
+
+    def for_policy(self, metadata: Mapping[str, Any]) -> OpenVLA:
+        """The same for a policy that lists the data sets whose statistics it knows, as starVLA's servers tell them."""
+        keys = metadata.get("available_unnorm_keys")
+        return type(self)([key for key in keys if isinstance(key, str)]) if isinstance(keys, (list, tuple)) else self
+
+    def read_message(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Heard:
+        heard = super().read_message(message, limits)
+        key = heard.observation.get("unnorm_key") if isinstance(heard, Request) else None
+        if key is None or not self._unnorm_keys or (isinstance(key, str) and key in self._unnorm_keys):
+            return heard
+        known = f"one of {names_told(self._unnorm_keys)}"
+        return Unreadable(BadObservation("unnorm_key", known, name_of(key)), heard.context)
 
     def observation(self, fields: dict[str, Any], limits: WireLimits) -> Observation:
         """`images/0`, `prompt`, and what else there is."""
