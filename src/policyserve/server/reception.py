@@ -363,7 +363,7 @@ class Reception:
         cause: BaseException | None = None,
     ) -> None:
         """As note(), of clients that connect for each request: that they come is told once, and never that they go."""
-        who = address, kind, event.dialect or ""
+        who = address, kind, str(args[-1])  # which policy by which key, or which dialect
         if level > logging.INFO or (kind in ("opened", "speaks") and who not in self._told):
             if len(self._told) < _MOST_TOLD and level == logging.INFO:
                 self._told.add(who)

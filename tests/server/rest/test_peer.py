@@ -164,6 +164,18 @@ def test_a_large_body_is_read_in_a_thread_and_answered_right() -> None:
         assert [*base64.b64decode(told["__numpy__"])] == [*picture.reshape(-1)[[0, 7, 921_599]]]
 
 
+def test_a_client_that_connects_for_each_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with serving(EchoPolicy(1)) as live:
+        for _ in range(20):
+            with connected(live) as connection:
+                post(connection)
+        live.until(no_sessions)
+        assert live.server.counters.sessions_opened == 20
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("session ")]
+    assert [line.split()[2] for line in told] == ["opened", "speaks"]
+
+
 # How requests come
 
 
