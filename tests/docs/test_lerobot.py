@@ -12,6 +12,7 @@ import pytest
 
 from policyserve.policies.lerobot.options import LeRobotFlags
 from policyserve.policies.lerobot.package import REMEMBERING
+from policyserve.server.config import ServerConfig
 from tests.cli.serving import POLICYSERVE, ROOT, run, serving
 from tests.policies.frameworks import import_or_skip
 from tests.policies.lerobot.cases import copied
@@ -43,12 +44,18 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_serves(command: list[str], folder: Path) -> None:
+    if "--lerobot" in command:
+        import_or_skip("grpc")
+        command = [word if word != "8080" else "0" for word in command]
     with serving([*POLICYSERVE, *command[1:], "--host", "127.0.0.1", "--port", "0"], cwd=folder) as server:
         done = run(sys.executable, "-m", "policyserve.client", server.url)
         assert done.returncode == 0, done.stderr
 
 
 def test_every_flag_and_type_of_the_page_is_there() -> None:
-    flags = set(re.findall(r"--([a-z][a-z-]+)", PAGE)) - {"lerobot-python"}  # of the benchmark
-    assert flags <= {name.replace("_", "-") for name in LeRobotFlags.__dataclass_fields__}
+    page = re.sub(r"(?s)```bash\npython -m lerobot.*?```", "", PAGE)  # the robot's own command
+    flags = set(re.findall(r"--([a-z][a-z_-]+)", page))
+    flags -= {"lerobot-python", "pretrained_name_or_path"}  # of the benchmark, and of LeRobot's client
+    known = {*LeRobotFlags.__dataclass_fields__, *ServerConfig.__dataclass_fields__}
+    assert flags <= {name.replace("_", "-") for name in known}
     assert all(kind in PAGE for kind in REMEMBERING)

@@ -13,8 +13,12 @@ from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
+from policyserve.dialects.lerobot.answers import write_actions
+from policyserve.dialects.lerobot.messages import END
+from policyserve.dialects.lerobot.observations import Asked
 from policyserve.dialects.vla_eval import VlaEval
 from policyserve.dialects.xpolicylab import XPolicyLab
+from tests.server.lerobot_grpc.calling import part
 
 PAGES = Path(__file__).parents[2] / "docs" / "wire"
 TIMING = Timing(queue_ms=0.1, infer_ms=0.5, total_ms=1.25)
@@ -63,6 +67,14 @@ def test_xpolicylabs_page_shows_a_request_and_its_answer() -> None:
     assert request.observation["state"]["arm_joint_state"].tolist() == [0, 1]
     assert wire.write_answer(ActionChunk(np.array([[0, 1]], np.float32)), TIMING, request.context) == answer
     assert all(f"{len(frame)} bytes" in page for frame in (seen, answer))
+
+
+def test_lerobots_page_shows_an_observation_and_an_answer_byte_for_byte() -> None:
+    page = (PAGES / "lerobot.md").read_text()
+    shown = [bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f ]+)\n```", page)]
+    asked = Asked(100.0, 7, "lerobot.async_inference.helpers")
+    assert shown == [part(END, b"abc"), write_actions(np.array([[0.5], [-1.0]]), asked)]
+    assert all(f"{len(frame)} bytes" in page for frame in shown)
 
 
 @pytest.mark.parametrize("name", ["openpi", "wall_x"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.fuzz import conversing, dialects, families, frames, gr00t, handshake, jpegs, reading, rest
+from tests.fuzz import conversing, dialects, families, frames, gr00t, handshake, jpegs, lerobot, reading, rest
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "frames-server": frames.check_server,
@@ -19,6 +19,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "gr00t-round-trip": gr00t.check_round_trip,
     "jpegs": jpegs.check_jpegs,
     "pngs": jpegs.check_pngs,
+    "lerobot": lerobot.check_pickles,
     "reading": reading.check_layouts,
     "reading-replies": reading.check_replies,
     "http-server": handshake.check_server,

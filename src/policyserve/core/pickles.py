@@ -12,14 +12,12 @@ it without counting.
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from struct import unpack
 from typing import Any
 
-_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _MOST_MARKS = 64
 _NEWEST = 5  # protocol
 PERSISTENT = "persistent id"  # the kind of a Thing that stands for what lies outside the pickle
@@ -313,12 +311,20 @@ _ACTS: dict[int, Callable[[_Reader], None]] = {
 
 def _told_opcode(opcode: int) -> str:
     """An opcode's byte and, where it has one, its name."""
-    name = _NAMES.get(opcode)
+    name = _names().get(opcode)
     return f"{bytes([opcode])!r}" + (f" ({name})" if name is not None else "")
+
+
+@cache
+def _names() -> dict[int, str]:
+    """The opcodes' names."""
+    import pickletools  # takes milliseconds, and most programs read no pickle
+
+    return {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
 @cache
 def _acts_of(names: frozenset[str] | None) -> dict[int, Callable[[_Reader], None]]:
     if names is None:
         return _ACTS
-    return {opcode: act for opcode, act in _ACTS.items() if _NAMES[opcode] in names}
+    return {opcode: act for opcode, act in _ACTS.items() if _names()[opcode] in names}

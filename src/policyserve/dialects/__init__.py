@@ -8,6 +8,7 @@ from policyserve.core.messages import Message
 from policyserve.dialects.behavior1k import Behavior1K
 from policyserve.dialects.gr00t import Gr00t
 from policyserve.dialects.greeter import Greeter
+from policyserve.dialects.lerobot.dialect import LeRobot
 from policyserve.dialects.molmospaces import MolmoSpaces
 from policyserve.dialects.openpi import OpenPI
 from policyserve.dialects.recognition import family_of_first_message
@@ -33,6 +34,7 @@ _OURS = (
     Behavior1K(),
     MolmoSpaces(),
     Gr00t(),
+    LeRobot(),
 )
 
 _registry = Registry(_OURS)

@@ -357,8 +357,9 @@ class Server:
                 self.recorder.start()
         except BaseException:
             self._entrance.close()
-            if self.gr00t is not None:
-                await self.gr00t.close()
+            for beside in (self.gr00t, self.lerobot):
+                if beside is not None:
+                    await beside.close()
             raise
 
     def _add_metrics(self) -> Metrics:

@@ -228,7 +228,7 @@ def test_the_features_of_old_clients_say_neither_names_nor_the_order_of_axes() -
 def test_a_text_and_a_client_of_this_dialect_are_refused() -> None:
     with pytest.raises(WireError, match="got a text"):
         LeRobot().read_message("hello")
-    with pytest.raises(WireError, match="RobotClient"):
+    with pytest.raises(WireError, match="a dialect that this package's clients speak"):
         LeRobot().write_request({"state": np.zeros(len(JOINTS))})
     with pytest.raises(WireError):
         LeRobot().read_greeting(b"")

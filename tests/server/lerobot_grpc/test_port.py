@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 from policyserve import Client
-from policyserve.core.errors import ConfigError
+from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
+from policyserve.dialects import by_name
 from policyserve.dialects.lerobot.messages import BEGIN, END, MIDDLE
+from policyserve.recordings.reading import open_recording
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer
+from policyserve.server.server import PolicyServer, Server
 from tests.dialects.lerobot.test_pickled import GOLDEN, own, programs
 from tests.dialects.lerobot.written import features, seen, setup
 from tests.policies.frameworks import import_or_skip
 from tests.server.lerobot_grpc.calling import asking, calling, lerobot_port, part, parts, rows
-from tests.server.live import DEADLINE_S, serving
+from tests.server.live import DEADLINE_S, always, running, serving
 from tests.shared import shared_path
 
 grpc: Any = import_or_skip("grpc")
@@ -361,6 +363,67 @@ def test_a_port_that_is_taken_is_told_and_the_server_lets_go_of_its_own() -> Non
         with asking(live, "double rows") as caller:
             caller.observe(1.0, 2.0, 3.0)
             caller.actions()
+
+
+def test_a_client_asks_for_one_of_several_policies_by_its_name() -> None:
+    def negative(observation: Any) -> Any:
+        return -doubled(observation)
+
+    offers = {"left": always(policy()), "right": always(FunctionPolicy(negative, STATE))}
+    server = Server(offers, ServerConfig(host="127.0.0.1", port=0, lerobot=0))
+    with running(server) as live, asking(live, "right") as right, asking(live, "left") as left, calling(live) as other:
+        for caller in (left, right):
+            caller.observe(1.0, 2.0, 3.0)
+        np.testing.assert_array_equal(left.actions()[0], rows(1.0, 2.0, 3.0))
+        np.testing.assert_array_equal(right.actions()[0], -rows(1.0, 2.0, 3.0))
+        told = refused(lambda: other.instruct(setup("middle")))[1]
+        assert "expected a policy that is served here ('left', 'right')" in told
+
+
+def test_without_grpcio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(
+        MissingDependency, match=r"grpc is not installed; run: pip install 'policyserve\[lerobot-client\]'"
+    ):
+        PolicyServer(policy(), config=ServerConfig(lerobot=0))
+    assert PolicyServer(policy()).lerobot is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, None),
+        ({"lerobot_host": "0.0.0.0"}, "anyone who reaches 0.0.0.0:"),
+        ({"lerobot_host": "localhost"}, None),
+    ],
+)
+def test_the_start_says_where_it_listens_and_who_may_come(
+    settings: dict[str, Any], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with serving(policy(), lerobot=0, **settings) as live:
+        port = lerobot_port(live)
+    texts = [record.getMessage() for record in caplog.records if "lerobot_grpc" in record.name]
+    assert texts[0] == f"LeRobot's RobotClient connects to {settings.get('lerobot_host', '127.0.0.1')}:{port}"
+    assert [text.startswith(told or "?") for text in texts[1:]] == [True] * (told is not None)
+
+
+def test_a_recording_has_its_messages_and_its_actions(tmp_path: Any) -> None:
+    import_or_skip("mcap")
+    import_or_skip("zstandard")
+    with serving(policy(), lerobot=0, record=str(tmp_path)) as live, asking(live, "double rows") as caller:
+        for step in range(3):
+            caller.observe(1.0, 2.0, step)
+            caller.actions()
+    recording = open_recording(next(tmp_path.glob("*.mcap")))
+    (session,) = recording.sessions
+    assert session.dialect == "lerobot"
+    said, *asked = recording.exchanges(session.number)
+    assert said.reply is None  # what the client said of itself
+    assert [one.sent["state"].tolist() for one in asked] == [[1.0, 2.0, step] for step in range(3)]
+    dialect = by_name("lerobot")
+    replies = [dialect.read_reply(one.reply).actions for one in asked if one.reply is not None]
+    np.testing.assert_array_equal(replies, [rows(1.0, 2.0, step) for step in range(3)])
 
 
 def test_calls_that_no_service_has_are_refused() -> None:

@@ -3,14 +3,14 @@
 Request   TimedObservation: timestamp, timestep, must_go, and a map of joints, cameras and the task
 Reply     a list of TimedAction, each with a tensor
 
-Errors are texts, which the gRPC server tells as a status. These messages come over no WebSocket:
-server/lerobot_grpc has a port of its own for them. docs/wire/lerobot.md has the bytes.
+Errors are texts, which the gRPC server tells as a status. They have a port of their own (server/lerobot_grpc); on a
+WebSocket at `/lerobot` the same pickles pass, which no client of LeRobot's sends. docs/wire/lerobot.md has the bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +18,19 @@ from policyserve.core.arrays import Array
 from policyserve.core.dialect import ErrorReply, code_in_text, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing
+from policyserve.core.messages import Control, Heard, Message, Reply, Request, Timing
 from policyserve.core.pickles import told_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
 from policyserve.dialects.lerobot.observations import Asked, read_observation
 from policyserve.dialects.lerobot.pickled import OBSERVATION, SETUP, name_of, read_thing
 from policyserve.dialects.lerobot.setup import PolicySetup
+from policyserve.dialects.server_only import ServerOnly
 
 _UNASKED = Asked(0.0, 0, "lerobot.async_inference.helpers")
-_NO_CLIENT = "LeRobot's own RobotClient: this dialect has no other client"
 
 
-class LeRobot:
+class LeRobot(ServerOnly):
     """The server's half, of one client. setup: what that one said of itself; None: joints make the state as they come.
 
     It keeps nothing else, so that it is as pure as the dialects that serve everybody.
@@ -82,12 +82,6 @@ class LeRobot:
 
     def answer_control(self, control: Control, metadata: Mapping[str, Any]) -> None:
         """None: the gRPC server has answered."""
-
-    def write_request(self, observation: Observation) -> NoReturn:
-        raise WireError("", _NO_CLIENT, "another")
-
-    def read_greeting(self, message: Message) -> NoReturn:
-        raise WireError("", "no message before the first request", "one")
 
     def read_reply(self, message: Message) -> Reply:
         """Read actions as write_answer() wrote them."""
