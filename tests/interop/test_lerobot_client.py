@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,15 +42,16 @@ def test_robot_clients_execute_the_chunks_that_lerobot_itself_gives(tmp_path: Pa
     with serving(policy, lerobot=0) as live:
         address = f"127.0.0.1:{lerobot_port(live)}"
         command = [python, PROGRAM, address, "lerobot act", golden]
+        options: dict[str, Any] = {"cwd": tmp_path, "text": True}  # LeRobot's client writes a log where it runs
         # A client for each robot: channels of one process may share a connection.
         running = [
-            subprocess.Popen([*command, str(sample)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen([*command, str(sample)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
             for sample in (0, 1)
         ]
         for one in running:
             out, complaints = one.communicate()
             assert out.strip().endswith("25 right actions"), complaints
         refused = subprocess.run(
-            [python, PROGRAM, address, "user/model", golden, "0"], capture_output=True, text=True, check=False
+            [python, PROGRAM, address, "user/model", golden, "0"], capture_output=True, check=False, **options
         )
         assert "expected a policy that is served here ('lerobot act')" in refused.stdout + refused.stderr
