@@ -90,7 +90,7 @@ def test_the_programs_it_points_to_exist() -> None:
 
 def test_its_flags_are_the_servers_and_their_defaults_are_right() -> None:
     defaults = {one.name: one.default for one in fields(ServerConfig)}
-    flags = set(re.findall(r"`--([a-z-]+)", PAGE)) - {"port", "remote-key-env", "remote-sessions"}
+    flags = set(re.findall(r"`--([a-z0-9-]+)", PAGE)) - {"port", "remote-key-env", "remote-sessions"}
     assert {flag.removeprefix("no-").replace("-", "_") for flag in flags} <= defaults.keys()
     for flag, shown in re.findall(r"^\| `--([a-z-]+)` \| ([\d,]+)", PAGE, re.MULTILINE):
         assert defaults[flag.replace("-", "_")] == float(shown.replace(",", "")), flag

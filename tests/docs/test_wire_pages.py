@@ -32,6 +32,7 @@ EXAMPLES = {
     "vllm_omni": (STATE, np.array([[0, 1]], np.float32)),
     "behavior1k": (STATE, np.array([0, 1], np.float32)),
     "molmospaces": (STATE, np.array([0, 1], np.float32)),
+    "gr00t": (STATE, np.array([[0, 1]], np.float32)),
 }
 
 

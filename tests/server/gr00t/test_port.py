@@ -17,6 +17,7 @@ from policyserve.dialects.gr00t.spellings import NPY
 from policyserve.engine.engine import Change
 from tests.dialects.gr00t.golden import ACTIONS, ARM, golden, unsafe
 from tests.policies.frameworks import import_or_skip
+from tests.server.certificates import make_certificate
 from tests.server.gr00t.asking import (
     HELLO,
     asker,
@@ -337,6 +338,14 @@ def test_the_log_tells_where_its_clients_connect_to(caplog: pytest.LogCaptureFix
     with serving(echo(), gr00t=0) as live:
         assert f"GR00T's clients connect to {url_of(live)}" in caplog.text
         assert url_of(live).startswith("tcp://127.0.0.1:")
+
+
+def test_a_certificate_does_not_hold_here_which_is_told(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    cert, key = make_certificate(tmp_path)
+    for host, is_told in (("127.0.0.1", False), ("0.0.0.0", True)):
+        caplog.clear()
+        with serving(echo(), host=host, gr00t=0, tls_cert=cert, tls_key=key):
+            assert ("crosses the network in the clear, API keys too" in caplog.text) is is_told
 
 
 def test_pictures_arrive_whole() -> None:

@@ -10,8 +10,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.server.config import ServerConfig
 from policyserve.server.gr00t import tcp
@@ -85,6 +87,9 @@ class Gr00tPort:
             loop.add_reader(int(one.getsockopt(zmq.FD)), self._wake)
         self._look_after()
         log.info("GR00T's clients connect to %s", self.url)
+        if self._config.tls_cert is not None and not ip_address(opened.host).is_loopback:
+            what = "what GR00T's clients send to %s crosses the network in the clear, API keys too; see SECURITY.md"
+            log.warning(what, self.url, event=Event("access_warned"))
 
     async def close(self) -> None:
         """End all connections, once what is written has gone out."""
