@@ -14,9 +14,11 @@ import pytest
 from policyserve.core.policy import as_policy
 from policyserve.doctor.pages import pages
 from policyserve.doctor.server import Examined
+from policyserve.server.splits import Split
 from tests.doctor.sick import examined, of, stand_in
 from tests.plain_servers import in_thread
-from tests.server.live import DEADLINE_S, serving
+from tests.server.live import DEADLINE_S, always, running, serving
+from tests.server.test_offers import failing, make
 
 KEY = "a-key-of-16-letters"
 
@@ -52,6 +54,22 @@ def test_a_ready_server_tells_what_it_has_answered() -> None:
         findings = examined(f"ws://127.0.0.1:{live.port}")
     assert of(findings, "health").figures["requests"] == 0
     assert of(findings, "readiness").figures == {"is_ready": True}
+
+
+def test_of_several_policies_the_one_of_the_urls_path_is_asked_for() -> None:
+    offers = {"arm": always(as_policy(lambda x: x)), "gone": failing}
+    with running(make(offers, {"/both": Split({"arm": 1, "gone": 1})})) as live:
+        live.ready()
+        found = {
+            path: of(examined(f"ws://127.0.0.1:{live.port}{path}"), "readiness")
+            for path in ("", "/arm", "/arm/openpi", "/openpi", "/gone", "/both")
+        }
+        (*_, refused) = examined(f"ws://127.0.0.1:{live.port}/arn")
+    ready = {path: finding.figures["is_ready"] for path, finding in found.items()}
+    assert ready == {"": True, "/arm": True, "/arm/openpi": True, "/openpi": True, "/gone": False, "/both": False}
+    assert found[""].found == "ready: the default policy is loaded, and not yet gone"
+    assert "did you mean /arm?" in refused.found
+    assert refused.cure == "connect to one of those that there are"
 
 
 def test_a_server_of_another_family_has_no_readiness() -> None:

@@ -141,6 +141,8 @@ def _refused(server: Examined, told: str) -> Finding:
     if "permessage-deflate" in told.lower() or "extension" in told.lower():
         told = f"the answer has an extension that nobody offered, so that clients refuse it: {without_place(told)}"
         return broken("handshake", told, f"a proxy adds it: {_NO_COMPRESSION}")
+    if "no policy is at" in told:  # a server of ours that has several
+        return broken("handshake", without_place(told), "connect to one of those that there are")
     cure = "another program, or a proxy without WebSockets, has this port: compare it with what the server prints"
     return broken("handshake", without_place(told), cure)
 

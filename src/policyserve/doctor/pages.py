@@ -14,6 +14,7 @@ import h11
 
 from policyserve.bench.machine import counted
 from policyserve.client.sockets import check_time, left_s
+from policyserve.core.printable import one_line
 from policyserve.doctor.findings import Finding, ok, warning
 from policyserve.doctor.server import Examined
 
@@ -103,11 +104,13 @@ def _health(server: Examined) -> Finding:
 
 
 def _readiness(server: Examined) -> Finding:
-    try:
-        page = fetch(server, "/readyz")
-    except (OSError, h11.ProtocolError):
-        page = Page(0, "", {})
+    name = _first_of_path(server)
+    page = _found(server, f"/readyz/{name}") if name else Page(404, "", {})
+    if page.status == 404:  # no policy has this name: it may be a dialect's
+        name, page = "", _found(server, "/readyz")
     status = page.fields.get("status")
+    if not name and page.status == 503 and (others := _others_that_wait(server)):
+        return ok("readiness", f"ready: the default policy is loaded, and not yet {others}", is_ready=True)
     if page.status == 200 and status == "ready":
         return ok("readiness", "ready: the policy is loaded", is_ready=True)
     if page.status == 503 and status == "loading":
@@ -115,3 +118,25 @@ def _readiness(server: Examined) -> Finding:
         cure = "wait, and ask again; the server's own terminal shows how far it is, and what failed"
         return warning("readiness", f"not ready: {stage}", cure, is_ready=False, stage=stage)
     return ok("readiness", "not told: only servers of ours have /readyz", is_ready=None)
+
+
+def _found(server: Examined, path: str) -> Page:
+    """A page, or an empty one where nothing is to be had."""
+    try:
+        return fetch(server, path)
+    except (OSError, h11.ProtocolError):
+        return Page(0, "", {})
+
+
+def _first_of_path(server: Examined) -> str:
+    """What a URL's path begins with: the name of a policy, where a server has several."""
+    return urlsplit(server.address.http_url).path.strip("/").partition("/")[0]
+
+
+def _others_that_wait(server: Examined) -> str:
+    """The names of those of several policies that are not ready, if the default one is; else empty."""
+    told = _found(server, "/policies").fields.get("policies")
+    policies = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    if not any(one.get("is_default") and one.get("is_ready") is True for one in policies):
+        return ""
+    return one_line(", ".join(str(one.get("name")) for one in policies if one.get("is_ready") is not True), 200)

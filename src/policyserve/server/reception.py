@@ -113,6 +113,9 @@ class Reception:
         for served in () if catalogue.is_plain else catalogue:
             add_readiness(self.routes, f"/readyz/{served.name}", partial(_stage_of, served))
             add_spec(self.routes, partial(_metadata_of, served), f"/spec/{served.name}")
+        for path in catalogue.routes:
+            if path.strip("/"):
+                add_readiness(self.routes, f"/readyz/{path.strip('/')}", partial(self._stage_at, path))
         add_vla_eval_pages(self.routes, lambda: self.stage, partial(_batching_of, catalogue.default, config))
         self.routes.add_post(*BODY_PATHS)
         self.everybody_left = asyncio.Event()
@@ -137,6 +140,11 @@ class Reception:
         """What the first policy that cannot answer is at; empty while all can."""
         stages = ((served, served.stage) for served in self.catalogue)
         return next((f"{one.name}: {stage}" if one.is_named else stage for one, stage in stages if stage), "")
+
+    def _stage_at(self, path: str) -> str:
+        """What the first policy that a path leads to is at, and cannot answer."""
+        target = self.catalogue.resolve(path)
+        return next((one.stage for one in target.policies if one.stage), "") if target is not None else ""
 
     @property
     def conversations(self) -> Sequence[Conversation]:

@@ -46,6 +46,14 @@ def texts(rows: list[Row]) -> list[str]:
     return [text_of_row(row).rstrip() for row in rows]
 
 
+def test_of_several_policies_a_line_says_how_far_each_is() -> None:
+    named = [{**told()["policy"], "name": name} for name in ("pick", "place")]
+    named[1] |= {"is_ready": False, "stage": "loading failed"}
+    rows = texts(drawn(document(policies=named)))
+    assert rows[1] == "policies  pick ready · place failed"
+    assert "policies" not in "".join(texts(drawn(document(policies=named[:1]))))
+
+
 def test_the_picture_in_80_columns() -> None:
     assert "\n".join(texts(drawn(document()))) + "\n" == PICTURE
 

@@ -35,6 +35,15 @@ def test_keys_have_a_column_where_there_are_any_and_are_cut_first() -> None:
     assert max(map(width_of, told)) <= 80
 
 
+def test_policies_have_a_column_where_there_are_several() -> None:
+    told = texts(session_rows(document(sessions=[session(1, policy="pick"), session(2, policy="place")]), 80))
+    assert [line.split()[:4] for line in told] == [
+        ["#", "peer", "dialect", "policy"],
+        ["1", "10.0.0.7:51001", "openpi", "pick"],
+        ["2", "10.0.0.7:51002", "openpi", "place"],
+    ]
+
+
 def test_nobody_there_is_said() -> None:
     assert texts(session_rows(document(sessions=[]), 80)) == ["no sessions"]
     assert texts(refusal_rows([], 80)) == ["no refusals"]

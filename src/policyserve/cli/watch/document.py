@@ -57,11 +57,12 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Session:
-    """A client that is connected."""
+    """A client that is connected. policy: which of several answers it."""
 
     number: int
     peer: str
     dialect: str
+    policy: str
     key: str
     hz: float | None
     p99_ms: float | None
@@ -87,11 +88,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Document:
-    """All of it. sessions_left_out: how many more there are than are listed."""
+    """All of it. policy: the default one, of policies. sessions_left_out: how many more there are than are listed."""
 
     version: str
     up_s: float | None
     policy: Policy
+    policies: Sequence[Policy]
     numbers: Numbers
     sessions: Sequence[Session]
     sessions_left_out: int
@@ -115,6 +117,7 @@ def read_document(body: str | bytes) -> Document:
         version=server.text("version"),
         up_s=server.number("up_s"),
         policy=_policy(root.fields("policy")),
+        policies=[_policy(one) for one in root.items("policies")],
         numbers=_numbers(root.fields("numbers"), root.fields("history")),
         sessions=[_session(one) for one in root.items("sessions")],
         sessions_left_out=root.count("sessions_left_out"),
@@ -196,6 +199,7 @@ def _session(told: _Fields) -> Session:
         number=told.count("number"),
         peer=told.text("peer"),
         dialect=told.text("dialect"),
+        policy=told.text("policy"),
         key=told.text("key"),
         hz=told.number("hz"),
         p99_ms=told.number("p99_ms"),

@@ -6,6 +6,7 @@ What must stay true: no row has more columns than the terminal, and there are ne
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policyserve.cli.layout import wrapped
@@ -13,6 +14,7 @@ from policyserve.cli.watch.document import Document, Line, Numbers, Policy
 from policyserve.cli.watch.lists import refusal_rows, session_rows
 from policyserve.cli.watch.rows import BLOCKS, Piece, Row, Style, aligned, apart, duration, fitted, short, spark
 
+_MOST_POLICY_ROWS = 3  # of the names of several policies
 _ROOMY = 34  # rows from which on each thing that the policy takes has a row of its own
 _ONE_REFUSAL = 3  # rows, with the title
 _MOST_OF_REFUSALS = 10  # where rows have no end
@@ -58,6 +60,8 @@ def _served(view: View, columns: int, is_roomy: bool) -> list[Row]:
     up = _GAP.join(filter(None, ["" if told.up_s is None else f"up {duration(told.up_s)}", view.hint]))
     title = apart([name, Piece(_GAP), state, Piece(_GAP), Piece(view.url, "cyan")], [Piece(up, "dim")], columns)
     rows: list[Row] = [title]
+    if len(told.policies) > 1:
+        rows += _policies(told.policies, columns)
     if not policy.is_ready:
         rows.append(_stage(policy.stage))
     facts = " · ".join(f"{name} {value}" for name, value in policy.facts)
@@ -65,6 +69,14 @@ def _served(view: View, columns: int, is_roomy: bool) -> list[Row]:
     if policy.is_ready:
         rows += _spec(policy, is_roomy)
     return rows
+
+
+def _policies(policies: Sequence[Policy], columns: int) -> list[Row]:
+    """How far each of several is; what is shown above and below is the default one's."""
+    told = " · ".join(f"{one.name} {_state(one).text}" for one in policies)
+    words = ["policies  ", *[" " * 10] * (_MOST_POLICY_ROWS - 1)]
+    lines = [line for line in wrapped(told, columns - 10) if line]
+    return [[Piece(word, "dim"), Piece(line)] for word, line in zip(words, lines, strict=False)]
 
 
 def _state(policy: Policy) -> Piece:

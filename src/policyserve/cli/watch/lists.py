@@ -41,11 +41,12 @@ def refusal_rows(refusals: Sequence[Refusal], columns: int, most: int | None = N
 
 def _table(sessions: Sequence[Session], columns: int) -> list[Row]:
     """Peers and keys are cut so that the rest fits."""
-    has_keys = any(one.key for one in sessions)
-    titles = ["#", "peer", "dialect", *(["key"] if has_keys else []), "Hz", "p99 ms", "waiting", "open"]
-    cells = [_cells(one, has_keys) for one in sessions]
+    has_keys, has_policies = any(one.key for one in sessions), any(one.policy for one in sessions)
+    named = [*(["policy"] if has_policies else []), *(["key"] if has_keys else [])]
+    titles = ["#", "peer", "dialect", *named, "Hz", "p99 ms", "waiting", "open"]
+    cells = [_cells(one, has_keys, has_policies) for one in sessions]
     widths = [max(width_of(row[index]) for row in [titles, *cells]) for index in range(len(titles))]
-    texts = [titles.index(name) for name in ("peer", "dialect", "key") if name in titles]
+    texts = [titles.index(name) for name in ("peer", "dialect", "policy", "key") if name in titles]
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - columns
     for index in reversed(texts):  # keys first: of a peer its address matters
         less = min(max(over, 0), max(widths[index] - _NARROWEST, 0))
@@ -57,8 +58,9 @@ def _table(sessions: Sequence[Session], columns: int) -> list[Row]:
     return rows
 
 
-def _cells(one: Session, has_keys: bool) -> list[str]:
-    who = [str(one.number), one.peer, one.dialect, *([one.key] if has_keys else [])]
+def _cells(one: Session, has_keys: bool, has_policies: bool) -> list[str]:
+    named = [*([one.policy] if has_policies else []), *([one.key] if has_keys else [])]
+    who = [str(one.number), one.peer, one.dialect, *named]
     return [*who, short(one.hz), short(one.p99_ms), f"{one.pending:,}", duration(one.age_s)]
 
 

@@ -34,6 +34,7 @@ async function keepAsking() {
 
 function show(told) {
   showPolicy(told.policy, told.server);
+  showPolicies(told.policies);
   showNumbers(told.numbers, told.history);
   showTimes(told.history);
   $("batches-none").hidden = told.batches.length > 0;
@@ -69,6 +70,13 @@ function showPolicy(policy, server) {
   $("gives").textContent = policy.gives || "–";
   $("gives-doc").textContent = policy.gives_doc;
   showClients(server);
+}
+
+/** How far each of several policies is; what else stands above is the default one's. */
+function showPolicies(policies) {
+  $("policies").hidden = policies.length < 2;
+  const told = policies.map((one) => `/${one.name} ${one.is_ready ? "ready" : one.stage}`);
+  $("policies").textContent = told.join(" · ");
 }
 
 function madeLeaf() {

@@ -40,7 +40,8 @@ function madeRow(session) {
 
 function updateRow(row, session) {
   const peer = session.key ? `${session.peer} (${session.key})` : session.peer;
-  const texts = [peer, session.dialect, short(session.hz), short(session.p99_ms), String(session.pending), duration(session.age_s)];
+  const speaks = session.policy ? `${session.dialect} · ${session.policy}` : session.dialect;
+  const texts = [peer, speaks, short(session.hz), short(session.p99_ms), String(session.pending), duration(session.age_s)];
   texts.forEach((text, index) => { row.cells[index + 1].textContent = text; });
   row.cells[1].dataset.dialect = session.dialect;
   mark(row);
@@ -70,7 +71,7 @@ export function showSelected(told) {
   $("selected").hidden = !chosen.number;
   if (!seen || seen.number !== chosen.number) return;
   const session = told.sessions.find((one) => one.number === seen.number);
-  $("selected-title").textContent = `Session ${seen.number}${session ? ` · ${session.peer} · ${session.dialect}` : ""}`;
+  $("selected-title").textContent = `Session ${seen.number}${session ? ` · ${session.peer} · ${session.dialect}${session.policy ? ` · ${session.policy}` : ""}` : ""}`;
   const isEmpty = !seen.numbers.length && !seen.texts.length && !seen.actions.lines.length;
   $("selected-none").hidden = !isEmpty;
   $("selected-none").textContent = isEmpty ? "It has asked nothing since you look." : "";
