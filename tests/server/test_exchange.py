@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,6 @@ def test_what_nobody_has_named_is_called_by_what_loads_it() -> None:
 
 def test_a_server_stops_in_the_middle_of_a_swap() -> None:
     async def run() -> None:
-        import threading
-
         may_load = threading.Event()
         server = Server(recipe(1), CONFIG)
         async with server:
@@ -102,7 +101,7 @@ def test_a_server_stops_in_the_middle_of_a_swap() -> None:
             swap = asyncio.ensure_future(served.swap(numbered(2, may_load=may_load)))
             while "reading weights" not in served.swapping:  # noqa: ASYNC110 - another thread
                 await asyncio.sleep(0.002)
-            may_load.set()
+        may_load.set()
         with pytest.raises(ConfigError, match="the server is stopping"):
             await swap
 

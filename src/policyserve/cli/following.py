@@ -5,14 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from policyserve.cli.foreground.progress import ProgressLine, stage_line
 from policyserve.core.errors import ConfigError
 from policyserve.core.recipe import Newest
+from policyserve.engine.swaps import When
 from policyserve.policies.registry import Source
 from policyserve.server.following import Look
 
 _LOOK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class FollowFlags:
+    """How a training run is followed."""
+
+    follow: bool = False
+    """Of a training run: serve its newest complete checkpoint, and each newer one as it appears; clients stay."""
+    follow_when: When = "now"
+    """now: a newer one answers each session's next request. next-session: running sessions end on the one before."""
+    follow_every_s: float = 1.0
+    """How often to look for a newer one."""
+    usual: ClassVar[tuple[str, ...]] = ("follow",)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a flag that is out of its range."""
+        if not self.follow_every_s > 0:
+            raise ConfigError(f"--follow-every-s: expected more than 0 seconds, got {self.follow_every_s:g}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from policyserve.cli.arguments.configuration import Configuration, Configuration
 from policyserve.cli.arguments.effective import as_toml, tables_as_toml
 from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
-from policyserve.cli.following import Followed, followed
+from policyserve.cli.following import Followed, FollowFlags, followed
 from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
@@ -27,7 +27,6 @@ from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.engine.engine import Engine
 from policyserve.engine.reloading import ReloadingEngine
-from policyserve.engine.swaps import When
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter, Source
@@ -60,12 +59,7 @@ class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
     cluster: Annotated[EdgeFlags, arg(name="")] = field(default_factory=EdgeFlags)
     reload: bool = False
     """While you write it: load the policy anew, in a process of its own, when its code changes; clients reconnect."""
-    follow: bool = False
-    """Of a training run: serve its newest complete checkpoint, and each newer one as it appears; clients stay."""
-    follow_when: When = "now"
-    """now: a newer one answers each session's next request. next-session: running sessions end on the one before."""
-    follow_every_s: float = 1.0
-    """How often to look for a newer one."""
+    following: Annotated[FollowFlags, arg(name="")] = field(default_factory=FollowFlags)
     debug: bool = False
     """Log every step, and tracebacks of errors that end the program; the same as --log-level debug."""
     log: Annotated[LogFlags, arg(name="")] = field(default_factory=LogFlags)
@@ -111,12 +105,13 @@ def serve(
     given = configuration.given_or_end(flags, argv)
     source = find_source(adapter, flags.policy, given)
     try:
-        run = _run(source, flags) if flags.follow else None
+        wanted = flags.following
+        run = _run(source, flags) if wanted.follow else None
         source = source if run is None else run.source
         served = Server(_policy_of(source, flags), flags.server)
         served.find_policy = find_named
         if run is not None:
-            served.follow(run.look, run.newest, source.title, when=flags.follow_when, every_s=flags.follow_every_s)
+            served.follow(run.look, run.newest, source.title, when=wanted.follow_when, every_s=wanted.follow_every_s)
         spec_file = _spec_file(flags.write_spec)
     except MissingDependency as error:
         complain(str(error), FAILURE)
@@ -163,9 +158,9 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     several = read_several(names, configuration)
     given = several.configuration.given_or_end(flags, words)
     flags = parse(ServeFlags[NoFlags], prog, words, flags, given=given)
-    for name in ("reload", "write_spec", "follow"):
-        if getattr(flags, name):
-            complain(f"--{name.replace('_', '-')}: expected one policy, got {several.title}", ARGUMENT_ERROR)
+    alone = {"reload": flags.reload, "write-spec": flags.write_spec, "follow": flags.following.follow}
+    for flag in (name for name, is_given in alone.items() if is_given):
+        complain(f"--{flag}: expected one policy, got {several.title}", ARGUMENT_ERROR)
     if flags.cluster.engine == "ray":
         complain(f"--engine ray: expected one policy, got {several.title}", ARGUMENT_ERROR)
     offers = {table.name: offer_of(table, flags.server, configuration.file) for table in several.tables}
@@ -189,8 +184,6 @@ def _run(source: Source, flags: ServeFlags[Any]) -> Followed:
     if flags.reload or flags.cluster.engine == "ray":
         other = "--reload as well, which watches code" if flags.reload else "--engine ray, which rolls its own versions"
         raise ConfigError(f"--follow: expected a training run, got {other}")
-    if not flags.follow_every_s > 0:
-        raise ConfigError(f"--follow-every-s: expected more than 0 seconds, got {flags.follow_every_s:g}")
     return followed(source)
 
 
