@@ -163,6 +163,20 @@ def test_a_session_id_keys_what_the_policy_remembers_until_its_reset(name: str) 
     assert submitted(one.receive(request("a"), 0.0)).episode == 3
 
 
+@pytest.mark.parametrize("name", ["roboarena", "vllm_omni"])
+def test_a_reset_of_no_episode_ends_all_of_the_connection(name: str) -> None:
+    one, _ = session(name)
+    for who in ("a", "b"):
+        answered(one, one.receive(request(who), 0.0))
+    submit = submitted(one.receive(request("c"), 0.0))
+    ended = one.receive(packed({"endpoint": "reset"}), 0.0)
+    assert [effect.episode for effect in ended if isinstance(effect, EndEpisode)] == [0, 1]
+    told = one.answer(submit.ticket, Answered(ActionChunk(ACTIONS), 0.0, 0.0), 0.0)
+    assert [effect.episode for effect in told if isinstance(effect, EndEpisode)] == [2]
+    assert len(sent(told)) == 2
+    assert one.episodes == []
+
+
 def test_a_roboarena_session_may_begin_with_a_reset() -> None:
     one, _ = session(None)
     one.silence()
@@ -357,3 +371,10 @@ def test_an_array_of_a_million_pictures_without_a_pixel_is_refused() -> None:
     message = by_name("openpi").write_request({"examples": [{"image": np.zeros((1_000_000, 0, 1, 1), np.uint8)}]})
     told = by_name("starvla").read_greeting(sent(one.receive(message, 0.0))[0])
     assert told["error"]["message"] == "bad_frame: examples[0]/image: expected at most 64 pictures, got 1000000"
+
+
+def test_an_action_beyond_float32_never_reaches_vllm_omnis_wire() -> None:
+    one, _ = session("vllm_omni", PolicySpec("wide", {"state": ArraySpec((8,))}, ArraySpec((1,), "float64")))
+    submit = submitted(one.receive(by_name("vllm_omni").write_request(STATE), 0.0))
+    (told,) = sent(one.answer(submit.ticket, Answered(ActionChunk(np.array([1e300])), 0.0, 0.0), 0.0))
+    assert "it is beyond them" in msgpack.unpackb(told)["message"]

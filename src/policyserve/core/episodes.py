@@ -96,6 +96,11 @@ class Episodes:
         """Those that a policy may remember something of."""
         return list(self._open)
 
+    @property
+    def names(self) -> list[str]:
+        """Those that have begun and are not over."""
+        return list(self._by_name)
+
     def of(self, name: str, rows: ChunkRows | None) -> Episode:
         """The episode of a request; a new one, with these rows, where there is none. Raises Overloaded."""
         found = self._by_name.get(name)

@@ -58,9 +58,9 @@ class Control(NamedTuple):
     """A message that asks for no actions: a hello, a ping, the end of an episode.
 
     kind: what it is, in the dialect's own words, for the log. context: as a Request's. ends: the episode that is over
-    with it, so that the policy forgets it; empty: the connection's only one; None: none is. closes: the connection
-    closes once everything before it is answered. newest_only: whether, from here on, an observation that another one
-    of its episode has overtaken needs no answer; None: as before.
+    with it, so that the policy forgets it; empty: the connection's only one; None: none is. ends_all: all of the
+    connection's are. closes: the connection closes once everything before it is answered. newest_only: whether, from
+    here on, an observation that another one of its episode has overtaken needs no answer; None: as before.
     """
 
     kind: str
@@ -68,6 +68,7 @@ class Control(NamedTuple):
     ends: str | None = None
     closes: bool = False
     newest_only: bool | None = None
+    ends_all: bool = False
 
 
 class Unreadable(NamedTuple):

@@ -392,7 +392,8 @@ class Session:
             self._episodes.drop_rows()
             return self._refuse(heard.error, now, heard.context)
         if isinstance(heard, Control):
-            effects = [] if heard.ends is None else self._end_episode(heard.ends)
+            names = self._episodes.names if heard.ends_all else [] if heard.ends is None else [heard.ends]
+            effects = [effect for name in names for effect in self._end_episode(name)]
             self._newest_only = self._newest_only if heard.newest_only is None else heard.newest_only
             self._queue(now, len(message))
             self._pending[-1].outcome = heard

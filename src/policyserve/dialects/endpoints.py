@@ -47,8 +47,8 @@ class Endpoints(InPieces, Conversing):
             hint = "openpi's clients connect to /openpi" if endpoint is None else ""
             raise WireError("endpoint", "a text, infer or reset", got, hint)
         episode = episode_of(fields.get("session_id"), "session_id")
-        if endpoint == "reset":
-            return Control("reset", spelling, ends=episode)
+        if endpoint == "reset":  # of no episode: the originals forget all
+            return Control("reset", spelling, ends=episode, ends_all=fields.get("session_id") is None)
         observation = self._shifted(fields) if self._shift else fields
         return Request(observation, context=spelling, episode=episode)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
-from policyserve.core.errors import PolicyserveError, WrongDialect
+from policyserve.core.errors import PolicyFailed, PolicyserveError, WrongDialect
 from policyserve.core.messages import Control, Message, Reply, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.action_groups import groups_of, side_by_side, split
@@ -42,8 +42,14 @@ class VLLMOmni(Endpoints):
         return {**roboarena_facts(metadata), **metadata}
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
-        """The actions, (N, D) float32, or a map of their parts, in openpi's spelling whatever the request's."""
-        actions = chunk.actions.astype(np.float32, copy=False)
+        """The actions, (N, D) float32, or a map of their parts, in openpi's spelling whatever the request's.
+
+        Raises PolicyFailed for an action that float32 cannot hold.
+        """
+        with np.errstate(over="ignore"):
+            actions = chunk.actions.astype(np.float32, copy=False)
+        if not np.isfinite(actions).all():
+            raise PolicyFailed("the action cannot be written: vLLM-Omni's are float32, and it is beyond them")
         return packed(split(actions, self._groups) if self._groups else actions, default=OPENPI.write)
 
     def answer_control(self, control: Control, metadata: Mapping[str, Any]) -> Message:
