@@ -20,6 +20,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -132,9 +133,9 @@ def server(policy: str, *flags: str) -> Iterator[int]:
     where = [] if flags else ["--isolate", "process"]
     command = [sys.executable, "-m", "policyserve.cli", "serve", f"benchmarks.cluster:{policy}", *where, *flags]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    with subprocess.Popen(
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", "0", "--log-level", "error"],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
@@ -144,7 +145,8 @@ def server(policy: str, *flags: str) -> Iterator[int]:
                 if line.startswith("ready"):
                     break
             found = re.search(r"ws://\S+:(\d+)", told)
-            assert found, f"{policy} {flags} did not start: {told}"
+            log.seek(0)
+            assert found, f"{policy} {flags} did not start: {told}{log.read()[-2000:]}"
             yield int(found[1])
         finally:
             process.terminate()

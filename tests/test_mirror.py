@@ -127,6 +127,7 @@ ELSEWHERE = {
     "policies/wall_x/rope": "policies/wall_x/test_decoder",
     "policies/wall_x/sequence": "policies/wall_x/test_processor",
     "policies/wall_x/spec": "policies/wall_x/test_policy",
+    "ray/engine": "ray/test_edge",
     "ray/handle": "ray/test_drills",
     "realtime/aio": "realtime/test_sync",
     "realtime/options": "realtime/test_sync",

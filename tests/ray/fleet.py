@@ -48,9 +48,13 @@ DIALECTS: Sequence[Callable[[str], Peer]] = (_openpi, _wall_x, _vibe_rl)
 
 
 class Fleet:
-    """Clients that ask without a pause. urls: of the edges, one client after the other; dead ones are left out."""
+    """Clients that ask without a pause. urls: of the edges, one client after the other; dead ones are left out.
 
-    def __init__(self, urls: Sequence[str], clients: int = 12) -> None:
+    begins_anew: sessions may be closed behind a refusal, after which clients open others by themselves.
+    """
+
+    def __init__(self, urls: Sequence[str], clients: int = 12, begins_anew: bool = False) -> None:
+        self._begins_anew = begins_anew
         self.urls = list(urls)
         self.ledger: Counter[str] = Counter()
         self.versions: Counter[int] = Counter()  # that answered
@@ -124,6 +128,7 @@ class Fleet:
                 return
             except (PolicyserveError, RuntimeError) as error:
                 self._book("refused", f"client {who}, request {number}: {error}")
+                count = -1 if self._begins_anew else count
                 continue
             took_ms = (time.monotonic() - began_at) * 1e3
             if peer.sessions() != sessions:  # vibe_rl's are closed by a refusal, and its client connects again
@@ -138,14 +143,14 @@ class Fleet:
             self.versions[int(answer[3])] += 1
         if answer[:2].tolist() != [who, number]:
             self._book("crossed", f"client {who} asked {number} and got {answer}")
-        elif answer[2] != count + 1:
+        elif answer[2] != (1 if count == -1 else count + 1):
             self._book("state lost", f"client {who}, request {number}: its policy counts {answer[2]} after {count}")
 
 
 @contextmanager
-def driving(urls: Sequence[str], clients: int = 12) -> Iterator[Fleet]:
+def driving(urls: Sequence[str], clients: int = 12, begins_anew: bool = False) -> Iterator[Fleet]:
     """A fleet at work, which has ended at the end."""
-    fleet = Fleet(urls, clients)
+    fleet = Fleet(urls, clients, begins_anew)
     fleet.start()
     try:
         fleet.until_answered(5 * clients)

@@ -75,7 +75,7 @@ class SmallCluster:
         return done.stdout
 
     def _is_running(self, count: int) -> bool:
-        (found,) = [one for one in cluster.status() if one.name == NAME]
+        (found, *_) = [one for one in cluster.status() if one.name == NAME]
         return (found.running, found.wanted, found.state) == (count, count, "RUNNING")
 
 
@@ -85,6 +85,21 @@ def until(is_so: Callable[[], Any], told: str) -> None:
     while not is_so():
         assert time.monotonic() < deadline, told
         time.sleep(0.1)
+
+
+def _begun(tries: int = 3) -> Any:
+    """A cluster with its nodes. Ray gives a node 30 s to come, which a busy machine may need several times."""
+    made = import_module("ray.cluster_utils").Cluster()
+    try:
+        made.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
+        for _ in range(2):
+            made.add_node(num_cpus=2, object_store_memory=_STORE)
+    except Exception:  # Ray's own class for it is Exception
+        made.shutdown()
+        if tries == 1:
+            raise
+        return _begun(tries - 1)
+    return made
 
 
 @contextmanager
@@ -102,12 +117,9 @@ def surroundings() -> Iterator[None]:
 def small_cluster(pids: Path) -> Iterator[SmallCluster]:
     """A cluster with token authentication that has ended at the end."""
     ray, serve = import_module("ray"), import_module("ray.serve")
-    made = import_module("ray.cluster_utils").Cluster()
+    made = _begun()
     found = SmallCluster(made, pids)
     try:
-        made.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
-        for _ in range(2):
-            made.add_node(num_cpus=2, object_store_memory=_STORE)
         found.address = made.address
         cluster.connect(found.config)
         yield found

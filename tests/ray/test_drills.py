@@ -146,9 +146,31 @@ def test_an_edge_that_stops_answers_what_it_has(counting: SmallCluster, edges: S
 def test_another_spec_takes_over_and_sessions_of_the_old_one_are_told(
     counting: SmallCluster, edges: Sequence[Serving]
 ) -> None:
-    with driving([edges[0].url]) as fleet:
+    with driving([edges[0].url], begins_anew=True) as fleet:
         cluster.roll(NAME, counting.recipe(3, name="counting anew"))
         until(lambda: fleet.versions[3], "the next version answers nobody")
         counting.until_running(2)
         fleet.until_answered(100)
     fleet.check(lost=12)
+
+
+def test_a_version_beside_the_last_gets_the_sessions_that_begin_and_the_others_stay(counting: SmallCluster) -> None:
+    with counting.edge() as edge, driving([edge.url]) as staying:
+        before = set(staying.versions)
+        application, last = cluster.roll(NAME, counting.recipe(9), sessions_stay=True)
+        cluster.wait_until_running(application, lambda _: None)
+        until(lambda: _versions_of_new_sessions(edge) == {9}, "sessions that begin go to the last version")
+        staying.until_answered(100)
+        assert set(staying.versions) == before
+        staying.end()
+        staying.check()
+        assert not staying.ledger["refused"]
+        cluster.remove_version(last)
+        assert _versions_of_new_sessions(edge) == {9}
+
+
+def _versions_of_new_sessions(edge: Serving) -> set[int]:
+    with driving([edge.url], clients=3) as fleet:
+        pass
+    fleet.check()
+    return set(fleet.versions)

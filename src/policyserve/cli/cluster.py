@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -47,10 +49,19 @@ class RollFlags(Generic[PolicyFlagsT]):
     """Replace a policy's version; the next one loads before the last stops."""
 
     policy: Annotated[PolicyFlagsT, arg(name="")]
+    sessions: Literal["move", "stay"] = "move"
+    """move: sessions go over, in the middle of an episode. stay: they end where they began, on twice the nodes."""
+    roll_patience_s: float = 600.0
+    """With --sessions stay: after so long the version before is stopped, and this command ends."""
     ray_address: str = "auto"
     """The cluster: auto, or HOST:PORT."""
     insecure: bool = False
     """Use a cluster that lets in everybody who reaches its ports."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a patience that nobody has."""
+        if not 0 < self.roll_patience_s <= 1e6:
+            raise ConfigError(f"roll_patience_s: expected more than 0, got {self.roll_patience_s:g}")
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,17 @@ def _roll(argv: list[str]) -> None:
         flags = read_flags(adapter, lambda policy: RollFlags(policy), f"{prog} {name} {target}", words)
         recipe = find_source(adapter, flags.policy).recipe
     cluster.connect(_at(flags))
-    print(f"{name}: version {cluster.roll(name, recipe)} loads; {PROG} status says how far it is")
+    application, before = cluster.roll(name, recipe, sessions_stay=flags.sessions == "stay")
+    if application == before:
+        print(f"{name}: the next version loads; {PROG} status says how far it is")
+        return
+    cluster.wait_until_running(application, lambda stage: print(f"  {stage}", flush=True))
+    told = f"{application} gets new sessions; {before} is stopped after {flags.roll_patience_s:g} s"
+    print(f"{told}; Ctrl-C leaves both, and `{PROG} remove` stops one", flush=True)
+    with suppress(KeyboardInterrupt):
+        time.sleep(flags.roll_patience_s)
+        cluster.remove_version(before)
+        print(f"{before}: stopped")
 
 
 def _scale(argv: list[str]) -> None:

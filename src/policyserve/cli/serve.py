@@ -132,7 +132,8 @@ def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
 def _edge(source: Source, flags: ServeFlags[Any]) -> Engine:
     """An engine whose policy is on a cluster; raises ConfigError for flags of a policy on this machine."""
     from policyserve.ray.cluster import check_installed
-    from policyserve.ray.engine import RayEngine, Wanted
+    from policyserve.ray.edge import RayEngine
+    from policyserve.ray.engine import Wanted
 
     server = flags.server
     if flags.reload:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import ip_address
@@ -18,7 +18,7 @@ from typing import Any
 
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyFailed
 from policyserve.core.recipe import Recipe
-from policyserve.ray.application import REPLICA, described
+from policyserve.ray.application import REPLICA, described, write_recipe
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
@@ -78,17 +78,27 @@ def shut_down() -> None:
     ray.shutdown()
 
 
-def deploy(name: str, recipe: Recipe, config: ClusterConfig, told: ReplicaSettings) -> None:
-    """Deploy a policy, or its next version where one of that name is there; does not wait for it."""
-    before = _applications().get(name)
+def newest(name: str, applications: Iterable[str]) -> str:
+    """Of a policy's applications (NAME, NAME@2, …) the one that new sessions get; empty: there is none."""
+    mine = [one for one in applications if one.partition("@")[0] == name]
+    return max(mine, key=lambda one: int(one.partition("@")[2] or "0"), default="")
+
+
+def deploy(name: str, recipe: Recipe, config: ClusterConfig, told: ReplicaSettings) -> str:
+    """Deploy a policy, or its next version where one of that name is there; does not wait for it. Its application."""
+    applications = _applications()
+    application = newest(name, applications) or name
+    before = applications.get(application)
     version = "1" if before is None else _next(before["args"].get("version", "0"))
-    _apply({**_applications(), name: described(name, recipe, version, config, told)})
+    _apply({**applications, application: described(application, recipe, version, config, told)})
+    return application
 
 
 def scale(name: str, min_replicas: int, max_replicas: int) -> None:
     """Change the number of a policy's replicas; those that stay are not touched. Raises ConfigError without it."""
     applications = _applications()
-    changed = dict(_known(name, applications))
+    application = _known(name, applications)
+    changed = dict(applications[application])
     (deployment,) = changed["deployments"]
     scaled = dict(deployment)
     if min_replicas == max_replicas:
@@ -98,28 +108,37 @@ def scale(name: str, min_replicas: int, max_replicas: int) -> None:
         scaled.pop("num_replicas", None)
         bounds = {"min_replicas": min_replicas, "max_replicas": max_replicas}
         scaled["autoscaling_config"] = {**(deployment.get("autoscaling_config") or {}), **bounds}
-    _apply({**applications, name: {**changed, "deployments": [scaled]}})
+    _apply({**applications, application: {**changed, "deployments": [scaled]}})
 
 
-def roll(name: str, recipe: Recipe | None, told: ReplicaSettings | None = None) -> str:
-    """Replace a policy's version, replica by replica, by what `recipe` loads; None: the same anew. Its version."""
+def roll(name: str, recipe: Recipe | None, *, sessions_stay: bool = False) -> tuple[str, str]:
+    """Have a next version of a policy, which `recipe` loads; None: the same anew. Its application, and the one before.
+
+    It takes the place of the last one, replica by replica, and sessions move. sessions_stay: it is an application
+    beside the last one, with as many replicas; sessions end where they began, until somebody removes that.
+    """
     applications = _applications()
-    changed = dict(_known(name, applications))
-    arguments = dict(changed["args"])
+    before = _known(name, applications)
+    arguments = dict(applications[before]["args"])
     arguments["version"] = version = _next(arguments.get("version", "0"))
     if recipe is not None:
-        from policyserve.ray.application import write_recipe
-
         arguments["recipe"] = write_recipe(recipe)
-    _apply({**applications, name: {**changed, "args": arguments}})
-    return version
+    application = f"{name}@{version}" if sessions_stay else before
+    changed = {**applications[before], "name": application, "args": arguments}
+    _apply({**applications, application: changed})
+    return application, before
 
 
 def remove(name: str) -> None:
-    """Stop a policy's replicas; raises ConfigError without it."""
+    """Stop a policy's replicas, those of all versions unless it names one (NAME@2); raises ConfigError without it."""
     applications = _applications()
     _known(name, applications)
-    _apply({other: one for other, one in applications.items() if other != name})
+    _apply({other: one for other, one in applications.items() if name not in (other, other.partition("@")[0])})
+
+
+def remove_version(application: str) -> None:
+    """Stop one version's replicas; one that is gone already is no error."""
+    _apply({other: one for other, one in _applications().items() if other != application})
 
 
 def status() -> list[Deployed]:
@@ -166,11 +185,12 @@ def _deployed(name: str, found: Any, application: Mapping[str, Any]) -> Deployed
     return Deployed(name, version, state, states.get("RUNNING", 0), wanted, message)
 
 
-def _known(name: str, applications: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    if name not in applications:
+def _known(name: str, applications: Mapping[str, dict[str, Any]]) -> str:
+    found = name if name in applications and "@" in name else newest(name, applications)
+    if not found:
         there = ", ".join(applications) or "none"
         raise ConfigError(f"name: expected a policy that is deployed, got {name!r}; there are {there}")
-    return applications[name]
+    return found
 
 
 def _next(version: Any) -> str:

@@ -49,8 +49,6 @@ class ClusterConfig(Settings):
     """A replica that does not answer such a look for so long, three times, is replaced."""
     replica_drain_s: float = 10.0
     """How long a replica that is stopped may answer what it has."""
-    roll_patience_s: float = 600.0
-    """How long sessions may stay with a version that another one has followed, with --sessions stay."""
     insecure: bool = False
     """Use a cluster whose nodes let in everybody who reaches their ports, and run what they send."""
 
@@ -65,7 +63,7 @@ class ClusterConfig(Settings):
         for name in ("min_replicas", "lanes_per_replica", "max_tries"):
             self.require(name, 1 <= getattr(self, name) <= 10_000, "1 or more")
         self.require("max_replicas", self.max_replicas >= self.min_replicas, f"{self.min_replicas} or more")
-        for name in ("target_groups", "max_state_kib", "health_period_s", "health_timeout_s", "roll_patience_s"):
+        for name in ("target_groups", "max_state_kib", "health_period_s", "health_timeout_s"):
             self.require(name, 0 < getattr(self, name) <= 1e6, "more than 0")
         self.require("call_timeout_s", self.call_timeout_s is None or self.call_timeout_s > 0, "more than 0")
         self.require("surge_percent", 0 <= self.surge_percent <= 100, "0 … 100")

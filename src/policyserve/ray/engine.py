@@ -1,4 +1,4 @@
-"""An edge's engine: hands requests to the lanes, and has as many of these as the policy's replicas need.
+"""An engine over one application of the cluster: hands requests to its lanes, as many as its replicas need.
 
 Ray is asked in threads, which may hang with a cluster that does; the event loop waits for none of them.
 """
@@ -48,11 +48,20 @@ class Wanted:
     recipe: Recipe | None = None
 
 
-class RayEngine:
-    """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge."""
+class ApplicationEngine:
+    """An Engine whose policy is an application of the cluster. max_queue, request_timeout_s: of this edge.
 
-    def __init__(self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float) -> None:
+    application: its name; empty: the newest version of what is wanted, once it has started. on_status: told what is
+    deployed, once a second. is_gone: the application was removed, and its sessions cannot go on.
+    """
+
+    def __init__(
+        self, wanted: Wanted, application: str, max_queue: int, max_queue_s: float, request_timeout_s: float
+    ) -> None:
         self.on_change: Callable[[Change], None] = lambda _: None
+        self.on_status: Callable[[Sequence[cluster.Deployed]], None] = lambda _: None
+        self.application = application
+        self.is_gone = False
         self.tallies = Tallies()
         self._wanted = wanted
         self._queue = (max_queue, max_queue_s)
@@ -101,20 +110,21 @@ class RayEngine:
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
         self._observers = observers
-        wanted = self._wanted
         on_stage("connecting to the cluster")
-        await in_thread(lambda: self._prepare(on_stage))
+        self.application = await in_thread(lambda: self._prepare(on_stage))
         _take_signals_back()
-        self._carrier = HandleCarrier(await in_thread(lambda: cluster.handle_of(wanted.config.deployed_as)))
+        self._carrier = HandleCarrier(await in_thread(lambda: cluster.handle_of(self.application)))
         found = await self._carrier.describe(_DESCRIBE_S)
         self._lanes = self._open(found)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
-        log.info("policy %s, version %s, on the cluster", wanted.config.deployed_as, found.version)
+        log.info("policy %s, version %s, on the cluster", self.application, found.version)
         return found.spec
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
         """See Engine."""
         assert self._lanes is not None, "a request comes after start()"
+        if self.is_gone:
+            raise NotReady("the version that this session began with has been removed: connect again")
         self._lanes.router.submit(task, arrived_at, on_outcome)
 
     def forget(self, session: Hashable) -> None:
@@ -138,12 +148,14 @@ class RayEngine:
     def _all(self) -> list[_Lanes]:
         return [*self._before, *([] if self._lanes is None else [self._lanes])]
 
-    def _prepare(self, on_stage: OnStage) -> None:
-        wanted = self._wanted
+    def _prepare(self, on_stage: OnStage) -> str:
+        wanted, name = self._wanted, self._wanted.config.deployed_as
         cluster.connect(wanted.config)
-        if wanted.config.deployed_as not in {one.name for one in cluster.status()} and wanted.recipe is not None:
-            cluster.deploy(wanted.config.deployed_as, wanted.recipe, wanted.config, wanted.settings)
-        cluster.wait_until_running(wanted.config.deployed_as, on_stage)
+        application = self.application or cluster.newest(name, [one.name for one in cluster.status()])
+        if not application and wanted.recipe is not None:
+            application = cluster.deploy(name, wanted.recipe, wanted.config, wanted.settings)
+        cluster.wait_until_running(application or name, on_stage)
+        return application or name
 
     def _open(self, found: Described) -> _Lanes:
         config = self._wanted.config
@@ -165,9 +177,12 @@ class RayEngine:
             await asyncio.sleep(_LOOK_EVERY_S)
             try:
                 found = await in_thread(cluster.status)
-                self._note({one.name: one for one in found}.get(self._wanted.config.deployed_as))
-                state = {one.name: one.state for one in found}.get(self._wanted.config.deployed_as)
-                if self._asks_spec and state == "RUNNING":  # no replica of the version before is there
+                ours = {one.name: one for one in found}.get(self.application)
+                self._note(ours)
+                self.on_status(found)
+                if (
+                    self._asks_spec and ours is not None and ours.state == "RUNNING"
+                ):  # no replica of the version before is there
                     self._asks_spec = False
                     await self._follow_spec()
             except Exception as error:  # the controller is away, or the cluster is: sessions go on meanwhile

@@ -10,7 +10,8 @@ import pytest
 from policyserve.core.errors import ConfigError
 from policyserve.engine.engine import ChangingEngine, CountingEngine, Engine
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
-from policyserve.ray.engine import RayEngine, Wanted, in_thread
+from policyserve.ray.edge import RayEngine
+from policyserve.ray.engine import Wanted, in_thread
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 

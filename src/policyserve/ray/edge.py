@@ -1,0 +1,112 @@
+"""An edge's engine: follows the versions of a policy on the cluster, each an application, one after the other.
+
+A version that takes the place of the last one within its application is Serve's to roll, and sessions move. One that
+stands beside it gets the sessions that begin from then on; the others end where they began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+
+from policyserve.core.log import Log
+from policyserve.core.observer import Observers
+from policyserve.core.spec import PolicySpec
+from policyserve.engine.answering import OnStage, Task
+from policyserve.engine.engine import Change, Figure, OnOutcome
+from policyserve.engine.versions import CLOSE_S, Versions
+from policyserve.ray import cluster
+from policyserve.ray.engine import ApplicationEngine, Wanted
+
+log = Log(__name__)
+
+
+class RayEngine:
+    """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge."""
+
+    def __init__(self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float) -> None:
+        self.on_change: Callable[[Change], None] = lambda _: None
+        self._wanted = wanted
+        self._bounds = (max_queue, max_queue_s, request_timeout_s)
+        self._versions = Versions(self._make(""))
+        self._taking: asyncio.Task[None] | None = None
+        self._refused: set[str] = set()  # applications that cannot be served
+
+    @property
+    def stage(self) -> str:
+        """See Engine."""
+        return self._versions.current.stage
+
+    @property
+    def is_working(self) -> bool:
+        """See Engine."""
+        return self._versions.is_working
+
+    @property
+    def load(self) -> int:
+        """See Engine."""
+        return self._versions.load
+
+    def figures(self) -> Sequence[Figure]:
+        """What the lanes of the newest version count."""
+        return self._versions.current.figures()
+
+    async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
+        """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
+        self._observers = observers
+        return await self._versions.current.start(on_stage, observers)
+
+    def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
+        """See Engine."""
+        self._versions.submit(task, arrived_at, on_outcome)
+
+    def forget(self, session: Hashable) -> None:
+        """See Engine."""
+        self._versions.forget(session)
+
+    async def drained(self) -> None:
+        """See Engine."""
+        await self._versions.drained()
+
+    async def close(self, timeout_s: float) -> None:
+        """Let go of the cluster; the replicas stay, for other edges."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait([self._taking])
+        await self._versions.close(timeout_s)
+
+    def _make(self, application: str) -> ApplicationEngine:
+        engine = ApplicationEngine(self._wanted, application, *self._bounds)
+        engine.on_change = self._change
+        engine.on_status = self._look
+        return engine
+
+    def _change(self, change: Change) -> None:
+        self.on_change(change)
+
+    def _look(self, found: Sequence[cluster.Deployed]) -> None:
+        """See whether a newer version stands beside the current one, and whether those before are still there."""
+        names = {one.name for one in found}
+        for engine in self._versions.all:
+            engine.is_gone = engine is not self._versions.current and engine.application not in names
+        running = [one.name for one in found if one.running and one.name not in self._refused]
+        newest = cluster.newest(self._wanted.config.deployed_as, running)
+        both = [newest, self._versions.current.application]
+        is_newer = newest and cluster.newest(self._wanted.config.deployed_as, both) != both[1]
+        if is_newer and self._taking is None:
+            self._taking = asyncio.get_running_loop().create_task(self._take_over(newest))
+
+    async def _take_over(self, application: str) -> None:
+        engine = self._versions.coming = self._make(application)
+        try:
+            spec = await engine.start(lambda stage: log.debug("%s: %s", application, stage), self._observers)
+            self.on_change(Change(spec, sessions_move=False))
+            self._versions.take_over(engine, sessions_stay=True)
+            log.info("new sessions are served by %s", application)
+        except Exception as error:  # the cluster's, or a spec that cannot be served: the version before stays
+            self._refused.add(application)
+            log.error("%s cannot be served, so the version before goes on: %s", application, error)
+            await engine.close(CLOSE_S)
+        finally:
+            self._versions.coming = None
+            self._taking = None
