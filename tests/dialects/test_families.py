@@ -211,6 +211,9 @@ def test_a_policy_that_counts_its_cameras_from_one_gets_them_so() -> None:
     message = by_name("roboarena").write_request({**dict(zip(names, pictures, strict=True)), **STATE})
     found = submitted(one.receive(message, 0.0)).observation
     assert [found[name][0, 0, 0] for name in cameras] == [0, 1]
+    same = by_name("roboarena").write_request({**dict(zip(cameras, pictures, strict=True)), **STATE})
+    found = submitted(one.receive(same, 0.0)).observation
+    assert [found[name][0, 0, 0] for name in cameras] == [0, 1], "a client that counts from one as well"
 
 
 # starVLA's batches

@@ -9,7 +9,7 @@ spelling.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policyserve.core.arrays import Placed
@@ -81,6 +81,8 @@ class Endpoints(InPieces, Conversing):
         return Reply(actions, told_timing(fields.get("server_timing")), fields)
 
     def _shifted(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if _lowest(fields) != 0:  # a client that counts as the policy does
+            return fields
         return {_CAMERA.sub(self._renumbered, key): value for key, value in fields.items()}
 
     def _renumbered(self, camera: re.Match[str]) -> str:
@@ -89,5 +91,9 @@ class Endpoints(InPieces, Conversing):
 
 def shift_for(metadata: Mapping[str, Any]) -> int:
     """1 for a policy that counts its exterior cameras from 1 on, as openpi's DROID policies do; else 0."""
-    numbers = [int(camera[2]) for path in cameras_of(metadata) if (camera := _CAMERA.match(path))]
-    return int(bool(numbers) and min(numbers) == 1)
+    return int(_lowest(cameras_of(metadata)) == 1)
+
+
+def _lowest(names: Iterable[str]) -> int | None:
+    """The lowest number of an exterior camera among the names."""
+    return min((int(camera[2]) for name in names if (camera := _CAMERA.match(name))), default=None)
