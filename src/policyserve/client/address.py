@@ -2,6 +2,7 @@
 
     ws://robot:8000              wss://robot:8000/openpi
     ws+unix:///run/policy.sock   ws+unix:///run/policy.sock:/openpi
+    zmq://robot:5555             a server of GR00T's
 
 A Unix socket's URL has the path of its dialect behind a colon, as the clients of other languages write it.
 """
@@ -17,6 +18,7 @@ from policyserve.core.errors import ConfigError
 # As errors of clients spell it; naming_variables() has it otherwise.
 HOW_TO_GIVE_A_KEY = "api_key=…"
 OR_IN_PYTHON = ", or ssl_context=ssl.create_default_context(cafile=…),"
+ZMQ, OF_ZMQ = "zmq", "gr00t"  # a scheme, and the dialect that is spoken there
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
 _SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")
@@ -34,6 +36,7 @@ class Address:
     port: int
     is_secure: bool = False
     unix_path: str | None = field(default=None, repr=False)  # url has it
+    is_zmq: bool = False  # ZeroMQ, which GR00T's servers speak, in place of a WebSocket
 
 
 def read_address(url: str, dialect: str) -> Address:
@@ -51,6 +54,9 @@ def read_address(url: str, dialect: str) -> Address:
     if parts.scheme == "ws+unix":
         return _read_unix(parts, dialect, wrong)
     host = parts.hostname
+    if parts.scheme == ZMQ and host and parts.port and parts.path in ("", "/") and _is_name(host) and "@" not in text:
+        shown = f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
+        return Address(f"{ZMQ}://{shown}", f"ws://{shown}/{OF_ZMQ}", host, parts.port, is_zmq=True)
     if parts.scheme not in ("ws", "wss") or not host or parts.port == 0 or " " in text:
         raise wrong
     if not _is_name(host):

@@ -20,6 +20,8 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.zmq_link import AsyncZmqLink
+
 log = Log(__name__)
 
 _OF_A_CONNECTION = {"sessions_opened", "_images", "_session", "_link", "_is_in_use", "_process"}
@@ -59,7 +61,7 @@ class AsyncClient:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | None = None
+        self._link: Link | AsyncZmqLink | None = None
         self._is_in_use = False
         self._process = os.getpid()
 
@@ -144,11 +146,11 @@ class AsyncClient:
             raise ClientInUse("this client is in the middle of a call; use one client per task")
         self._is_in_use = True
 
-    def _is_ours(self, link: Link) -> bool:
+    def _is_ours(self, link: Link | AsyncZmqLink) -> bool:
         """Whether it belongs to this event loop, and not to a parent process or to a loop that has ended."""
         return link.loop is asyncio.get_running_loop() and self._process == os.getpid()
 
-    async def _connected(self, deadline: float) -> Link:
+    async def _connected(self, deadline: float) -> Link | AsyncZmqLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         link = self._link
         if link is not None and not self._is_ours(link):
@@ -165,7 +167,7 @@ class AsyncClient:
                 raise
         return await self._open(deadline)
 
-    async def _open(self, deadline: float) -> Link:
+    async def _open(self, deadline: float) -> Link | AsyncZmqLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -183,11 +185,11 @@ class AsyncClient:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    async def _open_once(self, deadline: float) -> Link:
+    async def _open_once(self, deadline: float) -> Link | AsyncZmqLink:
         options = self._options
         link = await open_link(options, deadline)
         session = self._new_session()
-        if session.is_greeted:
+        if session.is_greeted and isinstance(link, Link):
             with greeting_of(link, session, options.timeout_s):
                 for message in session.opening:
                     await link.send([message], deadline)

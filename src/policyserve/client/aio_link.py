@@ -26,6 +26,8 @@ else:
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.zmq_link import AsyncZmqLink
+
 _PONG_S = 1.0
 _WAITED_BYTES = 1 << 16
 _SCRATCH_BYTES = 1 << 14  # of a handshake
@@ -302,9 +304,13 @@ class Link(asyncio.BufferedProtocol):
             self._set_timer()
 
 
-async def open_link(options: ClientOptions, deadline: float) -> Link:
+async def open_link(options: ClientOptions, deadline: float) -> Link | AsyncZmqLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     address = options.address
+    if address.is_zmq:
+        from policyserve.client.zmq_link import open_async_zmq  # needs an extra
+
+        return await open_async_zmq(options, deadline)
     handshake = Handshake(address, options.api_key, asks_images=options.may_encode)
     link = Link(address, handshake, options.timeout_s, options.dead_after_s)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from policyserve import dialects
-from policyserve.client.address import Address, read_address
+from policyserve.client.address import OF_ZMQ, ZMQ, Address, read_address
 from policyserve.core.dialect import carries_jpeg, has_client
 from policyserve.core.errors import ConfigError
 from policyserve.transforms import jpeg
@@ -53,6 +53,8 @@ class ClientOptions:
             _check("dialect", is_name, known, self.dialect)
             dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         address = self.address  # checks the URL
+        if address.is_zmq and self.spoken != OF_ZMQ:
+            raise ConfigError(f"dialect: expected {OF_ZMQ} with a URL of {ZMQ}://, got {self.spoken!r}")
         if not has_client(dialects.by_name(self.spoken)):
             told = "which only other programs' clients speak"
             raise ConfigError(f"dialect: expected {known}, got {self.spoken!r}, {told}")

@@ -20,6 +20,8 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.zmq_link import ZmqLink
+
 log = Log(__name__)
 
 _OF_A_CONNECTION = {"sessions_opened", "_images", "_session", "_link", "_lock", "_process"}
@@ -28,7 +30,8 @@ _OF_A_CONNECTION = {"sessions_opened", "_images", "_session", "_link", "_lock", 
 class Client:
     """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
 
-    url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine. dialect: the wire format to
+    url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine; zmq://host:5555 of a server
+    of GR00T's, NVIDIA's own or one with `--gr00t` (extra `gr00t`). dialect: the wire format to
     speak: openpi, wall_x, vibe_rl or vla_eval; None: the one that the URL's path names, else openpi, which every
     policyserve server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the
     system's certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included,
@@ -81,7 +84,7 @@ class Client:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | None = None
+        self._link: Link | ZmqLink | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -179,7 +182,7 @@ class Client:
         if link is not None:
             link.forget()
 
-    def _connected(self, deadline: float) -> Link:
+    def _connected(self, deadline: float) -> Link | ZmqLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         if self._link is not None:
             try:
@@ -192,7 +195,7 @@ class Client:
                 raise
         return self._open(deadline)
 
-    def _open(self, deadline: float) -> Link:
+    def _open(self, deadline: float) -> Link | ZmqLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -210,11 +213,11 @@ class Client:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    def _open_once(self, deadline: float) -> Link:
+    def _open_once(self, deadline: float) -> Link | ZmqLink:
         options = self._options
         link = open_link(options, deadline)
         session = self._new_session()
-        if session.is_greeted:
+        if session.is_greeted and isinstance(link, Link):
             with greeting_of(link, session, options.timeout_s):
                 for message in session.opening:
                     link.send([message], deadline)

@@ -22,6 +22,8 @@ from policyserve.core.messages import Message, Part
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.zmq_link import ZmqLink
+
 _PONG_S = 1.0
 _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
 
@@ -189,12 +191,16 @@ class Link:
         return DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}")
 
 
-def open_link(options: ClientOptions, deadline: float) -> Link:
+def open_link(options: ClientOptions, deadline: float) -> Link | ZmqLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded.
 
     Raises ConfigError in the thread whose own event loop is the server's.
     """
     address = options.address
+    if address.is_zmq:
+        from policyserve.client.zmq_link import open_zmq  # needs an extra
+
+        return open_zmq(options, deadline, _check_other_loop)
     connected = None
     try:
         connected = reach(address, deadline)

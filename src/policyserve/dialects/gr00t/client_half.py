@@ -19,6 +19,7 @@ from policyserve.dialects.packing import packed
 from policyserve.dialects.sendable import type_name, why_not
 from policyserve.dialects.unpacking import unpack
 
+PING = packed({"endpoint": "ping"})
 _TEXT = "annotation.human.task_description"
 _PICTURE_AXES, _STATE_AXES = 5, 3  # with batch and time
 
@@ -39,14 +40,23 @@ def write_request(observation: Observation, endpoint: str = GET_ACTION) -> bytes
     return packed({"endpoint": endpoint, "data": {"observation": nested, "options": None}}, default=NPY.write)
 
 
+def with_token(message: bytes, token: str) -> bytes:
+    """A message of ours with an API key; as it is, if the key is empty. Its map has less than fifteen entries."""
+    return bytes((message[0] + 1,)) + message[1:] + packed("api_token") + packed(token) if token else message
+
+
+def check_pong(message: Message) -> None:
+    """Read the answer to PING; raises RemoteError for the server's error, WireError for what is no map."""
+    _raise_error(_decoded(message))
+
+
 def read_reply(message: Message) -> Reply:
     """Read an answer of any version; its actions are the groups side by side, (T, D) where there is no batch.
 
     Raises RemoteError for the server's error, WireError for what is no answer.
     """
-    decoded = unpack(message, texts=True, limits=REPLY_LIMITS)
-    if isinstance(decoded, dict) and isinstance(decoded.get("error"), str):
-        raise RemoteError(decoded["error"], code=code_in_text(decoded["error"]))
+    decoded = _decoded(message)
+    _raise_error(decoded)
     decoded = NPY.unmark({"answer": decoded})["answer"]
     groups, info = (decoded[0], decoded[1]) if isinstance(decoded, list) and len(decoded) == 2 else (decoded, {})
     if not isinstance(groups, dict) or not groups or not all(isinstance(one, np.ndarray) for one in groups.values()):
@@ -54,6 +64,15 @@ def read_reply(message: Message) -> Reply:
         raise WireError("", "a map of action groups", got)
     fields = {**(info if isinstance(info, dict) else {}), **groups}
     return Reply(_joined(groups), {}, fields)
+
+
+def _decoded(message: Message) -> Any:
+    return unpack(message, texts=True, limits=REPLY_LIMITS)
+
+
+def _raise_error(decoded: Any) -> None:
+    if isinstance(decoded, dict) and isinstance(decoded.get("error"), str):
+        raise RemoteError(decoded["error"], code=code_in_text(decoded["error"]))
 
 
 def _joined(groups: Mapping[str, Array]) -> Array:
