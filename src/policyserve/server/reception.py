@@ -34,6 +34,7 @@ from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
 from policyserve.server.health import add_health, add_readiness
+from policyserve.server.openapi_page import add_openapi
 from policyserve.server.policies_page import add_policies
 from policyserve.server.served import Served
 from policyserve.server.spec_page import add_spec
@@ -117,6 +118,7 @@ class Reception:
             if path.strip("/"):
                 add_readiness(self.routes, f"/readyz/{path.strip('/')}", partial(self._stage_at, path))
         add_vla_eval_pages(self.routes, lambda: self.stage, partial(_batching_of, catalogue.default, config))
+        add_openapi(self.routes, lambda: catalogue.default.metadata)
         self.routes.add_post(*BODY_PATHS)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from policyserve.recordings.reading import open_recording
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 from tests.policies.frameworks import import_or_skip
+from tests.server.certificates import make_certificate, trusting
 from tests.server.live import DEADLINE_S, HANDSHAKE, Live, always, ask, running, serving, until_eof
 
 BODY = b'{"obs": [1]}'
@@ -174,6 +176,38 @@ def test_a_client_that_connects_for_each_request_is_logged_once(caplog: pytest.L
         assert live.server.counters.sessions_opened == 20
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("session ")]
     assert [line.split()[2] for line in told] == ["opened", "speaks"]
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_may_come_as_a_png_or_a_jpeg(form: str) -> None:
+    """As base64 in plain JSON, and as X-VLA's clients send its bytes."""
+    image_module = import_or_skip("PIL.Image")
+    import_or_skip("simplejpeg")
+    written = BytesIO()
+    image_module.fromarray(np.full((8, 8, 3), (250, 20, 20), np.uint8)).save(written, form)
+    data = written.getvalue()
+    told = {"__numpy__": base64.b64encode(data).decode(), "dtype": "|u1", "shape": [len(data)]}
+    spec = PolicySpec("seeing", {"image": ImageSpec(8, 8)}, ArraySpec((3,), "float32"))
+    xvla = {"image0": json.dumps(told), "language_instruction": "", "domain_id": 0}
+    with serving(FunctionPolicy(lambda one: one["image"][0, 0], spec)) as live, connected(live) as connection:
+        for body in ({"image": base64.b64encode(data).decode()}, xvla):
+            status, answer, _ = post(connection, json.dumps(body))
+            assert status == 200, answer
+            colour = answer["actions"] if "actions" in answer else answer["action"][0]
+            assert np.allclose(colour, (250, 20, 20), atol=6)
+        broken = base64.b64encode(data[: -20 if form == "PNG" else -40]).decode()
+        status, answer, _ = post(connection, json.dumps({"image": broken}))
+        assert (status, answer["error"]["path"]) == (422, "image")
+
+
+def test_large_bodies_cross_tls(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path)
+    body = json.dumps({"obs": [7], "padding": "x" * 2_000_000})
+    with serving(EchoPolicy(1), tls_cert=cert, tls_key=key, max_text=4_000_000) as live:
+        connection = http.client.HTTPSConnection("localhost", live.port, timeout=DEADLINE_S, context=trusting(cert))
+        for _ in range(3):
+            assert post(connection, body)[1]["actions"] == [7]
+        connection.close()
 
 
 # How requests come

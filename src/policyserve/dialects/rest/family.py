@@ -61,7 +61,7 @@ class Family:
         """None: the client asks."""
 
     def read(self, fields: dict[str, Any], limits: WireLimits, asked: Asked) -> Heard:
-        """The request that a body is, whose JSON was read and unwrapped."""
+        """The request that a body is, whose JSON was read and unwrapped; a WireError is heard and not raised."""
         try:
             unmarked = json_numpy.unmarked(fields, ArraysLeft(limits.max_arrays))
             if not isinstance(unmarked, dict):

@@ -39,7 +39,7 @@ class Gr00tHTTP(Family):
         return Gr00tHTTP(groups) if groups else self
 
     def observation(self, fields: dict[str, Any], limits: WireLimits) -> Observation:
-        """`images/…`, `state/…` and `prompt`; an axis of one moment is left out."""
+        """`images/…`, `state/…` and `prompt`; an axis of one moment is left out. Raises WireError."""
         flat = fields.get(OBSERVATION)
         if not isinstance(flat, dict):
             raise WireError(OBSERVATION, "a map", "none" if flat is None else type(flat).__name__)

@@ -26,7 +26,7 @@ class Plain(Family):
     name = "json"
 
     def observation(self, fields: dict[str, Any], limits: WireLimits) -> Observation:
-        """The fields by their own names; a list of pictures `images` is `images/0`, `images/1`, …."""
+        """The fields by their own names; of a list, `images/0`, `images/1` and so on. Raises WireError."""
         if not fields:
             raise WireError("", "an observation", "an empty map", SHAPES)
         return {key: _read(value, key, key in _PICTURES) for key, value in fields.items()}

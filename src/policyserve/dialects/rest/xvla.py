@@ -31,7 +31,7 @@ class XVLA(Family):
     name = "xvla"
 
     def observation(self, fields: dict[str, Any], limits: WireLimits) -> Observation:
-        """`images/0` … `images/2`, `state`, `prompt`, `domain_id`, and what else there is."""
+        """`images/0` … `images/2`, `state`, `prompt`, `domain_id`, and what else there is. Raises WireError."""
         left = ArraysLeft(limits.max_arrays)
         found = [(key, fields.pop(key)) for key in _IMAGES if fields.get(key) is not None]
         images = {str(place): _picture(value, key, left, limits) for place, (key, value) in enumerate(found)}
