@@ -15,9 +15,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter, Signature, signature
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.log import Log
@@ -31,6 +31,7 @@ from policyserve.engine.ready import ReadyPolicy
 from policyserve.policies import registry
 from policyserve.policies.objects import load_object, makes_a_policy
 from policyserve.server.config import ServerConfig
+from policyserve.server.offers import Offer
 from policyserve.server.server import Server
 
 log = Log(__name__)
@@ -96,13 +97,14 @@ def start(policy: Any, **settings: Any) -> RunningServer:
 
     policy: a Policy, an object with infer(obs), a function of one observation, or a class or a function without
     arguments that makes one; or by name what `policyserve serve` takes, "cartpole_ppo" or "package.module:name"; or a
-    Recipe. settings: those of ServerConfig, but that host is 127.0.0.1 and port any free one unless they are given.
+    Recipe; or a map of names to any of these, or to Offers, which serves several. settings: those of ServerConfig, but
+    that host is 127.0.0.1 and port any free one unless they are given.
 
     It may be called where an event loop runs already, as in a notebook: that loop waits until the policy is loaded.
     Raises ConfigError for what cannot be served, a wrong setting or a port in use, and what loading raised. Whatever it
     raises, an interrupt (Ctrl-C) included, the server has ended then.
     """
-    thread = _ServerThread(Server(_loader_of(policy), _config_of(settings)))
+    thread = _ServerThread(Server(_served(policy), _config_of(settings)))
     try:
         thread.start()
         return RunningServer(thread, thread.ready.result())
@@ -171,6 +173,18 @@ class _Maker:
 
     def __call__(self, on_stage: OnStage) -> Policy:
         return load_object(self.make, getattr(self.make, "__name__", type_name(self.make)))
+
+
+def _served(policy: Any) -> Any:
+    """What the server is given; of several policies a map."""
+    if not isinstance(policy, Mapping):
+        return _loader_of(policy)
+    policies = cast(Mapping[str, Any], policy)
+    return {name: _offer_of(one) for name, one in policies.items()}
+
+
+def _offer_of(policy: Any) -> Offer:
+    return replace(policy, policy=_loader_of(policy.policy)) if isinstance(policy, Offer) else Offer(_loader_of(policy))
 
 
 def _loader_of(policy: Any) -> LoadPolicy:

@@ -85,6 +85,15 @@ SHOWN: Mapping[str, Shown] = {
         ],
         needs="matplotlib",
     ),
+    "several_policies": Shown(
+        [
+            r"v1: 0\.35 m left",
+            r"v2: 0\.11 m left",
+            r"drawn:( 0\.35| 0\.11){10}",
+            "told which: False",
+            "answers: v1 70, v2 50",
+        ]
+    ),
     "several_robots": Shown(
         [
             *[rf"{robot}: 50 answers, pushed right \d+ times" for robot in ("left", "right")],
@@ -172,5 +181,7 @@ def test_every_example_is_in_the_table_and_every_one_that_it_names_is_there() ->
 
 
 def test_the_pages_point_to_every_example() -> None:
-    pages = "".join((ROOT / "docs" / name).read_text() for name in ("writing_a_policy.md", "realtime.md"))
+    pages = "".join(
+        (ROOT / "docs" / name).read_text() for name in ("writing_a_policy.md", "realtime.md", "several_policies.md")
+    )
     assert sorted({*re.findall(r"\]\(\.\./examples/(\w+)\.py\)", pages), "simple_client"}) == programs()

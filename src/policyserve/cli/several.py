@@ -124,7 +124,7 @@ def offer_of(table: PolicyTable, server: ServerConfig, file: str | None) -> tupl
         complain(given.blamed(told) if given.blamed(told) != told else f"{where}: {told}", ARGUMENT_ERROR)
     settings = _own_settings(flags, given)
     most = settings.pop(_MOST_SESSIONS, None)
-    return Offer(source.recipe, settings, flags.keys or None, most), source
+    return Offer(source.recipe, settings, flags.keys or None, most, source.title), source
 
 
 def _own_settings(flags: TableFlags[Any], given: Given) -> dict[str, Any]:
