@@ -110,6 +110,8 @@ class Server:
         # Where LeRobot's clients connect, if a port is set for them.
         has_port = self.config.lerobot is not None
         self.lerobot = LeRobotPort(self.config, self.reception, self.ready) if has_port else None
+        if self.lerobot is not None:
+            self.observers.add(self.lerobot)
         self.gr00t = Gr00tPort(self.config, self.reception) if self.config.gr00t is not None else None  # GR00T's
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None

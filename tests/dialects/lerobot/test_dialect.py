@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from policyserve.dialects.lerobot.answers import read_actions, write_actions
 from policyserve.dialects.lerobot.dialect import LeRobot
 from policyserve.dialects.lerobot.observations import Asked
 from policyserve.dialects.lerobot.setup import Camera, Numbers, PolicySetup, read_setup
-from tests.dialects.lerobot.written import JOINTS, MODULE, features, seen, setup
+from tests.dialects.lerobot.written import (
+    JOINTS,
+    MODULE,
+    FeatureType,
+    PolicyFeature,
+    TimedObservation,
+    features,
+    lerobots_modules,
+    seen,
+    setup,
+)
 from tests.shared import shared_path
 
 TIMING = Timing(0, 0, 0)
@@ -34,6 +45,11 @@ def golden(name: str) -> bytes:
 def told(name: str) -> Any:
     frames = json.loads(golden("index.json"))["frames"]
     return next(frame["content"]["value"] for frame in frames if frame["file"] == name)
+
+
+def pickled_observation(observation: Any) -> bytes:
+    with lerobots_modules():
+        return pickle.dumps(TimedObservation(1.0, 1, observation))
 
 
 def heard(message: bytes, made: PolicySetup | None = None) -> Request:
@@ -102,6 +118,38 @@ def test_an_answer_names_the_module_of_the_client_that_asked() -> None:
 def test_what_the_original_server_answers_is_not_taken_for_ours() -> None:
     with pytest.raises(WireError, match="torch"):
         read_actions(golden("actions_reply.bin"))
+
+
+_ROW = write_actions(np.zeros((1, 2)), Asked(0.0, 0, MODULE))
+_LONGER = write_actions(np.zeros((1, 3)), Asked(0.0, 0, MODULE))
+_FIRST = b"ctorch\ntensor\n(](G" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"\x80\x02}.", "expected a list of actions, got dict"),
+        (b"\x80\x02]K\x01a.", "expected a TimedAction"),
+        (_ROW.replace(b"J\0\0\0\0", b"N"), "0/timestep: expected a whole number"),
+        (_ROW.replace(b"](", b"K\x01(").replace(b"et", b"0t"), "which none of LeRobot's messages has"),
+        (
+            _ROW.replace(_FIRST, _FIRST[:-9] + b"N"),
+            "expected a tensor of numbers",
+        ),
+        (_ROW.replace(_FIRST, _FIRST[:-9] + b"\x8a\xff" + b"\x7f" * 255), "expected numbers of 64 bits"),
+        (
+            _ROW[:-2] + _LONGER[6:],
+            "expected 2 numbers, as the first has, got 3",
+        ),
+    ],
+)
+def test_answers_of_another_form_are_refused(message: bytes, expected: str) -> None:
+    with pytest.raises(WireError, match=expected):
+        read_actions(message)
+
+
+def test_no_actions_are_an_empty_chunk() -> None:
+    assert read_actions(b"\x80\x02].")[0].shape == (0, 0)
 
 
 @pytest.mark.parametrize("timestep", [0, 255, (1 << 31) - 1])
@@ -174,6 +222,7 @@ def test_what_no_feature_names_keeps_its_own_name() -> None:
         (seen(1.0, timestep=-1), "timestep: expected a whole number from 0"),
         (seen(1.0, timestep=1 << 31), "timestep: expected a whole number"),
         (seen(1.0, timestamp=float("inf")), "timestamp: expected a finite number"),
+        (pickled_observation(3), "observation: expected a map, got int"),
     ],
 )
 def test_an_observation_that_differs_from_its_setup_is_refused_with_its_path(message: bytes, expected: str) -> None:
@@ -187,6 +236,7 @@ def test_an_observation_that_differs_from_its_setup_is_refused_with_its_path(mes
         ({"told": 3}, "lerobot_features: expected a map of features"),
         ({"told": {"observation.state": 3}}, "lerobot_features/observation.state: expected a map with dtype"),
         ({"told": features(("a", "a"))}, "names: expected each name once"),
+        ({"told": {"observation.state": {"dtype": "float32", "names": [1, 2]}}}, "expected the names of its numbers"),
         ({"told": features(front=FLAT)}, "shape: expected height, width and channels"),
         ({"told": features(front=(0, 3, 3))}, "shape: expected height, width and channels"),
         (
@@ -215,8 +265,8 @@ def test_pictures_that_are_too_large_are_refused_before_one_is_made() -> None:
 
 def test_the_features_of_old_clients_say_neither_names_nor_the_order_of_axes() -> None:
     old = {
-        "observation.state": {"type": "STATE", "shape": (3,)},
-        "observation.images.front": {"type": "VISUAL", "shape": (3, 2, 4)},
+        "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
+        "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 2, 4)),
     }
     made = read_setup(setup("p", old))
     assert not made.is_whole

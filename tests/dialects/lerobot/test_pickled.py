@@ -174,7 +174,9 @@ def test_more_arrays_than_a_message_may_have_are_refused() -> None:
         LeRobot().read_message(seen(1.0, **arrays))
 
 
-@pytest.mark.parametrize("value", [b"bytes", 1 << 70, "x" * 100_001, np.array(["text"]), np.zeros(1, "M8[s]"), {1: 2}])
+@pytest.mark.parametrize(
+    "value", [b"bytes", 1 << 70, "x" * 100_001, np.array(["text"]), np.zeros(1, "M8[s]"), {1: 2}, {"k" * 129: 2}]
+)
 def test_values_that_no_observation_has_are_refused(value: Any) -> None:
     with pytest.raises(WireError):
         LeRobot().read_message(seen(1.0, extra=value))
@@ -192,6 +194,23 @@ def test_arrays_are_what_was_pickled_in_every_protocol(protocol: int, order: Any
     assert found.dtype == array.dtype.newbyteorder("=")
     assert found.flags.c_contiguous
     assert found.flags.writeable
+
+
+def test_a_picture_of_letters_that_are_no_bytes_is_refused() -> None:
+    good = seen(1.0, cam=np.full((2, 2, 1), 255, np.uint8), protocol=2)
+    letters = ("\xff" * 4).encode()
+    assert letters in good
+    for wrong in (good.replace(letters, "\u0100".encode() * 4), good.replace(b"latin1", b"latin2")):
+        with pytest.raises(WireError, match="its content as _codecs encode: objects, which are never made"):
+            LeRobot().read_message(wrong)
+
+
+def test_a_dtype_with_fields_is_refused() -> None:
+    good = seen(1.0, cam=np.zeros(2, "<f4"), protocol=2)
+    wrong = good.replace(b"NNN", b"N}N")
+    assert wrong != good
+    with pytest.raises(WireError, match="one with fields"):
+        LeRobot().read_message(wrong)
 
 
 def test_a_picture_is_a_view_of_the_message() -> None:

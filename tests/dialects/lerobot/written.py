@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from types import ModuleType
 from typing import Any
 
@@ -32,13 +33,26 @@ class RemotePolicyConfig:
     rename_map: Mapping[str, str] = field(default_factory=dict)
 
 
+class FeatureType(str, Enum):
+    STATE = "STATE"
+    VISUAL = "VISUAL"
+
+
+@dataclass
+class PolicyFeature:
+    """What clients before 0.4 have for a feature."""
+
+    type: FeatureType
+    shape: tuple[int, ...]
+
+
 @contextmanager
 def lerobots_modules(module: str = MODULE) -> Iterator[None]:
     """Have the classes above stand where LeRobot's client has them, so that pickle writes what that one writes."""
     names = [module.rsplit(".", parts)[0] for parts in range(module.count("."), -1, -1)]
     made = {name: ModuleType(name) for name in names if name not in sys.modules}
     sys.modules.update(made)
-    for kind in (TimedObservation, RemotePolicyConfig):
+    for kind in (TimedObservation, RemotePolicyConfig, FeatureType, PolicyFeature):
         kind.__module__ = module
         setattr(sys.modules[module], kind.__name__, kind)
     try:

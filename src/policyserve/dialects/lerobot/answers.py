@@ -20,15 +20,19 @@ from policyserve.dialects.lerobot.pickled import ACTION, TENSOR, fields_of, read
 
 FPS = 30.0  # by which LeRobot's server tells when each action is due; its client goes by the timesteps
 _FLOAT = struct.Struct(">cd")
+_NUMBER = np.dtype([("opcode", "u1"), ("value", ">f8")])  # BINFLOAT
 
 
 def write_actions(actions: Array, asked: Asked) -> bytes:
     """Pickle a chunk, (steps, action), for the client that asked."""
     made = [b"\x80\x02]q\x00("]
     head = f"c{asked.module}\n{ACTION}\n".encode() + b")\x81}(" + _text("timestamp")
-    for step, action in enumerate(actions.tolist()):
-        made += (head, _number(asked.timestamp + step / FPS), _text("timestep"), _whole(asked.timestep + step))
-        made += (_text("action"), b"ctorch\ntensor\n(](", *map(_number, action), b"etRub")
+    between, after = _text("timestep"), _text("action") + b"ctorch\ntensor\n(]("
+    numbers = np.empty(actions.shape, _NUMBER)
+    numbers["opcode"], numbers["value"] = ord("G"), actions
+    for step, action in enumerate(numbers):
+        made += (head, _number(asked.timestamp + step / FPS), between, _whole(asked.timestep + step))
+        made += (after, action.tobytes(), b"etRub")
     made.append(b"e.")
     return b"".join(made)
 

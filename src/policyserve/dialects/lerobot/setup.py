@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,10 +170,3 @@ def _check_size(camera: Camera, limits: WireLimits) -> None:
     if not is_fine or channels > 4:
         most = f"{limits.max_image_side} pixels a side, {limits.max_image_mpixels:g} million in all, 4 channels"
         raise WireError(camera.name, f"a picture of at most {most}", f"{height} x {width} x {channels}")
-
-
-def all_names(setup: PolicySetup) -> Iterator[str]:
-    """What its observations have."""
-    yield from (one.name for one in setup.numbers)
-    yield from (one.name for one in setup.cameras)
-    yield PROMPT

@@ -10,7 +10,9 @@ from typing import Any
 from policyserve.core.errors import ConfigError, MissingDependency, NotReady, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
+from policyserve.core.observer import Observer
 from policyserve.core.printable import error_text
+from policyserve.core.spec import PolicySpec
 from policyserve.dialects.lerobot.messages import read_setup_data, write_actions
 from policyserve.server.admission import is_local
 from policyserve.server.config import ServerConfig
@@ -30,8 +32,11 @@ _GRACE_S = 1.0  # for calls to end that were released
 _CALLS_OF_ONE = 8  # at a time; a client has three
 
 
-class LeRobotPort:
-    """LeRobot's service. ready: waits for the policy. Raises MissingDependency without grpcio."""
+class LeRobotPort(Observer):
+    """LeRobot's service. ready: waits for the policy. Raises MissingDependency without grpcio.
+
+    As an observer it tells which name the clients of a policy that is ready have to give.
+    """
 
     def __init__(self, config: ServerConfig, reception: Reception, ready: Callable[[], Awaitable[object]]) -> None:
         self._grpc = _load_grpc()
@@ -66,14 +71,14 @@ class LeRobotPort:
         """Answer from now on."""
         await self._server.start()
         place = self.address.url.partition("//")[2]
-        log.info("LeRobot's RobotClient connects to %s", place)
+        is_open, why = not _is_loopback(self.address.host), "its protocol has neither keys nor TLS"
+        log.info(f"LeRobot's RobotClient connects to %s{'' if is_open else f', from this machine alone: {why}'}", place)
         if self._reception.admission.keys:
             told = "API keys are set, and LeRobot's client sends none: it is refused at %s unless a proxy adds one"
             log.warning(told, place, event=Event("access_warned"))
-        elif not _is_loopback(self.address.host):
-            why = "LeRobot's protocol has neither keys nor TLS; see SECURITY.md"
-            told = f"anyone who reaches %s may use this policy: {why}"
-            log.warning(told, place, event=Event("access_warned"))
+        elif is_open:
+            told = f"anyone who reaches %s may use the policies there: LeRobot's client knows no keys, and {why}"
+            log.warning(f"{told}; see SECURITY.md", place, event=Event("access_warned"))
 
     async def close(self) -> None:
         """End all sessions and calls."""
@@ -81,6 +86,9 @@ class LeRobotPort:
         if self._server is not None:
             await self._server.stop(_GRACE_S)
             self._robots.end_all()  # those that have called meanwhile
+
+    def on_policy_ready(self, spec: PolicySpec) -> None:
+        log.info("LeRobot's clients ask for it by --pretrained_name_or_path=%r", spec.name)
 
     # Calls
 
