@@ -102,6 +102,13 @@ def test_actions_of_another_size_than_the_server_says_are_told() -> None:
         assert worst(examined(url)).found == "float32 (3, 7), expected float32 (2, 7)"
 
 
+def test_a_dialect_of_one_action_is_right_with_one_row_of_a_chunk() -> None:
+    spec = PolicySpec("arm", {"obs": ArraySpec((4,))}, ArraySpec((7,)), horizon=2)
+    with serving(FunctionPolicy(lambda observation: np.zeros((2, 7), np.float32), spec)) as live:
+        findings = examined(live.url("/vla_eval"))
+    assert of(findings, "answer").found == "float32 (7,), all finite"
+
+
 def test_an_example_that_the_server_refuses_is_told_with_the_servers_words() -> None:
     spec = PolicySpec("arm", {"state": ArraySpec((4,))}, ArraySpec((4,)))
     with serving(FunctionPolicy(lambda observation: observation["state"], spec)) as live:

@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyserve import dialects
+from policyserve.core.dialect import opening_of
 from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import BadObservation, Overloaded
+from policyserve.core.messages import Timing
+from policyserve.core.policy import ActionChunk
 from policyserve.core.spec import ImageSpec, PolicySpec
 from policyserve.recordings.reading import RecordingError, open_recording
 from policyserve.transforms import jpeg
@@ -114,6 +117,25 @@ def test_a_request_that_was_left_out_is_counted_and_not_told(tmp_path: Path) -> 
         recording = open_recording(file.path)
         assert (recording.facts.left_out, recording.facts.is_cut) == (2, is_cut)
         assert [exchange.number for exchange in recording.exchanges(1)] == [3]
+
+
+def test_what_asked_for_no_actions_is_no_exchange(tmp_path: Path) -> None:
+    wire = dialects.by_name("vla_eval")
+    file = RecordingFile(tmp_path / "one.mcap")
+    file.tell_policy(PolicyFacts.of(SPEC))
+    file.open_session(Opened(1, "10.0.0.1:4000", "vla_eval", BEGIN / 1e9))
+    for number, message in enumerate([*opening_of(wire), wire.write_request(observation(5)), b"no message"], start=1):
+        file.request(1, number, message, BEGIN + number)
+    answer = wire.write_reply(ActionChunk(actions(5)[0]), Timing(1.0, 2.0, 3.0))
+    assert isinstance(answer, bytes)
+    file.reply(1, 3, answer, BEGIN + 9)
+    file.close_session(1, BEGIN + SECOND)
+    file.close()
+    first, second = open_recording(tmp_path / "one.mcap").exchanges(1)
+    assert (first.number, first.reset, second.reset) == (3, True, False)
+    assert first.actions is not None
+    assert first.actions.tolist() == actions(5)[0].tolist()
+    assert (second.number, second.request) == (4, b"no message")
 
 
 def test_a_request_without_its_reply_has_none(tmp_path: Path) -> None:

@@ -211,6 +211,11 @@ def has_client(dialect: Dialect) -> bool:
     return getattr(dialect, "has_client", True) is True
 
 
+def answers_one_action(dialect: Dialect) -> bool:
+    """Whether an answer is one action, whatever the policy's horizon: see ConversingDialect.one_action."""
+    return getattr(dialect, "one_action", False) is True
+
+
 def opening_of(dialect: Dialect) -> tuple[bytes, ...]:
     """What a client sends before its first request, where the server waits for it; empty: nothing.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,11 @@ from policyserve.bench.payloads import Payload, payload_for, told_bytes
 from policyserve.bench.tally import Tally, first_line, split
 from policyserve.client.sync import Client
 from policyserve.core.arrays import Array, describe
-from policyserve.core.dialect import code_in_text
+from policyserve.core.dialect import answers_one_action, code_in_text
 from policyserve.core.errors import ConfigError, DeadlineExceeded, PolicyserveError, RemoteError, WireError
 from policyserve.core.leaf_specs import sizes_match
 from policyserve.core.messages import Observation, Reply
-from policyserve.core.spec import PolicySpec
+from policyserve.dialects import by_name
 from policyserve.doctor.findings import Finding, broken, ok, warning
 from policyserve.doctor.greeting import Seen
 from policyserve.doctor.server import Examined, without_place
@@ -102,7 +101,7 @@ def answer_of(seen: Seen, reply: Reply) -> Finding:
     actions = reply.actions
     told = describe(actions.dtype, actions.shape)
     figures = {"shape": list(actions.shape), "dtype": actions.dtype.name}
-    wrong = _wrong_shape(seen.spec, seen.metadata, actions)
+    wrong = _wrong_shape(seen, actions)
     is_finite = actions.dtype.kind != "f" or bool(np.isfinite(actions).all())
     if not is_finite:
         count = int((~np.isfinite(actions)).sum())
@@ -116,10 +115,12 @@ def answer_of(seen: Seen, reply: Reply) -> Finding:
     return ok("answer", f"{told}, all finite", **figures, is_finite=True)
 
 
-def _wrong_shape(spec: PolicySpec | None, metadata: Mapping[str, Any], actions: Array) -> str:
+def _wrong_shape(seen: Seen, actions: Array) -> str:
     """What was expected of the actions' shape; empty where they have it, or nobody says."""
+    spec, metadata = seen.spec, seen.metadata
     if spec is not None and spec.action is not None:
-        steps = () if spec.horizon is None else (spec.horizon,)
+        is_one = spec.horizon is None or answers_one_action(by_name(seen.dialect))
+        steps = () if is_one else (spec.horizon,)
         shape = (*steps, *spec.action.shape)
         is_right = sizes_match(actions.shape, shape)
         return "" if is_right else describe(spec.action.dtype, shape)

@@ -15,9 +15,9 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.core.arrays import Array
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import ConversingDialect, Dialect
 from policyserve.core.errors import ConfigError, MissingDependency, RemoteError, WireError
-from policyserve.core.messages import Message, Observation, Reply
+from policyserve.core.messages import Control, Message, Observation, Reply
 from policyserve.core.spec import PolicySpec, ValidObservation
 from policyserve.recordings import layout
 from policyserve.recordings.layout import Opened, PolicyFacts, RecordingError
@@ -60,7 +60,7 @@ class Exchange:
     """A request and its reply. number: the session's first is 1. arrived_at, left_at: seconds since 1970.
 
     reply, left_at: None where the connection ended first, or the server refused by closing it. reset: the session
-    begins with it, so the policy remembers nothing.
+    or an episode begins with it, so the policy remembers nothing.
     """
 
     number: int
@@ -147,6 +147,8 @@ class Recording:
     def exchanges(self, session: int) -> Iterator[Exchange]:
         """What a session asked, in its order, read while it is walked through; requests that lack a half are left out.
 
+        So is what asked for no actions, such as a hello.
+
         Raises RecordingError for a session that is not in it.
         """
         found = next((one for one in self.sessions if one.number == session), None)
@@ -160,10 +162,16 @@ class Recording:
         dialect, spec = self._dialect(session.dialect), self.spec_of(session)
         asked, answered = layout.request_topic(session.number), layout.reply_topic(session.number)
         topics = {asked, answered, layout.EVENTS}
+        is_begun = False  # a session, or an episode of it, that asked nothing yet
         for said in self._container.said(topics.__contains__):
             if said.topic == asked:
-                at = said.at / 1e9
-                made = Exchange(said.number, _message(said), at, None, None, said.number == 1, dialect, spec)
+                at, message = said.at / 1e9, _message(said)
+                control = _control(dialect, message)
+                is_begun = is_begun or said.number == 1 or (control is not None and control.ends is not None)
+                if control is not None:
+                    continue
+                made = Exchange(said.number, message, at, None, None, is_begun, dialect, spec)
+                is_begun = False
                 pending[said.number] = made
             elif said.topic == answered:
                 yield from _answered(pending, said)
@@ -255,6 +263,17 @@ class _Told:
 
 def _message(said: Said) -> Message:
     return said.data.decode("utf-8", "replace") if said.encoding == layout.TEXT else said.data
+
+
+def _control(dialect: Dialect | None, message: Message) -> Control | None:
+    """What a client said without asking for actions, a hello for example; None for a request."""
+    if not isinstance(dialect, ConversingDialect):
+        return None
+    try:
+        heard = dialect.read_message(message)
+    except WireError:
+        return None
+    return heard if isinstance(heard, Control) else None
 
 
 def _answered(pending: OrderedDict[int, Exchange], said: Said) -> Iterator[Exchange]:

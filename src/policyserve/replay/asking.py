@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from policyserve.client.aio import AsyncClient
 from policyserve.core.arrays import Array
-from policyserve.core.dialect import code_in_text
+from policyserve.core.dialect import answers_one_action, code_in_text
 from policyserve.core.errors import ConfigError, ConnectionLost, PolicyserveError, RemoteError
 from policyserve.core.examples import spec_of
 from policyserve.core.messages import Observation
 from policyserve.core.spec import PolicySpec
+from policyserve.dialects import by_name
 from policyserve.recordings.reading import Exchange, RecordedSession, Recording
 from policyserve.replay.comparing import compare
 from policyserve.replay.fitting import dropped, misfits
@@ -118,7 +119,7 @@ class _Asker:
                 if observation is None:
                     continue
                 client = client or await self._connected(session.dialect)
-                self._check(observation, exchange)
+                self._check(observation, exchange, session.dialect)
                 if self._keeps_pauses:
                     await began.wait_for(exchange.arrived_at)
                 await self._ask(client, session, observation, exchange)
@@ -164,13 +165,14 @@ class _Asker:
             self._spec = _spec_told(client.metadata)
         return client
 
-    def _check(self, observation: Observation, exchange: Exchange) -> None:
+    def _check(self, observation: Observation, exchange: Exchange, dialect: str) -> None:
         """Raise ConfigError, before the first request, where the policy is another robot's."""
         if self._is_checked or self._spec is None:
             return
         self._is_checked = True
         self._gathered.describe_actions(self._spec)
-        found = misfits(self._spec, observation, exchange.actions)
+        is_one = answers_one_action(by_name(dialect))
+        found = misfits(replace(self._spec, horizon=None) if is_one else self._spec, observation, exchange.actions)
         if found:
             told = f"{self._spec.name} is not what {self._recording.path} was recorded of"
             raise ConfigError(f"{told}: {'; '.join(found)}")
