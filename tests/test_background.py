@@ -402,3 +402,15 @@ def until(condition: Any) -> None:
 def test_a_server_says_where_it_is_and_what_it_serves() -> None:
     with policyserve.start(double) as server:
         assert repr(server) == f"<policyserve.RunningServer {server.url} serving double>"
+
+
+def test_another_policy_takes_over_while_a_client_stays() -> None:
+    with policyserve.start(lambda observation: np.full(2, 1.0)) as server, policyserve.Client(server.url) as client:
+        assert client.infer({"x": 1.0}).actions.tolist() == [1, 1]
+        assert server.swap(lambda observation: np.full(2, 2.0), title="the second").title == "the second"
+        assert client.infer({"x": 1.0}).actions.tolist() == [2, 2]
+        with pytest.raises(policyserve.ConfigError, match="another spec"):
+            server.swap("cartpole_ppo")
+        server.swap("cartpole_ppo", force=True)
+        assert server.spec.name == "cartpole_ppo"
+        assert client.infer({"obs": np.zeros(4, np.float32)}).actions.shape == ()

@@ -28,6 +28,7 @@ from policyserve.core.recipe import OnStage, Recipe
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.ready import ReadyPolicy
+from policyserve.engine.swaps import Swapped, When
 from policyserve.policies import registry
 from policyserve.policies.objects import load_object, makes_a_policy
 from policyserve.server.config import ServerConfig
@@ -69,6 +70,26 @@ class RunningServer:
         """
         self._forgotten.detach()
         self._thread.end()
+
+    def swap(
+        self,
+        policy: Any,
+        *,
+        title: str = "",
+        when: When = "now",
+        unload_first: bool = False,
+        force: bool = False,
+        timeout_s: float | None = None,
+    ) -> Swapped:
+        """Have another policy take over while clients stay connected; returns when it answers. From any other thread.
+
+        policy: what start() takes. The rest, and what it raises, is Server.swap()'s.
+        """
+        server, how = self._thread.server, {"when": when, "unload_first": unload_first, "force": force}
+        swapping = server.swap(_loader_of(policy), title=title, timeout_s=timeout_s, **how)
+        swapped = asyncio.run_coroutine_threadsafe(swapping, self._thread.loop).result()
+        self.spec = swapped.spec
+        return swapped
 
     def __enter__(self) -> RunningServer:
         return self

@@ -40,6 +40,7 @@ class HeldRequests:
         """Take all out, in the order of their coming."""
         waiting = [one for session in self._sessions for one in self._scheduler.withdraw(session)]
         self._sessions.clear()
+        self._scheduler.close()
         return sorted(waiting, key=lambda one: one[1])
 
     async def drained(self) -> None:

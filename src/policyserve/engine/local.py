@@ -61,6 +61,7 @@ class LocalEngine:
         self._make_batcher = make_batcher
         self._request_timeout_s = request_timeout_s
         self._requests: _Requests | None = None  # once the policy is loaded
+        self._schedulers: list[Scheduler] = []
         make = _runners_in_processes if is_isolated else _runners_in_threads
         self._supervisors = make(load, count, devices, name)
 
@@ -117,9 +118,11 @@ class LocalEngine:
     async def close(self, timeout_s: float) -> None:
         """Close all runners; gives up waiting after timeout_s."""
         await asyncio.gather(*(supervisor.close(timeout_s) for supervisor in self._supervisors))
+        for scheduler in self._schedulers:
+            scheduler.close()
 
     def _open(self, spec: PolicySpec, observers: Observers) -> _Requests:
-        schedulers = [
+        schedulers = self._schedulers = [
             Scheduler(
                 supervisor,
                 self._make_batcher(spec.max_batch),

@@ -125,6 +125,12 @@ class Scheduler:
         self._inline.end_turn()
         await self._idle.wait()
 
+    def close(self) -> None:
+        """Let go of the event loop's timers, which would keep all this for as long as a request may take."""
+        for timer in (self._alarm, self._gathering):
+            if timer is not None:
+                timer.cancel()
+
     def _queue(self, call: _Call, arrived_at: float) -> None:
         deadline = arrived_at + self._request_timeout_s
         self._batcher.add(Job(call.task.session, arrived_at, deadline, call))
