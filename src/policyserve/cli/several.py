@@ -80,20 +80,24 @@ def read_several(words: Sequence[str], configuration: Configuration) -> Several:
     words: as they are typed. configuration: what a file and the environment set.
     """
     try:
-        in_file = policies_in(configuration.tables)
-        routes = routes_in(configuration.tables)
-        single = configuration.policy
-        if single is not None and single.source != TYPED:
-            told = "stands beside tables or words that name several: give it a name there, too"
-            raise ConfigError(f"{single.place}: {told}")
-        folder = folder_of(configuration.file)
-        tables = [replace(one, source=policy_of_file(one.source, folder)) for one in in_file]
-        tables += named(words, {table.name: table for table in in_file})
+        tables, routes = _tables(words, configuration)
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
     if not tables:
         complain(f"{configuration.tables[0].place}: expected [policies.NAME] beside it, with a source", ARGUMENT_ERROR)
     return Several(tables, routes, replace(configuration, policy=None, tables=()))
+
+
+def _tables(words: Sequence[str], configuration: Configuration) -> tuple[list[PolicyTable], Mapping[str, Split]]:
+    """The policies and the routes; raises ConfigError."""
+    in_file = policies_in(configuration.tables)
+    single = configuration.policy
+    if single is not None and single.source != TYPED:
+        told = "stands beside tables or words that name several: give it a name there, too"
+        raise ConfigError(f"{single.place}: {told}")
+    folder = folder_of(configuration.file)
+    tables = [replace(one, source=policy_of_file(one.source, folder)) for one in in_file]
+    return [*tables, *named(words, {table.name: table for table in in_file})], routes_in(configuration.tables)
 
 
 def check_words(words: Sequence[str], flags: Sequence[Flag]) -> None:
