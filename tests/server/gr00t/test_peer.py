@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from policyserve.observe.counters import Counters
 from policyserve.server.admission import Admission
 from policyserve.server.catalogue import Catalogue
 from policyserve.server.config import ServerConfig
-from policyserve.server.gr00t.peer import Gr00tPeer
+from policyserve.server.gr00t.peer import Gr00tPeer, without
 from policyserve.server.reception import Reception
 from policyserve.server.served import Served
 from tests.server.gr00t.asking import asking, echoed, error_in, packed, unpacked
@@ -137,6 +138,39 @@ def test_a_client_that_asks_without_end_is_cut() -> None:
     assert not home.is_cut
     home.take(asking(1.0))
     assert home.is_cut
+
+
+def test_a_client_that_sends_what_asks_for_nothing_waits_for_its_answers() -> None:
+    async def run() -> None:
+        home = Home()
+        for _ in range(110):
+            home.take(b"\xc1")
+        told = len(home.answers)
+        assert 100 <= told < 110
+        await asyncio.sleep(0)
+        while len(home.answers) < 110:  # noqa: ASYNC110 - a timer's work, of which nobody tells
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_who_floods_without_an_end_is_cut() -> None:
+    async def run() -> None:
+        home = Home(max_pending=4)
+        for _ in range(200):
+            home.take(b"\xc1")
+        assert home.is_cut
+        home.peer.lose()
+
+    asyncio.run(run())
+
+
+def test_a_key_becomes_stars() -> None:
+    message = memoryview(asking(1.0, api_token="a-key-of-sixteen-letters"))
+    hidden = without(message, "a-key-of-sixteen-letters")
+    assert b"a-key" not in hidden.tobytes()
+    assert len(hidden) == len(message)
+    assert without(message, "") is message
 
 
 def test_a_lost_connection_drops_what_was_asked() -> None:

@@ -6,6 +6,7 @@ the session: this module keeps account.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from policyserve.core.messages import Message
 from policyserve.dialects.gr00t.envelope import token_of
 from policyserve.dialects.gr00t.session_half import told_error
 from policyserve.server import routes
+from policyserve.server.guards import Pace
 from policyserve.server.handshake import Credentials
 from policyserve.server.reception import Reception
 
@@ -59,11 +61,15 @@ class Gr00tPeer:
         self._end = end
         self._conversation: Conversation | None = None
         self._owed: deque[Sequence[bytes]] = deque()  # what stands before the answers that it waits for
+        self._pace = Pace()
+        self._refused = 0  # messages that asked for nothing
+        self._late: deque[Sequence[bytes]] = deque()  # answers that wait, since it sends many that ask for nothing
+        self._is_lost = False
 
     @property
     def pending(self) -> int:
         """Messages that have no answer yet."""
-        return len(self._owed)
+        return len(self._owed) + len(self._late)
 
     @property
     def has_session(self) -> bool:
@@ -76,25 +82,38 @@ class Gr00tPeer:
         if self._conversation is not None and self._conversation.session.closed:
             self._leave_session()
         self._owed.append(route)
-        refusal = self._refusal(message)
+        token = token_of(message, self._config) if self._looks_for_key else ""
+        refusal = self._refusal(token)
         if refusal is not None:
             self._refuse(refusal)
-            return
-        self._reception.grow(len(message), are_large=len(message) > _LARGE)
-        if self._conversation is not None:  # it may be over already, and everybody told
+        elif self._conversation is not None:  # else it is over already, and everybody told
+            message = without(message, token)
+            self._reception.grow(len(message), are_large=len(message) > _LARGE)
+            session = self._conversation.session
+            before = session.refused
             self._conversation.receive(message, now)
-        if len(self._owed) > 2 * self._config.max_pending:
-            self.cut(f"{len(self._owed)} requests wait for their answers, and more come")
+            self._refused += session.refused - before
+        verdict = self._pace.count(now, self._refused)
+        if verdict is not None:
+            self.cut(verdict.reason)
+        elif self.pending > 2 * self._config.max_pending:
+            self.cut(f"{self.pending} requests wait for their answers, and more come")
 
     def cut(self, reason: str) -> None:
         """End its connection, and say why in the log."""
-        event = Event("session_ended", self.number, self.peer)
-        self._note(logging.WARNING, "ended", "session %d: %s", self.number, reason, event=event)
+        if self._conversation is not None:
+            event = Event("session_ended", self.number, self.peer)
+            self._note(logging.WARNING, "ended", "session %d: %s", self.number, reason, event=event)
+        else:
+            event = Event("connection_cut", peer=self.peer)
+            self._note(logging.WARNING, "cut", "cut peer=%s: %s", self.peer, reason, event=event)
         self.abort()
 
     def lose(self) -> None:
         """Its connection is gone."""
+        self._is_lost = True
         self._owed.clear()
+        self._late.clear()
         if self._conversation is not None:
             self._conversation.lose()
         self._reception.leave(self)
@@ -112,13 +131,13 @@ class Gr00tPeer:
         """Answer the oldest message without an answer; what answers none is not sent."""
         if self._owed:
             data = message.encode("utf-8", "replace") if isinstance(message, str) else bytes(message)
-            self._write([*self._owed.popleft(), data])
+            self._answer([*self._owed.popleft(), data])
 
     def close(self, code: int, reason: str) -> None:
         """Tell all that wait why there will be no answer; the session is over."""
         text, told = read_close_reason(code, reason)
         while self._owed:
-            self._write([*self._owed.popleft(), told_error(f"{told or 'not_ready'}: {text or 'the session is over'}")])
+            self._answer([*self._owed.popleft(), told_error(f"{told or 'not_ready'}: {text or 'the session is over'}")])
         self._leave_session()
 
     def abort(self) -> None:
@@ -143,13 +162,29 @@ class Gr00tPeer:
 
     # Inside
 
-    def _refusal(self, message: memoryview) -> routes.Response | None:
+    def _answer(self, frames: Sequence[bytes]) -> None:
+        """Send an answer; later, to a peer that sends many messages that ask for nothing: it waits for its answers."""
+        if self._pace.wait_s <= 0 and not self._late:
+            self._write(frames)
+            return
+        self._late.append(frames)
+        if len(self._late) == 1:
+            asyncio.get_running_loop().call_later(self._pace.wait_s, self._catch_up)
+
+    def _catch_up(self) -> None:
+        while self._late and not self._is_lost:
+            self._write(self._late.popleft())
+
+    @property
+    def _looks_for_key(self) -> bool:
+        """Whether a message's key matters: it may be one of ours, and stands in no recording."""
+        return bool(self._reception.admission.keys) or self._config.record is not None
+
+    def _refusal(self, token: str) -> routes.Response | None:
         """Why a message is not taken: it has no key of ours, or there is no session for it. Opens the session."""
-        has_keys = bool(self._reception.admission.keys)
-        token = token_of(message, self._config) if has_keys else ""
         credentials = Credentials(authorization=f"Bearer {token}" if token else "")
         if self._conversation is not None:
-            is_fine = not has_keys or self._reception.admission.key_name(credentials) is not None
+            is_fine = self._reception.admission.key_name(credentials) is not None
             return None if is_fine else routes.text(401, "an API key that is not known here")
         opened = self._reception.open_session(self, "/", credentials, dialect=_DIALECT)
         if isinstance(opened, routes.Response):
@@ -165,7 +200,8 @@ class Gr00tPeer:
         level = logging.WARNING if status == 401 else logging.INFO
         self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
         self._reception.on_refused(self.peer, f"http_{status}", reason)
-        self._write([*self._owed.pop(), told_error(_UNAUTHORIZED if status == 401 else f"unavailable: {reason}")])
+        self._refused += 1
+        self._answer([*self._owed.pop(), told_error(_UNAUTHORIZED if status == 401 else f"unavailable: {reason}")])
 
     def _leave_session(self) -> None:
         """The session is over; the client stays connected, and may begin another."""
@@ -175,3 +211,9 @@ class Gr00tPeer:
 
     def _note(self, level: int, kind: str, text: str, *args: object, event: Event) -> None:
         self._reception.note(self.address, level, kind, text, *args, event=event)
+
+
+def without(message: memoryview, key: str) -> memoryview:
+    """The message with stars for a key that it has, so that none is recorded or shown; as it is without one."""
+    told = key.encode()
+    return memoryview(bytearray(bytes(message).replace(told, b"*" * len(told)))) if told else message
