@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,7 +17,7 @@ from policyserve.server.lerobot_grpc.robots import Robots
 from policyserve.server.lerobot_grpc.status import Refused
 from tests.dialects.lerobot.written import features, seen, setup
 from tests.policies.frameworks import import_or_skip
-from tests.server.lerobot_grpc.calling import Caller, asking, calling, parts, rows
+from tests.server.lerobot_grpc.calling import Caller, asking, calling, lerobot_port, parts, rows
 from tests.server.lerobot_grpc.test_port import STATE, doubled, policy, refused
 from tests.server.live import DEADLINE_S, Live, none_open, serving
 
@@ -151,3 +152,24 @@ def test_a_crowd_that_comes_and_goes_leaves_the_server_as_it_was() -> None:
                 crowd[2].acting.future(b"")
             other.observe(1.0, 2.0, 3.0)
             np.testing.assert_array_equal(other.actions()[0], rows(1.0, 2.0, 3.0))
+
+
+def test_a_client_has_so_many_calls_at_a_time_and_no_more() -> None:
+    with serving(policy(), lerobot=0) as live, calling(live) as caller, asking(live, "double rows") as other:
+        calls = [caller.acting.future(b"", timeout=DEADLINE_S) for _ in range(20)]
+        assert {call.code().name for call in calls} == {"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"}
+        other.observe(1.0, 2.0, 3.0)
+        np.testing.assert_array_equal(other.actions()[0], rows(1.0, 2.0, 3.0))
+
+
+GARBAGE = (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(4096), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"")
+
+
+@pytest.mark.parametrize("sent", GARBAGE, ids=["http", "zeros", "preface", "silence"])
+def test_what_is_no_grpc_disturbs_nobody(sent: bytes) -> None:
+    with serving(policy(), lerobot=0) as live, asking(live, "double rows") as caller, ExitStack() as stack:
+        for _ in range(20):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", lerobot_port(live))))
+            peer.sendall(sent + b"\xff" * 100 if sent else b"")
+        caller.observe(1.0, 2.0, 3.0)
+        np.testing.assert_array_equal(caller.actions()[0], rows(1.0, 2.0, 3.0))

@@ -19,7 +19,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.handshake import Credentials
 from policyserve.server.lerobot_grpc import status
 from policyserve.server.lerobot_grpc.robot import Robot
-from policyserve.server.lerobot_grpc.robots import Robots
+from policyserve.server.lerobot_grpc.robots import CALLS_OF_ONE, Robots
 from policyserve.server.lerobot_grpc.status import Refused
 from policyserve.server.listener import Address
 from policyserve.server.reception import Reception
@@ -29,7 +29,7 @@ log = Log(__name__)
 _SERVICE = "transport.AsyncInference"
 _PAUSE_S = 1.0  # before a call is refused that its client would repeat at once
 _GRACE_S = 1.0  # for calls to end that were released
-_CALLS_OF_ONE = 8  # at a time; a client has three
+_STREAMS_OF_ONE = 100  # of a connection; gRPC counts those too that have just ended, and refuses what is beyond
 
 
 class LeRobotPort(Observer):
@@ -50,10 +50,10 @@ class LeRobotPort(Observer):
     def bind(self) -> None:
         """Take the port, in the event loop that will serve it; raises ConfigError. Nobody is answered yet."""
         config, grpc = self._config, self._grpc
-        most = _CALLS_OF_ONE * (config.max_sessions + 1)
+        most = CALLS_OF_ONE * (config.max_sessions + 1)
         options = [
             ("grpc.so_reuseport", 0),  # another server's port is no place for this one
-            ("grpc.max_concurrent_streams", _CALLS_OF_ONE),
+            ("grpc.max_concurrent_streams", _STREAMS_OF_ONE),
             ("grpc.keepalive_time_ms", int(min(config.ping_interval_s * 1e3, 2**31 - 1))),
             ("grpc.keepalive_timeout_ms", int(min(config.ping_interval_s * 1e3, 2**31 - 1))),
         ]

@@ -17,6 +17,7 @@ from policyserve.server.lerobot_grpc.robot import Robot
 from policyserve.server.lerobot_grpc.status import Refused
 from policyserve.server.reception import Reception
 
+CALLS_OF_ONE = 8  # at a time; a client has two
 _CUT_S = 3.0  # from a cancelled call to the end of the session, where no other call comes
 
 
@@ -30,8 +31,12 @@ class Robots:
 
     @contextmanager
     def calling(self, name: str) -> Iterator[Robot]:
-        """The client that calls, while its call is under way. name: gRPC's. Raises Refused where there are too many."""
+        """The client that calls, while its call is under way. name: gRPC's. Raises Refused where too many are."""
         robot = self._by_name.get(name) or self._enter(name)
+        if robot.calls >= CALLS_OF_ONE:
+            raise Refused(
+                "RESOURCE_EXHAUSTED", f"{CALLS_OF_ONE} calls of this client are under way, the most it may have"
+            )
         robot.calls += 1
         robot.was_cut = False
         _stop_timer(robot)
