@@ -381,3 +381,87 @@ def test_an_action_beyond_float32_never_reaches_vllm_omnis_wire() -> None:
     submit = submitted(one.receive(by_name("vllm_omni").write_request(STATE), 0.0))
     (told,) = sent(one.answer(submit.ticket, Answered(ActionChunk(np.array([1e300])), 0.0, 0.0), 0.0))
     assert "it is beyond them" in msgpack.unpackb(told)["message"]
+
+
+# What comes in another order than it should
+
+
+@pytest.mark.parametrize("name", ["starvla", "roboarena", "behavior1k"])
+def test_a_client_that_asks_before_it_is_greeted_is_greeted_first(name: str) -> None:
+    one, _ = session(None)
+    message = {"endpoint": "infer", **STATE} if name == "roboarena" else {"robot_r1::proprio": STATE["state"]}
+    effects = one.receive(examples("go") if name == "starvla" else by_name("openpi").write_request(message), 0.0)
+    assert one.dialect is by_name(name)
+    assert by_name(name).read_greeting(sent(effects)[0])
+    assert by_name(name).read_reply(answered(one, effects)).actions.shape[-1] == 8
+
+
+@pytest.mark.parametrize("name", ["roboarena", "starvla", "behavior1k"])
+def test_messages_that_come_while_the_policy_loads_are_answered_in_their_order(name: str) -> None:
+    control = {"roboarena": {"endpoint": "reset"}, "starvla": {"type": "ping"}, "behavior1k": {"reset": True}}[name]
+    one = Session(by_name(name), max_pending=8)
+    for message in (packed(control), by_name(name).write_request(STATE)):
+        assert one.receive(message, 0.0) == []
+    effects = one.serve(SPEC, metadata_of(SPEC))
+    assert len(sent(effects)) == (1 if name == "behavior1k" else 2), "a greeting, and what the control is answered"
+    assert by_name(name).read_reply(answered(one, effects)).actions.shape[-1] == 8
+
+
+@pytest.mark.parametrize("name", ["roboarena", "vllm_omni", "starvla", "behavior1k"])
+def test_a_control_is_no_observation_for_who_reads_these_alone(name: str) -> None:
+    control: dict[str, dict[str, Any]] = {"starvla": {"type": "ping"}, "behavior1k": {"reset": True}}
+    with pytest.raises(WireError, match="expected an observation, got a"):
+        by_name(name).read_request(packed(control.get(name, {"endpoint": "reset"})))
+    if name == "starvla":
+        with pytest.raises(WireError, match="examples: expected a list"):
+            by_name(name).read_request(packed({"lang": "go"}))
+
+
+# What our clients are told by servers of others
+
+
+BAD_ANSWERS: dict[str, list[Any]] = {
+    "starvla": [{"data": {"actions": 4}}, {"data": 4}, {}],
+    "roboarena": [{"server_timing": {}}, 4],
+    "vllm_omni": [{"arm": {"nd": True}}, "x", 4],
+    "behavior1k": [{"actions": 4}, [1]],
+    "molmospaces": [{"server_timing": {"infer_ms": 3}}, {"arm": [1.0]}],
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_what_is_no_answer_is_a_wire_error(name: str) -> None:
+    for bad in BAD_ANSWERS[name]:
+        with pytest.raises(WireError):
+            by_name(name).read_reply(packed(bad))
+
+
+def test_parts_of_an_action_stand_side_by_side_or_are_refused() -> None:
+    written = by_name("openpi").write_request({"arm": np.zeros((2, 7)), "gripper": np.ones((2, 1))})
+    assert by_name("vllm_omni").read_reply(written).actions.shape == (2, 8)
+    written = by_name("openpi").write_request({"arm": np.zeros((2, 7)), "gripper": np.ones((3, 1))})
+    with pytest.raises(WireError, match=r"side by side, got arm \(2, 7\), gripper \(3, 1\)"):
+        by_name("vllm_omni").read_reply(written)
+
+
+@pytest.mark.parametrize("timing", [{"infer_ms": 3, "note": "x", "total_ms": 4.5}, 7])
+def test_of_a_servers_timing_the_numbers_are_taken(timing: Any) -> None:
+    reply = by_name("behavior1k").read_reply(
+        by_name("openpi").write_request({"action": np.zeros(3), "server_timing": timing})
+    )
+    assert reply.timing == ({"infer_ms": 3.0, "total_ms": 4.5} if isinstance(timing, dict) else {})
+
+
+def test_our_client_writes_cameras_as_the_simulator_does() -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    written = by_name("behavior1k").write_request({"images": {"head": picture, "belly": picture}, **STATE})
+    read = by_name("behavior1k").read_request(written).observation
+    assert list(read["images"]) == ["head", "belly"]
+    kept = by_name("behavior1k").read_request(packed({"rgb": 1, "x::rgb": 1, "a::b::depth": 2})).observation
+    assert list(kept) == ["rgb", "x::rgb", "a::b::depth"]
+
+
+def test_a_jpeg_is_a_picture_of_molmospaces_by_its_mark() -> None:
+    jpeg = {"__image__": True, "format": "jpeg", "data": b"\xff\xd8"}
+    read = by_name("molmospaces").read_request(packed({"wrist_camera": jpeg, "task": "go"})).observation
+    assert list(read["images"]) == ["wrist_camera"]
