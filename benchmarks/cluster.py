@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from policyserve.compat.openpi.client import WebsocketClientPolicy
+from policyserve.core.effects import Outcome
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.core.session import Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.answering import Task
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from policyserve.core.effects import Answered
 from policyserve.core.memory import keep_freed
 from policyserve.core.policy import ActionChunk, PolicyInput
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.runner import Runner, Task, ThreadRunner

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from policyserve.core.dialect import ConversingDialect, ErrorReply
+from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Mapped, Reuse, Send, Submit
 from policyserve.core.errors import PolicyFailed, PolicyserveError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.mapping import KeyMap
 from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Effect, EndEpisode, Mapped, Reuse, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 

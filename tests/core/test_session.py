@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyserve.core.dialect import Dialect, ErrorReply, close_code_of, close_reason, read_close_reason
+from policyserve.core.effects import Answered, BinaryPictures, Close, Dropped, Effect, Failed, Outcome, Send, Submit
 from policyserve.core.errors import (
     DeadlineExceeded,
     NotReady,
@@ -22,18 +23,7 @@ from policyserve.core.errors import (
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Message, Observation, Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import (
-    Answered,
-    BinaryPictures,
-    Close,
-    Dropped,
-    Effect,
-    Failed,
-    Outcome,
-    Send,
-    Session,
-    Submit,
-)
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto
 from policyserve.dialects.openpi import OpenPI

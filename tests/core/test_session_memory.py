@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from policyserve.core.effects import Answered, Effect, Send, Submit
 from policyserve.core.messages import EncodedText
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Effect, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects.openpi import OpenPI
 from tests.counted_memory import counted_memory

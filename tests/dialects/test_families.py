@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from policyserve.core.dialect import ConversingDialect, ZeroCopyDialect
+from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Failed, Reuse, Send, Submit
 from policyserve.core.errors import BadObservation, Overloaded, PolicyFailed, WireError
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Effect, EndEpisode, Failed, Reuse, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects import Auto, by_name
 from policyserve.server.greeting import metadata_of

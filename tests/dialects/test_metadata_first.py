@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Close, Effect, Send, Submit
 from policyserve.core.errors import (
     BadObservation,
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from policyserve.core.errors import (
 )
 from policyserve.core.messages import Message, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Effect, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects import Auto, by_name
 

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from policyserve.core.effects import Answered, Failed, Submit
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.limits import DEFAULT_LIMITS
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Failed, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects import by_name
 

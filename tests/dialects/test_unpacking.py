@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from policyserve.core.dialect import has_client
+from policyserve.core.effects import Answered, Close, Failed, Submit
 from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS, HEAVY, WireLimits
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Failed, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec, paths_in
 from policyserve.dialects import Auto, by_name, names
 from policyserve.dialects.unpacking import unpack, unpack_views

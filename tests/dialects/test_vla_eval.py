@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.dialect import ConversingDialect, has_client, opening_of
+from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Send, Submit
 from policyserve.core.errors import (
     BadObservation,
     NotReady,
@@ -19,7 +20,7 @@ from policyserve.core.errors import (
 )
 from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Close, Effect, EndEpisode, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
 from policyserve.dialects.unpacking import unpack

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.observer import Observers
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.engine import OnOutcome

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.policy import ActionChunk
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.runner import OnStage, ThreadRunner
 from policyserve.ray.groups import Answers, Described, Parts, read_group, write_answers

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.observer import Observers
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.engine.local import LocalEngine

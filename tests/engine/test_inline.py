@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import Overloaded
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.inline import Turns
 from policyserve.engine.runner import OnDone, Task

@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.policy import ActionChunk, PolicyInput
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.preparing import Prepared, PreparingInTurn, PreparingThread

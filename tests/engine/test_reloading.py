@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import ConfigError
 from policyserve.core.observer import Observers
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.engine import Change, ChangingEngine, Engine, OnOutcome

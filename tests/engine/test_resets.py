@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.policy import PerSessionPolicy, as_policy
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.answering import Answering, Task
 
 

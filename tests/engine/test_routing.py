@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import ConfigError, Overloaded, PolicyLost
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine
 from policyserve.engine.ready import ReadyPolicy

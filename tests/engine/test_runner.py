@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import BadAction, BadObservation, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.policy import ActionChunk, FunctionPolicy, Policy, PolicyInput, open_spec
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.answering import Answering, batch_buckets, run_batch
 from policyserve.engine.runner import Task, ThreadRunner

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered
 from policyserve.core.errors import BadAction, BadObservation, ConfigError, PolicyFailed, PolicyLost, of_policy
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered
 from policyserve.engine.answering import is_fatal
 from policyserve.engine.runner import Runner
 from tests.engine.obedient import SPEC

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import DeadlineExceeded, PolicyLost
 from policyserve.core.policy import FunctionPolicy
-from policyserve.core.session import Outcome
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.isolated.runner import ProcessRunner

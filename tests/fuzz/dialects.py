@@ -11,10 +11,11 @@ import numpy as np
 from policyserve import dialects
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import has_client, request_writer
+from policyserve.core.effects import Answered, Send, Submit
 from policyserve.core.errors import BadObservation, Overloaded, PolicyFailed, RemoteError, WireError
 from policyserve.core.messages import Reply, Request, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextListSpec, TextSpec
 from policyserve.dialects.unpacking import unpack, unpack_views
 from tests.fuzz.choices import Choices

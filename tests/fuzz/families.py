@@ -8,10 +8,11 @@ import msgpack
 import numpy as np
 
 from policyserve import dialects
+from policyserve.core.effects import Answered, Failed, Send, Submit
 from policyserve.core.errors import Overloaded, PolicyFailed, WireError
 from policyserve.core.messages import Control, Request, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Failed, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from tests.fuzz.choices import Choices
 

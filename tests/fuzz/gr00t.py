@@ -8,9 +8,10 @@ import msgpack
 import numpy as np
 
 from policyserve.core.dialect import Dialect
+from policyserve.core.effects import Answered, Send, Submit
 from policyserve.core.messages import Timing
 from policyserve.core.policy import ActionChunk, open_spec
-from policyserve.core.session import Answered, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects import by_name
 from policyserve.dialects.gr00t.spellings import ND, NPY

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.dialect import ErrorReply
+from policyserve.core.effects import Answered, Send, Submit
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects.rest.bodies import ReplyBody, RequestBody
 from policyserve.dialects.rest.recognition import FAMILIES, ByBody, read_body

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from policyserve.cli.arguments.parsing import parse
+from policyserve.core.effects import Answered, Close, Send, Submit
 from policyserve.core.policy import ActionChunk, Policy, PolicyInput
-from policyserve.core.session import Answered, Close, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.dialects import by_name
 from policyserve.engine.answering import run_batch
 from policyserve.policies.vibe_rl import PRESETS, create_trained_policy

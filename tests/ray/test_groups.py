@@ -10,9 +10,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import BadObservation, PolicyFailed
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.ray.groups import (

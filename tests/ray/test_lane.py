@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost
-from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.routing import Router

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from policyserve import ArraySpec, Policy, PolicySpec, dialects
+from policyserve.core.effects import Answered
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.messages import Timing
 from policyserve.core.policy import as_policy
-from policyserve.core.session import Answered
 from policyserve.engine.answering import Answering, Task
 from policyserve.recordings.file import RecordingFile
 from policyserve.recordings.layout import Opened, PolicyFacts

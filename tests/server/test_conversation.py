@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from policyserve.client.sync import Client
+from policyserve.core.effects import Answered
 from policyserve.core.errors import NotReady, Overloaded, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.messages import Message
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, Session
+from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto, by_name
 from policyserve.engine.answering import OnStage, Task

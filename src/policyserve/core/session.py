@@ -14,20 +14,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from policyserve.core.dialect import (
     ConversingDialect,
     Dialect,
     DialectChoice,
-    ErrorReply,
     close_code_of,
     close_reason,
-    for_policy,
 )
 from policyserve.core.early import MESSAGE_OVERHEAD, EarlyMessages
+from policyserve.core.effects import (
+    Answered,
+    Close,
+    Effect,
+    EndEpisode,
+    Failed,
+    Outcome,
+    Reuse,
+    Send,
+    Submit,
+)
 from policyserve.core.episodes import ChunkRows, Episode, Episodes
 from policyserve.core.errors import (
     NotReady,
@@ -40,103 +48,16 @@ from policyserve.core.errors import (
     of_policy,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Control, EncodedText, Message, Observation, Request, Timing, Unreadable
-from policyserve.core.pictures import binary_pictures
+from policyserve.core.messages import Control, EncodedText, Message, Request, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.printable import traceback_lines, type_name
-from policyserve.core.reading import Fit, Fitting, RequestReader
+from policyserve.core.printable import type_name
+from policyserve.core.reading import Fit, RequestReader
+from policyserve.core.remarks import Remarks
 from policyserve.core.spec import PolicySpec, ValidObservation
-
-
-class Send(NamedTuple):
-    """Send this message. ticket, chunk, timing: set if it answers a request with actions."""
-
-    message: Message
-    ticket: int = 0
-    chunk: ActionChunk | None = None
-    timing: Timing | None = None
-
-
-class Submit(NamedTuple):
-    """Have the policy answer this observation, and hand the outcome to Session.answer with the ticket.
-
-    is_encoded: pictures in it have to be decoded first. episode: what the policy remembers belongs to.
-    """
-
-    ticket: int
-    observation: Observation | Any
-    batch_size: int | None
-    arrived_at: float
-    is_encoded: bool = False
-    episode: int = 0
-
-
-class Reuse(NamedTuple):
-    """Tell of this observation, no more: a row of an earlier chunk answers it, so the policy is not asked."""
-
-    ticket: int
-    observation: Observation | Any
-    arrived_at: float
-
-
-class EndEpisode(NamedTuple):
-    """Have the policy forget this episode: it asks nothing more, and all that it asked is answered."""
-
-    episode: int
-
-
-class Close(NamedTuple):
-    """Close the connection; the session wants nothing more."""
-
-    code: int
-    reason: str
-
-
-class Failed(NamedTuple):
-    """A request was refused or failed: to be logged and counted. The peer is told by other effects.
-
-    ticket: the request's; None where the error concerns the session.
-    """
-
-    error: PolicyserveError
-    ticket: int | None = None
-
-
-class Dropped(NamedTuple):
-    """These keys of an observation are not in the policy's spec and were dropped; told once per session."""
-
-    keys: tuple[str, ...]
-
-
-class Mapped(NamedTuple):
-    """These keys of an observation became keys of the spec; told once per session."""
-
-    moves: tuple[str, ...]
-
-
-class BinaryPictures(NamedTuple):
-    """These pictures hold 0 and 1 alone, so that they were probably scaled to 0 … 1 first; told once per session."""
-
-    paths: tuple[str, ...]
-
-
-Effect: TypeAlias = Send | Submit | Reuse | EndEpisode | Close | Failed | Dropped | Mapped | BinaryPictures
-
-
-class Answered(NamedTuple):
-    """A policy's answer to one request and when its batch ran, seconds on the clock of Session.receive."""
-
-    chunk: ActionChunk
-    started_at: float
-    ended_at: float
-
-
-Outcome: TypeAlias = Answered | PolicyserveError
-
+from policyserve.core.telling import Telling
 
 _GLANCE = 4096  # bytes of a text that tell whose it is
 _MOST_PER_LETTER = 4  # bytes of UTF-8
-_LOOKED_AT = 3  # of a session's first observations: looking at a picture takes microseconds
 
 
 @dataclass(slots=True)
@@ -168,8 +89,10 @@ class Session:
         chunk_size: int | None = None,
         fit: Fit | None = None,
     ) -> None:
-        assert dialect or choice, "a session has a dialect or a way to find it"
+        known = choice.greeter if dialect is None and choice is not None else dialect
+        assert known is not None, "a session has a dialect or a way to find it"
         self.dialect = dialect
+        self._telling = Telling(known, debug_wire)
         self.closed = False
         self.has_begun = False  # the client has sent a message
         self._choice = choice
@@ -188,14 +111,10 @@ class Session:
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
         self._draining = False
         self._parting = (1001, "the server is stopping")  # the close code and reason once it is drained
-        self._told_unknown = False
-        self._looks_left = _LOOKED_AT
-        self._prev_total_ms: float | None = None
+        self._remarks = Remarks()
         self._episodes = Episodes()
         self._serve_steps, self._chunk_size = serve_steps, chunk_size
         self._fit = fit
-        self._fitting: Fitting | None = None  # until what it does was told
-        self._converses: ConversingDialect | None = None  # the dialect, if it has messages besides requests
         self._newest_only = False  # see Rule 4
 
     @property
@@ -229,7 +148,6 @@ class Session:
         Called again, another policy has taken its place: the next request is read for that one. Nobody is greeted anew.
         """
         self._spec, self._metadata = spec, metadata
-        self._told_unknown = False
         self._episodes.drop_rows()
         if self.closed:
             return []
@@ -268,7 +186,7 @@ class Session:
             return []
         if isinstance(message, EncodedText):
             message = message.text(_GLANCE)
-        dialect = self.dialect = self._choice.settle(message, self._greeted, self._limits)
+        dialect = self.dialect = self._telling.dialect = self._choice.settle(message, self._greeted, self._limits)
         self._make_reader()
         if self._greeted and not dialect.greets:
             hint = f"connect to /{dialect.name}, or send the first frame sooner"
@@ -278,15 +196,10 @@ class Session:
     def _make_reader(self) -> None:
         """Read with this dialect for this spec from now on, once both are known."""
         if self.dialect is not None and self._spec is not None:
-            self._fitting = self._fit(self.dialect, self._spec) if self._fit is not None else None
-            self._reader = RequestReader(self.dialect, self._spec, self._limits, self._fitting)
-            self._converses = self._conversing(self.dialect)
-
-    def _conversing(self, dialect: Dialect) -> ConversingDialect | None:
-        """The dialect as it speaks for this policy, if it has messages besides requests."""
-        with suppress(Exception):  # metadata is a stranger's; a server refuses such before anybody connects
-            dialect = for_policy(dialect, self._metadata)
-        return dialect if isinstance(dialect, ConversingDialect) else None
+            fitting = self._fit(self.dialect, self._spec) if self._fit is not None else None
+            self._remarks.begin(fitting)
+            self._reader = RequestReader(self.dialect, self._spec, self._limits, fitting)
+            self._telling.speak(self.dialect, self._metadata)
 
     def _greet(self, dialect: Dialect | None = None) -> list[Effect]:
         greeter = dialect or self.dialect
@@ -323,7 +236,7 @@ class Session:
         """Keep a message that came before the policy is ready."""
         refused, size = self._early.keep(message, now)
         self.received_bytes += size
-        self._refusing = refused is not None and self._closes(refused)
+        self._refusing = refused is not None and self._telling.closes(refused)
         return []
 
     def answer(self, ticket: int, outcome: Outcome, now: float) -> list[Effect]:
@@ -361,26 +274,18 @@ class Session:
         """Close now, whatever has no answer yet."""
         return [] if self.closed else [self._close(code, reason)]
 
-    @property
-    def _known(self) -> Dialect:
-        """The dialect, or the greeter's while the peer's is not known."""
-        if self.dialect is not None:
-            return self.dialect
-        assert self._choice is not None
-        return self._choice.greeter
-
     def _submit(self, reader: RequestReader, message: Message | EncodedText | Overloaded, now: float) -> list[Effect]:
         if not isinstance(message, memoryview):
             message = self._decoded(message)
-        if self._converses is not None:
-            return self._converse(self._converses, reader, message, now)
+        if self._telling.converses is not None:
+            return self._converse(self._telling.converses, reader, message, now)
         valid = reader.read(message)
         if self._serve_steps:
             return self._ask(Request(valid.observation), valid, len(message), now)
         observation, batch_size, unknown, footprint, is_encoded = valid
         submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now, is_encoded)
-        if self._looks_left or (unknown and not self._told_unknown):
-            return [*self._remark(observation, unknown), submit]
+        if self._remarks.are_due(unknown):
+            return [*self._remarks.of(observation, unknown), submit]
         return [submit]
 
     def _converse(
@@ -408,7 +313,7 @@ class Session:
 
     def _ask(self, request: Request, valid: ValidObservation, size: int, now: float) -> list[Effect]:
         """Answer an observation with the next row of its episode's chunk, or have the policy answer it."""
-        dialect, rows = self._converses, None
+        dialect, rows = self._telling.converses, None
         has_one = dialect is not None and dialect.one_action
         if (has_one or self._serve_steps) and valid.batch_size is None:
             rows = ChunkRows(self._chunk_size, keeps_axis=not has_one)
@@ -421,7 +326,7 @@ class Session:
         ticket = self._queue(now, size + valid.footprint)
         pending = self._pending[-1]
         pending.context = request.context
-        effects += self._remark(valid.observation, valid.unknown)
+        effects += self._remarks.of(valid.observation, valid.unknown)
         row = None if episode.rows is None else episode.rows.take()
         if row is not None:
             pending.outcome = Answered(row, now, now)
@@ -492,23 +397,6 @@ class Session:
             raise WireError("", expected, f"{len(message)} bytes")
         return message.text()
 
-    def _remark(self, observation: Any, unknown: tuple[str, ...]) -> list[Effect]:
-        """What is to be said of an observation, each thing once per session."""
-        remarks: list[Effect] = []
-        if unknown and not self._told_unknown:
-            self._told_unknown = True
-            remarks.append(Dropped(unknown))
-        if self._fitting is not None and self._fitting.moves:
-            remarks.append(Mapped(tuple(map(str, self._fitting.moves))))
-            self._fitting = None
-        if self._looks_left:
-            self._looks_left -= 1
-            found = tuple(binary_pictures(observation))
-            if found:
-                self._looks_left = 0
-                remarks.append(BinaryPictures(found))
-        return remarks
-
     def _queue(self, now: float, size: int = 0) -> int:
         self._tickets += 1
         self.received_bytes += MESSAGE_OVERHEAD + size
@@ -522,20 +410,8 @@ class Session:
         ticket = self._queue(now)
         self._pending[-1].context = context
         self.refused += 1
-        self._refusing = self._closes(error, context)
+        self._refusing = self._telling.closes(error, context)
         return self.answer(ticket, error, now)
-
-    def _closes(self, error: PolicyserveError, context: Any = None) -> bool:
-        return self._error_reply(error, context=context).close_code is not None
-
-    def _error_reply(self, error: PolicyserveError, detail: str = "", context: Any = None) -> ErrorReply:
-        """context: the request's; None: it has none, or is not known."""
-        try:
-            if self._converses is not None and context is not None:
-                return self._converses.write_refusal(error, detail, context)
-            return self._known.write_error(error, detail)
-        except Exception:  # another package's dialect
-            return ErrorReply(None, close_code_of(error), close_reason(error))
 
     def _flush(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -548,40 +424,22 @@ class Session:
 
     def _write(self, done: _Pending, now: float) -> list[Effect]:
         outcome = done.outcome
-        if isinstance(outcome, Control):
-            return self._write_control(outcome, done)
-        if not isinstance(outcome, Answered):
+        if not isinstance(outcome, (Answered, Control)):
             return self._tell(outcome or NotReady("no outcome"), done.ticket, done.context)
-        queue_ms = (outcome.started_at - done.arrived_at) * 1e3
-        infer_ms = (outcome.ended_at - outcome.started_at) * 1e3
-        timing = Timing(queue_ms, infer_ms, (now - done.arrived_at) * 1e3, self._prev_total_ms)
         try:
-            if self._converses is None:
-                message = self._known.write_reply(outcome.chunk, timing)
-            else:
-                message = self._converses.write_answer(outcome.chunk, timing, done.context)
-        except PolicyFailed as error:
-            return self._tell(error, done.ticket, done.context)
-        except BaseException as error:  # extras are a stranger's: what cannot be written is the policy's fault
-            return self._tell(failed("the answer cannot be written:", error), done.ticket, done.context)
-        self._prev_total_ms = timing.total_ms
+            if isinstance(outcome, Control):
+                message = self._telling.control(outcome)
+                effects: list[Effect] = [] if message is None else [Send(message)]
+                return [*effects, self._close(1000, "")] if outcome.closes else effects
+            message, timing = self._telling.answer(outcome, done.arrived_at, now, done.context)
+        except PolicyserveError as error:
+            return self._tell(error, done.ticket, outcome.context if isinstance(outcome, Control) else done.context)
         return [Send(message, done.ticket, outcome.chunk, timing)]
-
-    def _write_control(self, control: Control, done: _Pending) -> list[Effect]:
-        assert self._converses is not None, "no other dialect has such messages"
-        try:
-            message = self._converses.answer_control(control, self._metadata)
-        except BaseException as error:  # metadata is a stranger's, and a dialect may be another package's
-            told = error if isinstance(error, PolicyserveError) else failed("the answer cannot be written:", error)
-            return self._tell(told, done.ticket, control.context)
-        effects: list[Effect] = [] if message is None else [Send(message)]
-        return [*effects, self._close(1000, "")] if control.closes else effects
 
     def _tell(self, error: PolicyserveError, ticket: int | None = None, context: Any = None) -> list[Effect]:
         error = of_policy(error, "the policy raised")  # an engine or a dialect may be another package's
         effects: list[Effect] = [Failed(error, ticket)]
-        detail = "\n".join(traceback_lines(error)) if self._debug_wire else ""
-        told = self._error_reply(error, detail, context)
+        told = self._telling.refusal(error, context)
         if told.message is not None:
             effects.append(Send(told.message))
         if told.close_code is not None:

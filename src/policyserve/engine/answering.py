@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import PolicyFailed, PolicyLost, PolicyserveError, of_policy
 from policyserve.core.log import Log
 from policyserve.core.plain import plain_map
@@ -28,7 +29,6 @@ from policyserve.core.policy import (
 )
 from policyserve.core.printable import error_text, text_of, type_name
 from policyserve.core.recipe import OnStage
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.keeping import Keeping
 from policyserve.engine.preparing import Prepared, PreparingInTurn

@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
-from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.observer import Observers
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.answering import Answering, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import OnOutcome, Waiting, deliver

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import PolicyserveError
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.answering import Task
 from policyserve.engine.scheduler import OnOutcome, Scheduler
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Hashable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import failed
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.printable import error_text
-from policyserve.core.session import Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, LoadPolicy, OnStage, Task, warm_up
 from policyserve.engine.inline import InlinePolicy

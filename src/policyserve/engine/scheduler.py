@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import DeadlineExceeded, Overloaded, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
-from policyserve.core.session import Outcome
 from policyserve.engine.answering import Task
 from policyserve.engine.batcher import Batcher, Job
 from policyserve.engine.engine import OnOutcome, Waiting, deliver

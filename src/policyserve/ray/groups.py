@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import PolicyFailed, PolicyserveError, failed
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import text_of
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.isolated.codec import Packed, pack, unpack

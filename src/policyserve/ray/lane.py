@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.log import Log
-from policyserve.core.session import Answered, Outcome
 from policyserve.engine.answering import Task
 from policyserve.engine.keeping import NumberedKeeping
 from policyserve.engine.runner import OnDone

@@ -12,12 +12,12 @@ from collections.abc import Hashable
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.core.effects import Outcome
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import PerSessionPolicy, Policy, ResettablePolicy
 from policyserve.core.recipe import OnStage
-from policyserve.core.session import Outcome
 from policyserve.engine.answering import LoadPolicy, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine

@@ -12,11 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from policyserve.core.dialect import TOLD
-from policyserve.core.errors import PolicyserveError, Refusal
-from policyserve.core.events import Event
-from policyserve.core.messages import EncodedText, Message, Observation
-from policyserve.core.observer import Observers
-from policyserve.core.session import (
+from policyserve.core.effects import (
     BinaryPictures,
     Close,
     Dropped,
@@ -27,9 +23,13 @@ from policyserve.core.session import (
     Outcome,
     Reuse,
     Send,
-    Session,
     Submit,
 )
+from policyserve.core.errors import PolicyserveError, Refusal
+from policyserve.core.events import Event
+from policyserve.core.messages import EncodedText, Message, Observation
+from policyserve.core.observer import Observers
+from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
 from policyserve.engine.engine import Engine

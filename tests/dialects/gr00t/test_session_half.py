@@ -10,11 +10,12 @@ import pytest
 
 from policyserve import ArraySpec, PolicySpec
 from policyserve.core.dialect import ConversingDialect, for_policy
+from policyserve.core.effects import Answered, EndEpisode, Send, Submit
 from policyserve.core.errors import BadObservation, PolicyFailed, WireError
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.core.session import Answered, EndEpisode, Send, Session, Submit
+from policyserve.core.session import Session
 from policyserve.dialects import by_name
 from policyserve.dialects.gr00t.envelope import open_envelope, unmarked
 from policyserve.dialects.gr00t.session_half import SessionHalf

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered
 from policyserve.engine.isolated import child
 from policyserve.engine.isolated.runner import ProcessRunner
 from policyserve.server import keys

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from policyserve.core.effects import Answered
 from policyserve.core.errors import PolicyFailed, PolicyLost
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered
 from policyserve.engine.isolated.runner import ProcessRunner
 from tests.engine.running import PATIENCE_S, ask, infer, mark, recipe, task, until, value, with_runner
 

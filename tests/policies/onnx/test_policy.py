@@ -10,7 +10,7 @@ import pytest
 
 import policyserve
 from policyserve import ActionChunk, BadAction, BadObservation, Client, Policy, PolicyInput, load_policy
-from policyserve.core.session import Answered
+from policyserve.core.effects import Answered
 from policyserve.engine.answering import Answering, Task
 from tests.policies.frameworks import import_or_skip
 from tests.policies.onnx.models import Value, copying, linear, save, summing

@@ -10,8 +10,8 @@ import msgpack
 import numpy as np
 from websockets.sync.server import ServerConnection
 
+from policyserve.core.effects import Answered
 from policyserve.core.policy import ActionChunk, PolicyInput, open_spec
-from policyserve.core.session import Answered
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.engine.answering import Answering, Task
 from policyserve.policies.remote.opening import Remote, spec_from

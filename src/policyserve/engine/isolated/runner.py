@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import msgpack
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import ConfigError, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import text_of
 from policyserve.core.recipe import Recipe
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot, shared_memory

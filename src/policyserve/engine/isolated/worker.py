@@ -22,6 +22,7 @@ from typing import Any
 
 import msgpack
 
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import ConfigError, PolicyFailed, PolicyserveError, failed
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -29,7 +30,6 @@ from policyserve.core.memory import keep_freed
 from policyserve.core.output import make_output_lossy
 from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import error_text, text_of
-from policyserve.core.session import Answered, Outcome
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Answering, Task, warm_up
 from policyserve.engine.isolated.arena import Arena, ArenaReader, Slot
