@@ -135,6 +135,19 @@ def test_the_clients_half_writes_what_the_original_client_does_to_the_byte() -> 
     assert has_client(WIRE)
 
 
+def test_the_clients_half_names_what_it_cannot_send_or_read() -> None:
+    with pytest.raises(WireError, match="images/odd: expected an array of numbers"):
+        WIRE.write_request({"images": {"odd": object()}})
+    with pytest.raises(WireError, match="payload/actions: expected an action, got keys other"):
+        WIRE.read_reply(bytes(written("action", {"other": 1})))
+    assert WIRE.read_reply(bytes(written("action", {"action": [1.5]}))).actions == [1.5]
+    for message in (b"\x01", b"\xc1", "text"):
+        with pytest.raises(WireError):
+            WIRE.read_reply(message)
+        with pytest.raises(WireError):
+            WIRE.read_message(message)
+
+
 def test_the_beginning_and_the_end_of_an_episode_get_no_answer() -> None:
     for name, is_live in (("episode_start", False), ("episode_end", False)):
         control = heard(name)
