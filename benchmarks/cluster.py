@@ -182,7 +182,8 @@ async def _grouped(seconds: float) -> tuple[float, float]:
             while time.monotonic() < until:
                 told: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
                 lane.infer([Task(first + place, observation) for place in range(size)], told.set_result)
-                done += len(await told)
+                outcomes = await told
+                done += len(outcomes)
 
         began = time.monotonic()
         await asyncio.gather(*(ask(Lane(carrier, edge), size * lane) for lane in range(64 // size)))

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from policyserve.core.errors import ConfigError, MissingDependency
-from policyserve.ray.cluster import check_installed, check_token
+from policyserve.ray.cluster import check_installed, check_token, newest
 
 
 def test_a_cluster_that_runs_what_anybody_sends_is_refused_off_loopback() -> None:
@@ -35,3 +35,16 @@ def test_one_is_used_that_asks_for_a_token_or_that_nobody_else_reaches(
 def test_without_the_extra_the_error_says_how_to_get_it() -> None:
     with pytest.raises(MissingDependency, match=r"pip install 'policyserve\[ray\]'"):
         check_installed()
+
+
+@pytest.mark.parametrize(
+    ("applications", "expected"),
+    [
+        ([], ""),
+        (["pick"], "pick"),
+        (["pick", "pick@2", "place@9"], "pick@2"),
+        (["pick@9", "pick@10", "picking@11"], "pick@10"),
+    ],
+)
+def test_new_sessions_get_the_newest_version_of_their_policy(applications: list[str], expected: str) -> None:
+    assert newest("pick", applications) == expected

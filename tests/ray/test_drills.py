@@ -14,6 +14,7 @@ from importlib import import_module
 import pytest
 
 from policyserve.ray import cluster
+from policyserve.ray.application import app
 from tests.cli.serving import Serving
 from tests.ray.fleet import Fleet, driving
 from tests.ray.small_cluster import NAME, SmallCluster, until
@@ -123,6 +124,16 @@ def test_commands_do_what_they_say(counting: SmallCluster) -> None:
     counting.until_running(1)
     counting.command("scale", NAME, "2")
     counting.until_running(2)
+
+
+def test_what_serve_run_began_is_served_as_well(counting: SmallCluster) -> None:
+    arguments = {"policy": "tests.ray.counting:policy", "num_gpus": 0, "num_cpus": 0.1}
+    import_module("ray.serve").run(app(arguments), name="own", route_prefix=None)
+    try:
+        with counting.edge("--deployed-as", "own") as edge:
+            assert _versions_of_new_sessions(edge) == {1}
+    finally:
+        import_module("ray.serve").delete("own")
 
 
 def test_an_edge_is_killed_and_costs_its_own_requests_alone(counting: SmallCluster, edges: Sequence[Serving]) -> None:

@@ -17,11 +17,13 @@ from ipaddress import ip_address
 from typing import Any
 
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyFailed
+from policyserve.core.printable import one_line
 from policyserve.core.recipe import Recipe
 from policyserve.ray.application import REPLICA, described, write_recipe
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
+_MOST_TOLD = 300  # characters of what Serve says
 _LOADED_S = 3600.0  # a policy of many gigabytes takes its time
 
 
@@ -142,11 +144,12 @@ def remove_version(application: str) -> None:
 
 
 def status() -> list[Deployed]:
-    """The policies that are there."""
+    """The policies that are there, those that `serve run` began among them."""
     from ray import serve
 
     found, applications = serve.status().applications, _applications()
-    return [_deployed(name, found[name], one) for name, one in applications.items() if name in found]
+    ours = {name: one for name, one in found.items() if name in applications or REPLICA in one.deployments}
+    return [_deployed(name, one, applications.get(name, {})) for name, one in ours.items()]
 
 
 def wait_until_running(name: str, on_stage: Callable[[str], None], timeout_s: float = _LOADED_S) -> None:
@@ -159,7 +162,7 @@ def wait_until_running(name: str, on_stage: Callable[[str], None], timeout_s: fl
             return
         if found is not None and found.state == "DEPLOY_FAILED":
             raise PolicyFailed(f"{name} could not be deployed: {found.message}")
-        stage = "waiting for the cluster" if found is None else f"{found.running} of {found.wanted} replicas"
+        stage = "waiting for the cluster" if found is None else _stage_of(found)
         if stage != told:
             told = stage
             on_stage(stage)
@@ -172,6 +175,12 @@ def handle_of(name: str) -> Any:
     from ray import serve
 
     return serve.get_deployment_handle(REPLICA, name)
+
+
+def _stage_of(found: Deployed) -> str:
+    """How far it is; Serve's own words where it waits for a GPU, say, that no node has."""
+    told = f"{found.running} of {found.wanted} replicas"
+    return f"{told}: {one_line(found.message)[:_MOST_TOLD]}" if found.message else told
 
 
 def _deployed(name: str, found: Any, application: Mapping[str, Any]) -> Deployed:

@@ -111,6 +111,7 @@ class ApplicationEngine:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
         self._observers = observers
         on_stage("connecting to the cluster")
+        await in_thread(lambda: cluster.connect(self._wanted.config), stays=True)
         self.application = await in_thread(lambda: self._prepare(on_stage))
         _take_signals_back()
         self._carrier = HandleCarrier(await in_thread(lambda: cluster.handle_of(self.application)))
@@ -150,7 +151,6 @@ class ApplicationEngine:
 
     def _prepare(self, on_stage: OnStage) -> str:
         wanted, name = self._wanted, self._wanted.config.deployed_as
-        cluster.connect(wanted.config)
         application = self.application or cluster.newest(name, [one.name for one in cluster.status()])
         if not application and wanted.recipe is not None:
             application = cluster.deploy(name, wanted.recipe, wanted.config, wanted.settings)
@@ -268,8 +268,11 @@ def _take_signals_back() -> None:
             signal.siginterrupt(number, False)
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """What a function returns or raises that waits for Ray, called in a thread that keeps nobody from ending."""
+async def in_thread(function: Callable[[], T], *, stays: bool = False) -> T:
+    """What a function returns or raises that waits for Ray, called in a thread that keeps nobody from ending.
+
+    stays: the thread lives on, since what Ray starts ends with the thread that started it.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -292,6 +295,8 @@ async def in_thread(function: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, outcome, told)
         except RuntimeError:
             log.debug("the cluster answered after the server's end")
+        if stays and told is None:
+            threading.Event().wait()
 
     threading.Thread(target=run, name="asking Ray", daemon=True).start()
     return await done
