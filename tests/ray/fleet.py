@@ -157,3 +157,4 @@ def driving(urls: Sequence[str], clients: int = 12, begins_anew: bool = False) -
         yield fleet
     finally:
         fleet.end()
+        print(f"\n{dict(fleet.ledger)}, versions {dict(fleet.versions)}, worst {fleet.worst_ms:.0f} ms")

@@ -29,16 +29,11 @@ def edges(counting: SmallCluster) -> Iterator[Sequence[Serving]]:
         yield first, second
 
 
-def drive(edges: Sequence[Serving]) -> Iterator[Fleet]:
-    with driving([edge.url for edge in edges]) as fleet:
-        yield fleet
-    print(f"\n{dict(fleet.ledger)}, versions {dict(fleet.versions)}, worst {fleet.worst_ms:.0f} ms")
-
-
 @pytest.fixture
 def fleet(edges: Sequence[Serving]) -> Iterator[Fleet]:
     """Clients at work; at the end all that they asked has to be answered."""
-    yield from drive(edges)
+    with driving([edge.url for edge in edges]) as fleet:
+        yield fleet
 
 
 def check(fleet: Fleet, lost: int = 0) -> None:

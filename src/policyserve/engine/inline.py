@@ -57,6 +57,10 @@ class InlinePolicy:
         self._note(outcomes[0], len(batch))
         return outcomes
 
+    def take_back(self, session: Hashable) -> None:
+        """Undo what a session's last request did to its policy state."""
+        self._answering.take_back(session)
+
     def forget(self, session: Hashable) -> None:
         """Drop a session's policy state."""
         self._answering.forget(session)

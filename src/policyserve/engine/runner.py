@@ -106,6 +106,8 @@ class ThreadRunner:
 
     def take_back(self, session: Hashable) -> None:
         """Undo what a session's last request did to its policy state, after the batch that may be running."""
+        if self.inline is not None:  # its next call may come before the thread's turn
+            self.inline.take_back(session)
         self._calls.put(lambda answering: answering.take_back(session))
 
     def forget(self, session: Hashable) -> None:
