@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from policyserve import ArraySpec, Client, FunctionPolicy, PolicyFailed, PolicySpec
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.policy import Policy
+from policyserve.core.recipe import Recipe
 from policyserve.server.config import ServerConfig
 from policyserve.server.offers import Offer
 from policyserve.server.server import Server
@@ -105,6 +108,39 @@ def test_one_that_still_loads_and_one_that_hangs_keep_nobody_else_waiting() -> N
     finally:
         loads.set()
         hangs.set()
+
+
+DYING = """
+import os
+import numpy as np
+
+
+def policy(observation):
+    if observation["obs"][0] < 0:
+        os._exit(7)
+    return np.ones(1, np.float32)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a policy's own process needs Linux or macOS")
+def test_one_that_dies_is_replaced_and_the_others_notice_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "dying.py"
+    path.write_text(DYING)
+    recipe = Recipe("policyserve.policies.objects:load_from_file", {"path": path, "name": "policy"})
+    with running(make({"dying": Offer(recipe, {"isolate": "process"}), "place": always(saying(2.0))})) as live:
+        live.ready()
+        with Client(live.url("/dying")) as dying, live.websocket("/place/vibe_rl") as other:
+            assert ask(other, 0.0) == 2.0
+            with pytest.raises(PolicyserveError) as lost:
+                dying.infer({"obs": -np.ones(1, np.float32)})
+            assert lost.value.retryable
+            assert ask(other, 0.0) == 2.0
+            assert not live.call(lambda: live.server.served("place").stage)
+            live.until(lambda server: not server.served("dying").stage)
+            assert dying.infer({"obs": np.ones(1, np.float32)}).actions.tolist() == [1.0]
+        page = live.http("GET", "/metrics")[1].decode()
+        for policy, count in (("dying", 1), ("place", 0)):
+            assert f'policyserve_policy_replacements_total{{policy="{policy}",reason="broke"}} {count}.0' in page
 
 
 def test_settings_of_its_own_hold_for_one_alone() -> None:
