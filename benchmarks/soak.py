@@ -44,6 +44,7 @@ from chaos.clients import PATIENCE_S, in_thread, live_async, live_plain
 from chaos.endings import Drained, HungUp, Revived, hang_up, kill_under_load, terminate_under_load
 from chaos.ledger import Ledger, Watch
 from chaos.misdeeds import misbehaving
+from chaos.posters import live_http
 from chaos.rig import Held, Rig
 from chaos.sabotage import Saboteur
 from chaos.victims import suffer
@@ -180,7 +181,7 @@ async def _crowd(
     """All clients, until `end`; each ends the session that it is in."""
     hostile = misbehaving(has_time=flags.seconds >= _LONG_S)
     kinds: list[Callable[..., Awaitable[None]]] = [
-        live_async, live_plain, hostile, in_thread(threads), live_plain, hostile,
+        live_async, live_plain, hostile, in_thread(threads), live_http, hostile,
     ]  # fmt: skip
 
     async def live(client: int) -> None:
