@@ -28,6 +28,7 @@ from tests.server.gr00t.asking import (
     echo,
     echoed,
     error_in,
+    exactly,
     packed,
     serves,
     tcp,
@@ -41,6 +42,7 @@ from tests.server.test_life_cycle import gate
 zmq = import_or_skip("zmq")
 
 KEY = "a-key-of-sixteen-letters"
+PING = packed({"endpoint": "ping"})
 counted = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not tell what came in")
 
 
@@ -218,6 +220,14 @@ GARBAGE = {
 }
 
 
+def test_a_client_without_zeromq_speaks_its_wire() -> None:
+    """What the tests below send by hand is good up to where it is bad."""
+    with serving(echo(), gr00t=0) as live, by_hand(live) as peer:
+        peer.sendall(b"\x01\x00" + b"\x00" + bytes([len(PING)]) + PING)
+        answer = golden("n16", "ping_reply")
+        assert exactly(peer, 4 + len(answer)) == b"\x01\x00" + b"\x00" + bytes([len(answer)]) + answer
+
+
 def test_garbage_disturbs_nobody() -> None:
     with serving(echo(), gr00t=0, handshake_timeout_s=0.2) as live, asker(live) as robot:
         assert echoed(robot.ask(asking(1.0))) == 1.0
@@ -272,6 +282,22 @@ def test_a_peer_that_reads_nothing_is_cut_and_others_are_served(caplog: pytest.L
                 break
         else:
             pytest.fail("it was never cut")
+
+
+@counted
+def test_messages_that_are_whole_are_none_that_is_under_way_whatever_their_size_and_zeromqs_own_among_them() -> None:
+    with serving(echo(), gr00t=0) as live, asker(live, HEARTBEAT_IVL=20) as one:
+        for size in (0, 1, 100, 255, 256, 1000, 70_000, 300_000):
+            for _ in range(20):
+                one.ask(packed({"endpoint": "ping", "data": b"x" * size}))
+
+        def unfinished() -> list[int]:
+            port = live.server.gr00t
+            assert port is not None
+            port.look()
+            return [peer.unfinished for peer in port.peers]
+
+        assert live.call(unfinished)[0] < 1024
 
 
 def test_a_client_that_dies_while_it_waits_is_forgotten() -> None:

@@ -37,17 +37,16 @@ _MOST_FRAMES = 4  # of the largest size, that may wait in ZeroMQ's thread and in
 class _Link:
     """A connection. number: its descriptor.
 
-    counted: of the bytes that came in, those that are no message under way: one that was whole came behind them.
+    counted: of the bytes that came in, those of messages that were whole, and ZeroMQ's own.
     """
 
-    __slots__ = ("counted", "has_taken", "is_over", "number", "peer", "place", "unfinished_since")
+    __slots__ = ("counted", "is_over", "number", "peer", "place", "unfinished_since")
 
     def __init__(self, number: int, place: tcp.Place) -> None:
         self.number = number
         self.place = place
         self.peer: Gr00tPeer
         self.is_over = False
-        self.has_taken = True  # a message, since the last look
         self.counted = 0
         self.unfinished_since: float | None = None
 
@@ -76,6 +75,11 @@ class Gr00tPort:
         """The port where it listens, the real one where the config says 0."""
         assert self._opened is not None, "open it first"
         return self._opened.port
+
+    @property
+    def peers(self) -> list[Gr00tPeer]:
+        """Who is connected."""
+        return [link.peer for link in self._links.values()]
 
     async def open(self) -> None:
         """Listen; raises ConfigError, MissingDependency without pyzmq."""
@@ -149,7 +153,7 @@ class Gr00tPort:
             return
         if link is None or link.is_over:  # its connection is gone, and nobody would read an answer
             return
-        link.has_taken = True
+        link.counted += sum(_on_the_wire(len(part)) for part in parts)
         is_asked = len(parts) > 1 and len(parts[0]) == 0
         route = [identity, b""] if is_asked else [identity]
         whole = parts[1:] if is_asked else parts
@@ -212,11 +216,14 @@ class Gr00tPort:
 
     # Time
 
-    def _look_after(self) -> None:
+    def look(self) -> None:
         """End sessions that ask nothing, and connections whose messages never end or take all memory."""
         now = time.monotonic()
         for link in list(self._links.values()):
             self._look_at(link, now)
+
+    def _look_after(self) -> None:
+        self.look()
         self._looking = asyncio.get_running_loop().call_later(_LOOKED_EVERY_S, self._look_after)
 
     def _look_at(self, link: _Link, now: float) -> None:
@@ -227,10 +234,8 @@ class Gr00tPort:
         came = tcp.received(link.number, link.place)
         if came is None:
             return
-        if link.has_taken:
-            link.counted, link.has_taken = came, False
-        link.counted += min(came - link.counted - peer.unfinished, _HEARTBEAT)
-        grown, peer.unfinished = came - link.counted - peer.unfinished, came - link.counted
+        link.counted += min(max(came - link.counted - peer.unfinished, 0), _HEARTBEAT)
+        grown, peer.unfinished = came - link.counted - peer.unfinished, max(came - link.counted, 0)
         if peer.unfinished <= _LARGE:
             link.unfinished_since = None
             return
@@ -241,3 +246,8 @@ class Gr00tPort:
             peer.cut(f"{peer.unfinished >> 20} MiB came that are no whole message (--max-frame-mib)")
         elif now - link.unfinished_since > config.message_timeout_s:
             peer.cut(f"a message was not whole within {config.message_timeout_s:g} s (--message-timeout-s)")
+
+
+def _on_the_wire(size: int) -> int:
+    """How many bytes a part takes on ZeroMQ's wire: its flags and its size stand before it."""
+    return size + (9 if size > 255 else 2)
