@@ -77,6 +77,18 @@ def test_its_requests_by_http_are_answered(server: Serving, folder: Path) -> Non
     assert '"title":' in told[1]
 
 
+def test_an_evaluation_counts_the_answers_of_each_version(
+    server: Serving, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_or_skip("gymnasium")
+    monkeypatch.setenv("POLICYSERVE_API_KEY", re.findall(r"robot-7: (\w+)", (folder / "keys").read_text())[0])
+    (command,) = commands("policyserve eval")
+    words = shlex.split(command.replace("ws://localhost:8000", server.url))
+    done = run(*POLICYSERVE, *words[1:], "--episodes", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^versions     \d+: 500 answers$", done.stdout, re.MULTILINE)
+
+
 def test_the_program_prints_what_the_second_answers() -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     done = run(sys.executable, "-c", program)

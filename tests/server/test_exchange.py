@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 
 from policyserve import Client, PolicyServer
+from policyserve.bench.episodes import Plan, Target, play
+from policyserve.bench.machine import this_machine
+from policyserve.bench.scores import Scores, as_json, table
 from policyserve.core.errors import ConfigError
 from policyserve.core.recipe import Recipe
 from policyserve.engine.ready import ReadyPolicy
 from policyserve.engine.reloading import ReloadingEngine
 from policyserve.engine.swaps import Swap
+from policyserve.policies.vibe_rl import demo_directory
+from policyserve.policies.vibe_rl.run_adapter import RunFlags
 from policyserve.server.exchange import swapping, title_of
 from policyserve.server.offers import local_engine
 from policyserve.server.server import Server
+from tests.policies.frameworks import import_or_skip
 from tests.server.exchanging import CONFIG, Numbered, numbered
 from tests.server.live import running
 
@@ -106,3 +112,31 @@ def test_a_server_stops_in_the_middle_of_a_swap() -> None:
             await swap
 
     asyncio.run(run())
+
+
+def test_an_evaluation_in_the_middle_of_a_swap_shows_both_versions() -> None:
+    import_or_skip("gymnasium")
+    demo = Recipe(
+        "policyserve.policies.vibe_rl.run_adapter:load_run",
+        {"flags": RunFlags(), "directory": demo_directory("cartpole_ppo") / "checkpoints"},
+    )
+    scores, is_swapped = Scores(), threading.Event()
+
+    async def evaluate(url: str) -> None:
+        target = Target(url, "openpi")
+        await play(target, Plan("CartPole-v1", episodes=4, sessions=2), scores, lambda _: ask_for_the_swap())
+
+    def ask_for_the_swap() -> None:
+        if len(scores.round_trips_ms) == 100 and not is_swapped.is_set():
+            is_swapped.set()
+            live.finish(live.server.swap(demo))
+
+    with running(Server(demo, CONFIG)) as live:
+        live.ready()
+        asyncio.run(evaluate(live.url("/openpi?policy_version=true")))
+    told = table("CartPole-v1", [], scores)
+    assert scores.versions.keys() == {1, 2}
+    assert sum(scores.versions.values()) == len(scores.round_trips_ms)
+    assert f"versions     1: {scores.versions[1]} answers, 2: {scores.versions[2]} answers" in told
+    assert [episode.total for episode in scores.episodes] == [500.0] * 4
+    assert as_json("CartPole-v1", [], scores, this_machine())["policy_versions"].keys() == {"1", "2"}

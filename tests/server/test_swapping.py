@@ -186,3 +186,17 @@ def test_under_load_no_answer_is_lost_or_crossed() -> None:
         assert faults == []
         assert not live.server.counters.errors
         live.finish(engine.retired())
+
+
+def test_whoever_asks_for_it_is_told_with_each_answer_which_policy_gave_it() -> None:
+    with swapping() as (live, engine), Client(live.url("/openpi?policy_version=true")) as client:
+        versions = [version_told(client)]
+        live.finish(engine.swap(numbered(2), Swap(when="next-session")))
+        with Client(live.url("/openpi?policy_version=true")) as other, Client(live.url("/openpi")) as silent:
+            versions += [version_told(client), version_told(other), version_told(silent)]
+        live.finish(engine.swap(numbered(3), Swap(unload_first=True)))
+        assert [*versions, version_told(client)] == [1, 1, 2, None, 3]
+
+
+def version_told(client: Client) -> object:
+    return client.infer({"x": np.zeros(1, np.float32)}).fields.get("policy_version")

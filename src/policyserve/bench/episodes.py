@@ -17,7 +17,7 @@ from policyserve.bench.video import Film
 from policyserve.client.aio import AsyncClient
 from policyserve.core.arrays import Array, describe
 from policyserve.core.errors import ConfigError, ConnectionLost, PolicyFailed, RemoteError
-from policyserve.core.messages import Reply
+from policyserve.core.messages import VERSION_KEY, Reply
 
 _USUAL_KEY = "obs"
 _NUMBERS = np.dtype(np.float32)
@@ -143,6 +143,8 @@ class _Player:
             is_bare = self.target.dialect == "vibe_rl" and list(observation) == [_USUAL_KEY]
             raise _explained(error, self.plan.env_id, observation, is_bare) from error
         self.scores.round_trips_ms.append((time.perf_counter() - asked_at) * 1e3)
+        if isinstance(version := reply.fields.get(VERSION_KEY), int):
+            self.scores.versions[version] += 1
         self.on_step(self.scores)
         return reply
 

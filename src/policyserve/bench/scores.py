@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,7 +42,8 @@ class Scores:
     """The episodes that are over, the round trip of every request in ms, and how many seconds all took.
 
     notes: what else there is to tell of them, a line each. smoothness: of episodes in real time. real_time: how
-    they were executed; None: the environment waited for the policy.
+    they were executed; None: the environment waited for the policy. versions: answers by the policy that gave them,
+    where the server tells it.
     """
 
     episodes: list[Episode] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Scores:
     notes: list[str] = field(default_factory=list)
     smoothness: Smoothness = field(default_factory=Smoothness)
     real_time: RealTime | None = None
+    versions: Counter[int] = field(default_factory=Counter[int])
 
     @property
     def in_order(self) -> list[Episode]:
@@ -77,10 +80,15 @@ def table(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores) -> str
         ),
         ("answers", f"{answers} in {scores.seconds:.1f} s, {answers / max(scores.seconds, 1e-9):.0f} per second"),
         ("round trip", f"p50 {trips.p50:.2f} ms, p99 {trips.p99:.2f} ms"),
+        *([("versions", _told_versions(scores))] if scores.versions else []),
         *_of_real_time(scores),
         *(("", note) for note in scores.notes),
     ]
     return "\n".join(row(name, value) for name, value in rows)
+
+
+def _told_versions(scores: Scores) -> str:
+    return ", ".join(f"{version}: {counted(count, 'answer')}" for version, count in sorted(scores.versions.items()))
 
 
 def _of_real_time(scores: Scores) -> list[tuple[str, str]]:
@@ -135,6 +143,7 @@ def as_json(env_id: str, policy: Sequence[tuple[str, str]], scores: Scores, mach
         ],
         "seconds": scores.seconds,
         "answers": len(scores.round_trips_ms),
+        **({"policy_versions": {str(one): count for one, count in scores.versions.items()}} if scores.versions else {}),
         "answers_per_second": len(scores.round_trips_ms) / max(scores.seconds, 1e-9),
         "round_trip_ms": asdict(quantiles(scores.round_trips_ms)),
         **(

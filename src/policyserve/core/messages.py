@@ -19,6 +19,8 @@ Observation: TypeAlias = Mapping[str, Any]
 # A whole WebSocket message, undecoded: a str is a text message.
 Message: TypeAlias = bytes | bytearray | memoryview | str
 
+VERSION_KEY = "policy_version"  # of an answer to who has asked for it: how many policies there have been, with its own
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:

@@ -105,6 +105,15 @@ class CountingEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class VersionedEngine(Engine, Protocol):
+    """An engine that counts the policies that have answered."""
+
+    def version_of(self, session: Hashable) -> int:
+        """Which of them answers this session's next request, from 1 on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Change:
     """Another policy takes the place of the one that a server has had.

@@ -96,7 +96,9 @@ class SwappingEngine:
         return self._versions.staying
 
     def version_of(self, session: Hashable) -> int:
-        """The number of the policy that answers this session."""
+        """See VersionedEngine."""
+        if self._held is not None:
+            return self.version + 1
         return self._numbers.get(self._versions.of(session), self.version)
 
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:

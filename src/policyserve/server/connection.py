@@ -165,6 +165,8 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(opened)
             return
         self._conversation = opened
+        if asked.asks_version:
+            opened.tell_version()
         self._handshake = None
         reader = self._frames = server_frames.FrameReader(self._config.max_frame_bytes, self._scratch)
         reader.on_growth = self._grow

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from policyserve.core.dialect import TOLD
 from policyserve.core.effects import (
+    Answered,
     BinaryPictures,
     Close,
     Dropped,
@@ -27,12 +28,12 @@ from policyserve.core.effects import (
 )
 from policyserve.core.errors import PolicyserveError, Refusal
 from policyserve.core.events import Event
-from policyserve.core.messages import EncodedText, Message, Observation
+from policyserve.core.messages import VERSION_KEY, EncodedText, Message, Observation
 from policyserve.core.observer import Observers
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.answering import Task
-from policyserve.engine.engine import Engine
+from policyserve.engine.engine import Engine, VersionedEngine
 from policyserve.server.decoding import Decoder
 
 _BUG = 1011  # a close code
@@ -94,6 +95,7 @@ class Conversation:
         self._note = note
         self._decoder = decoder or Decoder()
         self._waiting: deque[_Waiting] = deque()  # from the oldest whose pictures are being decoded on
+        self._versions: VersionedEngine | None = None  # if answers tell which policy gave them
         self._is_over: PolicyserveError | None = None  # why nothing more goes to the engine
 
     def receive(self, message: Message | EncodedText, now: float) -> None:
@@ -153,7 +155,14 @@ class Conversation:
         """What the engine knows an episode by; most sessions have one alone."""
         return f"{self.number}/{episode}" if episode else self.number
 
-    def _answer(self, ticket: int, outcome: Outcome) -> None:
+    def tell_version(self) -> None:
+        """Have answers say which policy gave them, where the dialect has a place for what is not asked of it."""
+        self._versions = self._engine if isinstance(self._engine, VersionedEngine) else None
+
+    def _answer(self, ticket: int, outcome: Outcome, version: int | None = None) -> None:
+        if version is not None and isinstance(outcome, Answered):
+            extras = {**outcome.chunk.extras, VERSION_KEY: version}
+            outcome = outcome._replace(chunk=outcome.chunk._replace(extras=extras))
         try:
             self._perform(self.session.answer(ticket, outcome, time.monotonic()))
         except Exception as error:  # a bug, or a sink's trouble: a client that is not told would wait for ever
@@ -227,8 +236,9 @@ class Conversation:
         for tell in self._observers.request:
             tell(self.number, submit.ticket, submit.observation, submit.arrived_at)
         task = Task(self._key(submit.episode), submit.observation, submit.batch_size)
+        version = None if self._versions is None else self._versions.version_of(task.session)
         try:
-            self._engine.submit(task, submit.arrived_at, lambda outcome: self._answer(submit.ticket, outcome))
+            self._engine.submit(task, submit.arrived_at, lambda outcome: self._answer(submit.ticket, outcome, version))
         except PolicyserveError as error:
             self._answer(submit.ticket, error)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TypeAlias
+from urllib.parse import parse_qsl
 
 import h11
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from policyserve.core.encoded_images import IMAGES_HEADER
+from policyserve.core.messages import VERSION_KEY
 from policyserve.server import routes
 
 _PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # nor so
@@ -51,6 +53,7 @@ class UpgradeRequest:
     """A WebSocket handshake that is fine. accept: what to send to accept it. behind: bytes that came after it.
 
     asks_images: what its header `Policyserve-Images` says, in which a client asks which encoded pictures are taken.
+    asks_version: whether its URL ends with `?policy_version=true`: answers then tell which policy gave them.
     """
 
     path: str
@@ -58,6 +61,7 @@ class UpgradeRequest:
     behind: bytes
     credentials: Credentials
     asks_images: str = ""
+    asks_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,9 @@ class Handshake:
             return self._with_body(path, request)
         if not _is_upgrade(request) or self._is_page(path):
             return PageRequest(request.method.decode(), path, query, _credentials(request))
-        return self._upgrade(path, _credentials(request), _header(request, IMAGES_HEADER.lower().encode()))
+        upgrade = self._upgrade(path, _credentials(request), _header(request, IMAGES_HEADER.lower().encode()))
+        asks = dict(parse_qsl(query)).get(VERSION_KEY) == "true"
+        return replace(upgrade, asks_version=asks) if asks and isinstance(upgrade, UpgradeRequest) else upgrade
 
     def body(self, data: bytes = b"") -> bytes | routes.Response | None:
         """The next piece of a BodyRequest's body: empty at its end, None if more is to come, a Response if it is wrong.
