@@ -1,4 +1,4 @@
-.PHONY: check debian lint types contracts test pythons interop ray ray-drills coverage bench gpu
+.PHONY: check debian lint types contracts test pythons interop lerobot-client ray ray-drills coverage bench gpu
 
 # A run of tests waits for half of its time: two kinds of them run at a time, and two Pythons, on as few as two cores;
 # each kind tells its lines together.
@@ -30,7 +30,10 @@ pythons:  ## the quick suites, bare, on other Pythons where they are found, and 
 	python scripts/check_pythons.py --at-once $(AT_ONCE) $(if $(PYTHONS),--job $(PYTHONS))
 
 interop:
-	pytest -q -m interop
+	pytest -q -m 'interop and not heavy'
+
+lerobot-client:  ## LeRobot's own RobotClient drives a served policy: with torch and LeRobot in an environment of its own
+	pytest -q -m heavy
 
 ray:  ## policies on a cluster of Ray on this machine, in an environment of its own: a selection of the drills
 	python scripts/check_ray.py

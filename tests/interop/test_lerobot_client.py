@@ -16,7 +16,7 @@ from tests.server.lerobot_grpc.calling import lerobot_port
 from tests.server.live import serving
 from tests.shared import shared_path
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.interop, pytest.mark.heavy, pytest.mark.timeout(1800)]
 
 CASE = "act_two_cameras"
 PROGRAM = Path(__file__).parent / "programs" / "lerobot_client_program.py"
