@@ -10,6 +10,7 @@ from .rig import Held
 ENDS = ("answered", "refused", "closed")
 WRONGS = ("lost", "crossed", "unexpected")
 _NOTES_PER_KIND = 3
+_READERS = 4  # threads of the server that read large bodies, each begun by the first one that finds none free
 _MAX_RISE_KB = 32 * 1024  # of memory, over a run of any length: the allocator cannot give back every page
 
 
@@ -134,7 +135,7 @@ class Watch:
     def _more(self, held: Held) -> list[str]:
         """Counts that are higher than at the start."""
         assert self.start is not None
-        may_be_more = {"fds": self._spare_fds}
+        may_be_more = {"fds": self._spare_fds, "threads": _READERS}
         return [
             f"{name}: {before} at the start, {after} at the end"
             for name in ("fds", "threads", "tasks", "sessions", "strangers", "pending")
