@@ -25,6 +25,10 @@ def test_the_screen_says_where_its_clients_connect_to_and_a_policy_for_others_an
             asked = {"endpoint": "get_action", "data": {"state.obs": np.zeros((1, 4))}}
             answer = unpacked(client.ask(packed(asked)))
             assert answer["action.action"] in (0, 1)
+            bench = ["bench", found.group(1).replace("tcp", "zmq"), "--payload", "cartpole", "--duration-s", "0.2"]
+            ended = run(*POLICYSERVE, *bench)
+            assert ended.returncode == 0, ended.stderr
+            assert re.search(r"^errors +none$", ended.stdout, re.MULTILINE)
         finally:
             client.close()
         assert server.stop()[0] == 0

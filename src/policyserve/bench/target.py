@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from policyserve import dialects
 from policyserve.bench.tally import first_line
-from policyserve.client.address import without_key
+from policyserve.client.address import OF_ZMQ, ZMQ, without_key
 from policyserve.client.sync import Client
 from policyserve.core.errors import (
     ConnectionLost,
@@ -84,6 +84,8 @@ class Peek:
         needs_greeting: also look at how a server greets others where this dialect tells no spec: one of ours tells it.
         A server that does not greet is taken for vibe_rl's. Raises RemoteError if the greeting is no policy server's.
         """
+        if self.url.startswith(f"{ZMQ}://") and dialect in ("auto", OF_ZMQ):
+            return Seen(OF_ZMQ, {})  # it tells no spec
         named = dialects.for_path(urlsplit(self.url).path.rpartition(":")[2])
         wanted = dialect if dialect != "auto" or named is None else named.name
         if wanted == "vibe_rl" and not needs_greeting:
