@@ -16,6 +16,7 @@ from policyserve import Client, RemoteError
 from policyserve.core.errors import ConfigError
 from policyserve.core.spec import ArraySpec
 from policyserve.engine.swaps import Swap
+from tests.policies.frameworks import import_or_skip
 from tests.server.exchanging import CONFIG, Numbered, numbered, swapping
 from tests.server.live import DEADLINE_S, Live
 
@@ -31,6 +32,17 @@ def page(live: Live, path: str) -> tuple[int, dict[str, Any]]:
     connection.request("GET", path)
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
+
+
+def test_the_metrics_tell_which_checkpoint_answers() -> None:
+    import_or_skip("prometheus_client")
+    with swapping() as (live, engine):
+        live.finish(engine.swap(numbered(2)))
+        connection = http.client.HTTPConnection("127.0.0.1", live.port, timeout=DEADLINE_S)
+        connection.request("GET", "/metrics")
+        told = connection.getresponse().read().decode()
+        (line,) = [line for line in told.splitlines() if line.startswith("policyserve_build_info{")]
+        assert 'checkpoint="2"' in line
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -49,6 +61,7 @@ def test_new_sessions_are_told_of_the_next_one() -> None:
             ask(client)
             assert client.metadata["checkpoint_step"] == 2
         assert page(live, "/spec")[1]["checkpoint_step"] == 2
+        assert page(live, "/live.json")[1]["policy"]["checkpoint"] == "2"
 
 
 def test_a_request_under_way_is_answered_by_the_one_that_it_was_sent_to() -> None:
