@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosedError
 
+from policyserve import dialects
 from policyserve.core.policy import FunctionPolicy, Policy
 from policyserve.core.spec import PolicySpec
 from policyserve.core.version import VERSION
@@ -61,6 +62,10 @@ def test_a_small_scrape_is_this_text_word_for_word() -> None:
         own = scrape(live).partition("# HELP process_")[0]
     own = re.sub(r"(\npolicyserve_loop_lag_seconds) .*", r"\1 0.0", own)  # a measured one
     own = own.replace(f'version="{VERSION}"', 'version="V"')
+    spoken = [f'policyserve_sessions{{dialect="{name}",policy="arm"}} 0.0\n' for name in ("auto", *dialects.names())]
+    assert "".join(sorted(spoken)) in own
+    for line in spoken:
+        own = own.replace(line, "")  # which dialects there are is no business of this text
     assert own == (Path(__file__).parent / "metrics.txt").read_text()
 
 

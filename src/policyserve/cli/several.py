@@ -9,10 +9,10 @@ from typing import Annotated, Any, Generic, TypeVar
 from tyro.conf import arg
 
 from policyserve.cli.arguments import mistakes
-from policyserve.cli.arguments.configuration import Configuration, Given, folder_of, keys_of, policy_of_file
+from policyserve.cli.arguments.configuration import Configuration, Given, folder_of, keys_of
 from policyserve.cli.arguments.flags import Flag
 from policyserve.cli.arguments.setting import TYPED
-from policyserve.cli.arguments.tables import PolicyTable, is_named, named, policies_in, routes_in
+from policyserve.cli.arguments.tables import PolicyTable, is_named, named, policies_in, policy_of_file, routes_in
 from policyserve.cli.policies import find_adapter, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency

@@ -19,8 +19,8 @@ from tyro.conf import arg
 
 from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.flags import Flag, flags_of
-from policyserve.cli.arguments.setting import TYPED, Setting, as_listed, beside, shown, words_of
-from policyserve.cli.arguments.tables import is_of_tables
+from policyserve.cli.arguments.setting import TYPED, Setting, as_listed, beside, words_of
+from policyserve.cli.arguments.tables import A_NAME, is_of_tables, policy_of_file
 from policyserve.cli.keys import complaint_about_a_key
 from policyserve.cli.terminal import ARGUMENT_ERROR, complain
 from policyserve.core.errors import ConfigError
@@ -31,7 +31,6 @@ PREFIX = "POLICYSERVE_"
 _ON_THE_COMMAND_LINE = ("config", "print-config")
 _SEVERAL = "policies by name stand on the command line of `policyserve serve` or in a file, docs/several_policies.md"
 _KUBERNETES = "set by Kubernetes for a service called policyserve: give its pods enableServiceLinks: false"
-_NAME = "a policy's name, such as cartpole_ppo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,21 +230,11 @@ def _settings_of(path: str) -> Iterator[Setting]:
         if name == "server" and entry.value == {}:
             continue
         if first == "policy" and (rest or isinstance(entry.value, dict)):
-            raise ConfigError(f"{entry.place}: policy: expected {_NAME}, got a table; its flags stand beside it")
+            raise ConfigError(f"{entry.place}: policy: expected {A_NAME}, got a table; its flags stand beside it")
         if name in seen:
             raise ConfigError(f"{entry.place}: {entry.name} stands there again, as {seen[name]}: keep one")
         seen[name] = entry.name
         yield Setting(name, entry.value, entry.place, f"{entry.place}: {entry.name}")
-
-
-def policy_of_file(setting: Setting, folder: str) -> Setting:
-    """A policy that a file names, a module in it from the file's folder on; raises ConfigError for what is no name."""
-    if not isinstance(setting.value, str) or not setting.value.strip():
-        raise ConfigError(f"{setting.place}: expected {_NAME}, got {shown(setting.value)}")
-    place, colon, name = setting.value.rpartition(":")
-    if not place.endswith(".py"):
-        return setting
-    return replace(setting, value=f"{os.path.join(folder, os.path.expanduser(place))}{colon}{name}")
 
 
 def folder_of(path: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from policyserve.server.catalogue import check_name
 from policyserve.server.splits import Split
 
 POLICIES, ROUTES = "policies", "routes"
+A_NAME = "a policy's name, such as cartpole_ppo"
 _SOURCE = "source"
 _EXAMPLE = '[policies.pick] with source = "cartpole_ppo"'
 _SHARES = "shares of 0 or more, such as split = {v1 = 0.5, v2 = 0.5}"
@@ -131,3 +133,13 @@ def _check_unnamed(word: str) -> None:
         check_name(word)
     except ConfigError:
         raise ConfigError(f"{word}: one of several policies needs a name: NAME={word}") from None
+
+
+def policy_of_file(setting: Setting, folder: str) -> Setting:
+    """A policy that a file names, a module in it from the file's folder on; raises ConfigError for what is no name."""
+    if not isinstance(setting.value, str) or not setting.value.strip():
+        raise ConfigError(f"{setting.place}: expected {A_NAME}, got {shown(setting.value)}")
+    place, colon, name = setting.value.rpartition(":")
+    if not place.endswith(".py"):
+        return setting
+    return replace(setting, value=f"{os.path.join(folder, os.path.expanduser(place))}{colon}{name}")
