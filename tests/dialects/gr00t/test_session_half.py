@@ -211,3 +211,15 @@ def test_read_request_takes_observations_alone() -> None:
         with pytest.raises(WireError):
             dialect.read_request(message)
     assert unpacked(dialect.write_error(WireError("", "a", "b")).message) == {"error": "bad_frame: expected a, got b"}
+
+
+MARKED = {"nd": True, "type": "<f4", "kind": "", "shape": [0], "data": b""}
+PICTURE = {"__image__": True, "format": "jpeg", "data": b""}
+
+
+@pytest.mark.parametrize("marks", [MARKED, PICTURE])
+def test_an_observation_that_its_keys_mark_as_something_else_is_refused(marks: dict[str, Any]) -> None:
+    for data in (marks, {"observation": marks}, {"observation": {}, **marks}):
+        heard = by_name("gr00t").read_message(packed({"endpoint": "get_action", "data": data}))  # type: ignore[attr-defined]
+        assert isinstance(heard, Unreadable)
+        assert "a map" in str(heard.error)

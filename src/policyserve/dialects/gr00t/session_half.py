@@ -100,7 +100,10 @@ class SessionHalf:
         try:
             decoded = unmarked({"data": data}, spelling or NPY, limits)["data"]
             path = "data/observation" if is_nested else "data"
-            parts, rest = read_parts(decoded["observation"] if is_nested else decoded, path)
+            told = decoded.get("observation") if is_nested and isinstance(decoded, dict) else decoded
+            if not isinstance(told, dict):  # its keys marked it as an array, or a picture
+                raise WireError(path, "an observation, a map", type(told).__name__)
+            parts, rest = read_parts(told, path)
             is_batched = is_nested or has_batch(parts)
             observation = fitted(parts, self._spec, is_batched)
         except PolicyserveError as error:
