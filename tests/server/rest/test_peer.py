@@ -160,7 +160,7 @@ def test_a_large_body_is_read_in_a_thread_and_answered_right() -> None:
     def act(observation: Any) -> Any:
         return observation["images"]["0"].reshape(-1)[[0, 7, 921_599]]
 
-    data = {"__numpy__": base64.b64encode(picture).decode(), "dtype": "|u1", "shape": [480, 640, 3]}
+    data = {"__numpy__": base64.b64encode(picture.tobytes()).decode(), "dtype": "|u1", "shape": [480, 640, 3]}
     with serving(act) as live, connected(live) as connection:
         told = post(connection, json.dumps({"image": data, "instruction": "go"}))[1]
         assert [*base64.b64decode(told["__numpy__"])] == [*picture.reshape(-1)[[0, 7, 921_599]]]
