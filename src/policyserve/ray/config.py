@@ -78,3 +78,8 @@ class ReplicaSettings:
     max_queue_ms: float = 250.0
     max_wait_ms: float | None = None
     max_state_kib: float = DEFAULT_MAX_STATE_KIB
+
+    @property
+    def max_wait_s(self) -> float | None:
+        """max_wait_ms in seconds."""
+        return None if self.max_wait_ms is None else self.max_wait_ms / 1e3

@@ -164,8 +164,9 @@ class ApplicationEngine:
         return _Lanes(self._carrier, edge, self._schedule)
 
     def _schedule(self, lane: Lane) -> Scheduler:
-        # A group is what has come while the one before was on its way: whoever waits here waits in vain.
-        batcher = Batcher(_MOST_IN_GROUP, self._queue[0], 0.0, self._queue[1])
+        # It waits for sessions that are expected back, as in front of a policy. Without that the first that comes back
+        # goes alone, and the others wait behind it: half of the answers a second that a policy's own process gives.
+        batcher = Batcher(_MOST_IN_GROUP, self._queue[0], self._wanted.settings.max_wait_s, self._queue[1])
         return Scheduler(lane, batcher, self._request_timeout_s, self._observers)
 
     def _note_other_spec(self) -> None:

@@ -102,8 +102,7 @@ class Replica(Observer):
 
     def _batcher(self, max_batch: int) -> Batcher:
         settings = self._settings
-        max_wait_s = None if settings.max_wait_ms is None else settings.max_wait_ms / 1e3
-        return Batcher(max_batch, settings.max_queue, max_wait_s, settings.max_queue_ms / 1e3)
+        return Batcher(max_batch, settings.max_queue, settings.max_wait_s, settings.max_queue_ms / 1e3)
 
 
 def _movable(load: LoadPolicy, on_stage: OnStage) -> Policy:
