@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,9 +16,9 @@ from policyserve.core.policy import ActionChunk, FunctionPolicy
 from policyserve.engine.engine import Change
 from policyserve.server.lerobot_grpc.robots import Robots
 from policyserve.server.lerobot_grpc.status import Refused
-from tests.dialects.lerobot.written import features, seen, setup
+from tests.dialects.lerobot.written import features, setup
 from tests.policies.frameworks import import_or_skip
-from tests.server.lerobot_grpc.calling import Caller, asking, calling, lerobot_port, parts, rows
+from tests.server.lerobot_grpc.calling import Caller, asking, calling, lerobot_port, rows
 from tests.server.lerobot_grpc.test_port import STATE, doubled, policy, refused
 from tests.server.live import DEADLINE_S, Live, none_open, serving
 
@@ -49,7 +50,33 @@ def test_a_client_that_calls_no_more_is_forgotten_in_time() -> None:
 def test_a_session_that_asks_nothing_ends_and_the_next_observation_begins_another() -> None:
     with serving(policy(), lerobot=0, idle_timeout_s=0.2) as live, asking(live, "double rows") as caller:
         none_open(live)
-        assert caller.observing(iter(parts(seen(1.0, 2.0, 3.0))), timeout=DEADLINE_S) == b""
+        caller.observe(1.0, 2.0, 3.0)
+        np.testing.assert_array_equal(caller.actions()[0], rows(1.0, 2.0, 3.0))
+        assert live.server.counters.sessions_opened == 2
+
+
+def test_a_session_whose_policy_takes_long_is_not_idle() -> None:
+    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow(observation: Any) -> Any:
+        if observation["state"][1]:
+            began.release()
+            assert go_on.acquire(timeout=DEADLINE_S)
+        return doubled(observation)
+
+    served = FunctionPolicy(slow, STATE)
+    with serving(served, lerobot=0, idle_timeout_s=0.1, isolate="thread") as live, calling(live) as caller:
+        caller.ready()
+        caller.instruct(setup("double rows"))
+        caller.observe(1.0, 2.0, 3.0)
+        call = caller.acting.future(b"", timeout=DEADLINE_S)
+        assert began.acquire(timeout=DEADLINE_S)
+        idle = threading.Event()
+        live.call(lambda: asyncio.get_running_loop().call_later(0.3, idle.set))
+        assert idle.wait(DEADLINE_S)
+        assert live.server.counters.sessions_open == 1
+        go_on.release()
+        assert call.result()
 
 
 def test_a_call_that_is_cancelled_takes_no_answer_away() -> None:

@@ -238,8 +238,14 @@ class Robot:
             self._idle.cancel()
         idle_s = self._config.idle_timeout_s
         if idle_s is not None:
-            told = f"nothing was asked for {idle_s:g} s (--idle-timeout-s)"
-            self._idle = asyncio.get_running_loop().call_later(idle_s, lambda: self._leave(_GOING_AWAY, told))
+            self._idle = asyncio.get_running_loop().call_later(idle_s, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        is_busy = self._conversation is not None and self._conversation.session.pending > 0
+        if is_busy or self._parts is not None or self._newest is not None:
+            self._wait_idle()
+        else:
+            self._leave(_GOING_AWAY, f"nothing was asked for {self._config.idle_timeout_s:g} s (--idle-timeout-s)")
 
     def _noted(self, refused: Refused) -> Refused:
         """Log a refusal that no session logs."""
