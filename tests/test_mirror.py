@@ -57,6 +57,7 @@ ELSEWHERE = {
     "dialects/endpoints": "dialects/test_families",
     "dialects/greeter": "dialects/test_families",
     "dialects/molmospaces": "golden/test_recorded_families",
+    "core/pickle_things": "policies/sb3/test_pickles",
     "core/pickles": "policies/sb3/test_pickles",
     "dialects/lerobot/answers": "dialects/lerobot/test_dialect",
     "dialects/lerobot/observations": "dialects/lerobot/test_dialect",

@@ -14,7 +14,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import WireError
 from policyserve.core.limits import REPLY_LIMITS
-from policyserve.core.pickles import Thing, told_of
+from policyserve.core.pickle_things import Thing, told_of
 from policyserve.dialects.lerobot.observations import Asked
 from policyserve.dialects.lerobot.pickled import ACTION, TENSOR, fields_of, read_thing
 

@@ -19,7 +19,7 @@ from policyserve.core.dialect import ErrorReply, code_in_text, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Reply, Request, Timing
-from policyserve.core.pickles import told_of
+from policyserve.core.pickle_things import told_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
 from policyserve.dialects.lerobot.observations import Asked, read_observation

@@ -13,7 +13,7 @@ from policyserve.core.errors import WireError, names_told
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Observation
 from policyserve.core.nearest import nearest
-from policyserve.core.pickles import Thing
+from policyserve.core.pickle_things import Thing
 from policyserve.core.printable import type_name
 from policyserve.dialects.lerobot.pickled import OBSERVATION, Walk, fields_of, module_of
 from policyserve.dialects.lerobot.setup import PROMPT, STATE, Numbers, PolicySetup

@@ -13,7 +13,8 @@ from typing import Any
 from policyserve.core.arrays import Array, read_array
 from policyserve.core.errors import WireError
 from policyserve.core.limits import HEAVY, WireLimits
-from policyserve.core.pickles import PickleFault, Thing, Vocabulary, read_pickle, told_of
+from policyserve.core.pickle_things import PickleFault, Thing, Vocabulary, told_of
+from policyserve.core.pickles import read_pickle
 
 OBSERVATION, SETUP = "TimedObservation", "RemotePolicyConfig"
 ACTION, TENSOR = "TimedAction", "torch tensor"  # of an answer

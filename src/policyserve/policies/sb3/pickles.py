@@ -7,7 +7,7 @@ from typing import Any
 
 from policyserve.core import pickles
 from policyserve.core.errors import ConfigError
-from policyserve.core.pickles import PERSISTENT, PickleFault, Thing, Vocabulary, told_of
+from policyserve.core.pickle_things import PERSISTENT, PickleFault, Thing, Vocabulary, told_of
 
 __all__ = ["PERSISTENT", "Thing", "read_pickle", "told_of"]
 
