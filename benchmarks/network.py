@@ -30,7 +30,7 @@ from policyserve.bench.scenes import scene
 from policyserve.client.images import ImageSender
 from policyserve.core.policy import FunctionPolicy
 from policyserve.dialects import by_name
-from policyserve.server.server import PolicyServer
+from policyserve.server.policy_server import PolicyServer
 
 CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
 SIZES = {"full": (480, 640), "shrunk": (224, 224)}

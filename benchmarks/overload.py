@@ -31,7 +31,7 @@ from policyserve import ServerConfig
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects.openpi import OpenPI
 from policyserve.policies.stacked import StackedPolicy
-from policyserve.server.server import PolicyServer
+from policyserve.server.policy_server import PolicyServer
 
 LOADS = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
 WIRE = OpenPI()

@@ -141,10 +141,14 @@ ELSEWHERE = {
     "server/connection": "server/test_connections",
     "server/entrance": "server/test_keys",
     "server/handshake": "server/test_admission",
+    "server/loading": "server/test_offers",
+    "server/other_ports": "server/lerobot_grpc/test_port",
+    "server/policy_server": "server/test_life_cycle",
     "server/rest/body": "server/rest/test_peer",
     "server/lerobot_grpc/robot": "server/lerobot_grpc/test_port",
     "server/lerobot_grpc/status": "server/lerobot_grpc/test_port",
     "server/server": "server/test_life_cycle",
+    "server/spare_memory": "server/test_hostile_peers",
 }
 
 # Protocols, values and lists of names: there is nothing to do in them that could be done wrong.

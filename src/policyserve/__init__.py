@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from policyserve.realtime.sync import RealtimeClient, RealtimeExecution
     from policyserve.realtime.values import Action, MergedChunk, RealtimeStatus
     from policyserve.server.config import ServerConfig
-    from policyserve.server.server import PolicyServer, Server
+    from policyserve.server.policy_server import PolicyServer
+    from policyserve.server.server import Server
 
     __version__: str
 
@@ -123,7 +124,9 @@ __all__ += ["RunningServer", "start"]
 _are_in("policyserve.background")
 
 # A server, and what it takes.
-__all__ += ["PolicyServer", "Server"]
+__all__ += ["PolicyServer"]
+_are_in("policyserve.server.policy_server")
+__all__ += ["Server"]
 _are_in("policyserve.server.server")
 __all__ += ["ServerConfig"]
 _are_in("policyserve.server.config")

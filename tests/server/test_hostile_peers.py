@@ -213,16 +213,16 @@ def test_free_memory_is_given_back_once_after_large_messages_and_not_before(
     given_back: list[bool] = []
     monkeypatch.setattr(memory, "give_back", lambda: given_back.append(True))
     with serving(lambda x: x[:1]) as live, live.websocket() as robot:
-        tidy = live.server._tidy  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage]
+        look = live.server._spare_memory.look  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage]
         given_back.clear()
         robot.send(frame(np.full(500_000, 2.0)))
         assert answer(robot.recv(timeout=DEADLINE_S)) == 2.0
-        live.call(tidy)
+        live.call(look)
         assert not given_back
-        live.call(tidy)
+        live.call(look)
         live.until(lambda _: bool(given_back))
-        live.call(tidy)
-        live.call(tidy)
+        live.call(look)
+        live.call(look)
         assert len(given_back) == 1
 
 

@@ -23,7 +23,8 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import PolicySpec
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer, Server
+from policyserve.server.policy_server import PolicyServer
+from policyserve.server.server import Server
 from tests.server.live import DEADLINE_S, always, answer, ask, chosen_runner, frame, making, serving
 from tests.server.test_conversation import HandEngine
 

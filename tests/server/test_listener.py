@@ -20,7 +20,8 @@ from policyserve.cli.foreground.start_screen import Screen
 from policyserve.core.errors import ConfigError
 from policyserve.server.config import Listen, ServerConfig
 from policyserve.server.listener import Address, TlsAddress, UnixAddress
-from policyserve.server.server import PolicyServer, Server
+from policyserve.server.policy_server import PolicyServer
+from policyserve.server.server import Server
 from tests.server.live import (
     DEADLINE_S,
     HANDSHAKE,

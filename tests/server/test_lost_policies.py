@@ -17,7 +17,7 @@ from policyserve.client.sync import Client
 from policyserve.core.errors import ConfigError, RemoteError
 from policyserve.dialects import by_name
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer
+from policyserve.server.policy_server import PolicyServer
 from tests.engine.running import mark, recipe
 from tests.server.live import DEADLINE_S, Live, frame, serving
 

@@ -17,7 +17,7 @@ from policyserve import Client
 from policyserve.core.errors import ConfigError, RemoteError
 from policyserve.server import keys
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer
+from policyserve.server.policy_server import PolicyServer
 from tests.cli.serving import POLICYSERVE, serving
 from tests.server.certificates import make_certificate
 from tests.server.live import DEADLINE_S

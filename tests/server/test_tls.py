@@ -21,7 +21,8 @@ import policyserve
 from policyserve.core.errors import ConfigError
 from policyserve.server import tls
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer, Server
+from policyserve.server.policy_server import PolicyServer
+from policyserve.server.server import Server
 from tests.server.certificates import make_certificate, trusting
 from tests.server.live import DEADLINE_S, Live, always, ask, making, serving, until_eof
 

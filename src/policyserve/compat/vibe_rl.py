@@ -16,7 +16,7 @@ from policyserve.policies.vibe_rl import (
     TrainConfig,
     create_trained_policy,
 )
-from policyserve.server import server
+from policyserve.server import policy_server
 from policyserve.server.config import ServerConfig
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-class PolicyServer(server.PolicyServer):
+class PolicyServer(policy_server.PolicyServer):
     """`policyserve.PolicyServer`, pinned to vibe_rl; clients of the other dialects are served under their paths."""
 
     def __init__(

@@ -15,8 +15,10 @@ from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.printable import error_text
 from policyserve.engine.swapping import SwappingEngine
 from policyserve.engine.swaps import Swap, Swapped
+from policyserve.server.catalogue import Catalogue
 from policyserve.server.exchange import FindPolicy, MakeNext
-from policyserve.server.routes import Asked, Response, Route, json_of, text
+from policyserve.server.routes import Asked, Response, Route, Routes, json_of, text
+from policyserve.server.served import Served
 
 _PARAMETERS = ("source", "flags", "when", "unload_first", "force", "timeout_s", "back")
 _ANSWERS, _COMING, _REFUSED = "answers", "coming", "refused"
@@ -29,6 +31,14 @@ class AskedSwap:
     source: str
     flags: tuple[str, ...]
     how: Swap
+
+
+def add_exchange_pages(routes: Routes, catalogue: Catalogue[Served], find: Callable[[], FindPolicy | None]) -> None:
+    """Add a page for each policy that can be exchanged. find: what finds those that are named, None if nothing can."""
+    for served in catalogue:
+        if isinstance(served.engine, SwappingEngine) and served.next_policy is not None:
+            page = ExchangePage(served.name, served.engine, served.next_policy, find)
+            routes.add(f"/policies/{served.name}", page.route)
 
 
 def read_swap(query: Mapping[str, str]) -> AskedSwap:

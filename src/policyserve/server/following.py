@@ -14,6 +14,9 @@ from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.recipe import Newest
+from policyserve.engine.swaps import Swap, When
+from policyserve.server.exchange import swapping
+from policyserve.server.served import Served
 
 log = Log(__name__)
 
@@ -86,3 +89,24 @@ class Follower:
             self._is_lost = True
             told = "step %d goes on, since newer ones cannot be looked for: %s"
             log.warning(told, self.step, error, event=Event("run_lost"))
+
+
+def follower_of(
+    served: Served, look: Look, first: Newest, title: str = "", *, when: When = "now", every_s: float = 1.0
+) -> Follower:
+    """What follows a training run by exchanging a policy; the arguments are those of Server.follow().
+
+    Raises ConfigError where the policy cannot be exchanged.
+    """
+    engine, next_policy = swapping(served.engine, served.name), served.next_policy
+    assert next_policy is not None, "it is there for what the catalogue has made"
+    engine.title = f"{title} step {first.step}".strip()
+
+    async def take(found: Newest) -> None:
+        named = next_policy(found.recipe, f"{title} step {found.step}".strip())
+        await engine.swap(named, Swap(when))
+
+    def may_take() -> bool:
+        return not engine.refusal() and not (when == "next-session" and engine.staying)
+
+    return Follower(look, take, may_take, first, every_s)

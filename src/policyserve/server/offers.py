@@ -65,6 +65,16 @@ def make_catalogue(
     return Catalogue(made, routes)
 
 
+def check_keys(catalogue: Catalogue[Served], known: Collection[str]) -> None:
+    """Raise ConfigError if a policy is for keys that there are not. known: the names of the server's API keys."""
+    for served in catalogue:
+        strange = sorted(set(served.keys or ()) - set(known))
+        if strange:
+            there = ", ".join(sorted(known)) or "none, since --api-key-file names no file"
+            told = f"policies.{served.name}.keys: no API key is named {strange[0]!r}"
+            raise ConfigError(f"{told}; there are {there}")
+
+
 def _served(
     name: str | None, offer: Offer, config: ServerConfig, observers: Observers, counters: Counters | None
 ) -> Served:

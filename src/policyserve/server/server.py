@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from policyserve import dialects
 from policyserve.core import memory
@@ -21,15 +19,12 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
-from policyserve.core.policy import as_policy
 from policyserve.core.printable import text_of
-from policyserve.core.recipe import Newest, Recipe
+from policyserve.core.recipe import Newest
 from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.engine import Engine
-from policyserve.engine.ready import PolicyPerSession, ReadyPolicy
-from policyserve.engine.swapping import SwappingEngine
 from policyserve.engine.swaps import Swap, Swapped, When
 from policyserve.observe.counters import Counters
 from policyserve.observe.statistics import StatisticsLog
@@ -40,16 +35,17 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.connection import Connection
 from policyserve.server.entrance import Entrance
 from policyserve.server.exchange import FindPolicy, swapping, title_of
-from policyserve.server.exchange_page import ExchangePage
-from policyserve.server.following import Follower, Look
-from policyserve.server.gr00t.port import Gr00tPort
-from policyserve.server.lerobot_grpc.port import LeRobotPort
+from policyserve.server.exchange_page import add_exchange_pages
+from policyserve.server.following import Follower, Look, follower_of
 from policyserve.server.listener import Address
 from policyserve.server.live import LivePage
+from policyserve.server.loading import load_all
 from policyserve.server.metrics import Metrics
-from policyserve.server.offers import Offer, make_catalogue
+from policyserve.server.offers import Offer, check_keys, make_catalogue
+from policyserve.server.other_ports import OtherPorts
 from policyserve.server.reception import Reception
 from policyserve.server.served import Served
+from policyserve.server.spare_memory import SpareMemory
 from policyserve.server.splits import Split
 from policyserve.server.turns import LoopTurns
 from policyserve.websocket.server_frames import make_scratch
@@ -58,8 +54,6 @@ log = Log(__name__)
 
 Self = TypeVar("Self", bound="Server")
 
-_GIVEN_BACK_EVERY_S = 1.0  # at most: whoever allocates waits meanwhile
-_TIDY_S = 10.0
 _CLOSE_POLICY_S = 2.0  # how long a stopping server waits for the policy to close
 _CLOSE_BUSY_POLICY_S = 0.5  # and for one that has not answered within the drain: most probably it hangs
 _CLOSE_SESSIONS_S = 2.0  # and, unless farewell_s says otherwise, for its peers to answer the close frame
@@ -96,28 +90,23 @@ class Server:
         self.farewell_s = _CLOSE_SESSIONS_S  # how long it waits at its end for peers to answer the close frame
         admission = Admission(self.config)
         self.reception = Reception(self.config, self.catalogue, self.observers, self.counters, admission)
-        self.reception.on_relief = self._give_back
+        self._spare_memory = SpareMemory(lambda: self.reception.large_bytes)
+        self.reception.on_relief = self._spare_memory.give_back
         self.recorder = self._add_recorder() if self.config.record is not None else None
         self._metrics = self._add_metrics() if self.config.metrics else None
         self.live = LivePage(self.reception, self.observers, self.counters, self.config)
         if self.config.live:
             self.live.add_to(self.reception)
         self.find_policy: FindPolicy | None = None  # finds the policies that PUT /policies/NAME names
-        self._add_exchange_pages()
+        add_exchange_pages(self.reception.routes, self.catalogue, lambda: self.find_policy)
         self.catalogue.check_taken(self.reception.routes.paths, ())
-        self._may_give_back_at = 0.0
         self._entrance = Entrance(self.config, admission)
-        # Where LeRobot's clients connect, if a port is set for them.
-        has_port = self.config.lerobot is not None
-        self.lerobot = LeRobotPort(self.config, self.reception, self.ready) if has_port else None
+        self._other_ports = OtherPorts(self.config, self.reception, self.ready)
+        self.lerobot, self.gr00t = self._other_ports.lerobot, self._other_ports.gr00t
         if self.lerobot is not None:
             self.observers.add(self.lerobot)
-        self.gr00t = Gr00tPort(self.config, self.reception) if self.config.gr00t is not None else None  # GR00T's
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own
         self._loading: asyncio.Task[PolicySpec] | None = None
-        self._tidying: asyncio.TimerHandle | None = None
-        self._large_bytes = 0  # of large messages, when memory was looked after last
-        self._has_given_back = True  # nothing large came since memory was given back
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
         self._has_ended = False
@@ -252,19 +241,7 @@ class Server:
         look: finds the newest, in a thread. first: what the server was given. title: of the run. Raises ConfigError
         where the policy cannot be exchanged.
         """
-        served = self.catalogue.default
-        engine, next_policy = swapping(served.engine, served.name), served.next_policy
-        assert next_policy is not None, "it is there for what the catalogue has made"
-        engine.title = f"{title} step {first.step}".strip()
-
-        async def take(found: Newest) -> None:
-            named = next_policy(found.recipe, f"{title} step {found.step}".strip())
-            await engine.swap(named, Swap(when))
-
-        def may_take() -> bool:
-            return not engine.refusal() and not (when == "next-session" and engine.staying)
-
-        self._follower = Follower(look, take, may_take, first, every_s)
+        self._follower = follower_of(self.catalogue.default, look, first, title, when=when, every_s=every_s)
 
     async def __aenter__(self: Self) -> Self:
         for fault in dialects.load_all():
@@ -272,11 +249,10 @@ class Server:
         self.catalogue.check_taken(self.reception.routes.paths, dialects.names())
         await self._entrance.open(self._connection)
         await self._start_beside()
-        self._loading = asyncio.get_running_loop().create_task(self._load())
+        self._loading = asyncio.get_running_loop().create_task(load_all(self.catalogue))
         self._loading.add_done_callback(self._note_failure)
-        if self.lerobot is not None:
-            await self.lerobot.start()
-        self._tidy()
+        await self._other_ports.start()
+        self._spare_memory.start()
         self.statistics.start()
         if self._follower is not None:
             self._follower.start()
@@ -298,13 +274,9 @@ class Server:
         for conversation in self.reception.conversations:
             conversation.leave(1001, "the server is stopping")
         await self._until_gone()
-        if self.lerobot is not None:
-            await self.lerobot.close()
-        if self.gr00t is not None:
-            await self.gr00t.close()
+        await self._other_ports.close()
         self._loading.cancel()
-        if self._tidying is not None:
-            self._tidying.cancel()
+        self._spare_memory.stop()
         self.statistics.stop()
         if self._follower is not None:
             await self._follower.stop()
@@ -323,12 +295,6 @@ class Server:
     def _exchanged(self, name: str | None) -> Served:
         return self.catalogue.default if name is None else self.catalogue.named(name)
 
-    def _add_exchange_pages(self) -> None:
-        for served in self.catalogue:
-            if isinstance(served.engine, SwappingEngine) and served.next_policy is not None:
-                page = ExchangePage(served.name, served.engine, served.next_policy, lambda: self.find_policy)
-                self.reception.routes.add(f"/policies/{served.name}", page.route)
-
     def _add_recorder(self) -> Recorder:
         plan = self.config.recording_plan
         assert plan is not None, "there is a directory"
@@ -337,31 +303,16 @@ class Server:
         self.observers.add(recorder)
         return recorder
 
-    def _check_keys(self) -> None:
-        """Raise ConfigError if a policy is for keys that there are not."""
-        known = self.reception.admission.keys.names
-        for served in self.catalogue:
-            strange = sorted(set(served.keys or ()) - known)
-            if strange:
-                there = ", ".join(sorted(known)) or "none, since --api-key-file names no file"
-                told = f"policies.{served.name}.keys: no API key is named {strange[0]!r}"
-                raise ConfigError(f"{told}; there are {there}")
-
     async def _start_beside(self) -> None:
         """Start what stands beside the listener, which is closed if that fails."""
         try:
-            self._check_keys()
-            if self.lerobot is not None:
-                self.lerobot.bind()
-            if self.gr00t is not None:
-                await self.gr00t.open()
+            check_keys(self.catalogue, self.reception.admission.keys.names)
+            await self._other_ports.open()
             if self.recorder is not None:
                 self.recorder.start()
         except BaseException:
             self._entrance.close()
-            for beside in (self.gr00t, self.lerobot):
-                if beside is not None:
-                    await beside.close()
+            await self._other_ports.close()
             raise
 
     def _add_metrics(self) -> Metrics:
@@ -388,29 +339,6 @@ class Server:
         connection = Connection(self._numbers, *shared)
         return self._entrance.protocol_for(connection, self.reception)
 
-    async def _load(self) -> PolicySpec:
-        """Load all policies at once; returns the spec of the first that can be loaded, raises if none can."""
-        if len(self.catalogue) == 1:
-            return await self.catalogue.default.load()
-        loaded = await asyncio.gather(*(self._load_beside(served) for served in self.catalogue), return_exceptions=True)
-        specs = [one for one in loaded if isinstance(one, PolicySpec)]
-        failures = [one for one in loaded if isinstance(one, BaseException)]
-        if not specs:
-            raise failures[0]
-        return specs[0]
-
-    async def _load_beside(self, served: Served) -> PolicySpec:
-        """Load one of several; that it fails is told here, since the server goes on."""
-        try:
-            spec = await served.load()
-        except Exception as error:  # a stranger's loader
-            told = "policy %s cannot be loaded, its sessions are told so, and the others are served: %s"
-            log.error(told, served.name, error, event=Event("failed", policy=served.name))
-            log.debug("the traceback", cause=error)
-            raise
-        log.info("policy %s is ready", served.name, event=Event("ready", policy=served.name))
-        return spec
-
     def _note_seen(self, seen: SeenPolicy) -> None:
         self.on_seen(seen)
 
@@ -424,24 +352,6 @@ class Server:
             engine = engines[0]
             return lambda: engine.is_working
         return lambda: any(engine.is_working for engine in engines)
-
-    def _tidy(self) -> None:
-        """Give back, once, the memory of a rush that is over; while large messages come they need it again at once."""
-        is_quiet, self._large_bytes = self._large_bytes == self.reception.large_bytes, self.reception.large_bytes
-        if not is_quiet:
-            self._has_given_back = False
-        elif not self._has_given_back:
-            self._has_given_back = True
-            self._give_back()
-        self._tidying = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
-
-    def _give_back(self) -> None:
-        """Give the kernel what is free, also when peers were ended for want of room: it lies between what is not."""
-        now = time.monotonic()
-        if now >= self._may_give_back_at:
-            self._may_give_back_at = now + _GIVEN_BACK_EVERY_S
-            # It takes some 10 ms for each 20 MiB, and lets go of the interpreter meanwhile.
-            threading.Thread(target=memory.give_back, name="giving memory back", daemon=True).start()
 
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
@@ -469,45 +379,6 @@ class Server:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.reception.everybody_left.wait(), self.farewell_s)
         self.reception.abort_all()
-
-
-class PolicyServer(Server):
-    """Serve a policy that is there already: a Policy, an object with `infer(obs)`, or a function of one observation.
-
-    host, port: instead of the config's, which are 0.0.0.0 and 8000 by default.
-    factory: in place of a policy, a function that makes one for each session, which then has a memory of its own.
-    Raises ConfigError for what cannot be served.
-    """
-
-    def __init__(
-        self,
-        policy: Any = None,
-        host: str | None = None,
-        port: int | None = None,
-        *,
-        config: ServerConfig | None = None,
-        factory: Callable[[], Any] | None = None,
-    ) -> None:
-        if (policy is None) == (factory is None):
-            raise ConfigError("policy, factory: expected one of the two")
-        load = ReadyPolicy(as_policy(policy)) if factory is None else PolicyPerSession(factory)
-        given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        super().__init__(load, replace(config or ServerConfig(), **given))
-
-    async def swap(self, policy: Any, name: str | None = None, **how: Any) -> Swapped:
-        """As Server.swap(); policy: also what the constructor takes, an object or a function."""
-        is_loader = isinstance(policy, (Recipe, ReadyPolicy, PolicyPerSession))
-        return await super().swap(policy if is_loader else ReadyPolicy(as_policy(policy)), name, **how)
-
-    @property
-    def _request_count(self) -> int:
-        """Requests answered since the start; the founding document's name."""
-        return self.counters.requests
-
-    @property
-    def _total_latency_ms(self) -> float:
-        """Their latencies' sum; the founding document's name."""
-        return self.counters.total_latency_ms
 
 
 @contextmanager

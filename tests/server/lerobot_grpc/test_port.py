@@ -20,7 +20,8 @@ from policyserve.dialects import by_name
 from policyserve.dialects.lerobot.messages import BEGIN, END, MIDDLE
 from policyserve.recordings.reading import open_recording
 from policyserve.server.config import ServerConfig
-from policyserve.server.server import PolicyServer, Server
+from policyserve.server.policy_server import PolicyServer
+from policyserve.server.server import Server
 from tests.dialects.lerobot.test_pickled import GOLDEN, own, programs
 from tests.dialects.lerobot.written import features, seen, setup
 from tests.policies.frameworks import import_or_skip
