@@ -12,10 +12,10 @@ from policyserve.core.errors import RemoteError
 from policyserve.observe.counters import Counters
 from policyserve.server.admission import Admission
 from policyserve.server.config import ServerConfig
-from policyserve.server.handshake import Asked, Handshake, PageRequest, UpgradeRequest
+from policyserve.server.handshake import Asked, BodyRequest, Handshake, PageRequest, UpgradeRequest
 from policyserve.server.health import add_health
 from policyserve.server.keys import read_file
-from policyserve.server.routes import Routes
+from policyserve.server.routes import Response, Routes
 from tests.fuzz.choices import Choices
 
 _MOST = 2048
@@ -72,10 +72,10 @@ def check_server(data: bytes) -> None:
         accepted = _accept_of(said)
         assert accepted in asked.accept
         assert b"xtensions" not in asked.accept
-    elif asked is not None:
+    elif isinstance(asked, Response):
         assert 400 <= asked.status < 600
         assert cut.answer(asked).startswith(b"HTTP/1.1 %d" % asked.status)
-    if isinstance(asked, (PageRequest, UpgradeRequest)):
+    if isinstance(asked, (PageRequest, BodyRequest, UpgradeRequest)):
         admission = Admission(ServerConfig(allowed_origins=("https://lab.example",)))
         admission.keys = read_file("robot: a-long-enough-key-of-24", "fuzz")
         refusal = admission.refusal(asked.credentials, "10.0.0.1")

@@ -126,7 +126,7 @@ def test_a_session_that_vanishes_leaves_nothing_and_a_bad_row_harms_no_other() -
     (first,) = answering.answer([Task("a", good)])
     assert float(first.chunk.actions[0]) == 2000, "it begins anew"  # type: ignore[union-attr]
     answering.forget("a")
-    assert not answering._states  # pyright: ignore[reportPrivateUsage]
+    assert not any(vars(answering._keeping).values())  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_is_closed_holds_no_model() -> None:
