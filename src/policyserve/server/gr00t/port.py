@@ -19,6 +19,7 @@ from policyserve.server.config import ServerConfig
 from policyserve.server.gr00t import tcp
 from policyserve.server.gr00t.opening import Opened, open_router
 from policyserve.server.gr00t.peer import Gr00tPeer
+from policyserve.server.gr00t.senders import Senders
 from policyserve.server.reception import Reception
 
 if TYPE_CHECKING:
@@ -35,16 +36,17 @@ _MOST_FRAMES = 4  # of the largest size, that may wait in ZeroMQ's thread and in
 
 
 class _Link:
-    """A connection. number: its descriptor.
+    """A connection. number: its descriptor. name: what ROUTER calls it; empty until it was heard.
 
     counted: of the bytes that came in, those of messages that were whole, and ZeroMQ's own.
     """
 
-    __slots__ = ("counted", "is_over", "number", "peer", "place", "unfinished_since")
+    __slots__ = ("counted", "is_over", "name", "number", "peer", "place", "unfinished_since")
 
     def __init__(self, number: int, place: tcp.Place) -> None:
         self.number = number
         self.place = place
+        self.name = b""
         self.peer: Gr00tPeer
         self.is_over = False
         self.counted = 0
@@ -59,6 +61,7 @@ class Gr00tPort:
         self._reception = reception
         self._opened: Opened | None = None
         self._links: dict[int, _Link] = {}  # by descriptor
+        self._senders = Senders()
         self._numbers = -1 << 40  # of peers without a session; those of the server's own port count down from -1
         self._is_woken = False
         self._looking: asyncio.TimerHandle | None = None
@@ -148,7 +151,7 @@ class Gr00tPort:
 
         identity, parts = frames[0].bytes, frames[1:]
         try:
-            link = self._links.get(int(parts[-1].get(zmq.SRCFD))) if parts else None
+            link = self._sender(int(parts[-1].get(zmq.SRCFD)), identity) if parts else None
         except zmq.ZMQError:  # a peer of ZeroMQ 2, of which it tells nothing: there are no such clients
             return
         if link is None or link.is_over:  # its connection is gone, and nobody would read an answer
@@ -159,6 +162,20 @@ class Gr00tPort:
         whole = parts[1:] if is_asked else parts
         message = whole[0].buffer if len(whole) == 1 else memoryview(b"")  # of several parts none is a request
         link.peer.take(route, message, time.monotonic())
+
+    def _sender(self, number: int, name: bytes) -> _Link | None:
+        """The connection that a message came by; None if it is gone."""
+        link = self._links.get(number)
+        verdict = self._senders.judge(number, name, b"" if link is None else link.name)
+        if link is None or verdict == "gone":
+            return None
+        if verdict == "another's":
+            self._lose(link)
+            self._enter(number)
+            link = self._links.get(number)
+        if link is not None:
+            link.name = name
+        return link
 
     def _follow(self) -> None:
         """Learn which connections came and went."""
