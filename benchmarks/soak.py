@@ -5,7 +5,8 @@
 The server is a process of its own. Its policy answers with the names of the session and the request, remembers its
 sessions, and raises, answers NaN, wrong shapes and too little, is slow, hangs, breaks its GPU, dies with its process.
 Its peers send large texts while it loads, pipeline, cut frames, vanish, stop reading, send a byte a second, floods of
-tiny frames, giants, keys as long as a message, forged frames, other dialects' frames, wrong keys and no HTTP at all.
+tiny frames, giants, keys as long as a message, forged frames, other dialects' frames, wrong keys and no HTTP at all. GR00T's clients
+come to a port of their own over ZeroMQ, others to it that speak no ZeroMQ; without pyzmq there are none of them.
 Meanwhile our own clients call a server that misbehaves towards them. At last ours gets SIGTERM under load, its
 successor SIGKILL, and the next one, which has its key from the environment, SIGHUP. Another server is then asked over
 TLS, on connections of websockets' synchronous client, of which none may hang.
@@ -42,6 +43,7 @@ from chaos import logs
 from chaos.beginnings import write_while_it_loads
 from chaos.clients import PATIENCE_S, in_thread, live_async, live_plain
 from chaos.endings import Drained, HungUp, Revived, hang_up, kill_under_load, terminate_under_load
+from chaos.gr00t import has_zeromq, live_gr00t
 from chaos.ledger import Ledger, Watch
 from chaos.misdeeds import misbehaving
 from chaos.posters import live_http
@@ -110,6 +112,7 @@ async def soak(flags: argparse.Namespace, folder: Path) -> Outcome:
         "replicas": flags.replicas,
         "max_sessions": 4 * flags.clients + 100,
         "uds": str(folder / "soak.sock") if flags.uds else None,
+        "gr00t": 0 if has_zeromq() else None,
     }
     log, keys, gate = folder / "server.log", folder / "keys", folder / "loading"
     gate.touch()
@@ -183,6 +186,7 @@ async def _crowd(
     kinds: list[Callable[..., Awaitable[None]]] = [
         live_async, live_plain, hostile, in_thread(threads), live_http, hostile,
     ]  # fmt: skip
+    kinds += [live_gr00t] if rig.place.gr00t is not None else []
 
     async def live(client: int) -> None:
         session = 0

@@ -25,8 +25,8 @@ from .ledger import Account, Ledger
 from .rig import KEY, Place
 
 DIALECTS = ("openpi", "wall_x", "vibe_rl")
-# And those whose clients say more than observations, but for float32's, which have no place for a checksum.
-ALL_DIALECTS = (*DIALECTS, "roboarena", "dreamzero", "behavior1k")
+# And those whose clients say more than observations. MolmoSpaces' wants actions in parts, which these have not.
+ALL_DIALECTS = (*DIALECTS, "roboarena", "dreamzero", "behavior1k", "starvla", "vllm_omni", "vla_eval")
 PATIENCE_S = 30.0  # every request must have ended by then: the server's own time-outs are far shorter
 _MAY_HAPPEN = {"overloaded", "deadline_exceeded", "policy_lost", "not_ready", "1013"}  # to a good request
 _MUST_HAPPEN = {"policy_failed", "bad_action", "1011"}  # to one that asks for a fault, or the above

@@ -34,7 +34,7 @@ class Host(Server):
 
     async def __aenter__(self) -> Host:
         await super().__aenter__()
-        say({"port": self.address.port})
+        say({"port": self.address.port, "gr00t": None if self.gr00t is None else self.gr00t.port})
         return self
 
     def facts(self) -> Mapping[str, Any]:

@@ -21,10 +21,11 @@ KEY, OTHER_KEY = "soak-key-of-24-characters", "soak-other-key-24-characters"
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server listens: a port of this machine, or a Unix socket."""
+    """Where the server listens: a port of this machine, or a Unix socket; and GR00T's port, None without pyzmq."""
 
     port: int
     uds: str | None
+    gr00t: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Rig:
             )  # fmt: skip
         told = await self._read(_START_S)
         uds = self._settings.get("uds")
-        self.place = Place(told["port"], uds)
+        self.place = Place(told["port"], uds, told["gr00t"])
 
     async def ready(self) -> None:
         """Wait until its policy is loaded; raises RuntimeError if it never is. Ask it nothing before."""
