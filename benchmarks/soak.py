@@ -5,8 +5,8 @@
 The server is a process of its own. Its policy answers with the names of the session and the request, remembers its
 sessions, and raises, answers NaN, wrong shapes and too little, is slow, hangs, breaks its GPU, dies with its process.
 Its peers send large texts while it loads, pipeline, cut frames, vanish, stop reading, send a byte a second, floods of
-tiny frames, giants, keys as long as a message, forged frames, other dialects' frames, wrong keys and no HTTP at all. GR00T's clients
-come to a port of their own over ZeroMQ, others to it that speak no ZeroMQ; without pyzmq there are none of them.
+tiny frames, giants, keys as long as a message, forged frames, other dialects' frames, wrong keys and no HTTP at all.
+GR00T's clients come to a port of their own over ZeroMQ, others to it that speak none; without pyzmq nobody does.
 Meanwhile our own clients call a server that misbehaves towards them. At last ours gets SIGTERM under load, its
 successor SIGKILL, and the next one, which has its key from the environment, SIGHUP. Another server is then asked over
 TLS, on connections of websockets' synchronous client, of which none may hang.

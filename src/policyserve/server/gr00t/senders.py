@@ -1,7 +1,7 @@
 """Which connection of ZeroMQ's a message came by: the one that has its descriptor now, or one before, which is gone.
 
-What a client sent before it left is read when another connection may have its descriptor already, and would be taken for
-that one's. ROUTER gives each connection a name, which its messages bear, and counts these up.
+What a client sent before it left is read when another connection may have its descriptor already, and would be taken
+for that one's. ROUTER gives each connection a name, which its messages bear, and counts these up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Senders:
         self._newest: dict[int, bytes] = {}
 
     def judge(self, number: int, name: bytes, own: bytes) -> Verdict:
-        """Whose a message is: the connection's that has descriptor `number`, another one's in its place, or a lost one's.
+        """Whose a message is: the connection's that has descriptor `number`, another's in its place, or a lost one's.
 
         name: of the message. own: of the connection; empty: it was not heard yet. After "another's" the connection is
         to be replaced by one of this name.
