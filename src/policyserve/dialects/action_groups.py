@@ -15,6 +15,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import PolicyFailed, WireError
 
 KEY = "modality"
+ALONE = "action"  # what GR00T's clients find the whole action under, where it has no parts
 
 
 def groups_of(metadata: Mapping[str, Any]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from policyserve.server import routes, tls
 from policyserve.server.busy_poll import BusyPoll
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
-from policyserve.server.guards import Facts, Pace, Verdict, Watch
+from policyserve.server.guards import Facts, Pace, Verdict, Watch, no_room
 from policyserve.server.handshake import BodyRequest, Handshake, PageRequest, UpgradeRequest
 from policyserve.server.listener import end_if_silent, peer_of
 from policyserve.server.pipe import JOINED, Pipe
@@ -212,12 +212,7 @@ class Connection(asyncio.BufferedProtocol):
         self._half_close()
 
     def _refuse(self, response: routes.Response) -> None:
-        reason = response.body.decode("utf-8", "replace").strip()
-        level = logging.WARNING if response.status in (401, 403) else logging.INFO
-        status = response.status
-        event = Event("connection_refused", peer=self.peer, code=status)
-        self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
-        self._reception.on_refused(self.peer, f"http_{status}", reason)
+        self._reception.note_refused(self, response)
         self._respond(response)
 
     def _time_out_handshake(self) -> None:
@@ -386,7 +381,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def give_up(self) -> None:
         """End the session, and forget its requests at once: the server has no room, and nobody holds more."""
-        told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        told = no_room(self._config.max_buffered_mib)
         if self._frames is not None:
             self._frames.abandon()
         self._unfinished_bytes = 0

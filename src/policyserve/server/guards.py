@@ -19,6 +19,21 @@ _BURST, _PER_S = 100, 100  # frames that ask for nothing
 _LONGEST_FLOOD_S = 60.0
 
 
+def no_room(max_mib: float) -> str:
+    """Why a session is ended that holds most when the server has no room."""
+    return f"the server holds {max_mib:g} MiB of messages (--max-buffered-mib)"
+
+
+def not_whole(what: str, timeout_s: float) -> str:
+    """Why a message is given up that has not come to its end. what: "a message", "a body"."""
+    return f"{what} was not whole within {timeout_s:g} s (--message-timeout-s)"
+
+
+def nothing_asked(timeout_s: float) -> str:
+    """Why an idle session is ended."""
+    return f"nothing was asked for {timeout_s:g} s (--idle-timeout-s)"
+
+
 class Facts(NamedTuple):
     """How a session stands."""
 
@@ -62,12 +77,11 @@ class Watch:
         elif is_new or self._message_since is None:
             self._message_since = now
         elif now - self._message_since > timeouts.message_timeout_s:
-            told = f"a message was not whole within {timeouts.message_timeout_s:g} s (--message-timeout-s)"
-            return Verdict(_TOO_SLOW, told)
+            return Verdict(_TOO_SLOW, not_whole("a message", timeouts.message_timeout_s))
         if is_new or facts.pending:
             self._asked_at = now
         elif timeouts.idle_timeout_s is not None and now - self._asked_at > timeouts.idle_timeout_s:
-            return Verdict(_GOING_AWAY, f"nothing was asked for {timeouts.idle_timeout_s:g} s (--idle-timeout-s)")
+            return Verdict(_GOING_AWAY, nothing_asked(timeouts.idle_timeout_s))
         return None
 
     def is_ping_due(self, now: float) -> bool:

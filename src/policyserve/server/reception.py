@@ -21,8 +21,6 @@ from policyserve.core.log import Log
 from policyserve.core.observer import Observers, SessionFacts
 from policyserve.core.session import Session
 from policyserve.core.spec import PolicySpec
-from policyserve.core.throttle import LogThrottle, suppressed_note
-from policyserve.dialects.rest.recognition import BODY_PATHS
 from policyserve.engine.engine import Change
 from policyserve.observe.counters import Counters
 from policyserve.server import greeting, routes
@@ -33,17 +31,13 @@ from policyserve.server.conversation import Conversation, Note, Sink
 from policyserve.server.decoding import Decoder
 from policyserve.server.guards import Budget, Holder
 from policyserve.server.handshake import Credentials, PageRequest
-from policyserve.server.health import add_health, add_readiness
-from policyserve.server.openapi_page import add_openapi
-from policyserve.server.policies_page import add_policies
+from policyserve.server.notes import Notes
+from policyserve.server.pages import make_routes, stage_of
 from policyserve.server.served import Served
-from policyserve.server.spec_page import add_spec
-from policyserve.server.vla_eval_pages import add_vla_eval_pages
 
 log = Log(__name__)
 
 _AUTO = dialects.Auto()
-_MOST_TOLD = 1000  # clients that ask by HTTP, and what they speak
 
 
 class Peer(Protocol):
@@ -107,19 +101,7 @@ class Reception:
         self.catalogue = catalogue
         for served in catalogue:
             served.on_settled, served.on_changed = self._start_all, self._change
-        self.routes = routes.Routes()
-        add_health(self.routes, counters, lambda: self.stage)
-        add_spec(self.routes, lambda: catalogue.default.metadata)
-        add_policies(self.routes, catalogue)
-        for served in () if catalogue.is_plain else catalogue:
-            add_readiness(self.routes, f"/readyz/{served.name}", partial(_stage_of, served))
-            add_spec(self.routes, partial(_metadata_of, served), f"/spec/{served.name}")
-        for path in catalogue.routes:
-            if path.strip("/"):
-                add_readiness(self.routes, f"/readyz/{path.strip('/')}", partial(self._stage_at, path))
-        add_vla_eval_pages(self.routes, lambda: self.stage, partial(_batching_of, catalogue.default, config))
-        add_openapi(self.routes, lambda: catalogue.default.metadata)
-        self.routes.add_post(*BODY_PATHS)
+        self.routes = make_routes(catalogue, counters, config)
         self.everybody_left = asyncio.Event()
         self.everybody_left.set()
         self._config = config
@@ -127,12 +109,12 @@ class Reception:
         self._sessions: dict[int, _Open] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
         self._opened = 0  # sessions until now
-        self._throttle = LogThrottle()
+        notes = Notes(log)
+        self.note, self._note_briefly = notes.note, notes.note_briefly
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
         self._is_closed = False
         self.decoder = Decoder()
-        self._told: set[tuple[str, str, str]] = set()  # who asks by HTTP, as it was logged
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, a code, why.
         self.on_refused: Callable[[str, str, str], object] = lambda peer, code, reason: None
@@ -140,13 +122,7 @@ class Reception:
     @property
     def stage(self) -> str:
         """What the first policy that cannot answer is at; empty while all can."""
-        stages = ((served, served.stage) for served in self.catalogue)
-        return next((f"{one.name}: {stage}" if one.is_named else stage for one, stage in stages if stage), "")
-
-    def _stage_at(self, path: str) -> str:
-        """What the first policy that a path leads to is at, and cannot answer."""
-        target = self.catalogue.resolve(path)
-        return next((one.stage for one in target.policies if one.stage), "") if target is not None else ""
+        return stage_of(self.catalogue)
 
     @property
     def conversations(self) -> Sequence[Conversation]:
@@ -343,43 +319,14 @@ class Reception:
         """Answer a plain HTTP request."""
         return self.routes.respond(asked.method, asked.path, asked.query, self.admission.caller(asked.credentials))
 
-    def note(
-        self,
-        address: str,
-        level: int,
-        kind: str,
-        text: str,
-        *args: object,
-        event: Event,
-        cause: BaseException | None = None,
-    ) -> None:
-        """Log a line; of many of one kind only some, which say how many were left out.
-
-        Lines are counted for each peer's address, and for all: those of a policy that fails whoever asks.
-        """
-        suppressed = self._throttle.passes(kind, address, time.monotonic())
-        if suppressed is not None:
-            size = log.log(level, text + "%s", *args, suppressed_note(suppressed), event=event, cause=cause)
-            self._throttle.spend(kind, address, size)
-
-    def _note_briefly(
-        self,
-        address: str,
-        level: int,
-        kind: str,
-        text: str,
-        *args: object,
-        event: Event,
-        cause: BaseException | None = None,
-    ) -> None:
-        """As note(), of clients that connect for each request: that they come is told once, and never that they go."""
-        who = address, kind, str(args[-1])  # which policy by which key, or which dialect
-        if level > logging.INFO or (kind in ("opened", "speaks") and who not in self._told):
-            if len(self._told) < _MOST_TOLD and level == logging.INFO:
-                self._told.add(who)
-            self.note(address, level, kind, text, *args, event=event, cause=cause)
-        else:
-            log.debug(text, *args, event=event)
+    def note_refused(self, peer: Peer, refusal: routes.Response) -> str:
+        """Log what a peer is refused, and tell it to whom it concerns; returns the reason."""
+        reason, status = refusal.body.decode("utf-8", "replace").strip(), refusal.status
+        level = logging.WARNING if status in (401, 403) else logging.INFO
+        text, event = "refused peer=%s: %d %s", Event("connection_refused", peer=peer.peer, code=status)
+        self.note(peer.address, level, f"refused {status}", text, peer.peer, status, reason, event=event)
+        self.on_refused(peer.peer, f"http_{status}", reason)
+        return reason
 
     def _start_all(self, served: Served) -> None:
         """A policy is ready, or will never be: its sessions are served, or told."""
@@ -408,17 +355,3 @@ class Reception:
     def _of(self, served: Served) -> list[_Open]:
         """The sessions of a policy, the oldest first."""
         return [self._sessions[number] for number in sorted(served.sessions)]
-
-
-def _stage_of(served: Served) -> str:
-    return served.stage
-
-
-def _metadata_of(served: Served) -> Mapping[str, Any]:
-    return served.metadata
-
-
-def _batching_of(served: Served, config: ServerConfig) -> Mapping[str, Any]:
-    """In the words of vla-eval: how many requests one call of the policy takes, and how long one waits for others."""
-    most = {} if served.spec is None else {"max_batch_size": served.spec.max_batch}
-    return most if config.max_wait_s is None else {**most, "max_wait_time": config.max_wait_s}

@@ -14,8 +14,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects import action_groups
-
-ALONE = "action"
+from policyserve.dialects.action_groups import ALONE
 
 
 def names_of(spec: PolicySpec) -> list[str]:

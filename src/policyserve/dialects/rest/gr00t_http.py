@@ -61,7 +61,7 @@ class Gr00tHTTP(Family):
     def answer(self, chunk: ActionChunk, timing: Timing) -> Any:
         """The chunk's columns, cut into the policy's parts; without a client's batch no axis has length one."""
         actions = steps(chunk.actions)
-        parts = action_groups.split(actions, self._groups) if self._groups else {"action": actions}
+        parts = action_groups.split(actions, self._groups) if self._groups else {action_groups.ALONE: actions}
         is_batch = actions.ndim > 2
         return {f"action.{name}": part if is_batch else part.squeeze() for name, part in parts.items()}
 

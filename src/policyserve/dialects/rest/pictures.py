@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from policyserve.core.arrays import Buffer
-from policyserve.core.encoded_images import JPEG, EncodedImage
+from policyserve.core.encoded_images import JPEG, PNG, EncodedImage
 from policyserve.core.errors import WireError
+from policyserve.core.png_header import SIGNATURE
 from policyserve.dialects.rest.base64_text import read_base64
 
-PNG = "png"
-_BEGINS = ((b"\xff\xd8\xff", JPEG), (b"\x89PNG\r\n\x1a\n", PNG))
+_BEGINS = ((b"\xff\xd8\xff", JPEG), (SIGNATURE, PNG))
 _TEXT_BEGINS = ("/9j/", "iVBORw0KGgo")  # the same in base64
 _SCHEME, _MARK = "data:image/", ";base64,"
 _SHORTEST = 60  # letters: no picture is smaller, and a text may begin so

@@ -19,7 +19,7 @@ from policyserve.core.messages import Message
 from policyserve.dialects.gr00t.envelope import token_of
 from policyserve.dialects.gr00t.session_half import told_error
 from policyserve.server import routes
-from policyserve.server.guards import Pace
+from policyserve.server.guards import Pace, no_room
 from policyserve.server.handshake import Credentials
 from policyserve.server.reception import Reception
 
@@ -154,7 +154,7 @@ class Gr00tPeer:
 
     def give_up(self) -> None:
         """End its session, since the server has no room and nobody holds more."""
-        told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        told = no_room(self._config.max_buffered_mib)
         if self._conversation is not None:
             self._conversation.leave(_TRY_AGAIN_LATER, f"{told} [overloaded]")
         if self.unfinished > _LARGE:
@@ -195,13 +195,10 @@ class Gr00tPeer:
 
     def _refuse(self, refusal: routes.Response) -> None:
         """Answer the newest message, which is not taken."""
-        reason, status = refusal.body.decode("utf-8", "replace").strip(), refusal.status
-        event = Event("connection_refused", peer=self.peer, code=status)
-        level = logging.WARNING if status == 401 else logging.INFO
-        self._note(level, f"refused {status}", "refused peer=%s: %d %s", self.peer, status, reason, event=event)
-        self._reception.on_refused(self.peer, f"http_{status}", reason)
+        reason = self._reception.note_refused(self, refusal)
         self._refused += 1
-        self._answer([*self._owed.pop(), told_error(_UNAUTHORIZED if status == 401 else f"unavailable: {reason}")])
+        told = _UNAUTHORIZED if refusal.status == 401 else f"unavailable: {reason}"
+        self._answer([*self._owed.pop(), told_error(told)])
 
     def _leave_session(self) -> None:
         """The session is over; the client stays connected, and may begin another."""

@@ -20,6 +20,7 @@ from policyserve.server.gr00t import tcp
 from policyserve.server.gr00t.opening import Opened, open_router
 from policyserve.server.gr00t.peer import Gr00tPeer
 from policyserve.server.gr00t.senders import Senders
+from policyserve.server.guards import not_whole, nothing_asked
 from policyserve.server.reception import Reception
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class Gr00tPort:
         config, peer = self._config, link.peer
         idle_s = config.idle_timeout_s
         if idle_s is not None and peer.has_session and not peer.pending and now - peer.asked_at > idle_s:
-            peer.leave(f"nothing was asked for {idle_s:g} s (--idle-timeout-s)")
+            peer.leave(nothing_asked(idle_s))
         came = tcp.received(link.number, link.place)
         if came is None:
             return
@@ -262,7 +263,7 @@ class Gr00tPort:
         if peer.unfinished > config.max_frame_bytes * _MOST_FRAMES + _LARGE:
             peer.cut(f"{peer.unfinished >> 20} MiB came that are no whole message (--max-frame-mib)")
         elif now - link.unfinished_since > config.message_timeout_s:
-            peer.cut(f"a message was not whole within {config.message_timeout_s:g} s (--message-timeout-s)")
+            peer.cut(not_whole("a message", config.message_timeout_s))
 
 
 def _on_the_wire(size: int) -> int:

@@ -23,6 +23,7 @@ from policyserve.dialects.lerobot.setup import PolicySetup, read_setup
 from policyserve.server import routes
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
+from policyserve.server.guards import no_room, not_whole, nothing_asked
 from policyserve.server.handshake import Credentials
 from policyserve.server.lerobot_grpc import status
 from policyserve.server.lerobot_grpc.status import Refused
@@ -94,8 +95,7 @@ class Robot:
         try:
             is_whole = await asyncio.wait_for(self._collect(stream, parts), timeout_s)
         except asyncio.TimeoutError:
-            told = f"an observation was not whole within {timeout_s:g} s (--message-timeout-s)"
-            raise Refused("DEADLINE_EXCEEDED", told) from None
+            raise Refused("DEADLINE_EXCEEDED", not_whole("an observation", timeout_s)) from None
         except PolicyserveError as error:
             raise self._noted(status.of_error(error)) from None
         finally:
@@ -153,7 +153,7 @@ class Robot:
 
     def give_up(self) -> None:
         """End the session: the server has no room, and nobody holds more."""
-        told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        told = no_room(self._config.max_buffered_mib)
         event = Event("session_ended", self.number, self.peer)
         self._note(logging.WARNING, "ended", "session %d: %s", self.number, told, event=event)
         self._leave(1013, told)
@@ -238,14 +238,14 @@ class Robot:
             self._idle.cancel()
         idle_s = self._config.idle_timeout_s
         if idle_s is not None:
-            self._idle = asyncio.get_running_loop().call_later(idle_s, self._end_if_idle)
+            self._idle = asyncio.get_running_loop().call_later(idle_s, self._end_if_idle, idle_s)
 
-    def _end_if_idle(self) -> None:
+    def _end_if_idle(self, idle_s: float) -> None:
         is_busy = self._conversation is not None and self._conversation.session.pending > 0
         if is_busy or self._parts is not None or self._newest is not None:
             self._wait_idle()
         else:
-            self._leave(_GOING_AWAY, f"nothing was asked for {self._config.idle_timeout_s:g} s (--idle-timeout-s)")
+            self._leave(_GOING_AWAY, nothing_asked(idle_s))
 
     def _noted(self, refused: Refused) -> Refused:
         """Log a refusal that no session logs."""

@@ -21,6 +21,7 @@ from policyserve.dialects.rest.recognition import ByBody, read_body
 from policyserve.server import routes
 from policyserve.server.config import ServerConfig
 from policyserve.server.conversation import Conversation
+from policyserve.server.guards import no_room, not_whole
 from policyserve.server.handshake import Asked, BodyRequest, Handshake, PageRequest, UpgradeRequest
 from policyserve.server.pipe import Pipe
 from policyserve.server.reception import Reception
@@ -267,20 +268,14 @@ class RestPeer:
 
     def _refuse(self, response: routes.Response) -> None:
         """Answer what is no message, and end: the rest of it may be of any length."""
-        reason = response.body.decode("utf-8", "replace").strip()
-        level = logging.WARNING if response.status in (401, 403) else logging.INFO
-        status, event = response.status, Event("connection_refused", peer=self.peer, code=response.status)
-        text = "refused peer=%s: %d %s"
-        self._reception.note(self.address, level, f"refused {status}", text, self.peer, status, reason, event=event)
-        self._reception.on_refused(self.peer, f"http_{status}", reason)
+        self._reception.note_refused(self, response)
         self._answer(response, closes=True)
 
     def _time_out_head(self) -> None:
         self._refuse(routes.text(408, f"no request within {self._config.handshake_timeout_s:g} s"))
 
     def _time_out_body(self) -> None:
-        told = f"a body was not whole within {self._config.message_timeout_s:g} s (--message-timeout-s)"
-        self._refuse(routes.text(408, told))
+        self._refuse(routes.text(408, not_whole("a body", self._config.message_timeout_s)))
 
     def _end(self) -> None:
         """Nothing more is read or written; what the peer still sends is dropped, so that it sees its answer."""
@@ -307,7 +302,7 @@ class RestPeer:
 
     def give_up(self) -> None:
         """End it: the server has no room, and nobody holds more."""
-        told = f"the server holds {self._config.max_buffered_mib:g} MiB of messages (--max-buffered-mib)"
+        told = no_room(self._config.max_buffered_mib)
         event = Event("session_ended", self.number, self.peer, code=503)
         self._reception.note(self.address, logging.WARNING, "ended", "session %d: %s", self.number, told, event=event)
         self.close(1013, told)
