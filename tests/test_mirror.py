@@ -88,6 +88,7 @@ ELSEWHERE = {
     "engine/isolated/faults": "engine/isolated/test_codec",
     "engine/isolated/worker": "engine/isolated/test_runner",
     "engine/engine": "server/test_conversation",
+    "engine/stages": "engine/test_swapping",
     "engine/swaps": "engine/test_swapping",
     "server/health": "server/test_routes",
     "engine/local": "engine/test_routing",

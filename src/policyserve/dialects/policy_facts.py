@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from policyserve.core.roles import words_of
+
 ACTION_SPACES = ("joint_position", "joint_velocity", "cartesian_position", "cartesian_velocity")
 _CARTESIAN = 7  # numbers of an action: a pose and a gripper; joint spaces have one more
-_WRIST = frozenset(("wrist", "hand", "gripper", "eye"))
 _MOST_EXTERNAL = 2
 
 
@@ -20,7 +21,7 @@ def roboarena_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """RoboArena's six keys; of a policy without a spec the original's defaults: two cameras, 224 x 224."""
     cameras = cameras_of(metadata)
     declares = bool(_leaves(metadata))
-    wrists = [path for path in cameras if _WRIST & set(_words(path))]
+    wrists = [path for path in cameras if "wrist" in words_of(path)]
     external = {_without_side(path) for path in cameras if path not in wrists}
     derived = {
         "image_resolution": image_size(metadata) if declares else [224, 224],
@@ -89,10 +90,6 @@ def _is_fact(key: str, value: Any) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _words(path: str) -> list[str]:
-    return re.split(r"[^a-z0-9]+", path.lower())
 
 
 def _without_side(path: str) -> str:

@@ -21,6 +21,7 @@ from policyserve.core.spec_changes import spec_changes
 from policyserve.engine.answering import OnStage, Task
 from policyserve.engine.engine import Change, Engine, OnOutcome
 from policyserve.engine.holding import HeldRequests
+from policyserve.engine.stages import from_any_thread
 from policyserve.engine.swaps import NextPolicy, Swap, Swapped
 from policyserve.engine.versions import CLOSE_S, Versions
 
@@ -230,7 +231,7 @@ class SwappingEngine:
         loop = asyncio.get_running_loop()
         try:
             return await asyncio.wait_for(
-                engine.start(_from_any_thread(loop, self._note_stage), self._observers), timeout_s
+                engine.start(from_any_thread(loop, self._note_stage), self._observers), timeout_s
             )
         except asyncio.TimeoutError:
             raise ConfigError(f"it has not loaded within {timeout_s:g} s (timeout_s); {self._told[1]}") from None
@@ -278,16 +279,6 @@ class SwappingEngine:
         title, _, since = self._told
         self._told = (title, stage, since)
         log.debug("%s: %s", title, stage, event=Event("stage"))
-
-
-def _from_any_thread(loop: asyncio.AbstractEventLoop, function: OnStage) -> OnStage:
-    def tell(stage: str) -> None:
-        try:
-            loop.call_soon_threadsafe(function, stage)
-        except RuntimeError:
-            log.debug("the loop ended while a policy loaded")
-
-    return tell
 
 
 def _ignore(_stage: str) -> None:

@@ -198,36 +198,20 @@ class Reception:
         asks_images: the formats of encoded pictures that it would send, see greeting.with_images. choice: how its first
         message tells its dialect, whatever the path; None: as on a WebSocket. dialect: of a transport that knows it.
         """
-        if self._is_closed:
-            return routes.text(503, "the server is stopping")
-        refusal = self.admission.refusal(credentials, peer.address)
-        if refusal is not None:
-            return refusal
-        target = self.catalogue.resolve(path)
-        if target is None:
-            return routes.text(404, self.catalogue.unknown(path))
-        key = self.admission.key_name(credentials) or ""
-        refusal = self._no_place(target, key)
-        if refusal is not None:
-            return refusal
+        target = self._target(peer, path, credentials)
+        if isinstance(target, routes.Response):
+            return target
         served = self.catalogue.choose(target)
-        config = served.config
-        session = Session(
-            dialect or ((target.dialect or greeting.pinned_dialect(config)) if choice is None else None),
-            choice=choice or _AUTO,
-            max_pending=config.max_pending,
-            debug_wire=config.debug_wire,
-            limits=config,
-            serve_steps=config.serve_steps,
-            chunk_size=config.chunk_size,
-            fit=served.key_map.fit,
-        )
+        if dialect is None and choice is None:
+            dialect = target.dialect or greeting.pinned_dialect(served.config)
+        session = _session(served, dialect, choice or _AUTO)
         self._waiting.pop(peer.number, None)
         self._opened += 1
         peer.number = self._opened
         note = partial(self.note if choice is None else self._note_briefly, peer.address)
         conversation = Conversation(peer.number, session, peer, served.engine, served.observers, note, self.decoder)
         name = session.dialect.name if session.dialect else "auto"
+        key = self.admission.key_name(credentials) or ""
         facts = SessionFacts(peer.number, peer.peer, name, key, served.name if served.is_named else "")
         self._sessions[peer.number] = _Open(
             peer, conversation, facts, time.monotonic(), asks_images, served, target, note
@@ -240,13 +224,22 @@ class Reception:
         of_policy = f" policy={served.name}" if served.is_named else ""
         drawn = f" route={target.route}" if target.route else ""
         by_key = f" key={key}" if key else ""
-        text, values = (
-            "session %d opened dialect=%s peer=%s%s",
-            (peer.number, name, peer.peer, of_policy + drawn + by_key),
-        )
+        text, values = "session %d opened dialect=%s peer=%s%s", (peer.number, name, peer.peer)
         event = Event("session_opened", peer.number, peer.peer, name, policy=facts.policy or None)
-        note(logging.INFO, "opened", text, *values, event=event)
+        note(logging.INFO, "opened", text, *values, of_policy + drawn + by_key, event=event)
         return conversation
+
+    def _target(self, peer: Peer, path: str, credentials: Credentials) -> Target[Served] | routes.Response:
+        """Where the path leads, for a peer that may go there; else the refusal to send."""
+        if self._is_closed:
+            return routes.text(503, "the server is stopping")
+        refusal = self.admission.refusal(credentials, peer.address)
+        if refusal is not None:
+            return refusal
+        target = self.catalogue.resolve(path)
+        if target is None:
+            return routes.text(404, self.catalogue.unknown(path))
+        return self._no_place(target, self.admission.key_name(credentials) or "") or target
 
     def _no_place(self, target: Target[Served], key: str) -> routes.Response | None:
         """The refusal of a session that the policies at its path do not take; of a split, all must take it."""
@@ -355,3 +348,18 @@ class Reception:
     def _of(self, served: Served) -> list[_Open]:
         """The sessions of a policy, the oldest first."""
         return [self._sessions[number] for number in sorted(served.sessions)]
+
+
+def _session(served: Served, dialect: Dialect | None, choice: DialectChoice) -> Session:
+    """A session with a policy, as its settings want it."""
+    config = served.config
+    return Session(
+        dialect,
+        choice=choice,
+        max_pending=config.max_pending,
+        debug_wire=config.debug_wire,
+        limits=config,
+        serve_steps=config.serve_steps,
+        chunk_size=config.chunk_size,
+        fit=served.key_map.fit,
+    )

@@ -19,6 +19,7 @@ from policyserve.core.printable import text_of
 from policyserve.core.spec import PolicySpec
 from policyserve.core.spec_from_values import SeenPolicy
 from policyserve.engine.engine import Change, ChangingEngine, Engine
+from policyserve.engine.stages import from_any_thread
 from policyserve.observe.counters import Counters
 from policyserve.observe.spec_learner import SpecLearner
 from policyserve.server import greeting
@@ -96,7 +97,7 @@ class Served:
         """Load the policy, and tell whoever waits for it; raises what loading raised."""
         loop = asyncio.get_running_loop()
         try:
-            spec = await self.engine.start(lambda stage: _tell(loop, self._note_stage, stage), self.observers)
+            spec = await self.engine.start(from_any_thread(loop, self._note_stage), self.observers)
             greeting.check_spec(spec, self.config)
         except Exception as error:  # a stranger's loader: the sessions that wait are told, the caller gets it
             told = error if isinstance(error, PolicyserveError) else PolicyFailed("the policy could not be loaded")
@@ -164,13 +165,6 @@ class Served:
             for tell in self.observers.stage:
                 tell(shown)
             self.on_stage(self, shown)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], text: str) -> None:
-    try:
-        loop.call_soon_threadsafe(function, text)
-    except RuntimeError:
-        log.debug("the loop ended while the policy loaded")
 
 
 def _nothing(*_facts: object) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec, LeafSpec, TextListSpec, TextSpec
+from policyserve.core.roles import PROMPT
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects.gr00t.groups import names_of
-from policyserve.dialects.gr00t.observations import PROMPT, Kind
+from policyserve.dialects.gr00t.observations import Kind
 
 _USUAL_TEXT = "annotation.human.task_description"
 _PREFIXES: Mapping[Kind, tuple[str, ...]] = {

@@ -17,13 +17,13 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import BadObservation
 from policyserve.core.leaf_specs import ArraySpec, ImageSpec, LeafSpec, TextListSpec, name_of
+from policyserve.core.roles import IMAGES, PROMPT, STATE
 from policyserve.core.spec import PolicySpec
 
 Kind: TypeAlias = Literal["video", "state", "language"]
 
-PROMPT = "prompt"
 KINDS: tuple[Kind, ...] = ("video", "state", "language")
-_CALLED: Mapping[Kind, str] = {"video": "images", "state": "state"}
+_CALLED: Mapping[Kind, str] = {"video": IMAGES, "state": STATE}
 _BARE: Mapping[Kind, int] = {"video": 3, "state": 1}  # axes without batch and time
 _SHAPES: Mapping[Kind, str] = {"video": "(T, H, W, 3)", "state": "(T, D)"}
 _TEXT_NAMES = ("annotation.", "language.")

@@ -15,8 +15,9 @@ from policyserve.core.messages import Observation
 from policyserve.core.nearest import nearest
 from policyserve.core.pickle_things import Thing
 from policyserve.core.printable import type_name
+from policyserve.core.roles import PROMPT, STATE
 from policyserve.dialects.lerobot.pickled import OBSERVATION, Walk, fields_of, module_of
-from policyserve.dialects.lerobot.setup import PROMPT, STATE, Numbers, PolicySetup
+from policyserve.dialects.lerobot.setup import Numbers, PolicySetup
 
 _TASK = "task"
 _LATEST = 1 << 31  # a timestep is written as four bytes

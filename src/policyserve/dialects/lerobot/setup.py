@@ -12,9 +12,9 @@ from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Observation
 from policyserve.core.printable import type_name
+from policyserve.core.roles import PROMPT
 from policyserve.dialects.lerobot.pickled import SETUP, Walk, fields_of, module_of, read_thing
 
-STATE, PROMPT = "state", "prompt"
 _PICTURES = ("observation.images.", "images/")  # a feature's beginning, and what it is called here
 _PICTURE_TYPES = ("image", "video", "VISUAL")
 _MOST_ACTIONS = 1 << 20

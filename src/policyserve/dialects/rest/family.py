@@ -27,17 +27,17 @@ from policyserve.dialects.rest import json_numpy
 from policyserve.dialects.rest.bodies import Asked, ReplyBody, RequestBody
 from policyserve.dialects.rest.json_text import read_json
 from policyserve.dialects.rest.plain_errors import plain_error
+from policyserve.dialects.server_only import ServerOnly
 
 RESET = "reset"
 _NOT_OPENED = "a path or a URL is never opened here: send the picture itself"
 
 
-class Family:
+class Family(ServerOnly):
     """One family's bodies, both ways. It has no state, one instance serves everybody."""
 
     greets = False
     one_action = False
-    has_client = False  # other people's programs ask
     is_spaced = False  # whether an answer's JSON has spaces
     name: str
 
@@ -105,9 +105,6 @@ class Family:
         return ReplyBody.of('{"status":"ok"}')
 
     # The client's half: what recordings need of it.
-
-    def write_request(self, observation: Observation) -> NoReturn:
-        raise WireError("", "a dialect that this package's clients speak", self.name)
 
     def read_greeting(self, message: Message) -> NoReturn:
         raise WireError("", "no message before the first request", "one")

@@ -42,22 +42,22 @@ class Plain(Family):
         return plain_error(error, detail)
 
 
-def _read(value: Any, path: str, is_picture_s: bool) -> Any:
+def _read(value: Any, path: str, are_pictures: bool) -> Any:
     if isinstance(value, dict):
-        return {key: _read(inner, f"{path}/{key}", is_picture_s or key in _PICTURES) for key, inner in value.items()}
+        return {key: _read(inner, f"{path}/{key}", are_pictures or key in _PICTURES) for key, inner in value.items()}
     if is_picture(value):
         return from_base64(value, path)
-    if isinstance(value, str) and is_picture_s:
+    if isinstance(value, str) and are_pictures:
         raise WireError(path, _NO_PICTURE, name_of(value))
     if isinstance(value, list):
-        return _read_list(value, path, is_picture_s)
+        return _read_list(value, path, are_pictures)
     return value
 
 
-def _read_list(value: list[Any], path: str, is_picture_s: bool) -> Any:
+def _read_list(value: list[Any], path: str, are_pictures: bool) -> Any:
     if any(isinstance(inner, (str, dict)) or inner is None for inner in value):
-        read = [_read(inner, f"{path}[{index}]", is_picture_s) for index, inner in enumerate(value)]
-        return {str(index): one for index, one in enumerate(read)} if is_picture_s else read
+        read = [_read(inner, f"{path}[{index}]", are_pictures) for index, inner in enumerate(value)]
+        return {str(index): one for index, one in enumerate(read)} if are_pictures else read
     return array_of_list(value, path, "an array of numbers")
 
 
