@@ -3,6 +3,7 @@
 
     python benchmarks/cluster.py               # all marks, some minutes; needs the extra `ray`
     python benchmarks/cluster.py --seconds 2   # coarser
+    python benchmarks/cluster.py --replicas 1 2 4   # answers a second and processor time, for benchmarks/cluster_sim.py
 
 Both servers are started as commands, on this machine, and asked in turns by the same clients, openpi's. Milliseconds
 tell of this machine and of what else it does; the ratios are what has marks (docs/cluster.md). Ends with 1 where a
@@ -28,6 +29,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 
@@ -78,11 +80,16 @@ def slow() -> Still:
 def main() -> int:
     parser = argparse.ArgumentParser(description="What a policy on a cluster costs, as ratios within one run.")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[], help="only answers a second at so many of them")
     args = parser.parse_args()
     if find_spec("ray") is None:
         print("left out: it needs the extra ray, pip install 'policyserve[ray]'")
         return 0
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}: trust the ratios", flush=True)
+    if args.replicas:
+        for count in args.replicas:
+            at_replicas(count, args.seconds)
+        return 0
     missed = [*round_trips(args.seconds), *throughput(args.seconds), *grouping(args.seconds)]
     print("\n".join(missed) or "all marks are met")
     return 1 if missed else 0
@@ -122,6 +129,29 @@ def grouping(seconds: float) -> Iterator[str]:
     one, many = asyncio.run(_grouped(seconds))
     told = f"64 sessions, P1: {one:.0f}/s in calls of one, {many:.0f}/s in groups of 32, {many / one:.1f} times"
     yield from _judge(told, many / one >= GROUP_MARK, f"at least {GROUP_MARK:g}")
+
+
+def at_replicas(count: int, seconds: float) -> None:
+    """Thirty-two clients of a policy of 20 ms on so many replicas, and whose processor time each answer takes."""
+    from measuring import processor_time
+
+    bounds = ("--min-replicas", str(count), "--max-replicas", str(count))
+    with server("slow", *_RAY, *bounds) as edge:
+        _rate(edge, seconds / 2)  # warm
+        calm = processor_time.by_kind()
+        time.sleep(seconds)
+        before, others, groups = processor_time.by_kind(), processor_time.busy_ms(), _groups(edge)
+        began = time.monotonic()
+        rate = _rate(edge, seconds)
+        took_ms = 1000 * (time.monotonic() - began)
+        used = processor_time.by_kind() - before
+        calls, requests = (after - first for after, first in zip(_groups(edge), groups, strict=True))
+        foreign = max(processor_time.busy_ms() - others - used.total(), 0) / took_ms
+    told = ", ".join(f"{kind} {used[kind] / (rate * seconds):.2f}" for kind in sorted(used))
+    idle = (before - calm)["controller"] / (10 * seconds)
+    print(f"{count} replicas: {rate:.0f}/s in groups of {requests / calls:.1f}; ms of processor an answer: {told}")
+    print(f"   the controller {100 * used['controller'] / took_ms:.1f} % of a core, without requests {idle:.1f} %;")
+    print(f"   other programs took {foreign:.2f} of {os.cpu_count()} cores", flush=True)
 
 
 _RAY = ("--engine", "ray", "--ray-address", "local", "--num-gpus", "0", "--num-cpus", "0.1")
@@ -212,6 +242,19 @@ def _rate(port: int, seconds: float) -> float:
     for thread in threads:
         thread.join()
     return sum(counts) / seconds
+
+
+def _groups(port: int) -> tuple[int, int]:
+    """Groups that an edge has sent, and the requests in them, as its metrics tell."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
+        text = page.read().decode()
+    calls, requests = (
+        re.search(rf"^policyserve_cluster_{name}_total\S* (\d+)", text, re.MULTILINE)
+        for name in ("calls", "grouped_requests")
+    )
+    assert calls, text
+    assert requests, text
+    return int(calls[1]), int(requests[1])
 
 
 def _judge(told: str, is_met: bool, mark: str) -> Iterator[str]:

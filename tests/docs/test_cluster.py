@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -16,7 +17,7 @@ from policyserve.policies.objects import NoFlags
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
 from policyserve.ray.engine import Wanted
-from tests.cli.serving import POLICYSERVE, ROOT
+from tests.cli.serving import POLICYSERVE, ROOT, run
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 COMMANDS = [line.partition("  #")[0] for line in PAGE.splitlines() if line.startswith("policyserve ")]
@@ -48,3 +49,21 @@ def test_programs_and_tests_that_it_names_exist() -> None:
     for path in re.findall(r"(?:benchmarks|tests)/[\w/]+\.py", PAGE):
         assert (ROOT / path).exists(), path
     assert re.search(r"^ray-drills:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_its_simulated_rows_are_those_of_the_program() -> None:
+    for count in ("1", "16"):
+        done = run(sys.executable, "benchmarks/cluster_sim.py", "--replicas", count, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout in PAGE or done.stdout.splitlines()[-1] in PAGE
+
+
+def test_the_real_runs_that_it_names_are_those_that_the_program_is_held_against() -> None:
+    code = "import cluster_sim; print(*cluster_sim.checked(), *cluster_sim.lanes(0), *cluster_sim.faults(0), sep='\\n')"
+    done = run(sys.executable, "-c", code, cwd=ROOT / "benchmarks")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "\n".join(lines[:9]) in PAGE
+    assert max(map(len, lines)) <= 80
+    told = dict(re.findall(r"^ *(\d+) +571 +[\d.]+ +(\d+)", done.stdout, re.MULTILINE))
+    assert [told[lanes] for lanes in ("32", "4", "2", "1")] == ["333", "58", "56", "200"]  # as its text says
