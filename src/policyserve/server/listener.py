@@ -53,7 +53,7 @@ class Address(NamedTuple):
 
     @property
     def _place(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return with_port(self.host, self.port)
 
 
 class TlsAddress(Address):
@@ -134,8 +134,18 @@ def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
     name = transport.get_extra_info("peername")
     if not isinstance(name, tuple):
         return "", "local"
-    host = name[0].removeprefix("::ffff:") if "." in name[0] else name[0]  # so an IPv6 socket shows an IPv4 peer
-    return host, f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+    host = plain_address(name[0])
+    return host, with_port(host, name[1])
+
+
+def plain_address(host: str) -> str:
+    """An IP address; of an IPv4 peer that an IPv6 socket shows, the IPv4 one."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def with_port(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def end_if_silent(transport: asyncio.BaseTransport, timeout_s: float) -> None:

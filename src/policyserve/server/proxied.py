@@ -9,7 +9,7 @@ import socket
 from typing import Protocol, cast
 
 from policyserve.core.events import Event
-from policyserve.server.listener import peer_of
+from policyserve.server.listener import peer_of, with_port
 from policyserve.server.proxy_header import BadHeader, HeaderReader, Trusted
 from policyserve.server.reception import Peer, Reception
 
@@ -57,7 +57,7 @@ class ProxiedConnection(asyncio.Protocol):
             if self._trusted.has(self.address):
                 reader = await asyncio.wait_for(_header_of(connected), self._timeout_s)
                 if reader.source.host:
-                    self._inside.stand_for(reader.source.host, _told(reader.source.host, reader.source.port))
+                    self._inside.stand_for(reader.source.host, with_port(reader.source.host, reader.source.port))
             is_handed_over = True
             await loop.connect_accepted_socket(lambda: cast(asyncio.BaseProtocol, self._inside), connected)
         except asyncio.TimeoutError:
@@ -83,7 +83,3 @@ async def _header_of(connected: socket.socket) -> HeaderReader:
             raise BadHeader("expected a PROXY header, got the connection's end within it")
         reader.feed(data)
     return reader
-
-
-def _told(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -16,7 +16,7 @@ from policyserve.dialects import action_groups
 from policyserve.dialects.rest import json_numpy
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, steps
-from policyserve.dialects.rest.plain_errors import told_beside
+from policyserve.dialects.rest.plain_errors import with_header
 
 OBSERVATION = "observation"
 VIDEO, STATE, ANNOTATION = "video.", "state.", "annotation."
@@ -67,7 +67,7 @@ class Gr00tHTTP(Family):
 
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """Status 500 whoever is to blame, as GR00T's server tells all errors."""
-        return told_beside(json_numpy.written({"detail": f"Internal server error: {error}"}), 500, error)
+        return with_header(json_numpy.written({"detail": f"Internal server error: {error}"}), 500, error)
 
 
 def _now(value: Any, axes: int) -> Any:

@@ -17,7 +17,7 @@ from policyserve.core.messages import Heard, Message, Observation, Request, Timi
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
-from policyserve.dialects.rest.plain_errors import told_beside
+from policyserve.dialects.rest.plain_errors import with_header
 
 _IMAGE, _FULL, _WRIST, _INSTRUCTION = "image", "full_image", "wrist", "instruction"
 
@@ -58,7 +58,7 @@ class OpenVLA(Family):
 
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """The text "error", with status 200."""
-        return told_beside('"error"', 200, error)
+        return with_header('"error"', 200, error)
 
 
 class OpenVLAOFT(OpenVLA):

@@ -30,10 +30,10 @@ def plain_error(error: PolicyserveError, detail: str = "") -> ReplyBody:
         told.update(path=error.path, expected=error.expected, got=error.got, cure=error.hint)
     if detail:
         told["traceback"] = detail
-    return told_beside(json.dumps({"error": told}, separators=(",", ":")), status_of(error), error)
+    return with_header(json.dumps({"error": told}, separators=(",", ":")), status_of(error), error)
 
 
-def told_beside(text: str, status: int, error: PolicyserveError) -> ReplyBody:
+def with_header(text: str, status: int, error: PolicyserveError) -> ReplyBody:
     """A body that says little, and a header `X-Error` that says all of it."""
     escaped = error_text(error).encode("ascii", "backslashreplace").decode()
     return ReplyBody.of(text, status, (("X-Error", escaped[:_MOST_OF_HEADER].strip()),))

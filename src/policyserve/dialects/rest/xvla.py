@@ -19,7 +19,7 @@ from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
 from policyserve.dialects.rest.json_text import read_json
 from policyserve.dialects.rest.pictures import encoded
-from policyserve.dialects.rest.plain_errors import told_beside
+from policyserve.dialects.rest.plain_errors import with_header
 
 _IMAGES = ("image0", "image1", "image2")
 _NO_IMAGE = "one picture at least, image0"
@@ -52,7 +52,7 @@ class XVLA(Family):
         """Status 400, and one of the two texts that X-VLA's server has."""
         has_none = isinstance(error, WireError) and error.expected == _NO_IMAGE
         told = "No valid images found." if has_none else "Request failed"
-        return told_beside(json_numpy.written({"error": told}), 400, error)
+        return with_header(json_numpy.written({"error": told}), 400, error)
 
 
 def _read(value: Any, path: str, left: ArraysLeft, limits: WireLimits) -> Any:

@@ -87,7 +87,7 @@ class Gr00tPeer:
         if refusal is not None:
             self._refuse(refusal)
         elif self._conversation is not None:  # else it is over already, and everybody told
-            message = without(message, token)
+            message = without_key(message, token)
             self._reception.grow(len(message), are_large=len(message) > _LARGE)
             session = self._conversation.session
             before = session.refused
@@ -210,7 +210,7 @@ class Gr00tPeer:
         self._reception.note(self.address, level, kind, text, *args, event=event)
 
 
-def without(message: memoryview, key: str) -> memoryview:
+def without_key(message: memoryview, key: str) -> memoryview:
     """The message with stars for a key that it has, so that none is recorded or shown; as it is without one."""
     told = key.encode()
     return memoryview(bytearray(bytes(message).replace(told, b"*" * len(told)))) if told else message

@@ -21,6 +21,7 @@ from policyserve.server.gr00t.opening import Opened, open_router
 from policyserve.server.gr00t.peer import Gr00tPeer
 from policyserve.server.gr00t.senders import Senders
 from policyserve.server.guards import not_whole, nothing_asked
+from policyserve.server.listener import plain_address, with_port
 from policyserve.server.reception import Reception
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Gr00tPort:
         """What clients connect to: `tcp://host:port`."""
         assert self._opened is not None, "open it first"
         host, port = self._opened.host, self._opened.port
-        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        return f"tcp://{with_port(host, port)}"
 
     @property
     def port(self) -> int:
@@ -200,8 +201,8 @@ class Gr00tPort:
         place = tcp.place_of(number)
         if place is None:  # it is gone, which is told next
             return
-        host = place.peer[0].removeprefix("::ffff:") if "." in place.peer[0] else place.peer[0]
-        shown = f"[{host}]:{place.peer[1]}" if ":" in host else f"{host}:{place.peer[1]}"
+        host = plain_address(place.peer[0])
+        shown = with_port(host, place.peer[1])
         link = self._links[number] = _Link(number, place)
         self._numbers -= 1
         end, write = partial(self._cut, link), partial(self._write, link)

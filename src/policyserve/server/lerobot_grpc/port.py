@@ -21,7 +21,7 @@ from policyserve.server.lerobot_grpc import status
 from policyserve.server.lerobot_grpc.robot import Robot
 from policyserve.server.lerobot_grpc.robots import CALLS_OF_ONE, Robots
 from policyserve.server.lerobot_grpc.status import Refused
-from policyserve.server.listener import Address
+from policyserve.server.listener import Address, with_port
 from policyserve.server.reception import Reception
 
 log = Log(__name__)
@@ -60,8 +60,9 @@ class LeRobotPort(Observer):
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, self._handlers()),))
         host, asked = config.lerobot_host, config.lerobot
+        assert asked is not None, "there is a port to take"
         try:
-            port = self._server.add_insecure_port(f"[{host}]:{asked}" if ":" in host else f"{host}:{asked}")
+            port = self._server.add_insecure_port(with_port(host, asked))
         except RuntimeError as error:
             cure = "take another port, or 0 for any that is free, and an address of this machine as --lerobot-host"
             raise ConfigError(f"lerobot: port {asked} on {host} cannot be bound: {cure}") from error

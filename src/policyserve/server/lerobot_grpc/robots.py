@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from policyserve.server.config import ServerConfig
 from policyserve.server.lerobot_grpc.robot import Robot
 from policyserve.server.lerobot_grpc.status import Refused
+from policyserve.server.listener import plain_address
 from policyserve.server.reception import Reception
 
 CALLS_OF_ONE = 8  # at a time; a client has two
@@ -108,5 +109,4 @@ def _place_of(name: str) -> tuple[str, str]:
     """The IP address, and the same with its port, of gRPC's `ipv4:127.0.0.1:4711` or `ipv6:%5B::1%5D:4711`."""
     place = unquote(name.partition(":")[2])
     address = place.rpartition(":")[0].strip("[]")
-    address = address.removeprefix("::ffff:") if "." in address else address
-    return (address, place) if name.startswith("ip") else ("", "local")
+    return (plain_address(address), place) if name.startswith("ip") else ("", "local")
