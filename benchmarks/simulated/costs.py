@@ -10,8 +10,9 @@ class Costs:
     """The costs of a cluster's steps.
 
     *Here*: `python benchmarks/cluster.py --replicas 1 2 4`, openpi's client, P1, on two cores that other programs kept
-    busy. Processor time of a process, fitted to one part for each call and one for each request, since the three runs
-    had groups of different sizes. All of a process's threads are in it, Ray's too, as if they were the event loop's.
+    busy. Processor time of a process, fitted to one part for each call and one for each request, since the runs had
+    groups of different sizes (the first round's were not read, and are taken to be the second's). All of a process's
+    threads are in it, Ray's too, as if they were the event loop's.
     *By hand*: processor time of Serve's controller over 10 s of rest and over 8 s of `serve.status()`, there as well.
     *Drills*: docs/cluster.md. *Prototype*: one that was measured before this was built. *Assumed*: measured nowhere.
     """
