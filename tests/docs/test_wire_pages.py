@@ -15,7 +15,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.dialects import by_name
 from policyserve.dialects.lerobot.answers import write_actions
 from policyserve.dialects.lerobot.messages import END
-from policyserve.dialects.lerobot.observations import Asked
+from policyserve.dialects.lerobot.observations import Context
 from policyserve.dialects.vla_eval import VlaEval
 from policyserve.dialects.xpolicylab import XPolicyLab
 from tests.server.lerobot_grpc.calling import part
@@ -73,7 +73,7 @@ def test_xpolicylabs_page_shows_a_request_and_its_answer() -> None:
 def test_lerobots_page_shows_an_observation_and_an_answer_byte_for_byte() -> None:
     page = (PAGES / "lerobot.md").read_text()
     shown = [bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f ]+)\n```", page)]
-    asked = Asked(100.0, 7, "lerobot.async_inference.helpers")
+    asked = Context(100.0, 7, "lerobot.async_inference.helpers")
     assert shown == [part(END, b"abc"), write_actions(np.array([[0.5], [-1.0]]), asked)]
     assert all(f"{len(frame)} bytes" in page for frame in shown)
 

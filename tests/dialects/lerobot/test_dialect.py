@@ -15,7 +15,7 @@ from policyserve.core.messages import Control, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
 from policyserve.dialects.lerobot.dialect import LeRobot
-from policyserve.dialects.lerobot.observations import Asked
+from policyserve.dialects.lerobot.observations import Context
 from policyserve.dialects.lerobot.setup import Camera, Numbers, PolicySetup, read_setup
 from tests.dialects.lerobot.written import (
     JOINTS,
@@ -104,14 +104,14 @@ def test_an_answer_has_the_bytes_that_the_original_client_executed() -> None:
     actions, timesteps = read_actions(expected)
     assert timesteps == [30, 31, 32, 33]
     np.testing.assert_array_equal(actions, [[step + joint for joint in range(6)] for step in range(4)])
-    asked = Asked(1795881943.0973198, 30, MODULE, most=4)
+    asked = Context(1795881943.0973198, 30, MODULE, most=4)
     chunk = ActionChunk(np.concatenate([actions, actions]), None)
     assert LeRobot().write_answer(chunk, TIMING, asked) == expected
     np.testing.assert_array_equal(LeRobot().read_reply(expected).actions, actions)
 
 
 def test_an_answer_names_the_module_of_the_client_that_asked() -> None:
-    made = write_actions(np.zeros((1, 2)), Asked(0.0, 0, "lerobot.scripts.server.helpers"))
+    made = write_actions(np.zeros((1, 2)), Context(0.0, 0, "lerobot.scripts.server.helpers"))
     assert b"clerobot.scripts.server.helpers\nTimedAction\n" in made
 
 
@@ -120,8 +120,8 @@ def test_what_the_original_server_answers_is_not_taken_for_ours() -> None:
         read_actions(golden("actions_reply.bin"))
 
 
-_ROW = write_actions(np.zeros((1, 2)), Asked(0.0, 0, MODULE))
-_LONGER = write_actions(np.zeros((1, 3)), Asked(0.0, 0, MODULE))
+_ROW = write_actions(np.zeros((1, 2)), Context(0.0, 0, MODULE))
+_LONGER = write_actions(np.zeros((1, 3)), Context(0.0, 0, MODULE))
 _FIRST = b"ctorch\ntensor\n(](G" + bytes(8)
 
 
@@ -154,7 +154,7 @@ def test_no_actions_are_an_empty_chunk() -> None:
 
 @pytest.mark.parametrize("timestep", [0, 255, (1 << 31) - 1])
 def test_timesteps_count_on_from_the_observations(timestep: int) -> None:
-    _, timesteps = read_actions(write_actions(np.zeros((3, 1)), Asked(0.0, timestep, MODULE)))
+    _, timesteps = read_actions(write_actions(np.zeros((3, 1)), Context(0.0, timestep, MODULE)))
     assert timesteps == [timestep, timestep + 1, timestep + 2]
 
 

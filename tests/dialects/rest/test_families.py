@@ -22,7 +22,7 @@ from policyserve.core.errors import (
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects.rest.bodies import Asked, ReplyBody, RequestBody
+from policyserve.dialects.rest.bodies import Context, ReplyBody, RequestBody
 from policyserve.dialects.rest.gr00t_http import Gr00tHTTP
 from policyserve.dialects.rest.openvla import OpenVLA, OpenVLAOFT
 from policyserve.dialects.rest.recognition import FAMILIES, ByBody, family_of, read_body
@@ -128,7 +128,7 @@ def unmarked(told: Any) -> Any:
     return np.frombuffer(base64.b64decode(told["__numpy__"]), told["dtype"]).reshape(told["shape"])
 
 
-def written(name: str, chunk: ActionChunk, asked: Asked = Asked()) -> bytes:  # noqa: B008 (it is frozen)
+def written(name: str, chunk: ActionChunk, asked: Context = Context()) -> bytes:  # noqa: B008 (it is frozen)
     return bytes(FAMILIES[name].write_answer(chunk, TIMING, asked))
 
 
@@ -147,14 +147,14 @@ def test_gr00ts_answer_has_the_parts_that_the_policy_declares() -> None:
     told = json.loads(golden("gr00t_http", "act_reply"))
     chunk = ActionChunk(np.concatenate([unmarked(told[key]) for key in told], axis=-1))
     family = Gr00tHTTP().for_policy({"modality": {"left_arm": 7, "waist": 3}})
-    assert bytes(family.write_answer(chunk, TIMING, Asked())) == golden("gr00t_http", "act_reply")
+    assert bytes(family.write_answer(chunk, TIMING, Context())) == golden("gr00t_http", "act_reply")
     alone = json.loads(written("gr00t_http", chunk))
     assert list(alone) == ["action.action"]
     assert alone["action.action"]["shape"] == [2, 10]
-    one = family.write_answer(ActionChunk(chunk.actions[:1]), TIMING, Asked())
+    one = family.write_answer(ActionChunk(chunk.actions[:1]), TIMING, Context())
     assert [part["shape"] for part in json.loads(one).values()] == [[7], [3]]
     with pytest.raises(PolicyFailed, match="waist 4"):
-        Gr00tHTTP().for_policy({"modality": {"left_arm": 7, "waist": 4}}).write_answer(chunk, TIMING, Asked())
+        Gr00tHTTP().for_policy({"modality": {"left_arm": 7, "waist": 4}}).write_answer(chunk, TIMING, Context())
     assert Gr00tHTTP().for_policy({"modality": "none"}).name == "gr00t_http"
 
 
@@ -198,7 +198,7 @@ def test_a_data_set_is_refused_that_the_policy_does_not_list() -> None:
         heard = family.for_policy({"available_unnorm_keys": ["fractal"]}).read_message(body)
         assert isinstance(heard, Unreadable)
         assert str(heard.error) == "unnorm_key: expected one of fractal, got str 'bridge_orig'"
-        assert heard.context == Asked()
+        assert heard.context == Context()
 
 
 # What nobody may send
@@ -373,7 +373,7 @@ ERRORS: list[tuple[PolicyserveError, int]] = [
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_tells_every_error(name: str, error: PolicyserveError, status: int) -> None:
     theirs = {"openvla": 200, "openvla_oft": 200, "xvla": 400, "gr00t_http": 500}.get(name, status)
-    for asked, expected in ((Asked(), theirs), (Asked(has_plain_errors=True), status)):
+    for asked, expected in ((Context(), theirs), (Context(has_plain_errors=True), status)):
         told = FAMILIES[name].write_refusal(error, "a traceback", asked)
         assert told.close_code is None
         assert isinstance(told.message, ReplyBody)

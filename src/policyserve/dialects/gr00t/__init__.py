@@ -17,11 +17,11 @@ from policyserve.core.messages import Message, Observation, Reply, Request, Timi
 from policyserve.core.policy import ActionChunk, open_spec
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects.gr00t import client_half
-from policyserve.dialects.gr00t.envelope import GET_ACTION, Asked
+from policyserve.dialects.gr00t.envelope import GET_ACTION, Context
 from policyserve.dialects.gr00t.session_half import SessionHalf, told_error
 
 _ANY = open_spec("any policy")
-_N16 = Asked(GET_ACTION, is_nested=True, has_batch=True)
+_N16 = Context(GET_ACTION, is_nested=True, has_batch=True)
 
 
 class Gr00t(SessionHalf):

@@ -24,7 +24,7 @@ class Envelope(NamedTuple):
     data: Any
 
 
-class Asked(NamedTuple):
+class Context(NamedTuple):
     """How to answer a request: the context of everything that a session answers.
 
     spelling: of its arrays; None: it has none. is_nested: the observation stood in `observation`, as N1.6 and N1.7 have

@@ -14,7 +14,7 @@ from policyserve.core.spec import PolicySpec
 from policyserve.dialects.gr00t.envelope import (
     ENDPOINTS,
     GET_ACTION,
-    Asked,
+    Context,
     Envelope,
     open_envelope,
     told_unknown,
@@ -47,13 +47,13 @@ class SessionHalf:
         """Read a request of any endpoint; raises WireError for what is none at all."""
         envelope = open_envelope(message, limits)
         endpoint = envelope.endpoint
-        asked = Asked(endpoint)
+        context = Context(endpoint)
         if endpoint not in ENDPOINTS:
-            return Unreadable(unknown_endpoint(endpoint), asked)
+            return Unreadable(unknown_endpoint(endpoint), context)
         if endpoint == "reset":
-            return Control(endpoint, asked, ends="")
+            return Control(endpoint, context, ends="")
         if endpoint != GET_ACTION:
-            return Control(endpoint, asked)
+            return Control(endpoint, context)
         return self._read_observation(envelope, limits)
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
@@ -61,23 +61,23 @@ class SessionHalf:
 
         Raises PolicyFailed.
         """
-        asked = context if isinstance(context, Asked) else Asked(GET_ACTION)
-        parts = parts_of(chunk.actions, self._spec, asked.is_several)
-        spelling = asked.spelling or NPY
-        if not asked.is_nested:
-            told = {f"action.{name}": part if asked.has_batch else squeezed(part) for name, part in parts.items()}
+        context = context if isinstance(context, Context) else Context(GET_ACTION)
+        parts = parts_of(chunk.actions, self._spec, context.is_several)
+        spelling = context.spelling or NPY
+        if not context.is_nested:
+            told = {f"action.{name}": part if context.has_batch else squeezed(part) for name, part in parts.items()}
             return spelling.pack(told)
         try:
             check_readable(chunk.extras, spelling)
         except WireError as error:
             raise PolicyFailed(f"the answer cannot be read by gr00t's clients: {error}") from error
         floats = {name: as_float32(part) for name, part in parts.items()}
-        named = {f"action.{name}": part for name, part in floats.items()} if asked.is_flat else floats
+        named = {f"action.{name}": part for name, part in floats.items()} if context.is_flat else floats
         return packed([named, dict(chunk.extras)], default=spelling.write)
 
     def write_refusal(self, error: PolicyserveError, detail: str, context: Any) -> ErrorReply:
         """`{"error": text}`, which these clients raise."""
-        if isinstance(context, Asked) and context.endpoint not in (*ENDPOINTS, "kill"):
+        if isinstance(context, Context) and context.endpoint not in (*ENDPOINTS, "kill"):
             return ErrorReply(told_error(told_unknown(context.endpoint)))
         return ErrorReply(told_error(error_text(error) + (f"\n{detail}" if detail else "")))
 
@@ -93,10 +93,10 @@ class SessionHalf:
         data = envelope.data
         if not isinstance(data, dict):
             got = "nothing" if data is None else type(data).__name__
-            return Unreadable(WireError("data", "an observation, a map", got), Asked(GET_ACTION))
+            return Unreadable(WireError("data", "an observation, a map", got), Context(GET_ACTION))
         spelling = spelling_shown(data)
         is_nested = isinstance(data.get("observation"), dict)
-        asked = Asked(GET_ACTION, spelling, is_nested)
+        context = Context(GET_ACTION, spelling, is_nested)
         try:
             decoded = unmarked({"data": data}, spelling or NPY, limits)["data"]
             path = "data/observation" if is_nested else "data"
@@ -107,11 +107,11 @@ class SessionHalf:
             is_batched = is_nested or has_batch(parts)
             observation = fitted(parts, self._spec, is_batched)
         except PolicyserveError as error:
-            return Unreadable(error, asked)
+            return Unreadable(error, context)
         self._is_n15 = self._is_n15 or not is_nested
         is_flat = all(part.is_flat for part in parts)
         several = is_batched and is_several(parts)
-        context = asked._replace(is_flat=is_flat, has_batch=is_batched, is_several=several)
+        context = context._replace(is_flat=is_flat, has_batch=is_batched, is_several=several)
         return Request({**rest, **observation}, context=context)
 
 

@@ -15,7 +15,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.errors import WireError
 from policyserve.core.limits import REPLY_LIMITS
 from policyserve.core.pickle_things import Thing, told_of
-from policyserve.dialects.lerobot.observations import Asked
+from policyserve.dialects.lerobot.observations import Context
 from policyserve.dialects.lerobot.pickled import ACTION, TENSOR, fields_of, read_thing
 
 FPS = 30.0  # by which LeRobot's server tells when each action is due; its client goes by the timesteps
@@ -23,15 +23,15 @@ _FLOAT = struct.Struct(">cd")
 _NUMBER = np.dtype([("opcode", "u1"), ("value", ">f8")])  # BINFLOAT
 
 
-def write_actions(actions: Array, asked: Asked) -> bytes:
+def write_actions(actions: Array, context: Context) -> bytes:
     """Pickle a chunk, (steps, action), for the client that asked."""
     made = [b"\x80\x02]q\x00("]
-    head = f"c{asked.module}\n{ACTION}\n".encode() + b")\x81}(" + _text("timestamp")
+    head = f"c{context.module}\n{ACTION}\n".encode() + b")\x81}(" + _text("timestamp")
     between, after = _text("timestep"), _text("action") + b"ctorch\ntensor\n(]("
     numbers = np.empty(actions.shape, _NUMBER)
     numbers["opcode"], numbers["value"] = ord("G"), actions
     for step, action in enumerate(numbers):
-        made += (head, _number(asked.timestamp + step / FPS), between, _whole(asked.timestep + step))
+        made += (head, _number(context.timestamp + step / FPS), between, _whole(context.timestep + step))
         made += (after, action.tobytes(), b"etRub")
     made.append(b"e.")
     return b"".join(made)

@@ -22,12 +22,12 @@ from policyserve.core.messages import Control, Heard, Message, Reply, Request, T
 from policyserve.core.pickle_things import told_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
-from policyserve.dialects.lerobot.observations import Asked, read_observation
+from policyserve.dialects.lerobot.observations import Context, read_observation
 from policyserve.dialects.lerobot.pickled import OBSERVATION, SETUP, name_of, read_thing
 from policyserve.dialects.lerobot.setup import PolicySetup
 from policyserve.dialects.server_only import ServerOnly
 
-_UNASKED = Asked(0.0, 0, "lerobot.async_inference.helpers")
+_UNASKED = Context(0.0, 0, "lerobot.async_inference.helpers")
 
 
 class LeRobot(ServerOnly):
@@ -55,8 +55,8 @@ class LeRobot(ServerOnly):
             return Control("policy instructions")
         if name_of(thing) != OBSERVATION:
             raise WireError("", f"a {OBSERVATION} or a {SETUP} of LeRobot's", told_of(thing))
-        observation, asked = read_observation(thing, len(message), limits, self.setup)
-        return Request(observation, context=asked)
+        observation, context = read_observation(thing, len(message), limits, self.setup)
+        return Request(observation, context=context)
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation; raises WireError."""
@@ -71,8 +71,8 @@ class LeRobot(ServerOnly):
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> Message:
         """Write the actions, as many as the client wants; extras and timing have no place on this wire."""
-        asked = context if isinstance(context, Asked) else _UNASKED
-        return write_actions(_steps(chunk)[: asked.most], asked)
+        context = context if isinstance(context, Context) else _UNASKED
+        return write_actions(_steps(chunk)[: context.most], context)
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         return ErrorReply(error_text(error) + (f"\n{detail}" if detail else ""))

@@ -23,7 +23,7 @@ _TASK = "task"
 _LATEST = 1 << 31  # a timestep is written as four bytes
 
 
-class Asked(NamedTuple):
+class Context(NamedTuple):
     """What an answer repeats of its observation. timestamp: seconds. module: where the client knows LeRobot's classes.
 
     most: actions that it wants; None: all.
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 def read_observation(
     thing: Thing, size: int, limits: WireLimits, setup: PolicySetup | None
-) -> tuple[Observation, Asked]:
+) -> tuple[Observation, Context]:
     """Read a pickled TimedObservation of so many bytes; raises WireError with the path of what is wrong.
 
     setup: says which numbers make the state; None: all of them do, in the order in which they come.
@@ -51,8 +51,8 @@ def read_observation(
     if not isinstance(raw, dict):
         raise WireError("observation", "a map", type_name(raw))
     most = None if setup is None else setup.actions_per_chunk
-    asked = Asked(float(timestamp), timestep, module_of(thing), most)
-    return (_as_it_comes(raw) if setup is None else _as_told(raw, setup)), asked
+    context = Context(float(timestamp), timestep, module_of(thing), most)
+    return (_as_it_comes(raw) if setup is None else _as_told(raw, setup)), context
 
 
 def _as_told(raw: Mapping[str, Any], setup: PolicySetup) -> Observation:

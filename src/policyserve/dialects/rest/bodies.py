@@ -7,7 +7,7 @@ from typing import NamedTuple
 from policyserve.core.messages import Heard
 
 
-class Asked(NamedTuple):
+class Context(NamedTuple):
     """What an answer has to know of its request.
 
     is_encoded: the body was a text in a map, and so is the answer's. has_plain_errors: errors are HTTP's own.

@@ -24,7 +24,7 @@ from policyserve.core.policy import ActionChunk
 from policyserve.dialects import action_groups
 from policyserve.dialects.marked_arrays import ArraysLeft
 from policyserve.dialects.rest import json_numpy
-from policyserve.dialects.rest.bodies import Asked, ReplyBody, RequestBody
+from policyserve.dialects.rest.bodies import Context, ReplyBody, RequestBody
 from policyserve.dialects.rest.json_text import read_json
 from policyserve.dialects.rest.plain_errors import plain_error
 from policyserve.dialects.server_only import ServerOnly
@@ -60,21 +60,21 @@ class Family(ServerOnly):
     def greeting(self, metadata: Mapping[str, Any]) -> None:
         """None: the client asks."""
 
-    def read(self, fields: dict[str, Any], limits: WireLimits, asked: Asked) -> Heard:
+    def read(self, fields: dict[str, Any], limits: WireLimits, context: Context) -> Heard:
         """The request that a body is, whose JSON was read and unwrapped; a WireError is heard and not raised."""
         try:
             unmarked = json_numpy.unmarked(fields, ArraysLeft(limits.max_arrays))
             if not isinstance(unmarked, dict):
                 raise WireError("", "a map", "an array alone")
-            return Request(self.observation(unmarked, limits), context=asked, begins=True)
+            return Request(self.observation(unmarked, limits), context=context, begins=True)
         except PolicyserveError as error:
-            return Unreadable(error, asked)
+            return Unreadable(error, context)
 
     def read_message(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Heard:
         if isinstance(message, RequestBody):
             return message.heard
         fields, is_encoded = unwrapped(message, limits)
-        return self.read(fields, limits, Asked(is_encoded))
+        return self.read(fields, limits, Context(is_encoded))
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         heard = self.read_message(message, limits)
@@ -91,7 +91,7 @@ class Family(ServerOnly):
         return ReplyBody.of(json_numpy.written(answer, self.is_spaced))
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> ReplyBody:
-        return self.write_answer(chunk, timing, Asked())
+        return self.write_answer(chunk, timing, Context())
 
     def write_refusal(self, error: PolicyserveError, detail: str, context: Any) -> ErrorReply:
         return ErrorReply(plain_error(error, detail) if context.has_plain_errors else self.refusal(error, detail))

@@ -9,7 +9,7 @@ from policyserve.core.dialect import Dialect
 from policyserve.core.errors import PolicyserveError, WireError, failed
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Unreadable
-from policyserve.dialects.rest.bodies import Asked, RequestBody
+from policyserve.dialects.rest.bodies import Context, RequestBody
 from policyserve.dialects.rest.family import RESET, SHAPES, Family, unwrapped
 from policyserve.dialects.rest.gr00t_http import ANNOTATION, OBSERVATION, STATE, VIDEO, Gr00tHTTP
 from policyserve.dialects.rest.molmoact2 import CAMERA, MolmoAct2
@@ -41,18 +41,18 @@ class ByBody:
 def read_body(body: bytes | bytearray, path: str, limits: WireLimits, has_plain_errors: bool = False) -> RequestBody:
     """Read a body that came to a path; what is wrong with it is in what was heard. Raises nothing."""
     if path.endswith(_RESET_PATH):
-        return RequestBody.of(body, "", Control(RESET, Asked(), ends=""))
-    asked = Asked(has_plain_errors=has_plain_errors)
+        return RequestBody.of(body, "", Control(RESET, Context(), ends=""))
+    context = Context(has_plain_errors=has_plain_errors)
     try:
         if not body:
             raise WireError("", "a JSON map", "no body", SHAPES)
         fields, is_encoded = unwrapped(body, limits)
         family = family_of(fields)
-        heard: Heard = FAMILIES[family].read(fields, limits, asked._replace(is_encoded=is_encoded))
+        heard: Heard = FAMILIES[family].read(fields, limits, context._replace(is_encoded=is_encoded))
     except PolicyserveError as error:
-        family, heard = _PLAIN.name, Unreadable(error, asked)
+        family, heard = _PLAIN.name, Unreadable(error, context)
     except BaseException as error:  # a stranger's bytes: a bug in reading, or no memory, must cost this request only
-        family, heard = _PLAIN.name, Unreadable(failed("reading the body raised", error), asked)
+        family, heard = _PLAIN.name, Unreadable(failed("reading the body raised", error), context)
     if isinstance(heard, Unreadable):
         heard.error.__traceback__ = None  # its frames hold the body
     return RequestBody.of(body, family, heard)
