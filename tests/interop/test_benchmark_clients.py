@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import numpy as np
 import pytest
 
 from policyserve import ArraySpec, Client, FunctionPolicy, ImageSpec, PolicyServer, PolicySpec, TextSpec
+from tests.interop.environments import Environments
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PROGRAMS = Path(__file__).parent / "programs"
 COUNT = 200
-INSTALLS = (
-    ["vla-eval==0.8.0", "websockets", "msgpack", "msgpack-numpy==0.4.8"],
-    ["--no-deps", "inspect-robots==0.60.0", "inspect-robots-xpolicylab==0.1.0"],
-)
 SPEC = PolicySpec(
     "benchmarked",
     {"images": {"view": ImageSpec()}, "state": ArraySpec((8,)), "prompt": TextSpec()},
@@ -30,14 +26,9 @@ SPEC = PolicySpec(
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+def python(environments: Environments) -> str:
     """An interpreter with the clients' packages and nothing of ours."""
-    home = tmp_path_factory.mktemp("benchmarks")
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    found = str(home / "bin" / "python")
-    for install in INSTALLS:
-        subprocess.run([found, "-m", "pip", "install", "--quiet", *install], check=True)
-    return found
+    return environments.python("vla_eval")
 
 
 prompts: set[str] = set()  # that were heard

@@ -7,8 +7,6 @@ carry, does what they do.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +16,20 @@ import pytest
 from policyserve import PolicyServer
 from policyserve.core.policy import FunctionPolicy
 from policyserve.core.spec import PolicySpec
+from tests.interop.environments import Environments
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 PROGRAMS = Path(__file__).parent / "programs"
-POSITRONIC = ("positronic-wire[websocket]==0.12.0", "positronic-model-server==0.3.1")
-PACKAGES: dict[str, list[list[str]]] = {
-    # Without what they need for robots and simulators, which nothing here imports.
-    "roboarena": [
-        [*POSITRONIC, "opentelemetry-api", "pydantic", "pos3", "pyyaml"],
-        ["--no-deps", "positronic==0.4.1", "positronic-eval-vocabulary==0.6.0"],
-    ],
-    "openpi_codec": [["openpi-client==0.1.2", "typing_extensions"]],
-    "molmospaces": [["msgpack-numpy==0.4.8", "websockets", "numpy"], ["--no-deps", "molmo-spaces==0.2.9"]],
-}
+# Programs, and whose packages each needs.
+CLIENTS = {"roboarena": "roboarena", "openpi_codec": "openpi", "molmospaces": "molmospaces"}
 COUNT = 200
 
 
 @pytest.fixture(scope="module")
-def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pythons(environments: Environments) -> dict[str, str]:
     """An interpreter for each client, with that client's packages and nothing of ours."""
-    home = tmp_path_factory.mktemp("families")
-    found = {name: str(home / name / "bin" / "python") for name in PACKAGES}
-    for name, steps in PACKAGES.items():
-        subprocess.run([sys.executable, "-m", "venv", home / name], check=True)
-        for packages in steps:
-            subprocess.run([found[name], "-m", "pip", "install", "--quiet", *packages], check=True)
-    return found
+    return {name: environments.python(environment) for name, environment in CLIENTS.items()}
 
 
 def state_of(observation: Any) -> Any:
@@ -74,4 +59,4 @@ def test_original_clients_of_five_families_get_their_own_answers_at_once(pythons
 
             return await asyncio.gather(*(run(name, salt) for salt, name in enumerate(pythons)))
 
-    assert asyncio.run(run_all()) == [f"{COUNT} right answers"] * len(PACKAGES)
+    assert asyncio.run(run_all()) == [f"{COUNT} right answers"] * len(CLIENTS)

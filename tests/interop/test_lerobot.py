@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from policyserve.policies.loading import load_policy
+from tests.interop.environments import Environments
 from tests.policies.frameworks import import_or_skip
 from tests.policies.lerobot.cases import folder
 from tests.server.live import serving
@@ -25,13 +25,9 @@ RENAME = {
 }
 
 
-def test_the_original_client_gets_lerobots_chunks(tmp_path: Path) -> None:
+def test_the_original_client_gets_lerobots_chunks(environments: Environments) -> None:
     import_or_skip("torch")
-    python = tmp_path / "openpi/bin/python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "openpi"], check=True)
-    # It pins numpy<2 and forgets to ask for typing_extensions.
-    packages = ["openpi-client==0.1.2", "typing_extensions"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    python = environments.python("openpi")
     rename = ",".join(f"{client}={own}" for client, own in RENAME.items())
     policy = load_policy(f"lerobot:{folder(CASE)}", device="cpu", horizon="all", rename=rename)
     golden = shared_path("any_policy", "lerobot", CASE, "golden.npz")

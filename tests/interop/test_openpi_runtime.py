@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +12,18 @@ import policyserve
 from policyserve import PolicyServer
 from policyserve.policies.demo_flow import FlowDemo
 from policyserve.policies.rtc import Rtc
+from tests.interop.environments import Environments
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PROGRAM = Path(__file__).parent / "programs" / "openpi_runtime_program.py"
 SOURCE = Path(policyserve.__file__).parents[1]
-PACKAGES = ["openpi-client==0.1.2", "typing_extensions"]
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+def python(environments: Environments) -> str:
     """An interpreter with the original client, whose packages are all that the robot's half of ours needs."""
-    home = tmp_path_factory.mktemp("runtime")
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return str(home / "bin" / "python")
+    return environments.python("openpi")
 
 
 @pytest.mark.parametrize("how", [Rtc("guided"), None])

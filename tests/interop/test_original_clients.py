@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,29 +16,20 @@ from websockets.sync.server import ServerConnection
 from policyserve import ArraySpec, FunctionPolicy, PolicyServer, PolicySpec, load_policy
 from policyserve.core.policy import Policy
 from policyserve.policies.prefix import read_prefix, rtc_facts, rtc_leaves
+from tests.interop.environments import Environments
 from tests.plain_servers import plain_server
 from tests.shared import shared_path
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PROGRAMS = Path(__file__).parent / "programs"
-# openpi-client pins numpy<2 and forgets to ask for typing_extensions.
-PACKAGES = {
-    "openpi": ["openpi-client==0.1.2", "typing_extensions"],
-    "wall_x": ["msgpack-numpy==0.4.8", "websockets", "numpy"],
-    "vibe_rl": ["msgpack", "websockets", "numpy"],
-}
+CLIENTS = ("openpi", "wall_x", "vibe_rl")
 
 
 @pytest.fixture(scope="module")
-def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def pythons(environments: Environments) -> dict[str, str]:
     """An interpreter for each original client, with that client's packages and nothing of ours."""
-    home = tmp_path_factory.mktemp("interop")
-    for name, packages in PACKAGES.items():
-        subprocess.run([sys.executable, "-m", "venv", home / name], check=True)
-        install = [home / name / "bin" / "python", "-m", "pip", "install", "--quiet", *packages]
-        subprocess.run(install, check=True)
-    return {name: str(home / name / "bin" / "python") for name in PACKAGES}
+    return {name: environments.python(name) for name in CLIENTS}
 
 
 def state_of(observation: Any) -> np.ndarray[Any, Any]:

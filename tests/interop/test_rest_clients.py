@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,18 @@ import numpy as np
 import pytest
 
 from policyserve import PolicyServer
+from tests.interop.environments import Environments
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PROGRAM = Path(__file__).parent / "programs" / "rest_program.py"
 FAMILIES = ("widowx", "yam", "openvla", "oft", "xvla")
-# Without what they depend on: a simulator's worth of packages, none of which asks a server.
-CLIENTS = ["inspect-robots==0.60.0", "inspect-robots-widowx==0.1.0", "inspect-robots-yam==0.37.0"]
-PACKAGES = ["numpy", "requests", "json-numpy==2.1.1", "pillow"]
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+def python(environments: Environments) -> str:
     """An interpreter with the clients and nothing of ours."""
-    home = tmp_path_factory.mktemp("interop") / "rest"
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    for packages in (["--no-deps", *CLIENTS], PACKAGES):
-        subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", *packages], check=True)
-    return str(home / "bin" / "python")
+    return environments.python("rest")
 
 
 def act(observation: Any) -> Any:
