@@ -9,7 +9,9 @@ import pytest
 
 from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
 
-COMMANDS = "serve, new, swap, eval, bench, inspect, doctor, top, record, replay, view, export, list, info, cluster, completion"
+COMMANDS = (
+    "serve, new, swap, eval, bench, inspect, doctor, top, record, replay, view, export, list, info, cluster, completion"
+)
 HELP = "(policyserve serve cartpole_ppo --help)"
 KNOWN = (
     "cartpole_ppo, cartpole_dqn, pendulum_ppo, pendulum_sac, gridworld_dqn, vibe_rl:FOLDER, onnx:FILE, sb3:FILE.zip, "
