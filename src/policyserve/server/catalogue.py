@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from policyserve import dialects
 from policyserve.core.dialect import Dialect
@@ -31,7 +32,8 @@ class Named(Protocol):
 P = TypeVar("P", bound=Named)
 
 
-class Target(NamedTuple, Generic[P]):
+@dataclass(frozen=True)  # Python 3.10 has no generic NamedTuple
+class Target(Generic[P]):
     """Where a path leads. policies: one, or those that a session is drawn from. dialect: None where none is named.
 
     route: the path of the route with the split; empty without one.

@@ -7,12 +7,34 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from policyserve.core.arrays import Array
+from policyserve.core.policy import FunctionPolicy
+from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects.lerobot.answers import read_actions
 from policyserve.dialects.lerobot.messages import BEGIN, END, MIDDLE
 from tests.dialects.lerobot.written import seen, setup
 from tests.server.live import DEADLINE_S, Live
+
+STATE = PolicySpec("double rows", {"state": ArraySpec((3,))}, ArraySpec((3,)), horizon=4)
+
+
+def doubled(observation: Any) -> Any:
+    return rows(*observation.get("state", observation.get("observation.state")))
+
+
+def policy(spec: PolicySpec = STATE) -> FunctionPolicy:
+    return FunctionPolicy(doubled, spec)
+
+
+def refused(call: Any) -> Any:
+    """The status and the text that a call is refused with."""
+    import grpc
+
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details()
 
 
 def varint(value: int) -> bytes:

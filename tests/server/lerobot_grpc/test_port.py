@@ -25,34 +25,29 @@ from policyserve.server.server import Server
 from tests.dialects.lerobot.test_pickled import GOLDEN, own, programs
 from tests.dialects.lerobot.written import features, seen, setup
 from tests.policies.frameworks import import_or_skip
-from tests.server.lerobot_grpc.calling import asking, calling, lerobot_port, part, parts, rows
+from tests.server.lerobot_grpc.calling import (
+    STATE,
+    asking,
+    calling,
+    doubled,
+    lerobot_port,
+    part,
+    parts,
+    policy,
+    refused,
+    rows,
+)
 from tests.server.live import DEADLINE_S, always, running, serving
 from tests.shared import shared_path
 
 grpc: Any = import_or_skip("grpc")
 
-STATE = PolicySpec("double rows", {"state": ArraySpec((3,))}, ArraySpec((3,)), horizon=4)
 SEEING = PolicySpec(
     "lerobot act",
     {"observation.state": ArraySpec((3,)), "observation.images.top": ImageSpec(480, 640)},
     ArraySpec((3,)),
     horizon=4,
 )
-
-
-def doubled(observation: Any) -> Any:
-    return rows(*observation.get("state", observation.get("observation.state")))
-
-
-def policy(spec: PolicySpec = STATE) -> FunctionPolicy:
-    return FunctionPolicy(doubled, spec)
-
-
-def refused(call: Any) -> Any:
-    """The status and the text that a call is refused with."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code().name, caught.value.details()
 
 
 def test_a_client_gets_its_chunk_and_the_timesteps_count_on() -> None:

@@ -18,8 +18,17 @@ from policyserve.server.lerobot_grpc.robots import Robots
 from policyserve.server.lerobot_grpc.status import Refused
 from tests.dialects.lerobot.written import features, setup
 from tests.policies.frameworks import import_or_skip
-from tests.server.lerobot_grpc.calling import Caller, asking, calling, lerobot_port, rows
-from tests.server.lerobot_grpc.test_port import STATE, doubled, policy, refused
+from tests.server.lerobot_grpc.calling import (
+    STATE,
+    Caller,
+    asking,
+    calling,
+    doubled,
+    lerobot_port,
+    policy,
+    refused,
+    rows,
+)
 from tests.server.live import DEADLINE_S, Live, none_open, serving
 
 import_or_skip("grpc")
