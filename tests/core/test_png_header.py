@@ -119,6 +119,7 @@ def test_the_decoder_gets_nothing_but_the_pixels() -> None:
 def test_a_png_of_many_pieces_or_half_of_one_is_refused(data: bytes, got: str) -> None:
     with pytest.raises(NotTakenError, match=got):
         pixels_alone(data)
+    import_or_skip("PIL")
     with pytest.raises(BadObservation, match=f"got one that is broken: {got}"):
         decode(EncodedImage(data, "png").check(""), "")
 
