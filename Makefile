@@ -1,13 +1,13 @@
-.PHONY: check debian lint types contracts test pythons interop lerobot-client ray ray-drills coverage bench gpu
+.PHONY: check debian lint types contracts test test-rooms test-commands test-edge pythons interop lerobot-client ray ray-drills coverage bench gpu
 
-# A run of tests waits for half of its time: two kinds of them run at a time, and two Pythons, on as few as two cores;
-# each kind tells its lines together.
+# A run of tests waits for more than half of its time: three kinds of them run at a time, and two Pythons, on as few as
+# two cores; each kind tells its lines together.
 AT_ONCE ?= 2
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # The newest Python, and the oldest with the oldest dependencies: what breaks between them breaks on one of the two.
 check: lint types contracts  ## all that CI runs
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) test pythons interop PYTHONS="oldest 3.13"
+	@$(MAKE) --no-print-directory -j3 $(TOGETHER) test-rooms test-commands pythons test-edge interop PYTHONS="oldest 3.13"
 
 debian:  ## Prometheus, chromium and HAProxy, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
@@ -22,8 +22,16 @@ types:
 contracts:
 	lint-imports
 
-test:
-	pytest -q
+COMMANDS := bench cli compat docs doctor examples founding integration logs recordings replay
+test: test-rooms test-commands test-edge
+
+test-commands:  # what starts programs
+	pytest -q $(COMMANDS:%=tests/%)
+
+test-rooms:  # all else
+	pytest -q $(COMMANDS:%=--ignore=tests/%)
+
+test-edge:
 	pytest -q --loop uvloop --runner process tests/contract tests/server tests/client --ignore tests/server/test_soak.py
 
 pythons:  ## the quick suites, bare, on other Pythons where they are found, and with the oldest dependencies
