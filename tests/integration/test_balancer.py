@@ -59,6 +59,7 @@ def test_robots_go_on_when_one_of_two_servers_is_taken_out(tmp_path: Path) -> No
             served = [ask(robot, number) for number, robot in enumerate(robots)]
             assert set(served) == {1, 2}
             one.stop()
+            one.join()
             assert [ask(robot, 7) for robot in robots] == [2] * 4
             assert told.total() <= 8
         finally:
