@@ -177,7 +177,7 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
         complain(given.blamed(naming_flag(error, {"record": "--record"})), ARGUMENT_ERROR)
     log = replace(flags.log, log_level="debug") if flags.debug else flags.log
     show_seen_spec(served, None, log.leaves_screen)
-    origins = {name: f"{source.title}, {source.origin}" for name, (_, source) in offers.items()}
+    origins = {name: f"{source.title}, from {source.origin}" for name, (_, source) in offers.items()}
     serve_until_stopped(served, several.title, configuration.file or "the command line", log, given.blamed, origins)
 
 

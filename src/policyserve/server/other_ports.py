@@ -13,7 +13,7 @@ from policyserve.server.reception import Reception
 class OtherPorts:
     """Those that the config asks for; of one that it does not, None. ready: waits for the policy.
 
-    Raises MissingDependency without grpcio, if LeRobot's is asked for.
+    Raises MissingDependency without grpcio or pyzmq, where one of them is needed.
     """
 
     def __init__(self, config: ServerConfig, reception: Reception, ready: Callable[[], Awaitable[object]]) -> None:
@@ -21,7 +21,7 @@ class OtherPorts:
         self.gr00t = Gr00tPort(config, reception) if config.gr00t is not None else None
 
     async def open(self) -> None:
-        """Take the ports; raises ConfigError, MissingDependency. LeRobot's clients are answered after start()."""
+        """Take the ports; raises ConfigError. LeRobot's clients are answered after start()."""
         if self.lerobot is not None:
             self.lerobot.bind()
         if self.gr00t is not None:

@@ -12,6 +12,7 @@ import pytest
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.server.config import ServerConfig
 from policyserve.server.gr00t.opening import Opened, open_router
+from policyserve.server.policy_server import PolicyServer
 from tests.policies.frameworks import import_or_skip
 from tests.server.gr00t.asking import Asker as Client
 from tests.server.gr00t.asking import asking, echo, echoed, url_of
@@ -61,7 +62,8 @@ def test_a_host_that_is_none_of_this_machines_is_told() -> None:
 def test_without_pyzmq_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(MissingDependency, match=r"pyzmq is not installed; run: pip install 'policyserve\[gr00t\]'"):
-        opened()
+        PolicyServer(lambda x: x, config=ServerConfig(gr00t=0))
+    assert PolicyServer(lambda x: x).gr00t is None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ ZeroMQ reads its peers in a thread of its own, before anything here sees a messa
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -30,15 +31,21 @@ class Opened(NamedTuple):
     port: int
 
 
+def check_installed() -> None:
+    """Raise MissingDependency without pyzmq."""
+    try:
+        import_module("zmq")
+    except ImportError as error:
+        raise MissingDependency("pyzmq", "gr00t") from error
+
+
 async def open_router(config: ServerConfig) -> Opened:
     """Listen on the server's host and the port `config.gr00t`; beside a Unix socket on this machine alone.
 
-    Raises ConfigError, or MissingDependency without pyzmq.
+    Raises ConfigError.
     """
-    try:
-        import zmq
-    except ImportError as error:
-        raise MissingDependency("pyzmq", "gr00t") from error
+    import zmq
+
     assert config.gr00t is not None, "there is a port to open"
     try:
         sockets = await bind_tcp(config.host if config.uds is None else _LOOPBACK, config.gr00t)

@@ -17,7 +17,7 @@ from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.server.config import ServerConfig
 from policyserve.server.gr00t import tcp
-from policyserve.server.gr00t.opening import Opened, open_router
+from policyserve.server.gr00t.opening import Opened, check_installed, open_router
 from policyserve.server.gr00t.peer import Gr00tPeer
 from policyserve.server.gr00t.senders import Senders
 from policyserve.server.guards import not_whole, nothing_asked
@@ -56,9 +56,13 @@ class _Link:
 
 
 class Gr00tPort:
-    """Takes GR00T's clients in. Everything here runs in the event loop's thread; ZeroMQ has one of its own."""
+    """Takes GR00T's clients in. Everything here runs in the event loop's thread; ZeroMQ has one of its own.
+
+    Raises MissingDependency without pyzmq.
+    """
 
     def __init__(self, config: ServerConfig, reception: Reception) -> None:
+        check_installed()
         self._config = config
         self._reception = reception
         self._opened: Opened | None = None
@@ -87,7 +91,7 @@ class Gr00tPort:
         return [link.peer for link in self._links.values()]
 
     async def open(self) -> None:
-        """Listen; raises ConfigError, MissingDependency without pyzmq."""
+        """Listen; raises ConfigError."""
         import zmq
 
         opened = self._opened = await open_router(self._config)
@@ -102,11 +106,11 @@ class Gr00tPort:
 
     async def close(self) -> None:
         """End all connections, once what is written has gone out."""
-        import zmq
-
         opened, self._opened = self._opened, None
         if opened is None:
             return
+        import zmq
+
         loop = asyncio.get_running_loop()
         for one in (opened.router, opened.monitor):
             loop.remove_reader(int(one.getsockopt(zmq.FD)))
