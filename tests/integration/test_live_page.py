@@ -186,6 +186,8 @@ def test_the_browsers_own_question_for_the_key_lets_one_in(browser: Browser, mon
         browser.open(page(live, f"anybody:{KEY}@"))
         browser.until(lambda: is_drawn(browser, RED))
         assert 'api_key="KEY"' in browser.text("#clients")
+        assert browser.text("#clients").count("ws://") == 4  # Python, Wall-X, vibe_rl and the check
+        assert "starvla" in browser.text("#other-clients")
         assert KEY not in browser.run("return document.documentElement.outerHTML")
         assert browser.complaints() == []
 

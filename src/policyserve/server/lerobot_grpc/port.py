@@ -47,6 +47,11 @@ class LeRobotPort(Observer):
         self._server: Any = None
         self.address = Address(config.lerobot_host, 0)
 
+    @property
+    def place(self) -> str:
+        """Where it listens, as LeRobot's `--server_address` wants it: host:port."""
+        return self.address.url.partition("//")[2]
+
     def bind(self) -> None:
         """Take the port, in the event loop that will serve it; raises ConfigError. Nobody is answered yet."""
         config, grpc = self._config, self._grpc
@@ -71,7 +76,7 @@ class LeRobotPort(Observer):
     async def start(self) -> None:
         """Answer from now on."""
         await self._server.start()
-        place = self.address.url.partition("//")[2]
+        place = self.place
         is_open, why = not _is_loopback(self.address.host), "its protocol has neither keys nor TLS"
         log.info(f"LeRobot's RobotClient connects to %s{'' if is_open else f', from this machine alone: {why}'}", place)
         if self._reception.admission.keys:

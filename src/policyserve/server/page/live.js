@@ -85,7 +85,9 @@ function madeLeaf() {
   return row;
 }
 
-/** A line to paste for each family of clients, by the address under which this page was opened. */
+const WITH_A_LINE = { openpi: "openpi", wall_x: "Wall-X", vibe_rl: "vibe_rl" };
+
+/** Lines to paste for the usual families of clients, by the address under which this page was opened; others by name. */
 function showClients({ needs_key: needsKey, dialects, dialect }) {
   const isTls = location.protocol === "https:";
   const url = `${isTls ? "wss" : "ws"}://${location.host}`;
@@ -93,11 +95,13 @@ function showClients({ needs_key: needsKey, dialects, dialect }) {
   const port = location.port || (isTls ? "443" : "80");
   const key = needsKey ? ', api_key="KEY"' : "";
   const lines = [["Python", `policyserve.Client("${url}"${key})`]];
-  for (const name of dialects) {
-    if (dialect !== "auto" && dialect !== name) continue;
+  const isShown = (name) => dialect === name || (dialect === "auto" && name in WITH_A_LINE);
+  for (const name of dialects.filter(isShown)) {
     if (name === "openpi") lines.push(["openpi", `WebsocketClientPolicy(host="${host}", port=${port}${key})`]);
-    else lines.push([{ wall_x: "Wall-X" }[name] ?? name, `${url}/${name}`]);
+    else lines.push([WITH_A_LINE[name] ?? name, `${url}/${name}`]);
   }
+  const others = dialects.filter((name) => !isShown(name));
+  $("other-clients").textContent = others.length ? `Others, each at /NAME: ${others.join(", ")}` : "";
   lines.push(["check", `policyserve doctor ${url}`]);
   keyed($("clients"), lines, ([name]) => name, madeClient, (item, [name, line]) => {
     item.children[0].textContent = name;
