@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -19,9 +19,9 @@ from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.spec import PolicySpec
-from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.engine import Change, Engine, OnOutcome
-from policyserve.engine.versions import CLOSE_S, Versions
+from policyserve.engine.answering import OnStage
+from policyserve.engine.engine import Change, Engine
+from policyserve.engine.versions import CLOSE_S, VersionsEngine
 
 log = Log(__name__)
 
@@ -40,7 +40,7 @@ class SourcedEngine(Engine, Protocol):
     def sources(self) -> Sequence[str]: ...
 
 
-class ReloadingEngine:
+class ReloadingEngine(VersionsEngine[SourcedEngine]):
     """An Engine of one version of the policy after the other; `make` makes each version's.
 
     on_change: told of a version that takes over, before it does; a ConfigError that it raises keeps it out. Sessions
@@ -48,29 +48,13 @@ class ReloadingEngine:
     """
 
     def __init__(self, make: Callable[[], SourcedEngine], look_every_s: float = _LOOK_EVERY_S) -> None:
-        self.on_change: Callable[[Change], None] = _nothing
+        super().__init__(make())
         self._make = make
         self._look_every_s = look_every_s
-        self._versions = Versions(make())
         self._watching: asyncio.Task[None] | None = None
         self._stamps: Stamps = {}
         self._has_failed = False  # the last version could not be loaded
         self._missing: Mapping[str, bool] = {}  # files that were not there at the last look: whether that was told
-
-    @property
-    def stage(self) -> str:
-        """See Engine."""
-        return self._versions.current.stage
-
-    @property
-    def is_working(self) -> bool:
-        """See Engine."""
-        return self._versions.is_working
-
-    @property
-    def load(self) -> int:
-        """See Engine."""
-        return self._versions.load
 
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Load the first version, and watch its files from then on; raises what loading raised.
@@ -87,18 +71,6 @@ class ReloadingEngine:
         self._watching.add_done_callback(_tell_end)
         log.info("watched for changes: %s", _named(self._stamps), event=Event("policy_watched"))
         return spec
-
-    def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
-        """See Engine."""
-        self._versions.submit(task, arrived_at, on_outcome)
-
-    def forget(self, session: Hashable) -> None:
-        """See Engine."""
-        self._versions.forget(session)
-
-    async def drained(self) -> None:
-        """See Engine."""
-        await self._versions.drained()
 
     async def close(self, timeout_s: float) -> None:
         """See Engine."""
@@ -226,7 +198,3 @@ def _tell_end(watching: asyncio.Task[None]) -> None:
 
 def _note_stage(stage: str) -> None:
     log.debug("%s", stage, event=Event("stage"))
-
-
-def _nothing(_change: Change) -> None:
-    """The default of on_change: does nothing."""

@@ -23,7 +23,7 @@ from policyserve.engine.engine import Change, Engine, OnOutcome
 from policyserve.engine.holding import HeldRequests
 from policyserve.engine.stages import from_any_thread
 from policyserve.engine.swaps import NextPolicy, Swap, Swapped
-from policyserve.engine.versions import CLOSE_S, Versions
+from policyserve.engine.versions import CLOSE_S, Versions, do_nothing
 
 log = Log(__name__)
 
@@ -37,7 +37,7 @@ class SwappingEngine:
     """
 
     def __init__(self, first: NextPolicy, request_timeout_s: float, max_queue: int) -> None:
-        self.on_change: Callable[[Change], None] = _nothing
+        self.on_change: Callable[[Change], None] = do_nothing
         self.version = 1
         self._request_timeout_s, self._max_queue = request_timeout_s, max_queue
         self._policy = first
@@ -283,7 +283,3 @@ class SwappingEngine:
 
 def _ignore(_stage: str) -> None:
     """Of a policy that is loaded again."""
-
-
-def _nothing(_change: Change) -> None:
-    """The default of on_change: does nothing."""

@@ -6,13 +6,13 @@ Everything here runs in the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.engine.answering import Task
-from policyserve.engine.engine import Engine, OnOutcome
+from policyserve.engine.engine import Change, Engine, OnOutcome
 
 log = Log(__name__)
 
@@ -124,3 +124,45 @@ class Versions(Generic[EngineT]):
             log.error("a policy that was exchanged did not close", event=Event("policy_close_failed"), cause=error)
         finally:
             self._retiring.pop(engine, None)
+
+
+class VersionsEngine(Generic[EngineT]):
+    """The base class of ChangingEngines that hand each request to one of their versions, and do nothing else with it.
+
+    What derives from it brings start(), close() and the versions that follow the first.
+    """
+
+    def __init__(self, first: EngineT) -> None:
+        self.on_change: Callable[[Change], None] = do_nothing
+        self._versions = Versions(first)
+
+    @property
+    def stage(self) -> str:
+        """See Engine."""
+        return self._versions.current.stage
+
+    @property
+    def is_working(self) -> bool:
+        """See Engine."""
+        return self._versions.is_working
+
+    @property
+    def load(self) -> int:
+        """See Engine."""
+        return self._versions.load
+
+    def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
+        """See Engine."""
+        self._versions.submit(task, arrived_at, on_outcome)
+
+    def forget(self, session: Hashable) -> None:
+        """See Engine."""
+        self._versions.forget(session)
+
+    async def drained(self) -> None:
+        """See Engine."""
+        await self._versions.drained()
+
+
+def do_nothing(_change: Change) -> None:
+    """What on_change calls while nobody is told."""

@@ -7,45 +7,29 @@ stands beside it gets the sessions that begin from then on; the others end where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.spec import PolicySpec
-from policyserve.engine.answering import OnStage, Task
-from policyserve.engine.engine import Change, Figure, OnOutcome
-from policyserve.engine.versions import CLOSE_S, Versions
+from policyserve.engine.answering import OnStage
+from policyserve.engine.engine import Change, Figure
+from policyserve.engine.versions import CLOSE_S, VersionsEngine
 from policyserve.ray import cluster
 from policyserve.ray.engine import ApplicationEngine, Wanted
 
 log = Log(__name__)
 
 
-class RayEngine:
+class RayEngine(VersionsEngine[ApplicationEngine]):
     """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge."""
 
     def __init__(self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float) -> None:
-        self.on_change: Callable[[Change], None] = lambda _: None
         self._wanted = wanted
         self._bounds = (max_queue, max_queue_s, request_timeout_s)
-        self._versions = Versions(self._make(""))
+        super().__init__(self._make(""))
         self._taking: asyncio.Task[None] | None = None
         self._refused: set[str] = set()  # applications that cannot be served
-
-    @property
-    def stage(self) -> str:
-        """See Engine."""
-        return self._versions.current.stage
-
-    @property
-    def is_working(self) -> bool:
-        """See Engine."""
-        return self._versions.is_working
-
-    @property
-    def load(self) -> int:
-        """See Engine."""
-        return self._versions.load
 
     def figures(self) -> Sequence[Figure]:
         """What the lanes of the newest version count."""
@@ -55,18 +39,6 @@ class RayEngine:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
         self._observers = observers
         return await self._versions.current.start(on_stage, observers)
-
-    def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
-        """See Engine."""
-        self._versions.submit(task, arrived_at, on_outcome)
-
-    def forget(self, session: Hashable) -> None:
-        """See Engine."""
-        self._versions.forget(session)
-
-    async def drained(self) -> None:
-        """See Engine."""
-        await self._versions.drained()
 
     async def close(self, timeout_s: float) -> None:
         """Let go of the cluster; the replicas stay, for other edges."""
