@@ -112,7 +112,7 @@ def test_a_refusal_is_a_remote_error_with_the_reason(make: Make, live: Live, dia
     assert client.infer({"x": X}).actions.tolist() == [2, 4]
 
 
-@pytest.mark.parametrize("dialect", ["starvla", "dreamzero", "vllm_omni", "behavior1k", "gr00t"])
+@pytest.mark.parametrize("dialect", ["starvla", "dreamzero", "vllm_omni", "behavior1k", "gr00t", "cosmos"])
 def test_dialects_that_other_programs_mostly_speak_are_asked_and_refuse_as_well(
     make: Make, live: Live, dialect: str
 ) -> None:

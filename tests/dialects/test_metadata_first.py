@@ -88,6 +88,29 @@ def test_a_wall_x_reply_has_both_of_the_familys_names() -> None:
     assert "actions" not in reply
 
 
+def test_a_cosmos_client_finds_the_actions_under_action_and_may_send_states_as_rows() -> None:
+    states = {"observation/joint_position": ArraySpec((7,)), "observation/gripper_position": ArraySpec((1,))}
+    session = Session(by_name("cosmos"), max_pending=8)
+    (greeting,) = frames(session.serve(PolicySpec("arm", states, ArraySpec((7,)), horizon=5), METADATA))
+    assert by_name("cosmos").read_greeting(greeting) == GREETED["openpi"]
+    rows = {
+        "observation/joint_position": np.ones((1, 7), "<f4"),
+        "observation/gripper_position": np.ones((1, 1), "<f4"),
+    }
+    for round_number in range(4):  # later ones could be read by the layout of those before
+        sent = {key: row * round_number for key, row in rows.items()}
+        effects = session.receive(memoryview(bytearray(by_name("openpi").write_request(sent))), 0.0)
+        (submit,) = [effect for effect in effects if isinstance(effect, Submit)]
+        for key, row in sent.items():
+            np.testing.assert_array_equal(submit.observation[key], row[0])
+        outcome = Answered(ActionChunk(ACTIONS, extras={"video": np.zeros((2, 2, 3), np.uint8)}), 0.0, 0.0)
+        (frame,) = frames(session.answer(submit.ticket, outcome, 0.0))
+        reply = by_name("cosmos").read_reply(frame)
+        np.testing.assert_array_equal(reply["action"], ACTIONS)
+        np.testing.assert_array_equal(reply["actions"], ACTIONS)
+        assert reply["video"].shape == (2, 2, 3)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_clients_mistake_is_one_text_frame_and_the_connection_stays(name: str) -> None:
     session, _ = started(name)

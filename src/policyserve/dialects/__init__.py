@@ -10,7 +10,7 @@ from policyserve.dialects.gr00t import Gr00t
 from policyserve.dialects.greeter import Greeter
 from policyserve.dialects.lerobot.dialect import LeRobot
 from policyserve.dialects.molmospaces import MolmoSpaces
-from policyserve.dialects.openpi import OpenPI
+from policyserve.dialects.openpi import Cosmos, OpenPI
 from policyserve.dialects.recognition import family_of_first_message
 from policyserve.dialects.registry import Registry
 from policyserve.dialects.roboarena import DreamZero, RoboArena
@@ -33,6 +33,7 @@ _OURS = (
     VLLMOmni(),
     Behavior1K(),
     MolmoSpaces(),
+    Cosmos(),
     Gr00t(),
     LeRobot(),
 )
