@@ -1,6 +1,6 @@
 """What recording costs a server and its robots.
 
-    python benchmarks/recordings.py [--rounds 8] [--seconds 3] [--hz 50] [--kinds inline thread] [--quick]
+    python benchmarks/recordings.py [--rounds 8] [--seconds 3] [--hz 50] [--kinds inline thread 10ms] [--quick]
 
 P3, ALOHA's 2.77 MB with pictures like a camera's, is asked for at 50 Hz of servers that record nothing, the messages,
 and the messages with views, in turns by one client within one run. Processor time is the server's own, all threads, by
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one turn")
     parser.add_argument("--hz", type=float, default=50.0)
-    parser.add_argument("--kinds", nargs="+", default=["inline", "thread"], help="of policy")
+    parser.add_argument("--kinds", nargs="+", default=["inline", "thread"], help="of policy: inline, thread, 10ms")
     parser.add_argument("--quick", action="store_true", help="two short rounds: signs and sizes only")
     arguments = parser.parse_args()
     rounds, seconds = (2, 0.4) if arguments.quick else (arguments.rounds, arguments.seconds)

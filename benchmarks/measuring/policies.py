@@ -73,6 +73,11 @@ def aloha_thread() -> Free:
     return Free("aloha")
 
 
+def aloha_10ms() -> Free:
+    """10 ms, as on a GPU: the processor is free meanwhile."""
+    return Free("aloha", seconds=0.01)
+
+
 def one_5ms() -> Free:
     """5 ms, one observation at a time."""
     return Free("cartpole", seconds=0.005)

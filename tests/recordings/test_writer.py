@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from policyserve.recordings.layout import PolicyFacts, json_of  # noqa: E402
 from policyserve.recordings.plan import Plan  # noqa: E402
 from policyserve.recordings.queue import Descriptors, Incoming, Kind, Outgoing  # noqa: E402
 from policyserve.recordings.reading import open_recording  # noqa: E402
-from policyserve.recordings.writer import Writing  # noqa: E402
+from policyserve.recordings.writer import Writing, answered  # noqa: E402
 from tests.recordings.written import SPEC, actions, reply, request  # noqa: E402
 
 OFFSET = 1_700_000_000_000_000_000
@@ -129,3 +130,35 @@ def test_a_directory_that_is_gone_is_an_error_of_the_system(tmp_path: Path) -> N
     told = Told()
     with pytest.raises(FileNotFoundError):
         told.written(Plan(str(tmp_path / "gone")))
+
+
+def test_a_request_is_taken_with_its_reply_when_that_comes_in_time() -> None:
+    told = Told()
+    told.asked(1, 1)
+    replies = threading.Thread(target=told.answered, args=(1, 1))
+    replies.start()
+    taken = answered(told.incoming, lambda _: False, patience_s=60)
+    replies.join()
+    assert [entry.kind for entry in taken] == [Kind.REQUEST, Kind.REPLY]
+    told.outgoing.close()
+    told.incoming.close()
+
+
+def test_a_request_whose_reply_is_late_is_taken_without_it() -> None:
+    told = Told()
+    told.asked(1, 1)
+    assert [entry.number for entry in answered(told.incoming, lambda _: False, patience_s=0.01)] == [1]
+    told.asked(1, 2)
+    told.outgoing.close()
+    assert [entry.number for entry in answered(told.incoming, lambda _: False, patience_s=60)] == [2]
+    assert told.incoming.has_ended
+    told.incoming.close()
+
+
+def test_while_much_is_waiting_nothing_waits_for_a_reply() -> None:
+    told = Told()
+    told.asked(1, 1)
+    taken = answered(told.incoming, lambda entry: entry.waiting == 0, patience_s=60)
+    assert [entry.number for entry in taken] == [1]
+    told.outgoing.close()
+    told.incoming.close()

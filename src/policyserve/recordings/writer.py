@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -21,7 +22,8 @@ from policyserve.recordings.views import Views
 
 _NICE = 10  # the robots' round trips come first
 _FLUSH_S = 0.5  # at most; so that a second after it was said, it is in the file
-_PAUSE_S = 0.01  # before it reads what has come: the robot's answer should be on its way before this takes a core
+_PATIENCE_S = 0.05  # at most, for a reply to what has come: an answer should be on its way before this takes a core
+_PAUSE_S = 0.002  # after a reply, for the robot to read it
 _MOST_EARLIER = 4
 _BEHIND = 8  # nothing is compressed, and views are left out, while one part in so many of the queue is waiting
 
@@ -52,6 +54,21 @@ def _say(status: int, line: str) -> None:
         os.write(status, line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
 
 
+def answered(queue: Incoming, is_behind: Callable[[Entry], bool], patience_s: float = _PATIENCE_S) -> Sequence[Entry]:
+    """What has come, waiting for the first: once some of it is a reply, or none has come in time, or much waits."""
+    poll = select.poll()
+    poll.register(queue.descriptor, select.POLLIN)
+    entries = list(queue.read())
+    until = time.monotonic() + patience_s
+    while not queue.has_ended and entries[-1].kind == Kind.REQUEST and not is_behind(entries[-1]):
+        rest_s = until - time.monotonic()
+        if rest_s <= 0 or not poll.poll(rest_s * 1e3):
+            return entries
+        entries += queue.read()
+    time.sleep(_PAUSE_S)
+    return entries
+
+
 class Writing:
     """One server's recording, in one file after the other. clock_offset_ns: from time.monotonic_ns to 1970's."""
 
@@ -72,8 +89,7 @@ class Writing:
         while not queue.has_ended:
             rest_s = None if flush_at is None else max(flush_at - time.monotonic(), 0.0)
             if poll.poll(None if rest_s is None else rest_s * 1e3):
-                time.sleep(_PAUSE_S)
-                for entry in queue.read():
+                for entry in answered(queue, self._is_behind):
                     self._take(entry, queue)
                 if flush_at is None:
                     flush_at = time.monotonic() + _FLUSH_S
@@ -82,6 +98,9 @@ class Writing:
                 flush_at = None
         for file in self._files():
             file.close()
+
+    def _is_behind(self, entry: Entry) -> bool:
+        return entry.waiting > self._plan.queue_bytes // _BEHIND
 
     def _take(self, entry: Entry, queue: Incoming) -> None:
         at = entry.at + self._offset
@@ -97,7 +116,7 @@ class Writing:
 
     def _take_message(self, entry: Entry, data: memoryview, at: int) -> None:
         session, number, is_text = entry.session, entry.number, bool(entry.is_text)
-        is_behind = entry.waiting > self._plan.queue_bytes // _BEHIND
+        is_behind = self._is_behind(entry)
         views = None if is_text or is_behind else self._views
         if entry.kind == Kind.REQUEST:
             self._file.compresses = not is_behind
