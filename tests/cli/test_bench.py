@@ -12,16 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection
 
 from policyserve import dialects
 from policyserve.cli import main
+from policyserve.core.policy import FunctionPolicy
 from policyserve.policies.fakes import EchoPolicy, demo_image
 from tests.cli.serving import POLICYSERVE, ROOT, run
 from tests.cli.terminals import WHERE, Where, plain, run_in, unbroken
@@ -37,6 +40,15 @@ SHORT = ("--duration-s", "0.2", "--warmup-s", "0.05")
 def url() -> Iterator[str]:
     """A server of ours that takes {"image": (64, 64, 3), "state": (any,)} and answers (14,)."""
     with serving(demo_image()) as server:
+        yield f"ws://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def url_with_parts() -> Iterator[str]:
+    """The same, whose actions have parts with names."""
+    parts = {"modality": {"arm": 13, "gripper": 1}, "xpolicylab": {"actions": {"arm_joint_state": 14}}}
+    spec = replace(demo_image().spec, metadata=parts)
+    with serving(FunctionPolicy(lambda observation: np.zeros(14, np.float32), spec)) as server:
         yield f"ws://127.0.0.1:{server.port}"
 
 
@@ -71,17 +83,18 @@ def test_flags_behind_two_dashes_are_the_servers() -> None:
 
 
 TELL_ALL = ("openpi", "wall_x")  # where the time goes
+NAMED = {"molmospaces": 'metadata["modality"]', "xpolicylab": "metadata="}  # whose answers have parts with names
 
 
 @pytest.mark.parametrize("dialect", dialects.client_names())
 def test_every_dialect_that_a_client_speaks_is_driven(
-    url: str, dialect: str, capsys: pytest.CaptureFixture[str]
+    url: str, url_with_parts: str, dialect: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if dialect == "molmospaces":  # whose answers have the parts that a policy declares
+    if dialect in NAMED:
         with pytest.raises(SystemExit):
             bench(url, "--dialect", dialect)
-        assert 'metadata["modality"]' in capsys.readouterr().err
-        return
+        assert NAMED[dialect] in capsys.readouterr().err
+        url = url_with_parts
     for more in ((), ("--raw",)):
         bench(url, "--dialect", dialect, *more)
         table = capsys.readouterr().out
@@ -89,12 +102,19 @@ def test_every_dialect_that_a_client_speaks_is_driven(
         assert re.search(r"^errors +none$", table, re.MULTILINE)
 
 
+def test_the_help_names_every_dialect(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    told = re.sub(r"\W+", " ", capsys.readouterr().out)
+    assert [name for name in dialects.client_names() if f" {name} " not in told] == []
+
+
 def test_a_dialect_that_only_other_programs_speak_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        bench("ws://127.0.0.1:1", "--dialect", "xpolicylab")
+        bench("ws://127.0.0.1:1", "--dialect", "lerobot")
     assert ended.value.code == 2
     told = capsys.readouterr().err
-    assert "got 'xpolicylab', which only other programs' clients speak" in told
+    assert "got 'lerobot', which only other programs' clients speak" in told
     assert told.count("\n") == 1
 
 

@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from policyserve.core.dialect import ConversingDialect, for_policy, has_client
+from policyserve.core.dialect import ConversingDialect, for_policy, has_client, opening_of
 from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Send, Submit
 from policyserve.core.errors import (
     BadObservation,
@@ -18,6 +18,7 @@ from policyserve.core.errors import (
     NotReady,
     PolicyFailed,
     PolicyserveError,
+    RemoteError,
     WireError,
     WrongDialect,
 )
@@ -304,16 +305,78 @@ def test_what_cannot_be_read_gets_no_answer_and_the_connection_stays() -> None:
     assert one.pending == 0
 
 
-def test_no_client_of_this_package_speaks_it() -> None:
+# The client's half
+
+
+def asked(observation: Mapping[str, Any]) -> Any:
+    return unpack(WIRE.write_request(observation), texts=True)
+
+
+def test_an_observation_is_written_as_by_the_original() -> None:
+    theirs = unpack(golden("infer"), texts=True)
+    request = WIRE.read_request(as_a_server_gets(golden("infer")))
+    ours = asked(request.observation)
+    assert list(ours) == list(theirs)
+    assert ours["payload"] == theirs["payload"]
+    assert [type(ours[key]) for key in ("evaluation_id", "step", "message_id")] == [str, int, str]
+
+
+def test_a_lone_state_goes_as_an_arms_so_that_actions_of_its_size_have_a_name() -> None:
+    request = WIRE.read_request(WIRE.write_request({"state": np.arange(3.0)}))
+    np.testing.assert_array_equal(request.observation["state"]["arm_joint_state"], np.arange(3.0))
+    reply = WIRE.read_reply(WIRE.write_answer(ActionChunk(np.ones((2, 3))), Timing(0.0, 0.0, 1.5), request.context))
+    np.testing.assert_array_equal(reply.actions, np.ones((2, 3)))
+    assert reply.timing == {"latency_ms": 1.5}
+
+
+def test_the_originals_answers_are_read() -> None:
+    assert has_client(WIRE)
     assert isinstance(WIRE, ConversingDialect)
-    assert not has_client(WIRE)
-    for call in (WIRE.write_request, WIRE.read_greeting, WIRE.read_reply):
-        with pytest.raises(WireError, match="clients speak, got xpolicylab"):
-            call({})  # type: ignore[arg-type]
     assert WIRE.greeting({}) is None
+    (hello,) = opening_of(WIRE)
+    assert WIRE.read_message(hello)._replace(context=None) == Control("hello")  # type: ignore[union-attr]
+    assert WIRE.read_greeting(golden("hello_ack")) == {"ok": True, "server": "demo_policy_server"}
+    told = content("infer_result")["payload"]["actions"]
+    reply = WIRE.read_reply(golden("infer_result"))
+    rows = [np.concatenate([step["arm_joint_state"], step["ee_joint_state"]]) for step in told]
+    np.testing.assert_array_equal(reply.actions, np.stack(rows))
+    with pytest.raises(RemoteError, match=r"^boom$"):
+        WIRE.read_reply(golden("error"))
+
+
+COLUMN = {"nd": True, "type": "<f4", "kind": b"", "shape": [1], "data": bytes(4)}
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (b"\xc1", "MessagePack"),
+        (written("hello_ack"), "message_type: expected 'infer_result', got 'hello_ack'"),
+        (written("infer_result", 3), "payload: expected a map, got int"),
+        (written("infer_result", {"actions": []}), "payload/actions: expected a list of steps"),
+        (written("infer_result", {"actions": [{"a": COLUMN}, {"a": COLUMN, "b": COLUMN}]}), "the same columns"),
+        (written("infer_result", {"actions": [{"a": "far"}]}), "stand side by side, got none"),
+    ],
+)
+def test_an_answer_that_is_none_is_named(message: Any, told: str) -> None:
+    with pytest.raises(WireError, match=told):
+        WIRE.read_reply(message)
+
+
+def test_what_cannot_be_sent_is_named_by_its_path() -> None:
+    with pytest.raises(WireError, match="state/arm"):
+        WIRE.write_request({"state": {"arm": object()}})
+
+
+def test_what_is_no_observation_is_no_request() -> None:
     with pytest.raises(WireError, match="'infer'"):
         WIRE.read_request(written("hello"))
     with pytest.raises(WireError):
         WIRE.read_request(written("nonsense"))
+
+
+def test_an_answer_to_an_unknown_request_is_an_arms() -> None:
+    reply = WIRE.read_reply(WIRE.write_reply(ActionChunk(np.zeros(2)), AT_ONCE))
+    assert [list(step) for step in reply["actions"]] == [["arm_joint_state"]]
     with pytest.raises(PolicyFailed):
-        WIRE.write_reply(ActionChunk(np.zeros(2)), AT_ONCE)
+        WIRE.write_reply(ActionChunk(np.zeros((2, 2, 2))), AT_ONCE)

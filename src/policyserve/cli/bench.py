@@ -51,7 +51,8 @@ class BenchFlags(ConfigurationFlags):
     against: str | None = field(default=None, repr=False)
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
-    """openpi, wall_x, vibe_rl, vla_eval; auto finds out which of the first three."""
+    """openpi, wall_x, vibe_rl, vla_eval, xpolicylab, starvla, roboarena, dreamzero, vllm_omni, behavior1k, molmospaces,
+    gr00t; auto: what the URL's path or the server's greeting tells."""
     payload: str = "auto"
     """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
     or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""

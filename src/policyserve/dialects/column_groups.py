@@ -9,7 +9,8 @@ import numpy as np
 
 from policyserve.core.errors import WireError
 
-_JOINTS = ("arm_joint_state", "ee_joint_state")  # an arm's columns, in this order
+ARM = "arm_joint_state"
+_JOINTS = (ARM, "ee_joint_state")  # an arm's columns, in this order
 _ARMS = ("", "left_", "right_")
 
 

@@ -19,23 +19,25 @@ from policyserve.core.errors import (
     DeadlineExceeded,
     PolicyFailed,
     PolicyserveError,
+    RemoteError,
     WireError,
     WrongDialect,
     names_told,
 )
-from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Request, Timing, Unreadable
+from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
+from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects.column_groups import check_groups, groups_of_state
+from policyserve.dialects.action_groups import side_by_side
+from policyserve.dialects.column_groups import ARM, check_groups, groups_of_state
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY, ArraysLeft
 from policyserve.dialects.packing import packed
 from policyserve.dialects.recognition import check_family
-from policyserve.dialects.server_only import ServerOnly
+from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
 
-_INFER, _RESET, _END, _CLOSE, _ERROR = "infer", "reset", "trial_end", "close", "error"
+_HELLO, _INFER, _RESET, _END, _CLOSE, _ERROR = "hello", "infer", "reset", "trial_end", "close", "error"
 _ANSWERS = {
-    "hello": "hello_ack",
+    _HELLO: "hello_ack",
     "prepare_case": "prepare_case_ack",
     _RESET: "reset_result",
     _INFER: "infer_result",
@@ -55,15 +57,22 @@ class _Envelope(NamedTuple):
     groups: Mapping[str, int]
 
 
+# A client's messages are numbered alike: each is sent when the one before is answered, or was given up.
+_OUR_IDS = {"evaluation_id": "policyserve", "trial_id": "1", "step": 0, "sent_at": "", "message_id": "1"}
+_OURS = _Envelope(_INFER, _OUR_IDS, {})
+
+
 @dataclass(frozen=True)
-class XPolicyLab(ServerOnly):
-    """The server's half. groups: the columns of an action, as the policy names them; empty: as the request's states."""
+class XPolicyLab:
+    """The dialect's two halves. groups: an action's columns, as the policy names them; empty: as the request has."""
 
     groups: tuple[tuple[str, int], ...] = ()
 
     name = "xpolicylab"
     greets = False
     one_action = False
+
+    # The server's half.
 
     def for_policy(self, metadata: Mapping[str, Any]) -> XPolicyLab:
         """Name columns as the policy's metadata say, `{"xpolicylab": {"actions": {"ee_pose": 7}}}`.
@@ -115,8 +124,8 @@ class XPolicyLab(ServerOnly):
         return _packed(_ANSWERS[_INFER], {"actions": steps, "latency_ms": timing.total_ms}, context)
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> bytes:
-        """As write_answer(), for a message whose ids are not known."""
-        return self.write_answer(chunk, timing, _Envelope(_INFER, {}, {}))
+        """As write_answer(), for a message not known: all columns are an arm's where none are declared."""
+        return self.write_answer(chunk, timing, _Envelope(_INFER, {}, {ARM: np.atleast_2d(chunk.actions).shape[-1]}))
 
     def write_refusal(self, error: PolicyserveError, detail: str, context: Any) -> ErrorReply:
         """{"code", "message", "details"} with the message's ids; detail (a traceback) follows the message."""
@@ -134,8 +143,39 @@ class XPolicyLab(ServerOnly):
         """Acknowledge what a client says; nobody waits for an answer to a close."""
         if control.kind == _CLOSE:
             return None
-        payload = {"ok": True, "server": "policyserve"} if control.kind == "hello" else {"ok": True}
+        payload = {"ok": True, "server": "policyserve"} if control.kind == _HELLO else {"ok": True}
         return _packed(_ANSWERS[control.kind], payload, control.context)
+
+    # The client's half.
+
+    def opening(self) -> tuple[bytes, ...]:
+        """A hello, which is answered."""
+        return (_packed(_HELLO, {}, _OURS),)
+
+    def write_request(self, observation: Observation) -> bytes:
+        """Write an observation: `images` as cameras' colours, `prompt` as `instruction`, a lone `state` as an arm."""
+        try:
+            return _packed(_INFER, {"observation": _theirs(observation)}, _OURS)
+        except Exception as error:  # a stranger's objects, whose conversion may raise anything
+            refusal = why_not(observation, MSGPACK_NUMPY.write)
+            raise refusal or WireError("", "arrays, texts and numbers", str(error)) from error
+
+    def read_greeting(self, message: Message) -> Mapping[str, Any]:
+        """Read the answer to a hello."""
+        return _payload_of(message, _ANSWERS[_HELLO])
+
+    def read_reply(self, message: Message) -> Reply:
+        """Read a chunk, (T, D): of each step the columns side by side, in their order."""
+        payload = _payload_of(message, _ANSWERS[_INFER])
+        steps = payload.get("actions")
+        if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
+            raise WireError("payload/actions", "a list of steps, each a map of columns", f"{steps!r:.60}")
+        try:
+            actions = np.stack([np.atleast_1d(side_by_side(step)) for step in steps])
+        except ValueError as error:
+            raise WireError("payload/actions", "the same columns in every step", "others in one") from error
+        latency_ms = payload.get("latency_ms")
+        return Reply(actions, {"latency_ms": latency_ms} if isinstance(latency_ms, float) else {}, payload)
 
 
 def _read_envelope(decoded: Mapping[str, Any], name: str) -> _Envelope:
@@ -189,6 +229,32 @@ def _named(observation: dict[str, Any]) -> dict[str, Any]:
     if "instruction" in observation and "prompt" not in observation:
         observation["prompt"] = observation.pop("instruction")
     return observation
+
+
+def _theirs(observation: Observation) -> dict[str, Any]:
+    """The observation by the wire's names: what _named() makes, undone."""
+    written = {("instruction" if key == "prompt" else key): value for key, value in observation.items()}
+    if isinstance(written.get("images"), Mapping) and "vision" not in written:
+        pictures = written.pop("images")
+        written = {"vision": {name: {"color": picture} for name, picture in pictures.items()}, **written}
+    if isinstance(written.get("state"), np.ndarray):
+        written["state"] = {ARM: written["state"]}
+    return written
+
+
+def _payload_of(message: Message, kind: str) -> dict[str, Any]:
+    """The payload of a server's message, with its arrays; raises RemoteError for its error, WireError for another."""
+    decoded = unpack(message, texts=True, limits=REPLY_LIMITS)
+    fields = MSGPACK_NUMPY.unmark(decoded) if isinstance(decoded, dict) else decoded
+    payload = fields.get("payload") if isinstance(fields, dict) else None
+    if not isinstance(payload, dict):
+        raise WireError("payload", "a map", type(payload).__name__)
+    found = fields.get("message_type")
+    if found == _ERROR:
+        raise RemoteError(f"{payload.get('message')}")
+    if found != kind:
+        raise WireError("message_type", f"{kind!r}", f"{found!r:.40}")
+    return payload
 
 
 def _has_color(camera: Any) -> bool:
