@@ -9,9 +9,11 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from policyserve.cli import main
 from policyserve.cli.cluster import RollFlags
 from policyserve.policies.objects import NoFlags
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
@@ -30,6 +32,14 @@ def test_every_command_is_taken_and_wants_ray_or_a_cluster(command: str) -> None
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
     assert done.returncode == 1, done.stderr
     assert re.search(r"ray\[serve\] is not installed; run: pip install 'policyserve\[ray\]'|no cluster at", done.stderr)
+
+
+def test_its_file_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (content,) = re.findall(r"<!-- edge.toml -->\n```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "edge.toml").write_text(content)
+    monkeypatch.setattr("policyserve.ray.cluster.check_installed", lambda: None)
+    main(["serve", "--config", str(tmp_path / "edge.toml"), "--print-config"])
+    assert 'deployed-as = "place-2026"' in capsys.readouterr().out
 
 
 def test_the_names_of_metrics_are_those_of_an_edge() -> None:

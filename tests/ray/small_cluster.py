@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -60,10 +60,12 @@ class SmallCluster:
         self._cluster.add_node(num_cpus=2, object_store_memory=_STORE)
 
     @contextmanager
-    def edge(self, *flags: str) -> Iterator[Serving]:
+    def edge(
+        self, *flags: str, policies: Sequence[str] = ("tests.ray.counting:policy", "--deployed-as", NAME)
+    ) -> Iterator[Serving]:
         """An edge in a process of its own."""
-        where = ["--engine", "ray", "--ray-address", self.address, "--deployed-as", NAME]
-        command = [*POLICYSERVE, "serve", "tests.ray.counting:policy", *where, "--host", "127.0.0.1", "--port", "0"]
+        where = ["--engine", "ray", "--ray-address", self.address, "--host", "127.0.0.1", "--port", "0"]
+        command = [*POLICYSERVE, "serve", *policies, *where]
         with serving([*command, "--call-timeout-s", "2", *flags]) as started:
             yield started
 

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from policyserve.core.errors import ConfigError, MissingDependency
-from policyserve.ray.cluster import check_installed, check_token, newest
+from policyserve.ray.cluster import check_installed, check_token, newest, reason
 
 
 def test_a_cluster_that_runs_what_anybody_sends_is_refused_off_loopback() -> None:
@@ -48,3 +48,24 @@ def test_without_the_extra_the_error_says_how_to_get_it() -> None:
 )
 def test_new_sessions_get_the_newest_version_of_their_policy(applications: list[str], expected: str) -> None:
     assert newest("pick", applications) == expected
+
+
+TRACEBACK = """The deployment failed to start 3 times in a row. Error:
+\x1b[36mray::ServeReplica:pick:Replica.initialize_and_get_metadata()\x1b[39m (pid=26705)
+RuntimeError: Traceback (most recent call last):
+  File "replica.py", line 1867, in initialize
+policyserve.core.errors.ConfigError: gone.onnx: there is no such file
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("", ""),
+        (TRACEBACK, "gone.onnx: there is no such file"),
+        (TRACEBACK.replace("policyserve.core.errors.Config", "OS"), "OSError: gone.onnx: there is no such file"),
+        ('Deployment has 1 replica\nthat waits for {"GPU": 1}', 'Deployment has 1 replica that waits for {"GPU": 1}'),
+    ],
+)
+def test_of_a_replicas_traceback_its_last_line_is_told(message: str, expected: str) -> None:
+    assert reason(message) == expected

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
+import numpy as np
 import pytest
 
+from policyserve import Client
 from policyserve.ray import cluster
 from policyserve.ray.application import app
 from tests.cli.serving import Serving
@@ -173,6 +176,19 @@ def test_a_version_beside_the_last_gets_the_sessions_that_begin_and_the_others_s
         assert not staying.ledger["refused"]
         cluster.remove_version(last)
         assert _versions_of_new_sessions(edge) == {9}
+
+
+def test_an_edge_serves_several_policies_and_deploys_those_that_are_not_there(counting: SmallCluster) -> None:
+    policies = [f"{NAME}=tests.ray.counting:policy", "pole=cartpole_ppo"]
+    with counting.edge("--num-gpus", "0", "--num-cpus", "0.1", policies=policies) as edge:
+        with driving([edge.url], clients=3) as fleet, Client(f"{edge.url}/pole") as client:
+            assert client.infer({"obs": np.zeros(4, np.float32)}).actions in (0, 1)
+            cluster.remove("pole")  # disturbs no other
+            fleet.until_answered(50)
+        fleet.check()
+        assert not fleet.ledger["refused"]
+        page = urllib.request.urlopen(f"{edge.url.replace('ws', 'http', 1)}/metrics").read().decode()
+        assert 'policyserve_cluster_calls_total{policy="pole"} 1.0' in page
 
 
 def _versions_of_new_sessions(edge: Serving) -> set[int]:

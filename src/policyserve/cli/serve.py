@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
 
@@ -15,37 +15,28 @@ from policyserve.cli.arguments.configuration import Configuration, Configuration
 from policyserve.cli.arguments.effective import as_toml, tables_as_toml
 from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
+from policyserve.cli.edge import EdgeFlags, edge_engine
 from policyserve.cli.following import Followed, FollowFlags, followed
 from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.several import check_words, offer_of, read_several, take_named
+from policyserve.cli.several import check_words, offers_of, read_several, take_named
 from policyserve.cli.sources import find_named
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
-from policyserve.engine.engine import Engine
 from policyserve.engine.reloading import ReloadingEngine
 from policyserve.policies import registry
 from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Adapter, Source
-from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.server.config import ServerConfig
 from policyserve.server.offers import local_engine
 from policyserve.server.server import Server
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeFlags(ClusterConfig):
-    """Whether the policy is on a cluster, and how."""
-
-    usual: ClassVar[tuple[str, ...]] = ()  # --help-all lists them
-
-    engine: Literal["local", "ray"] = "local"
-    """Where the policy runs: on this machine, or on a cluster of Ray, with the clients served here (extra `ray`)."""
+_DEPLOYED_AS = "expected it under [policies.NAME] of a file"
 
 
 @dataclass(frozen=True)
@@ -125,26 +116,10 @@ def serve(
 def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
     """What the server is handed: how to load the policy, or the engine that has it elsewhere."""
     if flags.cluster.engine == "ray":
-        return _edge(source, flags)
+        if flags.reload:
+            raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
+        return edge_engine(source.recipe, flags.cluster, flags.server)
     return _engine(source, flags.server) if flags.reload else source.recipe
-
-
-def _edge(source: Source, flags: ServeFlags[Any]) -> Engine:
-    """An engine whose policy is on a cluster; raises ConfigError for flags of a policy on this machine."""
-    from policyserve.ray.cluster import check_installed
-    from policyserve.ray.edge import RayEngine
-    from policyserve.ray.engine import Wanted
-
-    server = flags.server
-    if flags.reload:
-        raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
-    if server.isolate != "thread" or server.replicas != 1:
-        raise ConfigError("--engine ray: expected --min-replicas and --max-replicas, got --isolate or --replicas")
-    check_installed()
-    batching = server.max_queue, server.max_queue_ms, server.max_wait_ms
-    settings = ReplicaSettings(server.request_timeout_s, *batching, flags.cluster.max_state_kib)
-    wanted = Wanted(flags.cluster, settings, source.recipe)
-    return RayEngine(wanted, server.max_queue, server.max_queue_s, server.request_timeout_s)
 
 
 def serve_several(names: Sequence[str], words: Sequence[str], configuration: Configuration, *, prog: str) -> None:
@@ -162,9 +137,10 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     alone = {"reload": flags.reload, "write-spec": flags.write_spec, "follow": flags.following.follow}
     for flag in (name for name, is_given in alone.items() if is_given):
         complain(f"--{flag}: expected one policy, got {several.title}", ARGUMENT_ERROR)
-    if flags.cluster.engine == "ray":
-        complain(f"--engine ray: expected one policy, got {several.title}", ARGUMENT_ERROR)
-    offers = {table.name: offer_of(table, flags.server, configuration.file) for table in several.tables}
+    if flags.cluster.deployed_as != EdgeFlags.deployed_as:
+        told = f"{_DEPLOYED_AS}, got {flags.cluster.deployed_as!r} for {several.title}"
+        complain(given.blamed(f"--deployed-as: {told}"), ARGUMENT_ERROR)
+    offers = offers_of(several, flags.server, flags.cluster)
     if flags.print_config:
         print(tables_as_toml(as_toml(flags, given, None), several.tables, several.routes), end="")
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import arg
@@ -13,10 +13,12 @@ from policyserve.cli.arguments.configuration import Configuration, Given, folder
 from policyserve.cli.arguments.flags import Flag
 from policyserve.cli.arguments.setting import TYPED
 from policyserve.cli.arguments.tables import PolicyTable, is_named, named, policies_in, policy_of_file, routes_in
+from policyserve.cli.edge import OF_THE_SERVER, EdgeFlags, check_deployed_apart, edge_engine
 from policyserve.cli.policies import find_adapter, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.policies import registry
+from policyserve.policies.objects import NoFlags
 from policyserve.policies.registry import Source
 from policyserve.server.config import ServerConfig
 from policyserve.server.offers import OWN_SETTINGS, Offer
@@ -25,6 +27,7 @@ from policyserve.server.splits import Split
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
 _MOST_SESSIONS = "max_sessions"
+_OF_ONE = (*OWN_SETTINGS, _MOST_SESSIONS)
 _ELSEWHERE = "one policy's own flags stand in a file, under [policies.NAME] (docs/several_policies.md)"
 
 
@@ -34,6 +37,7 @@ class TableFlags(Generic[PolicyFlagsT]):
 
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]
+    cluster: Annotated[EdgeFlags, arg(name="")] = field(default_factory=EdgeFlags)
     keys: tuple[str, ...] = ()
     """The names of the API keys that may use it; none: all."""
 
@@ -107,20 +111,37 @@ def check_words(words: Sequence[str], flags: Sequence[Flag]) -> None:
         complain(f"{told}; {_ELSEWHERE}", ARGUMENT_ERROR)
 
 
-def offer_of(table: PolicyTable, server: ServerConfig, file: str | None) -> tuple[Offer, Source]:
-    """What a server is to serve by this name; exits with 2 and one line for what is wrong with it.
+def offers_of(several: Several, server: ServerConfig, cluster: EdgeFlags) -> dict[str, tuple[Offer, Source]]:
+    """What a server is to serve, by its name; exits with 2 and one line for what is wrong with it.
 
-    Whether the policy's files are good is known when they are loaded: others are served meanwhile.
-    server: the settings that it has where its table says nothing. file: where the table stands.
+    Whether the policies' files are good is known when they are loaded: others are served meanwhile.
+    server, cluster: the settings of those whose tables say nothing.
     """
+    offers: dict[str, tuple[Offer, Source]] = {}
+    deployed: dict[str, EdgeFlags] = {}
+    for table in several.tables:
+        flags = TableFlags(server, NoFlags(), replace(cluster, deployed_as=table.name))
+        offer, source, deployed[table.name] = _offer_of(table, flags, several.configuration.file)
+        offers[table.name] = offer, source
+    try:
+        check_deployed_apart(deployed)
+    except ConfigError as error:
+        complain(str(error), ARGUMENT_ERROR)
+    return offers
+
+
+def _offer_of(table: PolicyTable, usual: TableFlags[NoFlags], file: str | None) -> tuple[Offer, Source, EdgeFlags]:
+    """What is to be served by this name, and how it is on a cluster. usual: what no table has to say."""
     adapter = find_adapter(table.source.value, table.source.place or table.name)
     own = Configuration(table.source, table.settings, file=file)
     prog = f"policies.{table.name}"
-    flags = read_flags(adapter, lambda policy: TableFlags(server, policy), prog, (), own)
+    flags = read_flags(adapter, lambda policy: TableFlags(usual.server, policy, usual.cluster), prog, (), own)
     given = own.given_or_end(flags, ())
     where = f"{table.source.source}: {prog}" if table.source.source != TYPED else table.name
     try:
         source = adapter.source(flags.policy)
+        is_here = flags.cluster.engine == "local"
+        policy = source.recipe if is_here else edge_engine(source.recipe, flags.cluster, flags.server)
     except MissingDependency as error:
         complain(f"{where}: {error}", FAILURE)
     except ConfigError as error:
@@ -128,7 +149,7 @@ def offer_of(table: PolicyTable, server: ServerConfig, file: str | None) -> tupl
         complain(given.blamed(told) if given.blamed(told) != told else f"{where}: {told}", ARGUMENT_ERROR)
     settings = _own_settings(flags, given)
     most = settings.pop(_MOST_SESSIONS, None)
-    return Offer(source.recipe, settings, flags.keys or None, most, source.title), source
+    return Offer(policy, settings, flags.keys or None, most, source.title), source, flags.cluster
 
 
 def _own_settings(flags: TableFlags[Any], given: Given) -> dict[str, Any]:
@@ -137,12 +158,17 @@ def _own_settings(flags: TableFlags[Any], given: Given) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, setting in given.settings.items():
         path = known[name].path
-        if path[0] != "server":
-            continue
-        if path[1] not in (*OWN_SETTINGS, _MOST_SESSIONS):
+        if _holds_for_all(path):
             complain(
                 f"{setting.place}: holds for the whole server: put it above the tables, or under [server]",
                 ARGUMENT_ERROR,
             )
-        found[path[1]] = getattr(flags.server, path[1])
+        if path[0] == "server":
+            found[path[1]] = getattr(flags.server, path[1])
     return found
+
+
+def _holds_for_all(path: Sequence[str]) -> bool:
+    """Whether a setting, by where it is in TableFlags, cannot be one policy's."""
+    kind, name = path[0], path[-1]
+    return (kind == "server" and name not in _OF_ONE) or (kind == "cluster" and name in OF_THE_SERVER)

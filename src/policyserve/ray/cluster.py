@@ -9,12 +9,15 @@ changes without replacing those that are there.
 from __future__ import annotations
 
 import os
+import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyFailed
 from policyserve.core.printable import one_line
@@ -24,7 +27,24 @@ from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
 _MOST_TOLD = 300  # characters of what Serve says
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LOADED_S = 3600.0  # a policy of many gigabytes takes its time
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_alone = threading.RLock()
+
+
+def _one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
+    """Have one thread at a time do it: what is deployed is read and written whole, by several policies at once."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _alone:
+            return function(*args, **kwargs)
+
+    return alone
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ def check_installed() -> None:
         raise MissingDependency("ray[serve]", "ray") from error
 
 
+@_one_at_a_time
 def connect(config: ClusterConfig) -> None:
     """Become a driver of the cluster; raises ConfigError if it is not there, or lets in everybody off this machine."""
     check_installed()
@@ -86,6 +107,7 @@ def newest(name: str, applications: Iterable[str]) -> str:
     return max(mine, key=lambda one: int(one.partition("@")[2] or "0"), default="")
 
 
+@_one_at_a_time
 def deploy(name: str, recipe: Recipe, config: ClusterConfig, told: ReplicaSettings) -> str:
     """Deploy a policy, or its next version where one of that name is there; does not wait for it. Its application."""
     applications = _applications()
@@ -96,6 +118,7 @@ def deploy(name: str, recipe: Recipe, config: ClusterConfig, told: ReplicaSettin
     return application
 
 
+@_one_at_a_time
 def scale(name: str, min_replicas: int, max_replicas: int) -> None:
     """Change the number of a policy's replicas; those that stay are not touched. Raises ConfigError without it."""
     applications = _applications()
@@ -113,6 +136,7 @@ def scale(name: str, min_replicas: int, max_replicas: int) -> None:
     _apply({**applications, application: {**changed, "deployments": [scaled]}})
 
 
+@_one_at_a_time
 def roll(name: str, recipe: Recipe | None, *, sessions_stay: bool = False) -> tuple[str, str]:
     """Have a next version of a policy, which `recipe` loads; None: the same anew. Its application, and the one before.
 
@@ -131,6 +155,7 @@ def roll(name: str, recipe: Recipe | None, *, sessions_stay: bool = False) -> tu
     return application, before
 
 
+@_one_at_a_time
 def remove(name: str) -> None:
     """Stop a policy's replicas, those of all versions unless it names one (NAME@2); raises ConfigError without it."""
     applications = _applications()
@@ -138,6 +163,7 @@ def remove(name: str) -> None:
     _apply({other: one for other, one in applications.items() if name not in (other, other.partition("@")[0])})
 
 
+@_one_at_a_time
 def remove_version(application: str) -> None:
     """Stop one version's replicas; one that is gone already is no error."""
     _apply({other: one for other, one in _applications().items() if other != application})
@@ -161,7 +187,8 @@ def wait_until_running(name: str, on_stage: Callable[[str], None], timeout_s: fl
         if found is not None and found.running and found.state in ("RUNNING", "DEPLOYING"):
             return
         if found is not None and found.state == "DEPLOY_FAILED":
-            raise PolicyFailed(f"{name} could not be deployed: {found.message}")
+            cure = f"`policyserve cluster roll {name}` tries again, with a POLICY behind it another one"
+            raise PolicyFailed(f"{name} could not be deployed: {found.message}; {cure}")
         stage = "waiting for the cluster" if found is None else _stage_of(found)
         if stage != told:
             told = stage
@@ -180,18 +207,26 @@ def handle_of(name: str) -> Any:
 def _stage_of(found: Deployed) -> str:
     """How far it is; Serve's own words where it waits for a GPU, say, that no node has."""
     told = f"{found.running} of {found.wanted} replicas"
-    return f"{told}: {one_line(found.message)[:_MOST_TOLD]}" if found.message else told
+    return f"{told}: {found.message}" if found.message else told
+
+
+def reason(message: str) -> str:
+    """What Serve says of a deployment, on one line; of a traceback its last line, without our errors' own names."""
+    lines = [line for line in _COLOURS.sub("", message).splitlines() if line.strip()]
+    is_traceback = "Traceback (most recent call last)" in message
+    told = lines[-1].removeprefix("policyserve.core.errors.ConfigError: ") if is_traceback else " ".join(lines)
+    return one_line(told)[:_MOST_TOLD]
 
 
 def _deployed(name: str, found: Any, application: Mapping[str, Any]) -> Deployed:
     version, state = str(application.get("args", {}).get("version", "1")), str(found.status.value)
     deployment = found.deployments.get(REPLICA)
     if deployment is None:  # Serve looks at what was asked of it
-        return Deployed(name, version, state, 0, 0, found.message)
+        return Deployed(name, version, state, 0, 0, reason(found.message))
     states = {str(getattr(state, "value", state)): count for state, count in deployment.replica_states.items()}
     wanted = sum(count for state, count in states.items() if state != "STOPPING")
-    message = " ".join(filter(None, (found.message, deployment.message)))
-    return Deployed(name, version, state, states.get("RUNNING", 0), wanted, message)
+    message = "\n".join(filter(None, (found.message, deployment.message)))
+    return Deployed(name, version, state, states.get("RUNNING", 0), wanted, reason(message))
 
 
 def _known(name: str, applications: Mapping[str, dict[str, Any]]) -> str:
@@ -222,6 +257,7 @@ def _apply(applications: Mapping[str, dict[str, Any]]) -> None:
     _client().deploy_apps(ServeDeploySchema(applications=list(applications.values())))
 
 
+@_one_at_a_time
 def _client() -> Any:
     """Serve's own client, started where it is not there: without HTTP, since our edges face the clients."""
     from ray import serve
