@@ -55,6 +55,7 @@ class Listen(_Group):
     lerobot: int | None = None  # the port for LeRobot's RobotClient (gRPC; extra lerobot-client); 0: any; None: no port
     lerobot_host: str = "127.0.0.1"  # the address that --lerobot listens on; its clients know neither keys nor TLS
     gr00t: int | None = None  # the port for GR00T's clients (ZeroMQ; extra gr00t), mostly 5555; 0: any; None: no port
+    gr00t_n15: bool = False  # answer get_modality_config as N1.5 does, until a client has shown that it is a later one
 
     def check(self) -> None:
         super().check()
@@ -70,6 +71,7 @@ class Listen(_Group):
         self.require("tls_key", self.tls_key is not None or self.tls_cert is None, "the key of the certificate")
         self.require("tls_cert", self.tls_cert is not None or self.tls_key is None, "the certificate of the key")
         self.require("gr00t", self.gr00t is None or 0 <= self.gr00t <= 65535, "0 … 65535")
+        self.require("gr00t_n15", not self.gr00t_n15 or self.gr00t is not None, "off, or gr00t=PORT too")
         is_apart = not self.gr00t or self.gr00t != self.port
         self.require("gr00t", is_apart, f"another port than {self.port}, which the server itself listens on")
 

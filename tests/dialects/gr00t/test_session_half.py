@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgpack
@@ -17,6 +18,7 @@ from policyserve.core.messages import Control, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Session
 from policyserve.dialects import by_name
+from policyserve.dialects.gr00t import Gr00t
 from policyserve.dialects.gr00t.envelope import open_envelope, unmarked
 from policyserve.dialects.gr00t.session_half import SessionHalf
 from policyserve.dialects.gr00t.spellings import ND, NPY
@@ -177,6 +179,16 @@ def test_modality_configs_are_n15s_once_the_client_has_shown_to_be() -> None:
     half.read_message(golden("n15", "get_action"))
     assert isinstance(unpacked(half.answer_control(asked, {}))["action"]["as_json"], str)
     assert unpacked(SessionHalf(ARM).answer_control(asked, {})) == later
+
+
+def test_a_server_of_n15_answers_a_client_that_has_shown_nothing_as_n15_does_and_a_later_one_once_it_shows() -> None:
+    half = Gr00t(is_n15=True).for_policy({"spec": ARM.describe(), **ARM.metadata})
+    asked = half.read_message(packed({"endpoint": "get_modality_config"}))
+    assert isinstance(asked, Control)
+    told = json.loads(unpacked(half.answer_control(asked, {}))["action"]["as_json"])
+    assert told["modality_keys"] == ["action.single_arm", "action.gripper"]
+    half.read_message(golden("n16", "get_action"))
+    assert unpacked(half.answer_control(asked, {}))["action"]["__ModalityConfig__"] is True
 
 
 @pytest.mark.parametrize("data", [None, 3, [1], "text"])

@@ -73,6 +73,7 @@ def test_without_pyzmq_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         ({"gr00t": 5000, "port": 5000}, "gr00t: expected another port than 5000"),
         ({"gr00t": -1}, "gr00t: expected 0 … 65535"),
         ({"gr00t": 70000}, "gr00t: expected 0 … 65535"),
+        ({"gr00t_n15": True}, "gr00t_n15: expected off, or gr00t=PORT too, got True"),
     ],
 )
 def test_a_port_that_cannot_be_is_refused_by_name(settings: dict[str, Any], told: str) -> None:

@@ -58,6 +58,13 @@ def test_clients_of_each_version_get_the_golden_answers_from_one_policy() -> Non
                 assert one.ask(packed({"endpoint": "nope"})) == golden("n16", "unknown_endpoint_reply")
 
 
+def test_the_first_question_of_a_client_of_n15_is_answered_so_where_the_setting_says_it() -> None:
+    bare = packed({"endpoint": "get_modality_config"})
+    for is_n15 in (False, True):
+        with serving(FunctionPolicy(lambda seen: ACTIONS, ARM), gr00t=0, gr00t_n15=is_n15) as live, asker(live) as one:
+            assert isinstance(unpacked(one.ask(bare))["action"]["as_json"], str) == is_n15
+
+
 def test_clients_at_once_get_their_own_answers_and_so_does_a_websocket_beside_them() -> None:
     with serving(echo(), gr00t=0) as live:
         wrong: list[str] = []

@@ -25,17 +25,21 @@ _N16 = Context(GET_ACTION, is_nested=True, has_batch=True)
 
 
 class Gr00t(SessionHalf):
-    """The dialect's two halves. spec: of the policy that is served; each session gets an instance of its own."""
+    """The dialect's two halves. spec: of the policy that is served; each session gets an instance of its own.
+
+    is_n15: whether a client that has shown no version is taken for one of N1.5, whose modality configs are other ones.
+    """
 
     name = "gr00t"
     greets = False
 
-    def __init__(self, spec: PolicySpec = _ANY) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: PolicySpec = _ANY, *, is_n15: bool = False) -> None:
+        super().__init__(spec, is_n15)
 
     def for_policy(self, metadata: Mapping[str, Any]) -> Gr00t:
         """The dialect for one session: the parts of an observation and of an action are the policy's."""
-        return Gr00t(replace(spec_of(metadata.get("spec") or {}, "the policy"), metadata=metadata))
+        spec = replace(spec_of(metadata.get("spec") or {}, "the policy"), metadata=metadata)
+        return Gr00t(spec, is_n15=self._is_n15)
 
     def greeting(self, metadata: Mapping[str, Any]) -> None:
         """None: these clients speak first."""

@@ -34,14 +34,14 @@ RUNNING = {"status": "ok", "message": "Server is running"}
 class SessionHalf:
     """Reads what one session's client sends, and answers it as the request was written.
 
-    It remembers whether the client has shown to be one of N1.5, whose modality configs are other ones.
+    is_n15: whether the client is one of N1.5, whose modality configs are other ones; its observations show it.
     """
 
     one_action = False
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, spec: PolicySpec, is_n15: bool = False) -> None:
         self._spec = spec
-        self._is_n15 = False
+        self._is_n15 = is_n15
 
     def read_message(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Heard:
         """Read a request of any endpoint; raises WireError for what is none at all."""
@@ -108,7 +108,7 @@ class SessionHalf:
             observation = fitted(parts, self._spec, is_batched)
         except PolicyserveError as error:
             return Unreadable(error, context)
-        self._is_n15 = self._is_n15 or not is_nested
+        self._is_n15 = not is_nested
         is_flat = all(part.is_flat for part in parts)
         several = is_batched and is_several(parts)
         context = context._replace(is_flat=is_flat, has_batch=is_batched, is_several=several)

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from policyserve import dialects
 from policyserve.core.dialect import read_close_reason
 from policyserve.core.events import Event
 from policyserve.core.messages import Message
+from policyserve.dialects.gr00t import Gr00t
 from policyserve.dialects.gr00t.envelope import token_of
 from policyserve.dialects.gr00t.session_half import told_error
 from policyserve.server import routes
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from policyserve.server.config import ServerConfig
     from policyserve.server.conversation import Conversation
 
-_DIALECT = dialects.by_name("gr00t")
 _UNAUTHORIZED = "Unauthorized: Invalid API token"  # as the original server says it
 _GOING_AWAY, _TRY_AGAIN_LATER = 1001, 1013
 _LARGE = 1 << 16  # bytes
@@ -186,7 +185,8 @@ class Gr00tPeer:
         if self._conversation is not None:
             is_fine = self._reception.admission.key_name(credentials) is not None
             return None if is_fine else routes.text(401, "an API key that is not known here")
-        opened = self._reception.open_session(self, "/", credentials, dialect=_DIALECT)
+        dialect = Gr00t(is_n15=self._config.gr00t_n15)
+        opened = self._reception.open_session(self, "/", credentials, dialect=dialect)
         if isinstance(opened, routes.Response):
             return opened
         self._conversation = opened
