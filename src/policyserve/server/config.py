@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
@@ -18,6 +18,7 @@ from policyserve.core.limits import WireLimits
 from policyserve.core.mapping import KeyMap
 from policyserve.core.settings import Settings
 from policyserve.recordings.plan import Plan
+from policyserve.server.named_ports import read_named_ports
 from policyserve.server.proxy_header import Trusted
 
 _MIB = 1024 * 1024
@@ -55,6 +56,7 @@ class Listen(_Group):
     lerobot: int | None = None  # the port for LeRobot's RobotClient (gRPC; extra lerobot-client); 0: any; None: no port
     lerobot_host: str = "127.0.0.1"  # the address that --lerobot listens on; its clients know neither keys nor TLS
     gr00t: int | None = None  # the port for GR00T's clients (ZeroMQ; extra gr00t), mostly 5555; 0: any; None: no port
+    gr00t_for: tuple[str, ...] = ()  # a port more for GR00T's clients of one of several policies each: place=5556 …
     gr00t_n15: bool = False  # answer get_modality_config as N1.5 does, until a client has shown that it is a later one
 
     def check(self) -> None:
@@ -71,9 +73,17 @@ class Listen(_Group):
         self.require("tls_key", self.tls_key is not None or self.tls_cert is None, "the key of the certificate")
         self.require("tls_cert", self.tls_cert is not None or self.tls_key is None, "the certificate of the key")
         self.require("gr00t", self.gr00t is None or 0 <= self.gr00t <= 65535, "0 … 65535")
-        self.require("gr00t_n15", not self.gr00t_n15 or self.gr00t is not None, "off, or gr00t=PORT too")
+        has_port = self.gr00t is not None or bool(self.gr00t_for)
+        self.require("gr00t_n15", not self.gr00t_n15 or has_port, "off, or gr00t=PORT too")
         is_apart = not self.gr00t or self.gr00t != self.port
         self.require("gr00t", is_apart, f"another port than {self.port}, which the server itself listens on")
+        taken = [self.port, self.gr00t, *self.gr00t_ports.values()]
+        self.require("gr00t_for", all(not port or taken.count(port) == 1 for port in taken), "each port once")
+
+    @property
+    def gr00t_ports(self) -> Mapping[str, int]:
+        """gr00t_for, read: ports by the names of policies, or of routes."""
+        return read_named_ports("gr00t_for", self.gr00t_for)
 
 
 @dataclass(frozen=True, kw_only=True)

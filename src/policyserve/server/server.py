@@ -103,6 +103,7 @@ class Server:
         self._entrance = Entrance(self.config, admission)
         self._other_ports = OtherPorts(self.config, self.reception, self.ready)
         self.lerobot, self.gr00t = self._other_ports.lerobot, self._other_ports.gr00t
+        self.gr00t_for = self._other_ports.gr00t_for
         if self.lerobot is not None:
             self.observers.add(self.lerobot)
         self._numbers = 0  # of connections, below 0: sessions have numbers of their own

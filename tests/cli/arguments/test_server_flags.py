@@ -50,7 +50,7 @@ def test_help_shows_a_group_whole_and_nothing_else(group: str) -> None:
 def test_flags_keep_their_names_in_both_spellings_and_all_reach_the_config() -> None:
     other: dict[str, Any] = {
         "host": "::1", "port": 9, "uds": "/u", "tls_cert": "c", "tls_key": "k", "gr00t": 5555, "api_key_file": "f",
-        "gr00t_n15": True,
+        "gr00t_n15": True, "gr00t_for": ("a=1", "b=2"),
         "proxy_protocol": True, "trusted_proxies": ("10.0.0.7", "10.1.0.0/16"),
         "allowed_origins": ("http://a", "http://b"), "dialect": "openpi", "hello_grace_ms": 3.0, "debug_wire": True,
         "map": ("a=b", "c=d"), "serve_steps": True, "chunk_size": 8, "http_errors": "plain",

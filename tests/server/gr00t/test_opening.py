@@ -23,7 +23,9 @@ import_or_skip("zmq")
 
 def opened(**settings: Any) -> Opened:
     async def run() -> Opened:
-        return await open_router(ServerConfig(**{"gr00t": 0, **settings}))
+        config = ServerConfig(**{"gr00t": 0, **settings})
+        assert config.gr00t is not None
+        return await open_router(config, config.gr00t)
 
     made = asyncio.run(run())
     made.monitor.close(linger=0)

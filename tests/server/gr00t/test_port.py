@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,15 @@ from policyserve.core.observer import Observer, SessionFacts
 from policyserve.core.policy import PerSessionPolicy, as_policy
 from policyserve.dialects.gr00t.spellings import NPY
 from policyserve.engine.engine import Change
+from policyserve.server.config import ServerConfig
+from policyserve.server.server import Server
+from policyserve.server.splits import Split
 from tests.dialects.gr00t.golden import ACTIONS, ARM, golden, unsafe
 from tests.policies.frameworks import import_or_skip
 from tests.server.certificates import make_certificate
 from tests.server.gr00t.asking import (
     HELLO,
+    Asker,
     asker,
     asking,
     by_hand,
@@ -36,7 +40,7 @@ from tests.server.gr00t.asking import (
     until_cut,
     url_of,
 )
-from tests.server.live import DEADLINE_S, always, none_open, serving
+from tests.server.live import DEADLINE_S, always, none_open, running, serving
 from tests.server.test_life_cycle import gate
 
 zmq = import_or_skip("zmq")
@@ -63,6 +67,35 @@ def test_the_first_question_of_a_client_of_n15_is_answered_so_where_the_setting_
     for is_n15 in (False, True):
         with serving(FunctionPolicy(lambda seen: ACTIONS, ARM), gr00t=0, gr00t_n15=is_n15) as live, asker(live) as one:
             assert isinstance(unpacked(one.ask(bare))["action"]["as_json"], str) == is_n15
+
+
+def signed(sign: int) -> Any:
+    return always(FunctionPolicy(lambda _: sign * ACTIONS, ARM))
+
+
+def test_each_of_several_policies_may_have_a_port_of_its_own_and_so_may_a_route() -> None:
+    offers = {"plus": signed(1), "minus": signed(-1)}
+    config = ServerConfig(host="127.0.0.1", port=0, gr00t=0, gr00t_for=("minus=0", "arm=0"))
+    with running(Server(offers, config, {"/arm": Split({"minus": 1.0})})) as live:
+        default, named = live.server.gr00t, live.server.gr00t_for
+        assert default is not None
+        for port, sign in ((default, 1), (named["minus"], -1), (named["arm"], -1)):
+            with closing(Asker(port.url)) as one:
+                answer = unpacked(one.ask(golden("n16", "get_action")))[0]
+                np.testing.assert_array_equal(NPY.unmark(answer)["single_arm"][0], sign * ACTIONS[:, :5])
+        none_open(live)
+
+
+@pytest.mark.parametrize(
+    ("offers", "told"),
+    [
+        ({"plus": lambda _: None}, r"^gr00t_for: no policy is named 'minus': there are /plus"),
+        (lambda _: None, r"^gr00t_for: minus: the only policy here has no name; its port is --gr00t"),
+    ],
+)
+def test_a_port_of_a_policy_that_there_is_not_is_refused(offers: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Server(offers, ServerConfig(port=0, gr00t_for=("minus=0",)))
 
 
 def test_clients_at_once_get_their_own_answers_and_so_does_a_websocket_beside_them() -> None:

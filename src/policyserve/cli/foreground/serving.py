@@ -153,7 +153,9 @@ class _Shown:
             )
         seconds = time.monotonic() - self._started_at
         ready = coloured("ready", "green", sys.stdout) + f" after {seconds:.1f} s; Ctrl-C stops it"
-        beside = [] if server.gr00t is None else self._screen.row("gr00t", server.gr00t.url)
+        gr00t = [] if server.gr00t is None else [server.gr00t.url]
+        gr00t += [f"{port.url} for {name}" for name, port in server.gr00t_for.items()]
+        beside = self._screen.row("gr00t", *gr00t) if gr00t else []
         beside += [] if server.lerobot is None else self._screen.row("lerobot", server.lerobot.place)
         self._screen.show([*(self._heading if self._is_watched else []), *described, *beside, ready])
         self._is_ready = True

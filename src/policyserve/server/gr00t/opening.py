@@ -39,18 +39,17 @@ def check_installed() -> None:
         raise MissingDependency("pyzmq", "gr00t") from error
 
 
-async def open_router(config: ServerConfig) -> Opened:
-    """Listen on the server's host and the port `config.gr00t`; beside a Unix socket on this machine alone.
+async def open_router(config: ServerConfig, port: int, setting: str = "gr00t") -> Opened:
+    """Listen on the server's host and this port; beside a Unix socket on this machine alone.
 
-    Raises ConfigError.
+    Raises ConfigError; setting: what it blames.
     """
     import zmq
 
-    assert config.gr00t is not None, "there is a port to open"
     try:
-        sockets = await bind_tcp(config.host if config.uds is None else _LOOPBACK, config.gr00t)
+        sockets = await bind_tcp(config.host if config.uds is None else _LOOPBACK, port)
     except ConfigError as error:
-        raise ConfigError(f"gr00t: {error}") from error
+        raise ConfigError(f"{setting}: {error}") from error
     host, port = sockets[0].getsockname()[:2]
     context: zmq.Context[Any] = zmq.Context(io_threads=1)
     router: zmq.Socket[Any] = context.socket(zmq.ROUTER)

@@ -35,7 +35,8 @@ _LARGE = 1 << 16  # bytes
 class Gr00tPeer:
     """A client. number: below 0; its session's from the first request on.
 
-    write: sends frames to it. end: cuts its connection. unfinished: how many bytes came that are no whole message yet.
+    write: sends frames to it. end: cuts its connection. path: where its policy is. unfinished: how many bytes came that
+    are no whole message yet.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Gr00tPeer:
         config: ServerConfig,
         write: Callable[[Sequence[bytes]], object],
         end: Callable[[], object],
+        path: str = "/",
     ) -> None:
         self.number = number
         self.address = address
@@ -58,6 +60,7 @@ class Gr00tPeer:
         self._config = config
         self._write = write
         self._end = end
+        self._path = path
         self._conversation: Conversation | None = None
         self._owed: deque[Sequence[bytes]] = deque()  # what stands before the answers that it waits for
         self._pace = Pace()
@@ -186,7 +189,7 @@ class Gr00tPeer:
             is_fine = self._reception.admission.key_name(credentials) is not None
             return None if is_fine else routes.text(401, "an API key that is not known here")
         dialect = Gr00t(is_n15=self._config.gr00t_n15)
-        opened = self._reception.open_session(self, "/", credentials, dialect=dialect)
+        opened = self._reception.open_session(self, self._path, credentials, dialect=dialect)
         if isinstance(opened, routes.Response):
             return opened
         self._conversation = opened

@@ -58,12 +58,15 @@ class _Link:
 class Gr00tPort:
     """Takes GR00T's clients in. Everything here runs in the event loop's thread; ZeroMQ has one of its own.
 
-    Raises MissingDependency without pyzmq.
+    port: to listen on; 0: any free one. policy: the name of the one that answers there, or of a route; empty: the
+    default one. Raises MissingDependency without pyzmq.
     """
 
-    def __init__(self, config: ServerConfig, reception: Reception) -> None:
+    def __init__(self, config: ServerConfig, reception: Reception, port: int, policy: str = "") -> None:
         check_installed()
         self._config = config
+        self._wanted = port
+        self._policy = policy
         self._reception = reception
         self._opened: Opened | None = None
         self._links: dict[int, _Link] = {}  # by descriptor
@@ -94,12 +97,13 @@ class Gr00tPort:
         """Listen; raises ConfigError."""
         import zmq
 
-        opened = self._opened = await open_router(self._config)
+        setting = f"gr00t_for: {self._policy}" if self._policy else "gr00t"
+        opened = self._opened = await open_router(self._config, self._wanted, setting)
         loop = asyncio.get_running_loop()
         for one in (opened.router, opened.monitor):
             loop.add_reader(int(one.getsockopt(zmq.FD)), self._wake)
         self._look_after()
-        log.info("GR00T's clients connect to %s", self.url)
+        log.info("GR00T's clients connect to %s%s", self.url, f" for {self._policy}" if self._policy else "")
         if self._config.tls_cert is not None and not ip_address(opened.host).is_loopback:
             what = "what GR00T's clients send to %s crosses the network in the clear, API keys too; see SECURITY.md"
             log.warning(what, self.url, event=Event("access_warned"))
@@ -210,7 +214,8 @@ class Gr00tPort:
         link = self._links[number] = _Link(number, place)
         self._numbers -= 1
         end, write = partial(self._cut, link), partial(self._write, link)
-        link.peer = Gr00tPeer(self._numbers, host, shown, self._reception, self._config, write, end)
+        path = f"/{self._policy}"
+        link.peer = Gr00tPeer(self._numbers, host, shown, self._reception, self._config, write, end, path)
         self._reception.enter(link.peer)
 
     def _cut(self, link: _Link) -> None:
