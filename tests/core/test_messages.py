@@ -1,4 +1,4 @@
-"""What a program reads of a reply: its one action, and its repr."""
+"""What a program reads of a reply, its one action and its repr, and what a request is among what is heard."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import ConfigError
-from policyserve.core.messages import Reply
+from policyserve.core.errors import ConfigError, WireError
+from policyserve.core.messages import Control, Reply, Request, Unreadable, request_of
 
 
 def reply(actions: Any, timing: Any = None) -> Reply:
@@ -46,3 +46,14 @@ def test_a_repr_of_large_actions_and_of_what_a_server_should_not_send_is_one_lin
 def test_a_reply_shows_long_times_as_people_write_them_and_the_absurd_in_short() -> None:
     shown = repr(reply(np.zeros((50, 32)), {"infer_ms": 2000.4, "total_ms": 1e300}))
     assert shown.endswith(", infer_ms 2,000, total_ms 1e+300>")
+
+
+def test_what_was_heard_is_a_request_or_says_why_it_is_none() -> None:
+    request = Request({"x": 1})
+    assert request_of(request) is request
+    with pytest.raises(WireError, match="type: expected an observation, got 'ping'"):
+        request_of(Control("ping"), "type")
+    bad = WireError("x", "a number", "a text")
+    with pytest.raises(WireError) as caught:
+        request_of(Unreadable(bad))
+    assert caught.value is bad

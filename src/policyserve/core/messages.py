@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.errors import ConfigError, PolicyserveError
+from policyserve.core.errors import ConfigError, PolicyserveError, WireError
 from policyserve.core.printable import one_line, text_of
 
 _SHOWN_NUMBERS = 16  # of an action, in the repr of its reply
@@ -81,6 +81,15 @@ class Unreadable(NamedTuple):
 
 
 Heard: TypeAlias = Request | Control | Unreadable
+
+
+def request_of(heard: Heard, path: str = "", expected: str = "an observation") -> Request:
+    """What was heard, if it is a request; else raises why it cannot be read, or WireError with its kind."""
+    if isinstance(heard, Unreadable):
+        raise heard.error
+    if isinstance(heard, Control):
+        raise WireError(path, expected, f"{heard.kind!r:.40}")
+    return heard
 
 
 class Timing(NamedTuple):

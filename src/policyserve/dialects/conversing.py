@@ -16,7 +16,7 @@ from policyserve.core.dialect import ErrorReply
 from policyserve.core.episodes import LONGEST_NAME
 from policyserve.core.errors import PolicyserveError, RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Request, Timing, Unreadable
+from policyserve.core.messages import Control, Heard, Message, Request, Timing, request_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.answers import pack_readable, text_refusal
 from policyserve.dialects.marked_arrays import MSGPACK_NUMPY, OPENPI, ArraysLeft, Spelling
@@ -53,12 +53,7 @@ class Conversing(ABC):
         self, message: Message, limits: WireLimits = DEFAULT_LIMITS, placed: list[Placed] | None = None
     ) -> Request:
         """Read an observation; raises WireError for whatever else a client may say."""
-        heard = self.read_message(message, limits, placed)
-        if isinstance(heard, Unreadable):
-            raise heard.error
-        if isinstance(heard, Control):
-            raise WireError("", "an observation", f"a {heard.kind}")
-        return heard
+        return request_of(self.read_message(message, limits, placed))
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         """Write an answer as to a request of which nothing is known."""

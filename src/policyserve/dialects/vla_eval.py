@@ -16,7 +16,17 @@ import numpy as np
 from policyserve.core.dialect import ErrorReply, close_code_of, close_reason, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError, WrongDialect, names_told
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
+from policyserve.core.messages import (
+    Control,
+    Heard,
+    Message,
+    Observation,
+    Reply,
+    Request,
+    Timing,
+    Unreadable,
+    request_of,
+)
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import VLA_EVAL, ArraysLeft
 from policyserve.dialects.packing import packed
@@ -62,12 +72,7 @@ class VlaEval:
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation; raises WireError for every other message."""
-        heard = self.read_message(message, limits)
-        if isinstance(heard, Request):
-            return heard
-        raise (
-            heard.error if isinstance(heard, Unreadable) else WireError("type", f"{_OBSERVATION!r}", f"{heard.kind!r}")
-        )
+        return request_of(self.read_message(message, limits), "type", f"{_OBSERVATION!r}")
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> bytes:
         """{"actions": float32 (D,)} in the request's envelope, its time moved on by what the server took.

@@ -25,7 +25,17 @@ from policyserve.core.errors import (
     names_told,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
+from policyserve.core.messages import (
+    Control,
+    Heard,
+    Message,
+    Observation,
+    Reply,
+    Request,
+    Timing,
+    Unreadable,
+    request_of,
+)
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.action_groups import side_by_side
 from policyserve.dialects.column_groups import ARM, check_groups, groups_of_state
@@ -98,11 +108,7 @@ class XPolicyLab:
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation; raises WireError for every other message."""
-        heard = self.read_message(message, limits)
-        if isinstance(heard, Request):
-            return heard
-        got = heard.error if isinstance(heard, Unreadable) else WireError("message_type", f"{_INFER!r}", heard.kind)
-        raise got
+        return request_of(self.read_message(message, limits), "message_type", f"{_INFER!r}")
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> bytes:
         """{"actions": a map of named columns for each step, "latency_ms": …} with the request's ids.

@@ -13,7 +13,7 @@ from policyserve.core.dialect import ErrorReply, error_text
 from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.examples import spec_of
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Message, Observation, Reply, Request, Timing
+from policyserve.core.messages import Message, Observation, Reply, Request, Timing, request_of
 from policyserve.core.policy import ActionChunk, open_spec
 from policyserve.core.spec import PolicySpec
 from policyserve.dialects.gr00t import client_half
@@ -46,10 +46,7 @@ class Gr00t(SessionHalf):
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation as a policy without a spec gets it; raises WireError for any other endpoint."""
-        heard = SessionHalf(_ANY).read_message(message, limits)
-        if isinstance(heard, Request):
-            return heard
-        raise getattr(heard, "error", None) or WireError("endpoint", GET_ACTION, getattr(heard, "kind", "another"))
+        return request_of(SessionHalf(_ANY).read_message(message, limits), "endpoint", GET_ACTION)
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         """The answer of N1.6."""

@@ -18,7 +18,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.dialect import ErrorReply, code_in_text, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Reply, Request, Timing
+from policyserve.core.messages import Control, Heard, Message, Reply, Request, Timing, request_of
 from policyserve.core.pickle_things import told_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
@@ -60,10 +60,7 @@ class LeRobot(ServerOnly):
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
         """Read an observation; raises WireError."""
-        heard = self.read_message(message, limits)
-        if not isinstance(heard, Request):
-            raise WireError("", f"a {OBSERVATION} of LeRobot's", f"a {SETUP}")
-        return heard
+        return request_of(self.read_message(message, limits), "", f"a {OBSERVATION} of LeRobot's")
 
     def write_reply(self, chunk: ActionChunk, timing: Timing) -> Message:
         """Write actions for an observation of no time and no module, as today's client knows them."""

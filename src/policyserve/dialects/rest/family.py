@@ -19,7 +19,17 @@ from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import PolicyserveError, WireError, names_told
 from policyserve.core.leaf_specs import name_of
 from policyserve.core.limits import DEFAULT_LIMITS, REPLY_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
+from policyserve.core.messages import (
+    Control,
+    Heard,
+    Message,
+    Observation,
+    Reply,
+    Request,
+    Timing,
+    Unreadable,
+    request_of,
+)
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import action_groups
 from policyserve.dialects.marked_arrays import ArraysLeft
@@ -77,12 +87,7 @@ class Family(ServerOnly):
         return self.read(fields, limits, Context(is_encoded))
 
     def read_request(self, message: Message, limits: WireLimits = DEFAULT_LIMITS) -> Request:
-        heard = self.read_message(message, limits)
-        if isinstance(heard, Unreadable):
-            raise heard.error
-        if isinstance(heard, Control):
-            raise WireError("", "an observation", heard.kind)
-        return heard
+        return request_of(self.read_message(message, limits))
 
     def write_answer(self, chunk: ActionChunk, timing: Timing, context: Any) -> ReplyBody:
         answer = self.answer(chunk, timing)
