@@ -117,19 +117,13 @@ def main(argv: Sequence[str]) -> None:
         complain(f"expected {', '.join(ACTIONS)}, got {action!r} ({PROG} --help)", ARGUMENT_ERROR)
     try:
         _DO[action](list(argv[1:]))
-    except ConfigError as error:
-        complain(str(error), FAILURE)
     except PolicyserveError as error:
         complain(str(error), FAILURE)
 
 
 def _deploy(argv: list[str]) -> None:
     prog = f"{PROG} deploy"
-    if help_page.wanted(argv) is not None and (len(argv) < 3 or argv[0].startswith("-")):
-        parse(DeployFlags[NoFlags], f"{prog} NAME POLICY", argv, DeployFlags(NoFlags()), description=overview(
-            str(DeployFlags.__doc__)))  # fmt: skip
-    name, words = _name_of(argv, prog)
-    target, words = take_policy(words, flags_of(DeployFlags, DeployFlags(NoFlags())))
+    name, target, words = _read_names(argv, prog, "NAME POLICY", DeployFlags(NoFlags()))
     if target is None:
         complain(f"expected a policy behind {name} (policyserve list)", ARGUMENT_ERROR)
     adapter = find_adapter(target)
@@ -146,11 +140,7 @@ def _deploy(argv: list[str]) -> None:
 
 def _roll(argv: list[str]) -> None:
     prog = f"{PROG} roll"
-    if help_page.wanted(argv) is not None and (len(argv) < 3 or argv[0].startswith("-")):
-        parse(RollFlags[NoFlags], f"{prog} NAME [POLICY]", argv, RollFlags(NoFlags()), description=overview(
-            str(RollFlags.__doc__)))  # fmt: skip
-    name, words = _name_of(argv, prog)
-    target, words = take_policy(words, flags_of(RollFlags, RollFlags(NoFlags())))
+    name, target, words = _read_names(argv, prog, "NAME [POLICY]", RollFlags(NoFlags()))
     recipe = None
     if target is None:
         flags: RollFlags[Any] = parse(RollFlags[NoFlags], f"{prog} {name}", words, RollFlags(NoFlags()))
@@ -192,10 +182,20 @@ def _status(argv: list[str]) -> None:
     _show(cluster.status())
 
 
-def _name_of(argv: list[str], prog: str) -> tuple[str, list[str]]:
+def _read_names(
+    argv: list[str], prog: str, places: str, default: DeployFlags[NoFlags] | RollFlags[NoFlags]
+) -> tuple[str, str | None, list[str]]:
+    """The name on the cluster, the policy if one is named, and the other words.
+
+    Exits with 0 for help that names no policy, with 2 where there is no name. default: the flags that are not given.
+    """
+    kind = type(default)
+    if help_page.wanted(argv) is not None and (len(argv) < 3 or argv[0].startswith("-")):
+        parse(kind, f"{prog} {places}", argv, default, description=overview(str(kind.__doc__)))
     if not argv or argv[0].startswith("-"):
         complain(f"expected a name for the policy on the cluster ({prog} --help)", ARGUMENT_ERROR)
-    return argv[0], argv[1:]
+    target, words = take_policy(argv[1:], flags_of(kind, default))
+    return argv[0], target, words
 
 
 def _named(config: ClusterConfig, name: str) -> ClusterConfig:

@@ -109,8 +109,7 @@ class Reception:
         self._sessions: dict[int, _Open] = {}
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
         self._opened = 0  # sessions until now
-        notes = Notes(log)
-        self.note, self._note_briefly = notes.note, notes.note_briefly
+        self.note = Notes(log).note
         self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
         self._is_closed = False
@@ -208,7 +207,7 @@ class Reception:
         self._waiting.pop(peer.number, None)
         self._opened += 1
         peer.number = self._opened
-        note = partial(self.note if choice is None else self._note_briefly, peer.address)
+        note = partial(self.note, peer.address, is_brief=choice is not None)
         conversation = Conversation(peer.number, session, peer, served.engine, served.observers, note, self.decoder)
         name = session.dialect.name if session.dialect else "auto"
         key = self.admission.key_name(credentials) or ""
