@@ -14,16 +14,17 @@ from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Mapped
 from policyserve.core.errors import PolicyFailed, PolicyserveError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.mapping import KeyMap
-from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, Unreadable
+from policyserve.core.messages import Control, Heard, Message, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import by_name
+from policyserve.dialects.server_only import ServerOnly
 
 SPEC = PolicySpec("stepping", {"x": ArraySpec((2,))}, ArraySpec((2,)), horizon=3)
 
 
-class Toy:
+class Toy(ServerOnly):
     """Requests {"n": 7, "x": [1, 2]}; what else it hears is in capitals. Answers repeat n."""
 
     name = "toy"
@@ -70,15 +71,6 @@ class Toy:
 
     def write_error(self, error: PolicyserveError, detail: str = "") -> ErrorReply:
         return ErrorReply(f"?: {error.code}")
-
-    def write_request(self, observation: Observation) -> bytes:
-        raise NotImplementedError
-
-    def read_greeting(self, message: Message) -> Mapping[str, Any]:
-        raise NotImplementedError
-
-    def read_reply(self, message: Message) -> Reply:
-        raise NotImplementedError
 
 
 def session(dialect: Any = None, spec: PolicySpec = SPEC, **settings: Any) -> Session:

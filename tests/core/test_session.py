@@ -21,12 +21,13 @@ from policyserve.core.errors import (
     WireError,
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Message, Observation, Reply, Request, Timing
+from policyserve.core.messages import Message, Request, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, PolicySpec
 from policyserve.dialects import Auto
 from policyserve.dialects.openpi import OpenPI
+from policyserve.dialects.server_only import ServerOnly
 from policyserve.dialects.vibe_rl import VibeRL
 from tests.engine.awkward import RaisingMap
 from tests.strange import STRANGE, strange
@@ -34,7 +35,7 @@ from tests.strange import STRANGE, strange
 OPEN = PolicySpec("echo", None, None)
 
 
-class Letters:
+class Letters(ServerOnly):
     """A dialect for tests: messages are texts. "bad…" is refused, "bug" is a bug of ours; errors are messages unless
     `closes`, then they close."""
 
@@ -63,15 +64,6 @@ class Letters:
         if self._closes:
             return ErrorReply(None, close_code_of(error), close_reason(error))
         return ErrorReply(f"error {error.code}")
-
-    def write_request(self, observation: Observation) -> bytes:
-        raise NotImplementedError
-
-    def read_greeting(self, message: Message) -> Mapping[str, Any]:
-        raise NotImplementedError
-
-    def read_reply(self, message: Message) -> Reply:
-        raise NotImplementedError
 
 
 def session_of(*, max_pending: int = 8, is_ready: bool = True, **how: Any) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,20 @@ def doubled(observation: Any) -> Any:
 
 def policy(spec: PolicySpec = STATE) -> FunctionPolicy:
     return FunctionPolicy(doubled, spec)
+
+
+class SlowPolicy(FunctionPolicy):
+    """Doubles each row once a test has released `go_on`; a warm-up waits for nobody. `began` tells of each call."""
+
+    def __init__(self) -> None:
+        super().__init__(self._double_later, STATE)
+        self.began, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def _double_later(self, observation: Any) -> Any:
+        if observation["state"].any():
+            self.began.release()
+            assert self.go_on.acquire(timeout=DEADLINE_S)
+        return doubled(observation)
 
 
 def refused(call: Any) -> Any:

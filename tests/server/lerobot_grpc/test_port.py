@@ -27,6 +27,7 @@ from tests.dialects.lerobot.written import features, seen, setup
 from tests.policies.frameworks import import_or_skip
 from tests.server.lerobot_grpc.calling import (
     STATE,
+    SlowPolicy,
     asking,
     calling,
     doubled,
@@ -108,26 +109,19 @@ def test_of_observations_the_newest_is_answered() -> None:
 
 
 def test_an_observation_that_comes_while_the_policy_works_waits_for_its_turn() -> None:
-    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
-
-    def slow(observation: Any) -> Any:
-        if observation["state"][1]:
-            began.release()
-            assert go_on.acquire(timeout=DEADLINE_S)
-        return doubled(observation)
-
+    slow = SlowPolicy()
     with (
-        serving(FunctionPolicy(slow, STATE), lerobot=0, isolate="thread") as live,
+        serving(slow, lerobot=0, isolate="thread") as live,
         asking(live, "double rows") as caller,
     ):
         caller.observe(0.0, 1.0, 0.0)
         first = caller.acting.future(b"", timeout=DEADLINE_S)
-        assert began.acquire(timeout=DEADLINE_S)
+        assert slow.began.acquire(timeout=DEADLINE_S)
         for step in (1, 2, 3):
             caller.observe(step, 1.0, 0.0, must_go=step == 1)
-        go_on.release()
+        slow.go_on.release()
         assert first.result()
-        go_on.release()
+        slow.go_on.release()
         np.testing.assert_array_equal(caller.actions()[0], rows(3.0, 1.0, 0.0))
 
 

@@ -21,6 +21,7 @@ from tests.policies.frameworks import import_or_skip
 from tests.server.lerobot_grpc.calling import (
     STATE,
     Caller,
+    SlowPolicy,
     asking,
     calling,
     doubled,
@@ -65,26 +66,18 @@ def test_a_session_that_asks_nothing_ends_and_the_next_observation_begins_anothe
 
 
 def test_a_session_whose_policy_takes_long_is_not_idle() -> None:
-    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
-
-    def slow(observation: Any) -> Any:
-        if observation["state"][1]:
-            began.release()
-            assert go_on.acquire(timeout=DEADLINE_S)
-        return doubled(observation)
-
-    served = FunctionPolicy(slow, STATE)
-    with serving(served, lerobot=0, idle_timeout_s=0.1, isolate="thread") as live, calling(live) as caller:
+    slow = SlowPolicy()
+    with serving(slow, lerobot=0, idle_timeout_s=0.1, isolate="thread") as live, calling(live) as caller:
         caller.ready()
         caller.instruct(setup("double rows"))
         caller.observe(1.0, 2.0, 3.0)
         call = caller.acting.future(b"", timeout=DEADLINE_S)
-        assert began.acquire(timeout=DEADLINE_S)
+        assert slow.began.acquire(timeout=DEADLINE_S)
         idle = threading.Event()
         live.call(lambda: asyncio.get_running_loop().call_later(0.3, idle.set))
         assert idle.wait(DEADLINE_S)
         assert live.server.counters.sessions_open == 1
-        go_on.release()
+        slow.go_on.release()
         assert call.result()
 
 
