@@ -6,8 +6,8 @@
 
 Each job has a virtual environment of its own, made for it and removed after it. Two run at the same time (--at-once),
 since tests wait for each other more than they compute; what a job says is printed when it has ended. A Python that this
-machine lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml.
-Ends with 1 if a job failed or none ran.
+machine lacks is named and left out; the job `oldest` installs the lower bound of each dependency in pyproject.toml, on
+the oldest Python that is here. Ends with 1 if a job failed, and under CI=true if none ran.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 USUAL = ("3.10", "3.12", "3.13")  # if no job is named
-OLDEST = "oldest"  # on the oldest Python, since NumPy 1.26 has no wheels for the newest
+OLDEST = "oldest"
+FOR_OLDEST = ("3.10", "3.11", "3.12")  # NumPy 1.26 has no wheels for newer ones
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
 # What asks most of a Python: bytes, sockets, loops, threads, processes. Frameworks, commands and documents are left to
@@ -60,16 +61,17 @@ def main() -> int:
     with ThreadPoolExecutor(args.at_once) as pool:
         results = dict(zip([job.name for job in jobs], pool.map(_passes, jobs), strict=True))
     print("\n".join(f"python {name}: {'passed' if passed else 'FAILED'}" for name, passed in results.items()))
-    return 0 if results and all(results.values()) else 1
+    is_enough = results or os.environ.get("CI") != "true"
+    return 0 if is_enough and all(results.values()) else 1
 
 
 def find_jobs(names: list[str]) -> Iterator[Job]:
     """The jobs whose Python is here; says which are not."""
     for name in names:
-        version = PYTHONS[0] if name == OLDEST else name
-        python = find_python(version)
+        versions = FOR_OLDEST if name == OLDEST else (name,)
+        python = next(filter(None, map(find_python, versions)), None)
         if python is None:
-            print(f"python {name}: left out, there is no Python {version} here", flush=True)
+            print(f"python {name}: left out, there is no Python {' or '.join(versions)} here", flush=True)
         else:
             yield Job(name, python, oldest_dependencies() if name == OLDEST else "")
 

@@ -48,10 +48,17 @@ def test_the_workflow_runs_every_python_that_is_promised_and_the_oldest_dependen
     assert set(command.split()[1:]) <= make_targets()
 
 
-def test_the_index_names_every_page() -> None:
+def test_the_index_names_every_page_once() -> None:
     index = (ROOT / "docs/README.md").read_text()
-    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", index)}
-    assert linked == {page for page in PAGES if page != ROOT / "docs/README.md"}
+    linked = [(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", index)]
+    assert sorted(linked) == sorted(page for page in PAGES if page != ROOT / "docs/README.md")
+
+
+def test_every_setting_with_a_unit_that_a_page_names_is_one_of_the_source() -> None:
+    source = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`([a-z]\w*_(?:s|ms|us|mib|kib))`", page.read_text())}
+    assert named
+    assert [name for name in sorted(named) if not re.search(rf"\b{name}\b", source)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -69,6 +69,13 @@ def test_a_python_that_is_not_here_is_named_and_left_out(
     assert "3.13" in capsys.readouterr().out
 
 
+def test_the_oldest_dependencies_meet_the_oldest_python_that_is_here(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "find_python", lambda version: None if version == "3.10" else f"python{version}")
+    assert [job.python for job in program.find_jobs(["oldest"])] == ["python3.11"]
+
+
 def test_every_suite_that_it_runs_or_leaves_out_exists(program: Any) -> None:
     for name in (*program.SUITES, *program.LEFT_OUT):
         assert (ROOT / "tests" / name).exists(), name
@@ -79,9 +86,10 @@ def test_a_job_that_cannot_be_installed_has_failed(program: Any, capsys: pytest.
     assert "false -m venv" in capsys.readouterr().out
 
 
-def test_it_fails_where_no_job_runs() -> None:
-    environment = {"PATH": "/nowhere", "PYENV_ROOT": "/nowhere"}
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("false", 0)])
+def test_it_fails_where_no_job_runs_and_one_must(ci: str, code: int) -> None:
+    environment = {"PATH": "/nowhere", "PYENV_ROOT": "/nowhere", "CI": ci}
     command = [sys.executable, str(ROOT / "scripts" / "check_pythons.py"), "--job", "3.14"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert "left out" in done.stdout
