@@ -32,7 +32,7 @@ from tests.server.live import serving
 import_or_skip("simplejpeg")
 import_or_skip("PIL.Image")
 
-OPENPI, VIBE_RL = by_name("openpi"), by_name("vibe_rl")
+OPENPI, VIBE_RL, VLA_EVAL = by_name("openpi"), by_name("vibe_rl"), by_name("vla_eval")
 SPEC = PolicySpec(
     "cameras",
     {
@@ -75,7 +75,7 @@ def connected(way: str, metadata: Mapping[str, Any], **changes: Any) -> ImageSen
 TAKES = {"spec": SPEC.describe(), "encoded_images": ["jpeg"]}
 
 
-@pytest.mark.parametrize("dialect", ["openpi", "wall_x"])
+@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vla_eval"])
 def test_a_picture_goes_as_a_jpeg_in_the_size_that_the_server_names(dialect: str) -> None:
     shrunk = resize_with_pad(LARGE, 48, 64)
     expected = jpeg.decode(EncodedImage(jpeg.encode(shrunk, 75).data).check(""), "")
@@ -183,6 +183,36 @@ def test_a_server_that_says_nothing_of_jpegs_never_gets_one_and_the_log_says_so_
     assert heads[0]["Policyserve-Images"] == "jpeg"
     told = [record.getMessage() for record in caplog.records if "JPEG" in record.getMessage()]
     assert told == [f"ws://127.0.0.1:{port}/openpi does not say that it takes JPEG: images go raw"]
+
+
+def test_a_server_of_vla_evals_gets_jpegs_unasked_and_one_of_ours_that_cannot_decode_them_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sent: list[np.ndarray | EncodedImage] = []
+    for answer in (
+        {"harness_version": "0.8.0"},
+        {"harness_version": "0.8.0", "policyserve": "1", "spec": SPEC.describe()},
+    ):
+        sender = ImageSender("jpeg", 90, "ws://robot:1")
+        sender.on_connected(VLA_EVAL, answer)
+        prepared = sender.prepared({"cam": picture()})
+        sent.append(VLA_EVAL.read_request(VLA_EVAL.write_request(prepared)).observation["cam"])
+    assert [type(one) for one in sent] == [EncodedImage, np.ndarray]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == "ws://robot:1 does not say that it takes JPEG: images go raw"
+
+
+def test_auto_decides_where_the_server_does_not_say_what_it_spent() -> None:
+    now = [0.0]
+    sender = ImageSender("auto", 90, "ws://robot:1", clock=lambda: now[0])
+    sender.on_connected(VLA_EVAL, {})
+    kinds = []
+    for _ in range(9):
+        kinds.append(type(sender.prepared({"cam": LARGE})["cam"]))
+        now[0] += 0.01 if kinds[-1] is EncodedImage else 0.02
+        sender.answered(Reply(np.zeros(2), {}, {}))
+    assert kinds[:6].count(np.ndarray) == 3
+    assert set(kinds[6:]) == {EncodedImage}
 
 
 def test_greetings_say_it_to_those_alone_who_ask() -> None:

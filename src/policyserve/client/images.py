@@ -1,11 +1,12 @@
 """What a client does with the camera pictures of its observations before it sends them: shrinks and encodes them.
 
-Rule 1: a server that has not said that it takes JPEGs never gets one.
+Rule 1: a server that has not said that it takes JPEGs never gets one, but for vla-eval's own, which all do.
 Rule 2: where the server names a picture's size, no larger one is sent.
 Rule 3: the caller's observation and its arrays stay as they are.
 
 "auto" tries both ways, three requests each, and keeps to the one whose quickest took less: from the caller's call to
 the reply, without what the server says it spent. Decoding, which the server spends, counts as much as encoding did.
+A server that does not say what it spent is taken to spend the same either way.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 from policyserve.core.arrays import Array, describe
-from policyserve.core.dialect import Dialect, carries_jpeg
-from policyserve.core.encoded_images import GREETING_KEY, JPEG, EncodedImage
+from policyserve.core.dialect import Dialect, carries_jpeg, takes_jpeg
+from policyserve.core.encoded_images import JPEG, EncodedImage
 from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.examples import spec_of
 from policyserve.core.leaf_specs import ImageSpec, LeafSpec
@@ -56,8 +57,7 @@ class ImageSender:
     def on_connected(self, dialect: Dialect, metadata: Mapping[str, Any]) -> None:
         """A connection is open. metadata: its greeting; empty where there is none."""
         self._spec = _spec_told(metadata)
-        formats = metadata.get(GREETING_KEY)
-        self._is_taken = isinstance(formats, list) and JPEG in formats
+        self._is_taken = carries_jpeg(dialect) and takes_jpeg(dialect, metadata)
         if not carries_jpeg(dialect):
             self._warn(f"{dialect.name}'s messages carry no JPEG: images go raw")
         elif not self._is_taken:
@@ -74,7 +74,7 @@ class ImageSender:
     def answered(self, reply: Reply) -> None:
         """The reply of the request that was prepared last came."""
         request = self._request
-        server_ms = reply.timing.get("total_ms")
+        server_ms = reply.timing.get("total_ms", reply.timing.get("latency_ms", 0.0))
         if self._choice.decided is not None or not request.pictures or not isinstance(server_ms, (int, float)):
             return
         decoding_s = request.encoding_s

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from policyserve.core import errors
 from policyserve.core.arrays import Placed
+from policyserve.core.encoded_images import GREETING_KEY, JPEG
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, Heard, Message, Observation, Part, Reply, Request, Timing
@@ -198,9 +199,19 @@ class ConversingDialect(Dialect, Protocol):
 def carries_jpeg(dialect: Dialect) -> bool:
     """Whether its requests can carry an EncodedImage, and its greeting can say that the server takes it.
 
-    A dialect says so by an attribute `carries_jpeg`. What it reads as one, the server checks and decodes.
+    A dialect says so by an attribute `carries_jpeg`. What it reads as one, the server checks and decodes. The answer to
+    an opening is a greeting as well.
     """
-    return getattr(dialect, "carries_jpeg", False) is True and dialect.greets
+    return getattr(dialect, "carries_jpeg", False) is True and (dialect.greets or bool(opening_of(dialect)))
+
+
+def takes_jpeg(dialect: Dialect, metadata: Mapping[str, Any]) -> bool:
+    """Whether the server that greeted so takes an EncodedImage: it says so, or is one that always does.
+
+    A dialect whose servers need not say it has a method `takes_jpeg(metadata)`.
+    """
+    formats, always = metadata.get(GREETING_KEY), getattr(dialect, "takes_jpeg", None)
+    return (isinstance(formats, list) and JPEG in formats) or (always is not None and always(metadata))
 
 
 def has_client(dialect: Dialect) -> bool:

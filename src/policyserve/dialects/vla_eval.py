@@ -33,7 +33,7 @@ from policyserve.dialects.packing import packed
 from policyserve.dialects.recognition import check_family
 from policyserve.dialects.sendable import why_not
 from policyserve.dialects.unpacking import unpack
-from policyserve.dialects.vla_eval_hello import answer_to_hello, hello
+from policyserve.dialects.vla_eval_hello import answer_to_hello, hello, is_ours
 
 _OBSERVATION, _ACTION, _ERROR, _HELLO = "observation", "action", "error", "hello"
 _BEGIN, _END = "episode_start", "episode_end"
@@ -54,6 +54,7 @@ class VlaEval:
 
     name = "vla_eval"
     greets = False
+    carries_jpeg = True
     one_action = True
 
     # The server's half.
@@ -129,6 +130,10 @@ class VlaEval:
     def read_greeting(self, message: Message) -> Mapping[str, Any]:
         """Read the answer to a hello."""
         return _payload_of(message, _HELLO)[0]
+
+    def takes_jpeg(self, metadata: Mapping[str, Any]) -> bool:
+        """vla-eval's own servers decode JPEGs without saying so; one of ours says it, or cannot."""
+        return not is_ours(metadata)
 
     def read_reply(self, message: Message) -> Reply:
         """Read an action, or a chunk of them: of servers that send whole ones."""

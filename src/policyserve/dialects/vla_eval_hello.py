@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from policyserve.core.encoded_images import GREETING_KEY
+
 NAME = "vla_eval"  # the key of a policy's metadata under which it says what is told here, and more
 _VERSIONS = {"harness_version": "0.8.0", "protocol_version": 1}  # whose wire this is
 _SPECS = ("observation_params", "action_spec", "observation_spec")
-_OURS = ("policyserve", "spec")  # what clients of this package look for
+_OURS = ("policyserve", "spec", GREETING_KEY)  # what clients of this package look for
 _WRIST_WORDS = ("wrist", "hand", "gripper")
 _CAMERAS = "images/"  # what the names of cameras begin with
 
@@ -33,6 +35,11 @@ def answer_to_hello(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if found:
             answer[key] = found
     return {**answer, **{key: metadata[key] for key in _OURS if key in metadata}}
+
+
+def is_ours(answer: Mapping[str, Any]) -> bool:
+    """Whether a server of this package answered a hello so."""
+    return _OURS[0] in answer
 
 
 def _derived(metadata: Mapping[str, Any]) -> dict[str, Any]:
