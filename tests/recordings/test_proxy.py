@@ -13,13 +13,14 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from policyserve import AsyncClient, ConfigError
+from policyserve import AsyncClient, ConfigError, FunctionPolicy
 from policyserve.dialects import by_name
 from policyserve.policies.fakes import demo_image
 from policyserve.recordings.plan import Plan
 from policyserve.recordings.proxy import Proxy
 from policyserve.recordings.reading import Recording, open_recording
 from policyserve.recordings.recorder import Recorder
+from tests.dialects.recorded import message
 from tests.policies.frameworks import import_or_skip
 from tests.server.live import serving
 
@@ -43,7 +44,7 @@ def through(url: str, directory: Path, talk: Callable[[str], Awaitable[Any]]) ->
     return open_recording(path)
 
 
-@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl"])
+@pytest.mark.parametrize("dialect", ["openpi", "wall_x", "vibe_rl", "vla_eval", "behavior1k"])
 def test_a_client_of_ours_gets_our_servers_answers(tmp_path: Path, dialect: str) -> None:
     answers: list[Any] = []
 
@@ -57,14 +58,33 @@ def test_a_client_of_ours_gets_our_servers_answers(tmp_path: Path, dialect: str)
     (session,) = recording.sessions
     assert session.dialect == dialect
     exchanges = list(recording.exchanges(1))
-    assert [exchange.number for exchange in exchanges] == [1, 2, 3]
+    before = 2 if dialect == "vla_eval" else 0  # a hello, and that an episode begins
+    assert [exchange.number - before for exchange in exchanges] == [1, 2, 3]
     for exchange, answer in zip(exchanges, answers, strict=True):
         assert np.array_equal(exchange.observation["image"], OBSERVATION["image"])
         assert exchange.actions is not None
         assert np.array_equal(exchange.actions, answer)
-    if dialect != "vibe_rl":  # a greeting tells the spec
+    if dialect != "vibe_rl":  # a greeting tells the spec, or the answer to a hello
         assert recording.facts.spec is not None
         assert "image" in recording.facts.spec.leaves
+
+
+def test_resets_without_an_answer_leave_each_reply_with_its_request(tmp_path: Path) -> None:
+    async def talk(url: str) -> None:
+        async with connect(url, compression=None) as client:
+            await client.recv()
+            for name in ("reset_first_frame", "act", "reset", "act"):
+                await client.send(message("behavior1k", name))
+                if name == "act":
+                    await client.recv()
+
+    with serving(FunctionPolicy(lambda seen: np.full(23, seen["task_id"][0], np.float32), None)) as live:
+        recording = through(f"ws://127.0.0.1:{live.port}/behavior1k", tmp_path, talk)
+    (session,) = recording.sessions
+    assert session.dialect == "behavior1k", "by the path of its server"
+    exchanges = list(recording.exchanges(1))
+    assert [(exchange.number, exchange.reset) for exchange in exchanges] == [(2, True), (4, True)]
+    assert all(exchange.actions is not None for exchange in exchanges)
 
 
 async def foreign(peer: ServerConnection) -> None:

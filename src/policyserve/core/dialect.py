@@ -236,6 +236,15 @@ def opening_of(dialect: Dialect) -> tuple[bytes, ...]:
     return () if opening is None else opening()
 
 
+def mark_of(dialect: Dialect, message: Message) -> Any:
+    """What a client's message and the answer to it have in common, such as a number; None: nothing.
+
+    A dialect whose answers may come in another order than its requests, or not at all, has a method `mark_of(message)`.
+    """
+    read = getattr(dialect, "mark_of", None)
+    return None if read is None else read(message)
+
+
 def for_policy(dialect: Dialect, metadata: Mapping[str, Any]) -> Dialect:
     """The dialect as it speaks for a policy that says this of itself, such as how its actions divide into groups.
 

@@ -112,6 +112,14 @@ class VlaEval:
         """Answer a hello; clients would take an answer to anything else for that to their next observation."""
         return _packed(_HELLO, answer_to_hello(metadata), control.context) if control.kind == _HELLO else None
 
+    def mark_of(self, message: Message) -> int | None:
+        """The number that an answer repeats; None where there is none. In a live episode not all are answered."""
+        try:
+            number = _read_map(message, REPLY_LIMITS).get("seq")
+        except WireError:
+            return None
+        return number if type(number) is int else None
+
     # The client's half.
 
     def opening(self) -> tuple[bytes, ...]:

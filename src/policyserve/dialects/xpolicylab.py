@@ -152,6 +152,15 @@ class XPolicyLab:
         payload = {"ok": True, "server": "policyserve"} if control.kind == _HELLO else {"ok": True}
         return _packed(_ANSWERS[control.kind], payload, control.context)
 
+    def mark_of(self, message: Message) -> str | None:
+        """The id that an answer repeats; None where there is none. The family's servers answer in any order."""
+        try:
+            decoded = unpack(message, texts=True, limits=REPLY_LIMITS)
+        except WireError:
+            return None
+        number = decoded.get("message_id") if isinstance(decoded, dict) else None
+        return number if isinstance(number, str) else None
+
     # The client's half.
 
     def opening(self) -> tuple[bytes, ...]:

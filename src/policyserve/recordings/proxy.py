@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 
 from policyserve import dialects
 from policyserve.client.address import Address, read_address
-from policyserve.core.dialect import Dialect
+from policyserve.core.dialect import Dialect, opening_of
 from policyserve.core.encoded_images import IMAGES_HEADER
 from policyserve.core.errors import ConfigError, RemoteError, WireError
 from policyserve.core.events import Event
@@ -30,6 +30,7 @@ from policyserve.core.log import Log
 from policyserve.core.observer import SessionFacts
 from policyserve.dialects.recognition import family_of_first_message, family_of_greeting
 from policyserve.recordings.layout import PolicyFacts
+from policyserve.recordings.matching import Matching
 from policyserve.recordings.recorder import Recorder
 
 log = Log(__name__)
@@ -47,13 +48,13 @@ _TIMEOUT_S = 30.0
 
 @dataclass
 class _Session:
-    """One client and the server's half for it. asked, answered: messages so far, the greeting left out."""
+    """One client and the server's half for it. is_greeted: the server has greeted, or answered a hello."""
 
     number: int
     dialect: Dialect | None
-    asked: int = 0
-    answered: int = 0
+    matching: Matching = field(default_factory=Matching)
     is_greeted: bool = False
+    has_spoken: bool = False  # the server has
 
 
 @dataclass
@@ -141,8 +142,7 @@ class Proxy:
     async def _converse(self, client: ServerConnection) -> None:
         server = self._upstreams.pop(client)
         self._sessions += 1
-        path = urlsplit(client.request.path if client.request is not None else "").path
-        session = _Session(self._sessions, dialects.for_path(path))
+        session = _Session(self._sessions, self._dialect_at(client.request.path if client.request is not None else ""))
         name = session.dialect.name if session.dialect is not None else "auto"
         peer = ":".join(map(str, (client.remote_address or ("local",))[:2]))
         self.recorder.on_session_opened(SessionFacts(session.number, peer, name))
@@ -163,8 +163,7 @@ class Proxy:
         with suppress(ConnectionClosed):
             async for message in client:
                 now = time.monotonic()
-                session.asked += 1
-                self._settle(session, message)
+                session.matching.ask(self._settled(session, message), message)
                 self.recorder.on_message(session.number, message, now)
                 await server.send(message)
         await _close_as(client, server)
@@ -177,26 +176,30 @@ class Proxy:
                 await client.send(message)
         await _close_as(server, client)
 
-    def _settle(self, session: _Session, message: bytes | str) -> None:
-        """Find out what a client speaks, by its first message."""
-        if session.dialect is None and session.asked == 1:
+    def _settled(self, session: _Session, message: bytes | str) -> Dialect:
+        """What a client speaks, of which its first message tells."""
+        if session.dialect is None:
             session.dialect = dialects.by_name(family_of_first_message(message, session.is_greeted))
             self.recorder.on_dialect(session.number, session.dialect.name)
             event = Event("session_speaks", session.number, dialect=session.dialect.name)
             log.info("session %d speaks %s", session.number, session.dialect.name, event=event)
+        return session.dialect
 
     def _number_of(self, session: _Session, message: bytes | str) -> int:
-        """Of the request that a server's message answers, in their order; 0 for a greeting."""
-        greets = session.dialect.greets if session.dialect is not None else session.asked == 0
-        if greets and not session.is_greeted and session.answered == 0:
-            session.is_greeted = True
-            self._read_greeting(session, message)
+        """Of the request that a server's message answers; 0 for a greeting, and for what answers no request."""
+        dialect, has_spoken, session.has_spoken = session.dialect, session.has_spoken, True
+        if dialect is None or (dialect.greets and not has_spoken):
+            if not has_spoken:
+                self._read_greeting(session, message)
             return 0
-        session.answered += 1
-        return session.answered
+        number = session.matching.answer(dialect, message)
+        if number == 0 and not session.is_greeted and opening_of(dialect):
+            self._read_greeting(session, message)
+        return number
 
     def _read_greeting(self, session: _Session, message: bytes | str) -> None:
         """Tell the recording what the server says of its policy."""
+        session.is_greeted = True
         dialect = session.dialect or dialects.by_name("openpi")  # Wall-X's greetings are of the same form
         try:
             told = dialect.read_greeting(message)
@@ -210,6 +213,11 @@ class Proxy:
             self.recorder.tell_policy(facts)
 
     # Pages
+
+    def _dialect_at(self, path: str) -> Dialect | None:
+        """What the path of the server, or of the client, says that is spoken there."""
+        paths = self._target(path), path
+        return next((found for one in paths if (found := dialects.for_path(urlsplit(one).path)) is not None), None)
 
     def _target(self, path: str) -> str:
         """The server's URL for what a client asks at `path`; a path in the given URL is the one that is used."""

@@ -15,12 +15,13 @@ import numpy as np
 
 from policyserve import dialects
 from policyserve.core.arrays import Array
-from policyserve.core.dialect import ConversingDialect, Dialect
+from policyserve.core.dialect import Dialect
 from policyserve.core.errors import ConfigError, MissingDependency, RemoteError, WireError
-from policyserve.core.messages import Control, Message, Observation, Reply
+from policyserve.core.messages import Message, Observation, Reply
 from policyserve.core.spec import PolicySpec, ValidObservation
 from policyserve.recordings import layout
 from policyserve.recordings.layout import Opened, PolicyFacts, RecordingError
+from policyserve.recordings.matching import control_in
 from policyserve.transforms.jpeg import decode_images
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Recording:
         for said in self._container.said(topics.__contains__):
             if said.topic == asked:
                 at, message = said.at / 1e9, _message(said)
-                control = _control(dialect, message)
+                control = control_in(dialect, message)
                 is_begun = is_begun or said.number == 1 or (control is not None and control.ends is not None)
                 if control is not None:
                     continue
@@ -263,17 +264,6 @@ class _Told:
 
 def _message(said: Said) -> Message:
     return said.data.decode("utf-8", "replace") if said.encoding == layout.TEXT else said.data
-
-
-def _control(dialect: Dialect | None, message: Message) -> Control | None:
-    """What a client said without asking for actions, a hello for example; None for a request."""
-    if not isinstance(dialect, ConversingDialect):
-        return None
-    try:
-        heard = dialect.read_message(message)
-    except WireError:
-        return None
-    return heard if isinstance(heard, Control) else None
 
 
 def _answered(pending: OrderedDict[int, Exchange], said: Said) -> Iterator[Exchange]:

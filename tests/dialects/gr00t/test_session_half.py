@@ -189,6 +189,8 @@ def test_a_server_of_n15_answers_a_client_that_has_shown_nothing_as_n15_does_and
     assert told["modality_keys"] == ["action.single_arm", "action.gripper"]
     half.read_message(golden("n16", "get_action"))
     assert unpacked(half.answer_control(asked, {}))["action"]["__ModalityConfig__"] is True
+    again = half.for_policy({"spec": ARM.describe(), **ARM.metadata})
+    assert isinstance(unpacked(again.answer_control(asked, {}))["action"]["as_json"], str), "another session began so"
 
 
 @pytest.mark.parametrize("data", [None, 3, [1], "text"])

@@ -35,11 +35,12 @@ class Gr00t(SessionHalf):
 
     def __init__(self, spec: PolicySpec = _ANY, *, is_n15: bool = False) -> None:
         super().__init__(spec, is_n15)
+        self._begins_as_n15 = is_n15
 
     def for_policy(self, metadata: Mapping[str, Any]) -> Gr00t:
         """The dialect for one session: the parts of an observation and of an action are the policy's."""
         spec = replace(spec_of(metadata.get("spec") or {}, "the policy"), metadata=metadata)
-        return Gr00t(spec, is_n15=self._is_n15)
+        return Gr00t(spec, is_n15=self._begins_as_n15)
 
     def greeting(self, metadata: Mapping[str, Any]) -> None:
         """None: these clients speak first."""
