@@ -134,6 +134,7 @@ ELSEWHERE = {
     "policies/wall_x/spec": "policies/wall_x/test_policy",
     "ray/engine": "ray/test_edge",
     "ray/handle": "ray/test_drills",
+    "ray/roster": "ray/test_drills",
     "realtime/aio": "realtime/test_sync",
     "realtime/options": "realtime/test_sync",
     "realtime/requests": "realtime/test_machine",

@@ -16,12 +16,16 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.memory import keep_freed
 from policyserve.core.recipe import Recipe
 from policyserve.engine.answering import LoadPolicy
 from policyserve.engine.isolated.codec import pack, unpack
 from policyserve.policies import registry
+from policyserve.ray import roster
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
+from policyserve.ray.listener import Listener
 from policyserve.ray.replica import Replica
+from policyserve.ray.scaling import GROUPS, by_groups
 
 REPLICA = "Replica"  # what Serve calls the deployment
 _MOST_CALLS = 1_000  # in one replica: more than the lanes of all edges, since a call that is turned away waits
@@ -51,8 +55,10 @@ class _Served:
     ) -> None:
         _go_to(directory)
         load: LoadPolicy = unpack(recipe, trusted=True)
+        keep_freed()
         self._replica = Replica(load, version, ReplicaSettings(**settings))
         await self._replica.start()
+        self._listener = await _listen(self._replica)
 
     async def describe(self) -> bytes:
         return await self._replica.describe()
@@ -63,8 +69,27 @@ class _Served:
     async def check_health(self) -> None:
         await self._replica.check_health()
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What scaling.by_groups() is told."""
+        return {GROUPS: float(self._replica.load)}
+
+    async def __del__(self) -> None:
+        """What Serve calls before it ends a replica, once no call by its handle is under way."""
+        if hasattr(self, "_listener"):  # it may not have got so far
+            await self._listener.drain()
+
     async def __call__(self, request: Any) -> str:
         return "policyserve's replicas answer its edges alone: policyserve serve POLICY --engine ray\n"
+
+
+async def _listen(replica: Replica) -> Listener:
+    """Have edges reach a replica without Ray, and tell them where."""
+    from ray import serve
+
+    secret, host = os.urandom(roster.SECRET_BYTES), roster.own_address()
+    listener = Listener(replica.infer, replica.digest, secret)
+    roster.tell(serve.get_replica_context().app_name, host, await listener.open(host), secret)
+    return listener
 
 
 def _go_to(directory: str) -> None:
@@ -88,6 +113,7 @@ def options(config: ClusterConfig) -> dict[str, Any]:
                 "initial_replicas": config.min_replicas,
                 "max_replicas": config.max_replicas,
                 "target_ongoing_requests": config.target_groups,
+                "policy": {"policy_function": f"{by_groups.__module__}:{by_groups.__name__}"},
                 "upscale_delay_s": config.upscale_delay_s,
                 "downscale_delay_s": config.downscale_delay_s,
             }

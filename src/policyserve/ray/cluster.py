@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyFailed
 from policyserve.core.printable import one_line
 from policyserve.core.recipe import Recipe
-from policyserve.ray.application import REPLICA, described, write_recipe
+from policyserve.ray.application import REPLICA, described, options, write_recipe
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
@@ -131,8 +131,9 @@ def scale(name: str, min_replicas: int, max_replicas: int) -> None:
         scaled["num_replicas"] = min_replicas
     else:
         scaled.pop("num_replicas", None)
-        bounds = {"min_replicas": min_replicas, "max_replicas": max_replicas}
-        scaled["autoscaling_config"] = {**(deployment.get("autoscaling_config") or {}), **bounds}
+        rule = deployment.get("autoscaling_config") or options(ClusterConfig(max_replicas=2))["autoscaling_config"]
+        kept = {name: value for name, value in rule.items() if name != "initial_replicas"}
+        scaled["autoscaling_config"] = {**kept, "min_replicas": min_replicas, "max_replicas": max_replicas}
     _apply({**applications, application: {**changed, "deployments": [scaled]}})
 
 

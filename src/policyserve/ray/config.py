@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from policyserve.core.settings import Settings
 from policyserve.ray.carrying import DEFAULT_MAX_STATE_KIB
@@ -33,10 +33,10 @@ class ClusterConfig(Settings):
     """How long there is more load before a replica is added."""
     downscale_delay_s: float = 300.0
     """How long there is less load before a replica is stopped."""
+    carrier: Literal["tcp", "handle"] = "tcp"
+    """How an edge reaches replicas: tcp is a connection of its own to each, handle goes through Ray."""
     lanes_per_replica: int = 2
     """Groups on their way to each replica: one in work, one behind it."""
-    max_lanes: int | None = None
-    """Groups on their way from one edge, at most; None: as many as it has time for, by how long replicas take."""
     call_timeout_s: float | None = None
     """A group without an answer for so long is sent to another replica; None: 8 times the usual, 2 s at least."""
     max_tries: int = 3
@@ -59,12 +59,12 @@ class ClusterConfig(Settings):
         super().check()
         is_plain = self.deployed_as.replace("-", "").replace("_", "").isalnum()
         self.require("deployed_as", is_plain, "letters, digits, - and _")
+        self.require("carrier", self.carrier in ("tcp", "handle"), "tcp or handle")
         self.require("ray_address", self.ray_address != "", "auto, local or HOST:PORT")
         for name in ("num_gpus", "num_cpus", "upscale_delay_s", "downscale_delay_s", "replica_drain_s"):
             self.require(name, 0 <= getattr(self, name) <= 1e6, "0 or more")
         for name in ("min_replicas", "lanes_per_replica", "max_tries"):
             self.require(name, 1 <= getattr(self, name) <= 10_000, "1 or more")
-        self.require("max_lanes", self.max_lanes is None or 1 <= self.max_lanes <= 10_000, "1 or more")
         self.require("max_replicas", self.max_replicas >= self.min_replicas, f"{self.min_replicas} or more")
         for name in ("target_groups", "max_state_kib", "health_period_s", "health_timeout_s"):
             self.require(name, 0 < getattr(self, name) <= 1e6, "more than 0")

@@ -23,18 +23,19 @@ from policyserve.engine.batcher import Batcher
 from policyserve.engine.engine import Change, Figure, OnOutcome
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
-from policyserve.ray import cluster
+from policyserve.ray import cluster, roster
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.groups import Described
 from policyserve.ray.handle import HandleCarrier
-from policyserve.ray.lane import Edge, Lane, Tallies
-from policyserve.ray.lane_count import lane_count
+from policyserve.ray.lane import Carrier, Edge, Lane, Tallies
+from policyserve.ray.tcp import Links, TcpCarrier
 
 log = Log(__name__)
 
 _LOOK_EVERY_S = 1.0
 _MOST_IN_GROUP = 256  # requests: more make a message of hundreds of megabytes, with camera pictures
 _DESCRIBE_S = 30.0
+_CONNECT_S = 30.0  # to a first replica
 _GONE = "waiting for a replica"
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class ApplicationEngine:
         self._before: list[_Lanes] = []  # of specs before, that still have requests
         self._running = 0  # replicas
         self._asks_spec = False  # a replica served another one
+        self._links = Links(lambda: in_thread(lambda: roster.find(self.application)))
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -115,8 +117,10 @@ class ApplicationEngine:
         await in_thread(lambda: cluster.connect(self._wanted.config), stays=True)
         self.application = await in_thread(lambda: self._prepare(on_stage))
         _take_signals_back()
-        self._carrier = HandleCarrier(await in_thread(lambda: cluster.handle_of(self.application)))
-        found = await self._carrier.describe(_DESCRIBE_S)
+        self._handle = HandleCarrier(await in_thread(lambda: cluster.handle_of(self.application)))
+        found = await self._handle.describe(_DESCRIBE_S)
+        if self._wanted.config.carrier == "tcp":
+            await self._links.start(_CONNECT_S)
         self._lanes = self._open(found)
         self._watching = asyncio.get_running_loop().create_task(self._watch())
         log.info("policy %s, version %s, on the cluster", self.application, found.version)
@@ -145,6 +149,7 @@ class ApplicationEngine:
             await asyncio.wait([self._watching])
         for lanes in self._all:
             lanes.end()
+        await self._links.close()
 
     @property
     def _all(self) -> list[_Lanes]:
@@ -162,7 +167,9 @@ class ApplicationEngine:
         config = self._wanted.config
         edge = Edge(self._name, found.digest, config.call_timeout_s, config.max_tries, self._note_other_spec)
         edge.tallies = self.tallies
-        return _Lanes(self._carrier, edge, self._schedule)
+        is_tcp = self._wanted.config.carrier == "tcp"
+        carrier = TcpCarrier(self._links, found.digest) if is_tcp else self._handle
+        return _Lanes(carrier, edge, self._schedule)
 
     def _schedule(self, lane: Lane) -> Scheduler:
         # It waits for sessions that are expected back, as in front of a policy. Without that the first that comes back
@@ -201,12 +208,12 @@ class ApplicationEngine:
         self._running = found.running
         for lanes in self._all:
             lanes.set_up(found.running > 0)
-        self._lanes.grow_to(lane_count(found.running, self._wanted.config, self._lanes.edge.work_s))
+        self._lanes.grow_to(max(found.running, 1) * self._wanted.config.lanes_per_replica)
 
     async def _follow_spec(self) -> None:
         """Have new sessions told the spec that replicas serve now; those of the one before are ended."""
         assert self._lanes is not None
-        found = await self._carrier.describe(_DESCRIBE_S)
+        found = await self._handle.describe(_DESCRIBE_S)
         if found.digest == self._lanes.edge.digest:
             return
         try:
@@ -222,7 +229,7 @@ class ApplicationEngine:
 class _Lanes:
     """The lanes of one spec, and the router in front of them."""
 
-    def __init__(self, carrier: Any, edge: Edge, schedule: Callable[[Lane], Scheduler]) -> None:
+    def __init__(self, carrier: Carrier, edge: Edge, schedule: Callable[[Lane], Scheduler]) -> None:
         self.edge = edge
         self.lanes: list[tuple[Lane, Scheduler]] = []
         self._leaving: list[Lane] = []

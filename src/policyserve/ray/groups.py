@@ -111,6 +111,11 @@ def read_answers(message: bytes, arrays: Array, now: float) -> Answers:
     return Answers([_read(one, now) for one in told], digest, version, broken)
 
 
+def writable(arrays: Array) -> Array:
+    """Arrays that whoever has them may keep and write into: a copy where they came through Ray, which forbids it."""
+    return arrays if arrays.flags.writeable else arrays.copy()
+
+
 def _write(value: Any) -> Parts:
     packed = Packed(value)
     memory = np.empty(packed.size, np.uint8)

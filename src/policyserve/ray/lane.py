@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from policyserve.core.arrays import Array
 from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
@@ -21,7 +19,7 @@ from policyserve.core.log import Log
 from policyserve.engine.answering import Task
 from policyserve.engine.keeping import NumberedKeeping
 from policyserve.engine.runner import OnDone
-from policyserve.ray.groups import Answers, Group, Parts, read_answers, write_group
+from policyserve.ray.groups import Answers, Group, Parts, read_answers, writable, write_group
 
 log = Log(__name__)
 
@@ -69,8 +67,7 @@ class Edge:
     call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group
     that may be lost with their replicas; twice as many may time out.
     on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
-    is_up: whether there is a replica; without one nobody asks. usual_s: how long a call takes; work_s: how long of
-    that a replica is at its group, from its first batch to its last one's end.
+    is_up: whether there is a replica; without one nobody asks.
     """
 
     name: str
@@ -81,7 +78,6 @@ class Edge:
     keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
     tallies: Tallies = field(default_factory=Tallies)
     usual_s: float | None = None
-    work_s: float | None = None
     is_replaced: bool = False
     is_up: asyncio.Event = field(default_factory=_set_event)
 
@@ -94,16 +90,7 @@ class Edge:
 
     def note_time(self, took_s: float) -> None:
         """A call was answered."""
-        self.usual_s = usual(self.usual_s, took_s, _WEIGHT)
-
-    def note_work(self, took_s: float) -> None:
-        """A replica has worked so long at a group."""
-        self.work_s = usual(self.work_s, took_s)
-
-
-def usual(before: float | None, newest: float, weight: float = 0.05) -> float:
-    """What is usual by now: a mean in which the newest value has this weight."""
-    return newest if before is None else before + weight * (newest - before)
+        self.usual_s = took_s if self.usual_s is None else self.usual_s + _WEIGHT * (took_s - self.usual_s)
 
 
 class _UnderWay:
@@ -237,11 +224,7 @@ class Lane:
             raise
         now = time.monotonic()
         self._edge.note_time(now - began_at)
-        answers = read_answers(answer, np.array(arrays), now)  # a copy: what a Carrier brings may be somebody's memory
-        started_at = min((one.started_at for one in answers.outcomes if isinstance(one, Answered)), default=None)
-        if started_at is not None:
-            self._edge.note_work(now - started_at)
-        return answers
+        return read_answers(answer, writable(arrays), now)
 
     def _kept(self, group: _UnderWay, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """The outcomes, with their states kept for the sessions' next requests."""

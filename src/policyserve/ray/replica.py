@@ -9,8 +9,6 @@ import asyncio
 import time
 from collections.abc import Hashable
 
-import numpy as np
-
 from policyserve.core.arrays import Array
 from policyserve.core.effects import Outcome
 from policyserve.core.errors import ConfigError, PolicyserveError
@@ -22,7 +20,7 @@ from policyserve.engine.answering import LoadPolicy, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine
 from policyserve.ray.config import ReplicaSettings
-from policyserve.ray.groups import Answers, Described, Parts, read_group, write_answers, write_described
+from policyserve.ray.groups import Answers, Described, Parts, read_group, writable, write_answers, write_described
 
 log = Log(__name__)
 
@@ -32,13 +30,18 @@ _CLOSE_S = 5.0
 
 
 class Replica(Observer):
-    """One copy of the policy that `load` brings. version: of the policy, told with each answer."""
+    """One copy of the policy that `load` brings. version: of the policy, told with each answer.
+
+    digest: of its spec, once it has started. load: groups that have no answers yet.
+    """
 
     def __init__(self, load: LoadPolicy, version: str, settings: ReplicaSettings) -> None:
         self._version = version
         self._settings = settings
         self._engine = LocalEngine(lambda on_stage: _movable(load, on_stage), self._batcher, settings.request_timeout_s)
         self._described: Described | None = None
+        self.digest = ""
+        self.load = 0
         self._broken = ""
         self._seen_at: dict[Hashable, float] = {}
         self._swept_at = 0.0
@@ -49,6 +52,7 @@ class Replica(Observer):
         observers.add(self)
         spec = await self._engine.start(lambda stage: log.info("%s", stage), observers)
         self._described = Described(spec, self._version)
+        self.digest = self._described.digest
 
     async def describe(self) -> bytes:
         """The spec and the version, as read_described() reads them."""
@@ -57,10 +61,15 @@ class Replica(Observer):
 
     async def infer(self, message: bytes, arrays: Array) -> Parts:
         """Answer a group. A group of a session that was told another spec has no outcomes."""
-        assert self._described is not None
-        digest, broken = self._described.digest, self._broken
-        # One copy: what comes through Ray cannot be written, and a policy may write into its observations.
-        group = read_group(message, np.array(arrays))
+        self.load += 1
+        try:
+            return await self._infer(message, arrays)
+        finally:
+            self.load -= 1
+
+    async def _infer(self, message: bytes, arrays: Array) -> Parts:
+        digest, broken = self.digest, self._broken
+        group = read_group(message, writable(arrays))
         outcomes: list[Outcome] = []
         if group.digest == digest:
             outcomes = list(await asyncio.gather(*(self._answer(task) for task in group.tasks)))

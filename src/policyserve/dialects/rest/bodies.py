@@ -40,11 +40,6 @@ class ReplyBody(bytes):
     @classmethod
     def of(cls, text: str, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> ReplyBody:
         """The body of this text."""
-        return cls.of_bytes(text.encode(), status, headers)
-
-    @classmethod
-    def of_bytes(cls, body: bytes | bytearray, status: int, headers: tuple[tuple[str, str], ...]) -> ReplyBody:
-        """The body of these bytes, as it came."""
-        made = cls(body)
+        made = cls(text.encode())
         made.status, made.headers = status, headers
         return made

@@ -1,0 +1,92 @@
+"""Replicas that are listeners of this process, whose answers the test ends by hand, and edges' ways to them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+from policyserve.core.arrays import Array
+from policyserve.ray.groups import Parts
+from policyserve.ray.link import Link, Place
+from policyserve.ray.listener import Listener
+from policyserve.ray.tcp import Links
+from tests.engine.running import PATIENCE_S
+
+HOST = "127.0.0.1"
+_NAMES = itertools.count()
+
+
+class HandReplica:
+    """Keeps each group until the test answers it; a group of `echo` is answered at once."""
+
+    def __init__(self, digest: str = "digest") -> None:
+        self.name = f"replica {next(_NAMES)}"
+        self.groups: list[tuple[bytes, Array]] = []
+        self.ends: list[asyncio.Future[Parts]] = []
+        self.listener = Listener(self._answer, digest, self.name.encode())
+
+    async def open(self) -> Place:
+        return Place(self.name, HOST, await self.listener.open(HOST), self.name.encode())
+
+    async def _answer(self, message: bytes, arrays: Array) -> Parts:
+        self.groups.append((message, arrays))
+        self.ends.append(asyncio.get_running_loop().create_future())
+        if message == b"echo":
+            self.ends[-1].set_result((message, arrays))
+        return await self.ends[-1]
+
+
+class Bench:
+    """Replicas that listen, and links to them which have ended at the end."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self._ends: list[Callable[[], Any]] = []
+
+    async def replica(self, digest: str = "digest") -> HandReplica:
+        made = HandReplica(digest)
+        self.places.append(await made.open())
+        self._ends.append(made.listener.close)
+        return made
+
+    async def link(self, place: Place | None = None, on_change: Callable[[Link], None] = lambda _: None) -> Link:
+        made = Link(place or self.places[-1], on_change)
+        self._ends.append(made.abort)
+        await made.open()
+        return made
+
+    async def links(self, patience_s: float = PATIENCE_S) -> Links:
+        async def find() -> list[Place]:
+            return list(self.places)
+
+        made = Links(find)
+        self._ends.append(made.close)
+        await made.start(patience_s)
+        return made
+
+    async def end(self) -> None:
+        for end in reversed(self._ends):
+            result = end()
+            if asyncio.iscoroutine(result):
+                await result
+        await asyncio.sleep(0)  # connections that were cut are noticed
+
+
+def run(talk: Callable[[Bench], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        bench = Bench()
+        try:
+            await asyncio.wait_for(talk(bench), PATIENCE_S)
+        finally:
+            await bench.end()
+
+    asyncio.run(bounded())
+
+
+def numbers(size: int, value: int = 7) -> Array:
+    """(size,) uint8."""
+    return np.full(size, value, np.uint8)
