@@ -117,7 +117,10 @@ def test_who_may_not_is_told_what_is_missing(swap: Swapping, folder: Path) -> No
     assert "needs an admin's key: a line `NAME admin: KEY` in --api-key-file (HTTP 403)" in " ".join(err.split())
     code, _, err = swap("cartpole_ppo", name="arm")
     assert code == 1
-    assert "no page at this path" in err
+    assert "there is no policy 'arm'; there are default" in err
+    code, _, err = swap("cartpole_ppo", name="defualt")
+    assert code == 1
+    assert "there is no policy 'defualt'; did you mean default?" in err
 
 
 def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from policyserve.cli.foreground.progress import ProgressLine, stage_line
 from policyserve.cli.keys import key_from_environment, key_from_file
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
 from policyserve.core.errors import ConfigError
+from policyserve.core.nearest import nearest
 from policyserve.core.printable import one_line
 from policyserve.doctor.pages import Page, fetch
 from policyserve.doctor.server import Examined, as_websocket
@@ -103,7 +104,10 @@ def exchange(server: Examined, flags: SwapFlags, policys: Sequence[str]) -> str:
     query |= {"back": "true"} if flags.back else {"source": flags.source, "flags": json.dumps(list(policys))}
     query |= {name: "true" for name in ("unload_first", "force") if getattr(flags, name)}
     query |= {} if flags.load_timeout_s is None else {"timeout_s": f"{flags.load_timeout_s:g}"}
-    asked = _fields(_fetch(server, f"{path}?{urlencode(query)}", "PUT"), 202)
+    page = _fetch(server, f"{path}?{urlencode(query)}", "PUT")
+    if page.status == 404 and (unknown := _unknown(server, flags.name)):
+        raise ConfigError(unknown)
+    asked = _fields(page, 202)
     line = ProgressLine()
     with line.shared():
         while True:
@@ -127,6 +131,15 @@ def _outcome(last: dict[str, Any], told: dict[str, Any]) -> str:
     closed = f"; its sessions were closed, since its spec is another one ({'; '.join(last['changes'])})"
     title = one_line(str(last.get("title")), _MOST_OF_TEXT)
     return f"{title} answers, version {last.get('version')}{closed if last.get('changes') else rest}"
+
+
+def _unknown(server: Examined, name: str) -> str:
+    """What to say of a name that no policy of the server has; empty if one has it, or the server does not say."""
+    served = _fetch(server, "/policies").fields.get("policies", ())
+    names = [str(policy.get("name")) for policy in served if isinstance(policy, dict)]
+    near = nearest(name, names)
+    cure = f"did you mean {near}?" if near else f"there are {', '.join(names)}"
+    return f"there is no policy {name!r}; {cure}" if names and name not in names else ""
 
 
 def _fetch(server: Examined, path: str, method: str = "GET") -> Page:
