@@ -46,6 +46,7 @@ ELSEWHERE = {
     "compat/wall_x/launch": "compat/test_wall_x_launch",
     "compat/wall_x/policy": "compat/test_wall_x_policy",
     "core/effects": "core/test_session",
+    "core/episode_requests": "core/test_episodes",
     "core/events": "logs/test_events",
     "core/remarks": "core/test_session",
     "core/telling": "core/test_session",

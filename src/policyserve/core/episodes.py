@@ -70,6 +70,10 @@ class Episode:
         self.asked_at = 0.0  # seconds, the session's clock
         self._is_over = False
 
+    def take_row(self) -> ActionChunk | None:
+        """The next row of its last chunk; None: the policy has to be asked."""
+        return None if self.rows is None else self.rows.take()
+
     def end(self) -> bool:
         """Nothing is asked for it any more; returns whether all that was asked is answered."""
         self._is_over = True

@@ -6,15 +6,14 @@ tells it that none came in time; it greets then, since the client may be waiting
 Rule 1: answers leave in the order of their requests, refusals among them. An answer that comes early waits.
 Rule 2: nothing follows a Close. Messages and answers that come after it are dropped.
 Rule 3: messages that come before the policy is ready are kept, up to the bound, and read when serve() is called.
-Rule 4: where a client wants the newest answer alone (Control.newest_only), the policy has one request of an episode at
-a time. Of those that come meanwhile the last is asked next; the others get no answer.
+
+Episodes, rows of chunks, and clients that want the newest answer alone: see episode_requests.py.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from policyserve.core.dialect import (
@@ -25,18 +24,8 @@ from policyserve.core.dialect import (
     close_reason,
 )
 from policyserve.core.early import MESSAGE_OVERHEAD, EarlyMessages
-from policyserve.core.effects import (
-    Answered,
-    Close,
-    Effect,
-    EndEpisode,
-    Failed,
-    Outcome,
-    Reuse,
-    Send,
-    Submit,
-)
-from policyserve.core.episodes import ChunkRows, Episode, Episodes
+from policyserve.core.effects import Answered, Close, Effect, Failed, Outcome, Send, Submit
+from policyserve.core.episode_requests import EpisodeRequests, Pending
 from policyserve.core.errors import (
     NotReady,
     Overloaded,
@@ -49,7 +38,6 @@ from policyserve.core.errors import (
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Control, EncodedText, Message, Request, Unreadable
-from policyserve.core.policy import ActionChunk
 from policyserve.core.printable import type_name
 from policyserve.core.reading import Fit, RequestReader
 from policyserve.core.remarks import Remarks
@@ -58,16 +46,6 @@ from policyserve.core.telling import Telling
 
 _GLANCE = 4096  # bytes of a text that tell whose it is
 _MOST_PER_LETTER = 4  # bytes of UTF-8
-
-
-@dataclass(slots=True)
-class _Pending:
-    ticket: int
-    arrived_at: float
-    size: int  # bytes that are held for it
-    outcome: Outcome | Control | None = None
-    context: Any = None  # a request's
-    episode: Episode | None = None
 
 
 class Session:
@@ -105,17 +83,16 @@ class Session:
         self._reader: RequestReader | None = None  # once both dialect and spec are known
         self._early = EarlyMessages()
         self.received_bytes = 0  # of all its messages so far, and of what was made of them
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         self._tickets = 0
         self.refused = 0  # requests that were refused unread, or could not be read
         self._refusing = False  # a request was refused in a way that closes: what follows it is not read
         self._draining = False
         self._parting = (1001, "the server is stopping")  # the close code and reason once it is drained
         self._remarks = Remarks()
-        self._episodes = Episodes()
-        self._serve_steps, self._chunk_size = serve_steps, chunk_size
+        self._serve_steps = serve_steps
+        self._episodes = EpisodeRequests(self._pending, serve_steps, chunk_size)
         self._fit = fit
-        self._newest_only = False  # see Rule 4
 
     @property
     def episodes(self) -> list[int]:
@@ -248,8 +225,9 @@ class Session:
             if pending.ticket == ticket:
                 pending.outcome = outcome
                 if pending.episode is not None:
-                    pending.outcome = self._settle_episode(pending.episode, outcome, effects)
-                    effects += self._ask_held(pending.episode, now)
+                    assert self._spec is not None, "a policy has answered"
+                    settled = pending.episode, pending, outcome, self._spec, now
+                    effects = self._episodes.settle(*settled, may_ask=not self._draining)
                 break
         return effects + self._flush(now) if effects else self._flush(now)
 
@@ -283,7 +261,7 @@ class Session:
         if self._serve_steps:
             return self._ask(Request(valid.observation), valid, len(message), now)
         observation, batch_size, unknown, footprint, is_encoded = valid
-        submit = Submit(self._queue(now, len(message) + footprint), observation, batch_size, now, is_encoded)
+        submit = Submit(self._queue(now, len(message) + footprint).ticket, observation, batch_size, now, is_encoded)
         if self._remarks.are_due(unknown):
             return [*self._remarks.of(observation, unknown), submit]
         return [submit]
@@ -298,13 +276,13 @@ class Session:
             return self._refuse(heard.error, now, heard.context)
         if isinstance(heard, Control):
             names = self._episodes.names if heard.ends_all else [] if heard.ends is None else [heard.ends]
-            effects = [effect for name in names for effect in self._end_episode(name)]
-            self._newest_only = self._newest_only if heard.newest_only is None else heard.newest_only
-            self._queue(now, len(message))
-            self._pending[-1].outcome = heard
+            effects = [effect for name in names for effect in self._episodes.end(name)]
+            if heard.newest_only is not None:
+                self._episodes.newest_only = heard.newest_only
+            self._queue(now, len(message)).outcome = heard
             self._refusing = heard.closes
             return [*effects, *self._flush(now)]
-        effects = self._end_episode(heard.episode) if heard.begins else []
+        effects = self._episodes.end(heard.episode) if heard.begins else []
         try:
             return effects + self._ask(heard, reader.valid(heard), len(message), now)
         except PolicyserveError as error:
@@ -313,78 +291,17 @@ class Session:
 
     def _ask(self, request: Request, valid: ValidObservation, size: int, now: float) -> list[Effect]:
         """Answer an observation with the next row of its episode's chunk, or have the policy answer it."""
-        dialect, rows = self._telling.converses, None
-        has_one = dialect is not None and dialect.one_action
-        if (has_one or self._serve_steps) and valid.batch_size is None:
-            rows = ChunkRows(self._chunk_size, keeps_axis=not has_one)
         effects: list[Effect] = []
-        left_behind = self._episodes.left_behind(request.episode, now)
-        if left_behind is not None:
-            effects.append(EndEpisode(left_behind))
-        episode = self._episodes.of(request.episode, rows)
-        episode.asked_at = now
-        ticket = self._queue(now, size + valid.footprint)
-        pending = self._pending[-1]
+        dialect = self._telling.converses
+        one_action = dialect is not None and dialect.one_action
+        episode = self._episodes.enter(request.episode, valid.batch_size, one_action, now, effects)
+        pending = self._queue(now, size + valid.footprint)
         pending.context = request.context
         effects += self._remarks.of(valid.observation, valid.unknown)
-        row = None if episode.rows is None else episode.rows.take()
-        if row is not None:
-            pending.outcome = Answered(row, now, now)
-            return [*effects, Reuse(ticket, valid.observation, now), *self._flush(now)]
-        pending.episode = episode
-        submit = Submit(ticket, valid.observation, valid.batch_size, now, valid.is_encoded, episode.number)
-        if self._newest_only and episode.unanswered:
-            self._drop_held(episode)
-            episode.held = submit
-            return effects
-        episode.unanswered += 1
-        return [*effects, submit]
-
-    def _drop_held(self, episode: Episode) -> None:
-        """The request that waits for the episode's turn is overtaken, or its episode is over: it needs no answer."""
-        if episode.held is not None:
-            ticket, episode.held = episode.held.ticket, None
-            self._pending = deque(pending for pending in self._pending if pending.ticket != ticket)
-
-    def _ask_held(self, episode: Episode, now: float) -> list[Effect]:
-        """The policy is free for the episode: have it answer the request that waited."""
-        if episode.unanswered or self._draining:
-            self._drop_held(episode)
-        held, episode.held = episode.held, None
-        if held is None:
-            return []
-        row = None if episode.rows is None else episode.rows.take()
-        if row is None:
-            episode.unanswered += 1
-            return [held]
-        waited = next(pending for pending in self._pending if pending.ticket == held.ticket)
-        waited.outcome, waited.episode = Answered(row, now, now), None
-        return [Reuse(held.ticket, held.observation, held.arrived_at)]
-
-    def _end_episode(self, name: str) -> list[Effect]:
-        episode = self._episodes.end(name)
-        if episode is None:  # nothing was asked for it, or an answer is under way
-            return []
-        self._episodes.forgotten(episode)
-        return [EndEpisode(episode.number)]
-
-    def _settle_episode(self, episode: Episode, outcome: Outcome, effects: list[Effect]) -> Outcome:
-        """A request of the episode has its outcome; gives what of it is the answer."""
-        if episode.settle():
-            self._drop_held(episode)
-            self._episodes.forgotten(episode)
-            effects.append(EndEpisode(episode.number))
-        if episode.rows is None:
-            return outcome
-        if not isinstance(outcome, Answered):
-            episode.rows.drop()
-            return outcome
-        return outcome._replace(chunk=episode.rows.fill(outcome.chunk)) if self._has_steps(outcome.chunk) else outcome
-
-    def _has_steps(self, chunk: ActionChunk) -> bool:
-        assert self._spec is not None, "a policy has answered"
-        is_long = chunk.actions.ndim > 1 if self._spec.action is None else self._spec.horizon is not None
-        return is_long and len(chunk.actions) > 0
+        asked = self._episodes.ask(episode, pending, valid, now)
+        if asked is not None:
+            effects.append(asked)
+        return effects if pending.outcome is None else effects + self._flush(now)
 
     def _decoded(self, message: Message | EncodedText | Overloaded) -> Message:
         if isinstance(message, Overloaded):
@@ -397,21 +314,22 @@ class Session:
             raise WireError("", expected, f"{len(message)} bytes")
         return message.text()
 
-    def _queue(self, now: float, size: int = 0) -> int:
+    def _queue(self, now: float, size: int = 0) -> Pending:
         self._tickets += 1
         self.received_bytes += MESSAGE_OVERHEAD + size
-        self._pending.append(_Pending(self._tickets, now, MESSAGE_OVERHEAD + size))
-        return self._tickets
+        pending = Pending(self._tickets, now, MESSAGE_OVERHEAD + size)
+        self._pending.append(pending)
+        return pending
 
     def _refuse(self, error: PolicyserveError, now: float, context: Any = None) -> list[Effect]:
         error = of_policy(error, "reading the request raised")  # a spec's leaves may be a stranger's
         if not self._debug_wire and (error.blame == "client" or error.retryable):
             error.__traceback__ = error.__context__ = error.__cause__ = None  # their frames hold the message
-        ticket = self._queue(now)
-        self._pending[-1].context = context
+        pending = self._queue(now)
+        pending.context = context
         self.refused += 1
         self._refusing = self._telling.closes(error, context)
-        return self.answer(ticket, error, now)
+        return self.answer(pending.ticket, error, now)
 
     def _flush(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -422,7 +340,7 @@ class Session:
             effects += self._close_if_drained()
         return effects
 
-    def _write(self, done: _Pending, now: float) -> list[Effect]:
+    def _write(self, done: Pending, now: float) -> list[Effect]:
         outcome = done.outcome
         if not isinstance(outcome, (Answered, Control)):
             return self._tell(outcome or NotReady("no outcome"), done.ticket, done.context)
