@@ -44,17 +44,23 @@ def _vibe_rl(url: str) -> Peer:
     return Peer(lambda obs: client.infer(obs).actions, client.close, lambda: client.sessions_opened)
 
 
-DIALECTS: Sequence[Callable[[str], Peer]] = (_openpi, _wall_x, _vibe_rl)
+Dialects = Sequence[Callable[[str], Peer]]
+DIALECTS: Dialects = (_openpi, _wall_x, _vibe_rl)
 
 
 class Fleet:
     """Clients that ask without a pause. urls: of the edges, one client after the other; dead ones are left out.
 
-    begins_anew: sessions may be closed behind a refusal, after which clients open others by themselves.
+    begins_anew: sessions may be closed while nothing is asked, or behind a refusal, and clients open others by
+    themselves; the ledger counts those.
+    dialects: what opens a client, in turn.
     """
 
-    def __init__(self, urls: Sequence[str], clients: int = 12, begins_anew: bool = False) -> None:
+    def __init__(
+        self, urls: Sequence[str], clients: int = 12, begins_anew: bool = False, dialects: Dialects = DIALECTS
+    ) -> None:
         self._begins_anew = begins_anew
+        self._dialects = dialects
         self.urls = list(urls)
         self.ledger: Counter[str] = Counter()
         self.versions: Counter[int] = Counter()  # that answered
@@ -106,7 +112,7 @@ class Fleet:
         while not self._ends.is_set():
             url = self.urls[who % len(self.urls)]
             try:
-                peer = DIALECTS[who % len(DIALECTS)](url)
+                peer = self._dialects[who % len(self._dialects)](url)
             except (PolicyserveError, OSError, RuntimeError):
                 time.sleep(0.05)  # an edge that is gone; the list of edges tells of it
                 continue
@@ -128,7 +134,6 @@ class Fleet:
                 return
             except (PolicyserveError, RuntimeError) as error:
                 self._book("refused", f"client {who}, request {number}: {error}")
-                count = -1 if self._begins_anew else count
                 continue
             took_ms = (time.monotonic() - began_at) * 1e3
             if peer.sessions() != sessions:  # vibe_rl's are closed by a refusal, and its client connects again
@@ -143,14 +148,18 @@ class Fleet:
             self.versions[int(answer[3])] += 1
         if answer[:2].tolist() != [who, number]:
             self._book("crossed", f"client {who} asked {number} and got {answer}")
-        elif answer[2] != (1 if count == -1 else count + 1):
+        elif self._begins_anew and count and answer[2] == 1:
+            self._book("begun anew")
+        elif answer[2] != count + 1:
             self._book("state lost", f"client {who}, request {number}: its policy counts {answer[2]} after {count}")
 
 
 @contextmanager
-def driving(urls: Sequence[str], clients: int = 12, begins_anew: bool = False) -> Iterator[Fleet]:
+def driving(
+    urls: Sequence[str], clients: int = 12, begins_anew: bool = False, dialects: Dialects = DIALECTS
+) -> Iterator[Fleet]:
     """A fleet at work, which has ended at the end."""
-    fleet = Fleet(urls, clients, begins_anew)
+    fleet = Fleet(urls, clients, begins_anew, dialects)
     fleet.start()
     try:
         fleet.until_answered(5 * clients)

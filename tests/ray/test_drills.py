@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 import numpy as np
@@ -25,18 +25,7 @@ from tests.ray.small_cluster import NAME, SmallCluster, until
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
-@pytest.fixture(scope="module")
-def edges(counting: SmallCluster) -> Iterator[Sequence[Serving]]:
-    """Two edges, each in a process of its own."""
-    with counting.edge() as first, counting.edge() as second:
-        yield first, second
-
-
-@pytest.fixture
-def fleet(edges: Sequence[Serving]) -> Iterator[Fleet]:
-    """Clients at work; at the end all that they asked has to be answered."""
-    with driving([edge.url for edge in edges]) as fleet:
-        yield fleet
+WHOSE = pytest.mark.parametrize("fleet", ["ours", "originals"], indirect=True)
 
 
 def check(fleet: Fleet, lost: int = 0) -> None:
@@ -44,12 +33,14 @@ def check(fleet: Fleet, lost: int = 0) -> None:
     fleet.check(lost)
 
 
+@WHOSE
 def test_calm(fleet: Fleet) -> None:
     fleet.until_answered(300)
     check(fleet)
     assert not fleet.ledger["refused"]
 
 
+@WHOSE
 def test_a_replica_is_killed(counting: SmallCluster, fleet: Fleet) -> None:
     os.kill(counting.processes()[0], signal.SIGKILL)
     fleet.until_answered(200)
@@ -81,13 +72,15 @@ def test_a_node_is_lost(counting: SmallCluster, fleet: Fleet) -> None:
     assert not fleet.ledger["refused"]
 
 
+@WHOSE
 def test_a_version_is_rolled(counting: SmallCluster, fleet: Fleet) -> None:
-    cluster.roll(NAME, counting.recipe(2))
-    until(lambda: fleet.versions[2], "the next version answers nobody")
+    (last,) = fleet.versions
+    cluster.roll(NAME, counting.recipe(last + 1))
+    until(lambda: fleet.versions[last + 1], "the next version answers nobody")
     counting.until_running(2)
-    before = fleet.versions[1]
+    before = fleet.versions[last]
     fleet.until_answered(200)
-    assert fleet.versions[1] - before < 50  # groups that were on their way
+    assert fleet.versions[last] - before < 50  # groups that were on their way
     check(fleet)
     assert not fleet.ledger["refused"]
 
@@ -172,11 +165,12 @@ def test_another_spec_takes_over_and_sessions_of_the_old_one_are_told(
     counting: SmallCluster, edges: Sequence[Serving]
 ) -> None:
     with driving([edges[0].url], begins_anew=True) as fleet:
-        cluster.roll(NAME, counting.recipe(3, name="counting anew"))
-        until(lambda: fleet.versions[3], "the next version answers nobody")
+        cluster.roll(NAME, counting.recipe(8, name="counting anew"))
+        until(lambda: fleet.versions[8], "the next version answers nobody")
         counting.until_running(2)
         fleet.until_answered(100)
     fleet.check(lost=12)
+    assert fleet.ledger["begun anew"] <= 12
 
 
 def test_a_version_beside_the_last_gets_the_sessions_that_begin_and_the_others_stay(counting: SmallCluster) -> None:
