@@ -132,6 +132,46 @@ def test_a_group_is_not_sent_for_ever_since_an_observation_may_be_what_kills() -
     run(talk)
 
 
+def test_a_request_that_kills_is_given_up_alone_and_those_that_were_lost_with_it_are_answered() -> None:
+    async def talk() -> None:
+        bench = Bench(max_tries=3)
+        asked = infer(bench.lane, task(1, 1.0), task(2, 2.0), task(3, 3.0))
+        beside = infer(bench.other, task(4, 4.0))
+        for call in range(4):  # both groups, twice
+            await bench.called(call + 1)
+            bench.carrier.ends[call].set_exception(PolicyLost("its process died"))
+        for call in range(4, 8):
+            await bench.called(call + 1)
+            assert len(bench.carrier.calls) == call + 1  # one at a time
+            (one,) = read_group(*bench.carrier.calls[call]).tasks
+            if one.observation["x"] == 2.0:
+                bench.carrier.ends[call].set_exception(PolicyLost("its process died"))
+            else:
+                bench.carrier.echo(call)
+        first, second, third = await asked
+        assert (value(first), type(second), value(third)) == (1.0, PolicyLost, 3.0)
+        assert [value(one) for one in await beside] == [4.0]
+        assert bench.edge.tallies.sent_again == 6
+
+    run(talk)
+
+
+def test_a_request_whose_deadline_passed_has_no_last_call() -> None:
+    async def talk() -> None:
+        bench = Bench(max_tries=2)
+        asked = infer(bench.lane, task(1, 1.0), task(2, 2.0))
+        await bench.called(1)
+        bench.carrier.ends[0].set_exception(PolicyLost("its process died"))
+        await bench.called(2)
+        bench.lane.take_back(2)
+        bench.carrier.echo(1)
+        first, second = await asked
+        assert (value(first), type(second)) == (1.0, DeadlineExceeded)
+        assert len(bench.carrier.calls) == 2
+
+    run(talk)
+
+
 def test_a_replica_that_takes_no_more_is_overload() -> None:
     async def talk() -> None:
         bench = Bench()

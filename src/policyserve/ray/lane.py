@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from policyserve.core.arrays import Array
@@ -67,7 +67,7 @@ class Edge:
     call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group
     that may be lost with their replicas; twice as many may time out.
     on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
-    is_up: whether there is a replica; without one nobody asks.
+    is_up: whether there is a replica; without one nobody asks. last_calls: held by a call that may be lost again.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Edge:
     usual_s: float | None = None
     is_replaced: bool = False
     is_up: asyncio.Event = field(default_factory=_set_event)
+    last_calls: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def timeout_s(self) -> float:
@@ -91,6 +92,26 @@ class Edge:
     def note_time(self, took_s: float) -> None:
         """A call was answered."""
         self.usual_s = took_s if self.usual_s is None else self.usual_s + _WEIGHT * (took_s - self.usual_s)
+
+
+@dataclass
+class _Tries:
+    """How often requests were sent in vain. lost: with their replica; silent: without an answer in time."""
+
+    most: int
+    lost: int = 0
+    silent: int = 0
+    is_alone: bool = False
+
+    @property
+    def are_spent(self) -> bool:
+        """Whether no replica is asked any more."""
+        return self.lost >= self.most or self.silent >= 2 * self.most
+
+    @property
+    def want_alone(self) -> bool:
+        """Whether the next call is the last, and not for one request alone."""
+        return 0 < self.lost == self.most - 1 and not self.is_alone
 
 
 class _UnderWay:
@@ -173,7 +194,24 @@ class Lane:
         return tasks
 
     async def _answered(self, group: _UnderWay, tasks: list[Task]) -> Sequence[Outcome]:
-        """The group's outcomes: those of the first call that brings any."""
+        """The group's outcomes: those of the first call that brings any.
+
+        The last call for requests that were lost with replicas is made for each of them alone, since one of them may
+        be the reason. Of an edge one such call is under way at a time, so that no other suspect is lost with it.
+        """
+        edge, tries = self._edge, _Tries(self._edge.max_tries)
+        outcomes = await self._tried(tasks, tries)
+        if outcomes is None:
+            outcomes = []
+            for task in tasks:
+                async with edge.last_calls:
+                    is_waited_for = task.session not in group.refused
+                    last = await self._tried([task], replace(tries, is_alone=True)) if is_waited_for else None
+                outcomes.extend(last or [_nobody_waits()])
+        return self._kept(group, outcomes)
+
+    async def _tried(self, tasks: list[Task], tries: _Tries) -> list[Outcome] | None:
+        """What a call brings for these, after as many tries as it takes; None: the last is to be made alone."""
         edge = self._edge
         try:
             message, arrays = write_group(Group(tasks, edge.digest), edge.name)
@@ -182,38 +220,39 @@ class Lane:
             failed.__cause__ = cause
             return [failed] * len(tasks)
         error: PolicyserveError = PolicyLost("no replica was asked")
-        tries = 0.0
-        while tries < edge.max_tries:  # and at most until nobody waits for the group, which cancels this
+        is_again = tries.is_alone
+        while not tries.are_spent:  # and at most until nobody waits for the group, which cancels this
+            if tries.want_alone:
+                return None
             await edge.is_up.wait()
             edge.tallies.calls += 1
-            edge.tallies.sent_again += tries > 0
-            edge.tallies.requests += len(group.tasks)
-            tries += 1
+            edge.tallies.sent_again += is_again
+            edge.tallies.requests += len(tasks)
+            is_again = True
             try:
                 answers = await self._call(message, arrays)
             except NotReady:
-                tries -= 1
                 await asyncio.sleep(_PAUSE_S)
                 continue
             except Overloaded as refused:
-                return [refused] * len(group.tasks)
+                return [refused] * len(tasks)
             except PolicyLost as lost:
                 error = lost
+                tries.lost += 1
                 continue
             except DeadlineExceeded as late:
                 error = late
-                tries -= 0.5  # Serve may choose a silent replica again; one that is lost it does not
+                tries.silent += 1  # Serve may choose a silent replica again; one that is lost it does not
                 continue
             if answers.digest == edge.digest:
                 self._note_broken(answers)
-                return self._kept(group, answers.outcomes)
-            tries -= 1
+                return list(answers.outcomes)
             if edge.is_replaced:
-                return [NotReady("another version of the policy took over: connect again")] * len(group.tasks)
+                return [NotReady("another version of the policy took over: connect again")] * len(tasks)
             edge.on_other_spec()
             await asyncio.sleep(_PAUSE_S)  # replicas of the version before may still be there
         told = f"{error}; replicas were asked one after the other, {edge.max_tries} at most"
-        return [PolicyLost(told) for _ in group.tasks]
+        return [PolicyLost(told) for _ in tasks]
 
     async def _call(self, message: bytes, arrays: Array) -> Answers:
         began_at = time.monotonic()
@@ -258,10 +297,14 @@ class Lane:
 
 def _outcomes_of(work: asyncio.Task[Sequence[Outcome]], count: int) -> Sequence[Outcome]:
     if work.cancelled():
-        return [DeadlineExceeded("nobody waits for it any more")] * count
+        return [_nobody_waits()] * count
     error = work.exception()
     if error is None:
         return work.result()
     failed = PolicyFailed(f"the way to the replicas failed: {error}")  # a bug, or a Carrier's
     failed.__cause__ = error
     return [failed] * count
+
+
+def _nobody_waits() -> PolicyserveError:
+    return DeadlineExceeded("nobody waits for it any more")
