@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,23 @@ class SmallCluster:
         return Recipe("tests.ray.counting:Counting", {"version": version, "pids": self.pids, **more})
 
     def deploy(self, recipe: Recipe) -> None:
+        """Have two replicas."""
         cluster.deploy(NAME, recipe, self.config, ReplicaSettings())
         cluster.wait_until_running(NAME, lambda _: None, PATIENCE_S)
         self.until_running(2)
+
+    @contextmanager
+    def scaled(self, name: str, least: int, most: int) -> Iterator[str]:
+        """The policy beside that, of 100 ms, under a name of its own; its replicas follow the load at once."""
+        config = replace(
+            self.config, deployed_as=name, min_replicas=least, max_replicas=most, upscale_delay_s=1, downscale_delay_s=2
+        )
+        cluster.deploy(name, self.recipe(1, takes_s=0.1), config, ReplicaSettings())
+        try:
+            cluster.wait_until_running(name, lambda _: None, PATIENCE_S)
+            yield name
+        finally:
+            cluster.remove(name)
 
     def until_running(self, count: int) -> None:
         until(lambda: self._is_running(count), f"{count} replicas do not run")
@@ -57,14 +72,44 @@ class SmallCluster:
     def lose_a_node(self) -> None:
         """End a node's processes without a word to anybody, and have another one come."""
         self._cluster.remove_node(self._cluster.worker_nodes.copy().pop(), allow_graceful=False)
-        self._cluster.add_node(num_cpus=2, object_store_memory=_STORE)
+        self.add_nodes(1)
+
+    def lose_all_nodes(self) -> None:
+        """Have no node left that a replica could be on."""
+        for node in self._cluster.worker_nodes.copy():
+            self._cluster.remove_node(node, allow_graceful=False)
+
+    def add_nodes(self, count: int = 2) -> None:
+        """Have so many nodes more."""
+        for _ in range(count):
+            self._cluster.add_node(num_cpus=2, object_store_memory=_STORE)
+
+    @contextmanager
+    def cut_off(self) -> Iterator[set[int]]:
+        """A node with a replica whose processes all stand still, so that nobody hears of it any more; gives these.
+
+        At the end they go on, those that the cluster did not give up.
+        """
+        processes = next(
+            found
+            for node in self._cluster.worker_nodes
+            if (found := _with_children(node.all_processes["raylet"][0].process.pid)) & set(self.processes())
+        )
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield processes
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):  # whom the cluster ended meanwhile
+                    os.kill(process, signal.SIGCONT)
 
     @contextmanager
     def edge(
-        self, *flags: str, policies: Sequence[str] = ("tests.ray.counting:policy", "--deployed-as", NAME)
+        self, *flags: str, policies: Sequence[str] = ("tests.ray.counting:policy", "--deployed-as", NAME), port: int = 0
     ) -> Iterator[Serving]:
         """An edge in a process of its own."""
-        where = ["--engine", "ray", "--ray-address", self.address, "--host", "127.0.0.1", "--port", "0"]
+        where = ["--engine", "ray", "--ray-address", self.address, "--host", "127.0.0.1", "--port", str(port)]
         command = [*POLICYSERVE, "serve", *policies, *where]
         with serving([*command, "--call-timeout-s", "2", *flags]) as started:
             yield started
@@ -87,6 +132,12 @@ def until(is_so: Callable[[], Any], told: str) -> None:
     while not is_so():
         assert time.monotonic() < deadline, told
         time.sleep(0.1)
+
+
+def _with_children(process: int) -> set[int]:
+    """A process and those that it began, with theirs."""
+    told = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return {process}.union(*(_with_children(int(child)) for child in " ".join(told).split()))
 
 
 def _begun(tries: int = 3) -> Any:

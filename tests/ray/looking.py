@@ -1,0 +1,32 @@
+"""What an edge tells whoever asks it by HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import re
+
+_NO_BALANCER = ("127.0.0.2", 0)  # of this machine, too: an edge behind a balancer expects a header from 127.0.0.1
+
+
+def is_ready(url: str) -> bool:
+    """Whether an edge's /readyz says so."""
+    status, _ = _read(url, "/readyz")
+    assert status in (200, 503)
+    return status == 200
+
+
+def figure(url: str, name: str) -> float:
+    """A figure of an edge's /metrics, summed over its labels."""
+    _, page = _read(url, "/metrics")
+    return sum(map(float, re.findall(rf"^policyserve_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)))
+
+
+def _read(url: str, path: str) -> tuple[int, str]:
+    port = int(url.rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=_NO_BALANCER)
+    try:
+        connection.request("GET", path)
+        told = connection.getresponse()
+        return told.status, told.read().decode()
+    finally:
+        connection.close()
