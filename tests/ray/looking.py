@@ -15,10 +15,11 @@ def is_ready(url: str) -> bool:
     return status == 200
 
 
-def figure(url: str, name: str) -> float:
-    """A figure of an edge's /metrics, summed over its labels."""
+def figure(url: str, name: str) -> int:
+    """A figure of an edge's /metrics that counts, summed over its labels."""
     _, page = _read(url, "/metrics")
-    return sum(map(float, re.findall(rf"^policyserve_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)))
+    found = re.findall(rf"^policyserve_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
+    return int(sum(map(float, found)))
 
 
 def _read(url: str, path: str) -> tuple[int, str]:

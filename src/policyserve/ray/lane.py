@@ -20,6 +20,7 @@ from policyserve.engine.answering import Task
 from policyserve.engine.keeping import NumberedKeeping
 from policyserve.engine.runner import OnDone
 from policyserve.ray.groups import Answers, Group, Parts, read_answers, writable, write_group
+from policyserve.ray.tries import Tries
 
 log = Log(__name__)
 
@@ -92,26 +93,6 @@ class Edge:
     def note_time(self, took_s: float) -> None:
         """A call was answered."""
         self.usual_s = took_s if self.usual_s is None else self.usual_s + _WEIGHT * (took_s - self.usual_s)
-
-
-@dataclass
-class _Tries:
-    """How often requests were sent in vain. lost: with their replica; silent: without an answer in time."""
-
-    most: int
-    lost: int = 0
-    silent: int = 0
-    is_alone: bool = False
-
-    @property
-    def are_spent(self) -> bool:
-        """Whether no replica is asked any more."""
-        return self.lost >= self.most or self.silent >= 2 * self.most
-
-    @property
-    def want_alone(self) -> bool:
-        """Whether the next call is the last, and not for one request alone."""
-        return 0 < self.lost == self.most - 1 and not self.is_alone
 
 
 class _UnderWay:
@@ -197,20 +178,24 @@ class Lane:
         """The group's outcomes: those of the first call that brings any.
 
         The last call for requests that were lost with replicas is made for each of them alone, since one of them may
-        be the reason. Of an edge one such call is under way at a time, so that no other suspect is lost with it.
+        be the reason.
         """
-        edge, tries = self._edge, _Tries(self._edge.max_tries)
+        tries = Tries(self._edge.max_tries)
         outcomes = await self._tried(tasks, tries)
         if outcomes is None:
-            outcomes = []
-            for task in tasks:
-                async with edge.last_calls:
-                    is_waited_for = task.session not in group.refused
-                    last = await self._tried([task], replace(tries, is_alone=True)) if is_waited_for else None
-                outcomes.extend(last or [_nobody_waits()])
+            outcomes = [await self._tried_alone(group, task, tries) for task in tasks]
         return self._kept(group, outcomes)
 
-    async def _tried(self, tasks: list[Task], tries: _Tries) -> list[Outcome] | None:
+    async def _tried_alone(self, group: _UnderWay, task: Task, tries: Tries) -> Outcome:
+        """What the last call brings for one of them. An edge makes one at a time: no other suspect is lost with it."""
+        async with self._edge.last_calls:
+            if task.session in group.refused:
+                return _nobody_waits()
+            outcomes = await self._tried([task], replace(tries, is_alone=True))
+        assert outcomes is not None, "it is alone"
+        return outcomes[0]
+
+    async def _tried(self, tasks: list[Task], tries: Tries) -> Sequence[Outcome] | None:
         """What a call brings for these, after as many tries as it takes; None: the last is to be made alone."""
         edge = self._edge
         try:
@@ -246,7 +231,7 @@ class Lane:
                 continue
             if answers.digest == edge.digest:
                 self._note_broken(answers)
-                return list(answers.outcomes)
+                return answers.outcomes
             if edge.is_replaced:
                 return [NotReady("another version of the policy took over: connect again")] * len(tasks)
             edge.on_other_spec()
