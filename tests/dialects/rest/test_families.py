@@ -143,6 +143,14 @@ def test_molmoact2s_answer_says_what_else_the_policy_says() -> None:
     assert written("molmoact2", chunk) == golden("molmoact2_rest", "act_reply")
 
 
+def test_a_body_of_gr00ts_without_an_observation_shows_nothing_of_gr00ts_and_is_plain() -> None:
+    assert golden("gr00t_http", "act_no_observation_reply").startswith(b'{"detail":"Internal server error: 400: Missing')
+    found = read(golden("gr00t_http", "act_no_observation"))
+    assert found.family == "json"
+    assert isinstance(found.heard, Request)
+    assert found.heard.observation == {"obs": 1}
+
+
 def test_gr00ts_answer_has_the_parts_that_the_policy_declares() -> None:
     told = json.loads(golden("gr00t_http", "act_reply"))
     chunk = ActionChunk(np.concatenate([unmarked(told[key]) for key in told], axis=-1))
