@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyserve.core.nearest import nearest
+from policyserve.core.nearest import nearest, nearest_path
 
 NAMES = ["cartpole_ppo", "cartpole_dqn", "wall-x"]
 
@@ -28,3 +28,16 @@ def test_the_word_that_is_most_alike_is_found_whatever_its_case_and_its_dashes(w
 def test_how_alike_words_have_to_be_is_the_callers_choice() -> None:
     assert nearest("cart", NAMES, 0.4) == "cartpole_ppo"
     assert nearest("cart", NAMES, 0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "found"),
+    [
+        ("image", ["observation/image", "imagine"], "observation/image"),
+        ("observation/state", ["images/top", "state"], "state"),
+        ("image", ["left/image", "right/image", "imagee"], "imagee"),
+        ("observation/image", ["observation/imgae"], "observation/imgae"),
+    ],
+)
+def test_a_path_that_ends_alike_is_near_where_it_is_the_only_one(wanted: str, known: list[str], found: str) -> None:
+    assert nearest_path(wanted, known) == found

@@ -97,6 +97,11 @@ def test_a_missing_key_names_the_near_one() -> None:
     assert "observation/imgae" in error.hint
 
 
+def test_a_missing_key_that_a_client_has_in_a_place_of_its_own_is_told() -> None:
+    error = refusal(spec_of({"image": ImageSpec()}), {"observation/image": image(), "prompt": "go"})
+    assert "--map observation/image=image" in error.hint
+
+
 def test_a_missing_key_with_nothing_near_gives_no_hint() -> None:
     error = refusal(CARTPOLE, {"qqqq": 1.0})
     assert error.hint == ""

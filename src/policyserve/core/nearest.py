@@ -16,5 +16,12 @@ def nearest(wanted: str, known: Iterable[str], cutoff: float = 0.6) -> str | Non
     return by_letters[near[0]] if near else None
 
 
+def nearest_path(wanted: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The same of keys such as `observation/image`: the only one that ends as the wanted one does is the nearest."""
+    paths = list(known)
+    alike = [path for path in paths if path.rpartition("/")[2] == wanted.rpartition("/")[2]]
+    return alike[0] if len(alike) == 1 else nearest(wanted, paths, cutoff)
+
+
 def _letters(word: str) -> str:
     return word.casefold().replace("_", "-")

@@ -35,7 +35,7 @@ from policyserve.core.leaf_specs import (
 )
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Observation
-from policyserve.core.nearest import nearest
+from policyserve.core.nearest import nearest_path
 
 __all__ = ["ArraySpec", "ImageSpec", "LeafSpec", "PolicySpec", "TextListSpec", "TextSpec", "ValidObservation"]
 
@@ -240,7 +240,7 @@ class PolicySpec(ShortRepr):
 
     def _missing(self, path: str, leaf: LeafSpec, observation: Observation) -> BadObservation:
         keys = tuple(islice(paths_in(observation), _MAX_KEYS_TOLD))
-        near = nearest(path, [key for key in keys if key not in self.leaves], 0.5)
+        near = nearest_path(path, [key for key in keys if key not in self.leaves], 0.5)
         got = f"keys {names_told(keys, 300)}" if keys else "no keys"
         hint = f"did you mean {path!r} by {near!r}? --map {near}={path} has the server take it so" if near else ""
         return BadObservation(path, str(leaf), got, hint)
