@@ -32,6 +32,7 @@ from tests.shared import shared_path
 
 TIMING = Timing(0, 0, 0)
 FLAT: Any = (2, 3)
+FRONT: dict[str, Any] = {"front": np.zeros((2, 3, 3), np.uint8)}
 OPEN: dict[str, Any] = {"gripper.pos": "open"}
 SO100 = tuple(
     f"{joint}.pos" for joint in ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -88,11 +89,11 @@ def test_the_setup_of_an_older_client_is_read_with_its_own_module() -> None:
 def test_an_observation_is_read_to_the_values_that_were_sent(name: str, is_told: bool) -> None:
     expected = told("observation_first_must_go.bin")["fields"]
     found = heard(golden(name), of_two_cameras() if is_told else None)
-    assert list(found.observation) == ["state", "images/front", "images/wrist", "prompt"]
+    assert list(found.observation) == ["state", "prompt", "images"]
     sent = expected["observation"]
     np.testing.assert_array_equal(found.observation["state"], np.array([sent[joint] for joint in SO100], np.float32))
     for camera in ("front", "wrist"):
-        np.testing.assert_array_equal(found.observation[f"images/{camera}"], sent[camera]["array"]["values"])
+        np.testing.assert_array_equal(found.observation["images"][camera], sent[camera]["array"]["values"])
     assert found.observation["prompt"] == sent["task"]
     asked = found.context
     assert (asked.timestamp, asked.timestep, asked.module) == (expected["timestamp"], expected["timestep"], MODULE)
@@ -204,7 +205,7 @@ def test_renamed_features_have_their_new_names_and_the_robots_keys() -> None:
     made = read_setup(setup("p", features(front=(2, 3, 3)), rename_map=renames))
     assert made.cameras == (Camera("images/top", "front", (2, 3, 3)),)
     found = heard(seen(1.0, 2.0, 3.0, front=np.ones((2, 3, 3), np.uint8)), made)
-    assert found.observation["images/top"].sum() == 18
+    assert found.observation["images"]["top"].sum() == 18
 
 
 def test_what_no_feature_names_keeps_its_own_name() -> None:
@@ -219,6 +220,7 @@ def test_what_no_feature_names_keeps_its_own_name() -> None:
         (seen(1.0, 2.0, gripper=3.0), r"did you mean 'gripper'\?"),
         (seen(1.0, 2.0, **OPEN), "expected a number, got str"),
         (seen(1.0, 2.0, 3.0), "images/front: expected a picture"),
+        (seen(1.0, 2.0, 3.0, **FRONT, images=4.0), "images: expected cameras under the client's own names"),
         (seen(1.0, timestep=-1), "timestep: expected a whole number from 0"),
         (seen(1.0, timestep=1 << 31), "timestep: expected a whole number"),
         (seen(1.0, timestamp=float("inf")), "timestamp: expected a finite number"),
@@ -272,7 +274,7 @@ def test_the_features_of_old_clients_say_neither_names_nor_the_order_of_axes() -
     assert not made.is_whole
     found = heard(seen(1.0, 2.0, 3.0, front=np.zeros((2, 4, 3), np.uint8)), made)
     assert found.observation["state"].tolist() == [1.0, 2.0, 3.0]
-    assert found.observation["images/front"].shape == (2, 4, 3)
+    assert found.observation["images"]["front"].shape == (2, 4, 3)
 
 
 def test_a_text_and_a_client_of_this_dialect_are_refused() -> None:

@@ -189,7 +189,7 @@ def test_arrays_are_what_was_pickled_in_every_protocol(protocol: int, order: Any
     array = np.asarray(np.arange(24).reshape(2, 3, 4) % 7, dtype, order=order)
     heard = LeRobot().read_message(memoryview(bytearray(seen(1.0, cam=array, protocol=protocol))))
     assert isinstance(heard, Request)
-    found = heard.observation["images/cam"]
+    found = heard.observation["images"]["cam"]
     np.testing.assert_array_equal(found, array)
     assert found.dtype == array.dtype.newbyteorder("=")
     assert found.flags.c_contiguous
@@ -217,7 +217,7 @@ def test_a_picture_is_a_view_of_the_message() -> None:
     message = bytearray(seen(1.0, cam=np.zeros((4, 5, 3), np.uint8)))
     heard = LeRobot().read_message(memoryview(message))
     assert isinstance(heard, Request)
-    assert np.shares_memory(heard.observation["images/cam"], np.frombuffer(message, np.uint8))
+    assert np.shares_memory(heard.observation["images"]["cam"], np.frombuffer(message, np.uint8))
 
 
 PLACES = st.integers(0, 600)

@@ -15,7 +15,8 @@ from policyserve.core.messages import Observation
 from policyserve.core.nearest import nearest
 from policyserve.core.pickle_things import Thing
 from policyserve.core.printable import type_name
-from policyserve.core.roles import PROMPT, STATE
+from policyserve.core.roles import IMAGES, PROMPT, STATE
+from policyserve.dialects.conversing import by_roles
 from policyserve.dialects.lerobot.pickled import OBSERVATION, Walk, fields_of, module_of
 from policyserve.dialects.lerobot.setup import Numbers, PolicySetup
 
@@ -68,7 +69,7 @@ def _as_told(raw: Mapping[str, Any], setup: PolicySetup) -> Observation:
         made[camera.name] = raw[camera.key]
         used.add(camera.key)
     rest = {key: value for key, value in raw.items() if key not in used and key not in made}
-    return {**made, **_prompt(raw), **rest}
+    return _with_cameras({**made, **_prompt(raw), **rest})
 
 
 def _as_it_comes(raw: Mapping[str, Any]) -> Observation:
@@ -77,8 +78,15 @@ def _as_it_comes(raw: Mapping[str, Any]) -> Observation:
     for key, value in raw.items():
         if key not in joints and key != _TASK:
             is_picture = isinstance(value, np.ndarray) and value.ndim == 3
-            made[f"images/{key}" if is_picture else key] = value
-    return {**made, **_prompt(raw)}
+            made[f"{IMAGES}/{key}" if is_picture else key] = value
+    return _with_cameras({**made, **_prompt(raw)})
+
+
+def _with_cameras(made: Mapping[str, Any]) -> Observation:
+    """With cameras in a map of their own, as other dialects have them: a policy may have no spec that finds them."""
+    first = f"{IMAGES}/"
+    pictures = [(path.removeprefix(first), value) for path, value in made.items() if path.startswith(first)]
+    return by_roles([one for one in made.items() if not one[0].startswith(first)], pictures)
 
 
 def _prompt(raw: Mapping[str, Any]) -> dict[str, Any]:
