@@ -14,6 +14,7 @@ from policyserve.core.policy import ActionChunk, open_spec
 from policyserve.core.session import Session
 from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects import by_name
+from policyserve.dialects.gr00t.envelope import Envelope, open_envelope, token_of, without_token
 from policyserve.dialects.gr00t.spellings import ND, NPY
 from policyserve.dialects.unpacking import unpack
 from tests.fuzz.choices import Choices
@@ -61,8 +62,20 @@ def check_gr00t(data: bytes) -> None:
     session = Session(DIALECT, max_pending=8)
     session.serve(spec, {**spec.metadata, "spec": spec.describe()})
     for _ in range(1 + choices.number(4)):
-        assert _answers(session, memoryview(bytearray(_message(choices)))) == 1
+        message = memoryview(bytearray(_message(choices)))
+        _check_hiding(message)
+        assert _answers(session, message) == 1
         assert not session.closed
+
+
+def _check_hiding(message: memoryview) -> None:
+    """A token becomes stars, and nothing else is another."""
+    token = token_of(message)
+    hidden = without_token(message, token)
+    assert len(hidden) == len(message)
+    if token:
+        endpoint, _, told = open_envelope(message)
+        assert repr(open_envelope(hidden)) == repr(Envelope(endpoint, "*" * len(token.encode()), told))
 
 
 def _answers(session: Session, message: memoryview) -> int:
@@ -88,7 +101,7 @@ def _message(choices: Choices) -> bytes:
         if choices.chance(6):
             del message[key]
     if choices.chance(3):
-        message["api_token"] = choices.pick(("tok", 3, None))
+        message["api_token"] = choices.pick(("tok", "x", "state", "é", 3, None))
     spelling = choices.pick((NPY, ND))
     written = msgpack.packb(message, default=spelling.write)
     assert isinstance(written, bytes)

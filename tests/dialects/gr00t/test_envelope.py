@@ -9,7 +9,14 @@ import pytest
 
 from policyserve.core.errors import WireError
 from policyserve.core.limits import DEFAULT_LIMITS
-from policyserve.dialects.gr00t.envelope import open_envelope, token_of, told_unknown, unknown_endpoint, unmarked
+from policyserve.dialects.gr00t.envelope import (
+    open_envelope,
+    token_of,
+    told_unknown,
+    unknown_endpoint,
+    unmarked,
+    without_token,
+)
 from policyserve.dialects.gr00t.spellings import NPY
 from tests.dialects.gr00t.golden import golden, index, unsafe
 
@@ -38,6 +45,15 @@ def test_a_token_that_is_no_text_is_none() -> None:
     assert token_of(packed({"api_token": 3})) == ""
     assert token_of(packed([1])) == ""
     assert token_of(b"\xc1") == ""
+
+
+@pytest.mark.parametrize("token", ["a", "go", "a-key-of-sixteen-letters", "k" * 300, "k" * 70_000, "é.*"])
+def test_a_token_becomes_stars_and_nothing_else_does(token: str) -> None:
+    message = memoryview(packed({"endpoint": "ping", "api_token": token, "data": {"task": f"go {token}"}}))
+    hidden = without_token(message, token)
+    assert open_envelope(hidden) == ("ping", "*" * len(token.encode()), {"task": f"go {token}"})
+    assert len(hidden) == len(message)
+    assert without_token(message, "") is message
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", packed([1]), packed({"endpoint": 3}), packed(1), b"\x81", "text"])

@@ -15,7 +15,7 @@ from policyserve.observe.counters import Counters
 from policyserve.server.admission import Admission
 from policyserve.server.catalogue import Catalogue
 from policyserve.server.config import ServerConfig
-from policyserve.server.gr00t.peer import Gr00tPeer, without_key
+from policyserve.server.gr00t.peer import Gr00tPeer
 from policyserve.server.reception import Reception
 from policyserve.server.served import Served
 from tests.server.gr00t.asking import asking, echoed, error_in, packed, unpacked
@@ -163,14 +163,6 @@ def test_who_floods_without_an_end_is_cut() -> None:
         home.peer.lose()
 
     asyncio.run(run())
-
-
-def test_a_key_becomes_stars() -> None:
-    message = memoryview(asking(1.0, api_token="a-key-of-sixteen-letters"))
-    hidden = without_key(message, "a-key-of-sixteen-letters")
-    assert b"a-key" not in hidden.tobytes()
-    assert len(hidden) == len(message)
-    assert without_key(message, "") is message
 
 
 def test_a_lost_connection_drops_what_was_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from policyserve.core.errors import WireError
@@ -13,6 +14,8 @@ from policyserve.dialects.unpacking import unpack
 GET_ACTION = "get_action"
 ENDPOINTS = (GET_ACTION, "reset", "get_modality_config", "ping")
 _ARCHIVE = b"PK"  # what torch.save() makes begins so, and holds a pickle
+# The key of a token, and how MessagePack says how long a string or a bin is.
+_BEFORE_TOKEN = rb"(?s:api_token(?:[\xa0-\xbf]|[\xd9\xc4].|[\xda\xc5]..|[\xdb\xc6]....))"
 _SHOWN = 60  # letters of a stranger's text
 
 
@@ -60,6 +63,21 @@ def token_of(message: Message, limits: WireLimits = DEFAULT_LIMITS) -> str:
         return open_envelope(message, limits).token
     except WireError:
         return ""
+
+
+def without_token(message: memoryview, token: str) -> memoryview:
+    """The message with stars for its token, so that none is recorded or shown; as it is without one.
+
+    What else has the same letters stays: a client may say `api_token="robot"`, and mean the robot in its task.
+    """
+    told = token.encode()
+    places = [found.span(1) for found in re.finditer(_BEFORE_TOKEN + b"(" + re.escape(told) + b")", message)]
+    if not told or not places:
+        return message
+    hidden = bytearray(message)
+    for start, end in places:
+        hidden[start:end] = b"*" * (end - start)
+    return memoryview(hidden)
 
 
 def unmarked(data: Any, spelling: Spelling, limits: WireLimits) -> Any:

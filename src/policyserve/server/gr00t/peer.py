@@ -16,7 +16,7 @@ from policyserve.core.dialect import read_close_reason
 from policyserve.core.events import Event
 from policyserve.core.messages import Message
 from policyserve.dialects.gr00t import Gr00t
-from policyserve.dialects.gr00t.envelope import token_of
+from policyserve.dialects.gr00t.envelope import token_of, without_token
 from policyserve.dialects.gr00t.session_half import told_error
 from policyserve.server import routes
 from policyserve.server.guards import Pace, no_room
@@ -89,7 +89,7 @@ class Gr00tPeer:
         if refusal is not None:
             self._refuse(refusal)
         elif self._conversation is not None:  # else it is over already, and everybody told
-            message = without_key(message, token)
+            message = without_token(message, token)
             self._reception.grow(len(message), are_large=len(message) > _LARGE)
             session = self._conversation.session
             before = session.refused
@@ -211,9 +211,3 @@ class Gr00tPeer:
 
     def _note(self, level: int, kind: str, text: str, *args: object, event: Event) -> None:
         self._reception.note(self.address, level, kind, text, *args, event=event)
-
-
-def without_key(message: memoryview, key: str) -> memoryview:
-    """The message with stars for a key that it has, so that none is recorded or shown; as it is without one."""
-    told = key.encode()
-    return memoryview(bytearray(bytes(message).replace(told, b"*" * len(told)))) if told else message
