@@ -31,6 +31,11 @@ def test_its_commands_have_their_flags(command: str) -> None:
     assert knows(shlex.split(command))
 
 
+def test_its_curl_line_is_the_one_that_is_run() -> None:
+    (line,) = re.findall(r"^curl .*$", PAGE, re.MULTILINE)
+    assert line in (ROOT / "docs" / "wire" / "rest.md").read_text(), "tests/docs/test_rest.py runs those"
+
+
 def test_a_key_that_the_command_maps_is_what_a_client_sends() -> None:
     (command,) = [command for command in COMMANDS if "--map" in command]
     with (

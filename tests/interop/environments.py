@@ -10,6 +10,12 @@ from pathlib import Path
 
 _POSITRONIC = ["positronic-wire[websocket]==0.12.0", "positronic-model-server==0.3.1"]
 _ZMQ = ["pyzmq", "msgpack", "numpy"]
+# What the parts of LeRobot import that its RobotClient imports, in versions that go together.
+_WITH_LEROBOT = [
+    *("draccus==0.10.0", "grpcio==1.73.1", "protobuf==6.31.0", "huggingface-hub<0.36", "datasets<5"),
+    *("transformers==4.57.1", "einops", "pyserial", "deepdiff", "opencv-python-headless<4.13", "av<16", "jsonlines"),
+    *("gymnasium", "termcolor", "imageio", "accelerate", "setuptools<81"),
+]
 
 # What pip installs, in steps: --no-deps where a client asks for robots and simulators, which nothing here imports.
 STEPS: Mapping[str, Sequence[Sequence[str]]] = {
@@ -36,6 +42,8 @@ STEPS: Mapping[str, Sequence[Sequence[str]]] = {
         (*_ZMQ, "msgpack-numpy==0.4.8"),
         ("--no-deps", "inspect-robots==0.60.0", "inspect-robots-unitree-g1==0.1.1"),
     ),
+    # LeRobot asks for an older torch, and for a torchvision that goes with it; the client works with this one.
+    "lerobot": (("torch==2.13.0",), ("--no-deps", "lerobot==0.4.4", "diffusers<0.36"), _WITH_LEROBOT),
 }
 _N16 = "strands-robots==0.5.2"  # it wants Python 3.12 and runs on older ones, too; later ones have no wheel
 
@@ -59,7 +67,7 @@ class Environments:
         return self._made[name]
 
     def n16_wheel(self) -> str:
-        """The folder with GR00T N1.6's client, which is unpacked and not installed."""
+        """The folder with clients of GR00T N1.6 and of Cosmos 3, which is unpacked and not installed."""
         folder = self._home / "wheel"
         if not folder.exists():
             options = ["--no-deps", "--python-version", "3.12", "--only-binary=:all:", "--dest", str(self._home)]
