@@ -102,11 +102,21 @@ def test_every_dialect_that_a_client_speaks_is_driven(
         assert re.search(r"^errors +none$", table, re.MULTILINE)
 
 
+@pytest.mark.parametrize("dialect", dialects.http_names())
+def test_every_family_that_asks_by_http_is_driven(url: str, dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bench(url, "--dialect", dialect)
+    assert f"{dialect}, auto (12.3 kB), 1 client" in capsys.readouterr().out
+    bench(f"http{url.removeprefix('ws')}", "--dialect", dialect, "--clients", "3")
+    table = capsys.readouterr().out
+    assert f"{dialect}, auto (12.3 kB), 3 clients" in table
+    assert re.search(r"^errors +none$", table, re.MULTILINE)
+
+
 def test_the_help_names_every_dialect(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     told = re.sub(r"\W+", " ", capsys.readouterr().out)
-    assert [name for name in dialects.client_names() if f" {name} " not in told] == []
+    assert [name for name in (*dialects.client_names(), *dialects.http_names()) if f" {name} " not in told] == []
 
 
 def test_a_dialect_that_only_other_programs_speak_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +284,19 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "--against: expected a value, got nothing",
     ),
     "a host without ws": (["localhost:8000"], 2, "did you mean ws://localhost:8000?"),
-    "another scheme": (["http://localhost:8000"], 2, "url: expected ws://host:port"),
+    "another scheme": (["https://localhost:8000"], 2, "url: expected ws://host:port"),
+    "http without a dialect of it": (
+        ["http://localhost:8000"],
+        2,
+        "--dialect: expected openvla, openvla_oft, xvla, molmoact2, gr00t_http, json with a URL of http://, got 'auto'",
+    ),
+    "a dialect of http without TLS": (
+        ["wss://localhost:8000", "--dialect", "xvla"],
+        2,
+        "url: expected http://host:port for the dialect xvla, got wss://localhost:8000",
+    ),
+    "a dead port that is asked by http": (["ws://127.0.0.1:1", "--dialect", "xvla"], 1, "Connection refused"),
+    "a raw body": (["ws://x:1", "--raw", "--dialect", "xvla"], 2, "--raw sends one prepared frame of a WebSocket"),
     "a module that is not there": (["nowhere:policy"], 1, "there is no module 'nowhere'"),
     "a dead port": (["ws://127.0.0.1:1"], 1, "cannot connect to ws://127.0.0.1:1"),
     "no clients": (["ws://x:1", "--clients", "0"], 2, "--clients: expected 1 or more, got 0"),

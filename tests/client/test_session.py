@@ -8,7 +8,6 @@ import msgpack
 import numpy as np
 import pytest
 
-from policyserve.client import session as client_session
 from policyserve.client.session import ClientSession
 from policyserve.core.errors import BadAction, RemoteError, WireError, WrongDialect
 from policyserve.core.messages import Timing
@@ -20,7 +19,7 @@ NOT_FINITE = [np.nan, np.inf, -np.inf]
 
 
 def open_session(dialect: str, **options: Any) -> ClientSession:
-    return client_session.open_session(dialect, "ws://robot:8000/path", **options)
+    return ClientSession(by_name(dialect), "ws://robot:8000/path", **options)
 
 
 def answer(dialect: str, actions: Any) -> Any:

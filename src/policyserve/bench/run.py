@@ -14,13 +14,13 @@ from policyserve.bench.measures import Quantiles, Search, Spread, in_turns, quan
 from policyserve.bench.payloads import Payload, payload_for
 from policyserve.bench.scenes import with_scenes
 from policyserve.bench.tally import Tally, split
-from policyserve.bench.target import Peek
+from policyserve.bench.target import Peek, url_of
 from policyserve.client.address import has_key
 from policyserve.core.arrays import Array
 from policyserve.core.errors import PolicyserveError, RemoteError
 from policyserve.core.messages import Reply, Timing
 from policyserve.core.policy import ActionChunk
-from policyserve.dialects import by_name
+from policyserve.dialects import http_names, spoken
 from policyserve.transforms import jpeg
 
 _CALIBRATIONS = 30
@@ -129,7 +129,9 @@ class Step:
 
 
 def _sent_bytes(load: Load, image: Array) -> int:
-    """What a picture of bytes takes on the wire, where the server takes it as it is sent."""
+    """What a picture of bytes takes on the wire, where the server takes it as it is sent; in JSON it is base64."""
+    if load.dialect in http_names():
+        return image.nbytes * 4 // 3
     if load.images != "jpeg" or image.ndim != 3 or 3 not in image.shape[::2]:
         return image.nbytes
     picture = image if image.shape[-1] == 3 else image.transpose(1, 2, 0)
@@ -139,6 +141,7 @@ def _sent_bytes(load: Load, image: Array) -> int:
 def prepare(name: str, url: str, settings: Settings) -> Server:
     """Look at a server and ask it once; raises what is wrong with it or the payload, in one line."""
     api_key = None if has_key(url) else settings.api_key
+    url = url_of(url, settings.dialect)
     peek = Peek(url, settings.timeout_s, api_key)
     seen = peek.look(settings.dialect, needs_greeting=settings.payload == "auto")
     payload = payload_for(settings.payload, seen.metadata, seen.dialect)
@@ -242,7 +245,7 @@ def _warm_up(fleet: Fleet, settings: Settings, on_tally: OnTally, what: str = "w
 
 def _own_cost(load: Load, reply: Reply) -> tuple[Quantiles, Quantiles]:
     """What encoding the request and decoding its answer take here, in ms."""
-    dialect = by_name(load.dialect)
+    dialect = spoken(load.dialect)
     answer = dialect.write_reply(ActionChunk(reply.actions), Timing(0.1, 0.1, 0.1, 0.1))
     encode = _timed(lambda: dialect.write_request(load.observation))
     decode = _timed(lambda: dialect.read_reply(answer))

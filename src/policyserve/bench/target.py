@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from policyserve import dialects
 from policyserve.bench.tally import first_line
-from policyserve.client.address import OF_ZMQ, ZMQ, without_key
+from policyserve.client.address import HTTP, OF_ZMQ, ZMQ, without_key
 from policyserve.client.sync import Client
 from policyserve.core.errors import (
+    ConfigError,
     ConnectionLost,
     DeadlineExceeded,
     NotReady,
@@ -29,6 +30,7 @@ from policyserve.dialects.recognition import family_of_greeting
 
 _GREETING_S = 3.0  # an `auto` server greets a client that stays silent after 2 s at the latest
 _STOP_S = 15.0
+_ACT = "/act"
 _URL = re.compile(r"^ *url +(\S+)", re.MULTILINE)
 
 
@@ -43,6 +45,19 @@ class Seen:
 def is_url(name: str) -> bool:
     """Whether `name` is a server's address and not a policy's name."""
     return "://" in name and not name.startswith("remote:")
+
+
+def url_of(url: str, dialect: str) -> str:
+    """Where a server is asked in a dialect: by HTTP, at the port of its WebSockets, if it is one of `POST /act`.
+
+    Raises ConfigError where URL and dialect do not go together.
+    """
+    parts, families = urlsplit(url), dialects.http_names()
+    if parts.scheme == HTTP and dialect not in families:
+        raise ConfigError(f"--dialect: expected {', '.join(families)} with a URL of {HTTP}://, got {dialect!r}")
+    if parts.scheme != "ws" or dialect not in families:
+        return url
+    return parts._replace(scheme=HTTP, path=parts.path.rstrip("/") + _ACT).geturl()
 
 
 @contextmanager
@@ -86,6 +101,10 @@ class Peek:
         """
         if self.url.startswith(f"{ZMQ}://") and dialect in ("auto", OF_ZMQ):
             return Seen(OF_ZMQ, {})  # it tells no spec
+        if self.url.startswith(f"{HTTP}://"):
+            with self._client(self.url, dialect, self.timeout_s):  # raises what is wrong with the address
+                pass
+            return Seen(dialect, self._told_to_others(dialect) if needs_greeting else {})
         named = dialects.for_path(urlsplit(self.url).path.rpartition(":")[2])
         wanted = dialect if dialect != "auto" or named is None else named.name
         if wanted == "vibe_rl" and not needs_greeting:
@@ -109,6 +128,8 @@ class Peek:
     def _told_to_others(self, dialect: str) -> Mapping[str, Any]:
         """What the server says to openpi's clients; nothing if it is not one of ours."""
         url = self.url.removesuffix(f"/{dialect}")
+        if url.startswith(f"{HTTP}://"):
+            url = f"ws{url.removeprefix(HTTP).removesuffix(_ACT)}"
         with suppress(PolicyserveError), self._client(url, "openpi", min(self.timeout_s, _GREETING_S)) as client:
             return client.metadata
         return {}

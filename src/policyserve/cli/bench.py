@@ -52,7 +52,8 @@ class BenchFlags(ConfigurationFlags):
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
     """openpi, wall_x, vibe_rl, vla_eval, xpolicylab, starvla, roboarena, dreamzero, vllm_omni, behavior1k, molmospaces,
-    gr00t; auto: what the URL's path or the server's greeting tells."""
+    cosmos, gr00t; by HTTP json, openvla, openvla_oft, xvla, molmoact2, gr00t_http; auto: what the URL's path or the
+    server's greeting tells."""
     payload: str = "auto"
     """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
     or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""
@@ -88,7 +89,7 @@ class BenchFlags(ConfigurationFlags):
     def __post_init__(self) -> None:
         """Raise ConfigError for a flag that is out of its range."""
         check_given(against=self.against)
-        known = ("auto", *dialects.client_names())
+        known = ("auto", *dialects.client_names(), *dialects.http_names())
         if self.dialect not in known:
             expected, near = ", ".join(known), nearest(self.dialect, known)
             if near is not None:
@@ -115,6 +116,8 @@ class BenchFlags(ConfigurationFlags):
                 )
                 raise ConfigError(f"--images {self.images} does not go with {other}")
             jpeg.require()
+        if self.raw and self.dialect in dialects.http_names():
+            raise ConfigError(f"--raw sends one prepared frame of a WebSocket: --dialect {self.dialect} has none")
         if self.raw and self.rate_hz is not None:
             raise ConfigError("--raw is a closed loop: it takes no --rate-hz")
         if self.payload != "auto":

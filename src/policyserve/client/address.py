@@ -3,6 +3,7 @@
     ws://robot:8000              wss://robot:8000/openpi
     ws+unix:///run/policy.sock   ws+unix:///run/policy.sock:/openpi
     zmq://robot:5555             a server of GR00T's
+    http://robot:8000            one that is asked by `POST /act`
 
 A Unix socket's URL has the path of its dialect behind a colon, as the clients of other languages write it.
 """
@@ -13,12 +14,14 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from policyserve import dialects
 from policyserve.core.errors import ConfigError
 
 # As errors of clients spell it; naming_variables() has it otherwise.
 HOW_TO_GIVE_A_KEY = "api_key=…"
 OR_IN_PYTHON = ", or ssl_context=ssl.create_default_context(cafile=…),"
 ZMQ, OF_ZMQ = "zmq", "gr00t"  # a scheme, and the dialect that is spoken there
+HTTP = "http"
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
 _SCHEME = re.compile(r"ws\+unix:(?://)?|[A-Za-z][A-Za-z0-9+.-]*://|")
@@ -37,6 +40,7 @@ class Address:
     is_secure: bool = False
     unix_path: str | None = field(default=None, repr=False)  # url has it
     is_zmq: bool = False  # ZeroMQ, which GR00T's servers speak, in place of a WebSocket
+    is_http: bool = False  # `POST /act`, in place of a WebSocket
 
 
 def read_address(url: str, dialect: str) -> Address:
@@ -57,18 +61,20 @@ def read_address(url: str, dialect: str) -> Address:
     if parts.scheme == ZMQ and host and parts.port and parts.path in ("", "/") and _is_name(host) and "@" not in text:
         shown = f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
         return Address(f"{ZMQ}://{shown}", f"ws://{shown}/{OF_ZMQ}", host, parts.port, is_zmq=True)
-    if parts.scheme not in ("ws", "wss") or not host or parts.port == 0 or " " in text:
+    is_http = parts.scheme == HTTP and dialect in dialects.http_names()
+    if not (is_http or parts.scheme in ("ws", "wss")) or not host or parts.port == 0 or " " in text:
         raise wrong
     if not _is_name(host):
         raise wrong
     if parts.username is not None and not parts.password:
         raise ConfigError(f"url: expected ws://name:KEY@host, got {without_key(text)!r}, which has no colon")
     if not parts.path.strip("/"):
-        parts = parts._replace(path=f"/{dialect}")
+        parts = parts._replace(path="/act" if is_http else f"/{dialect}")
     parts = parts._replace(fragment="")
     is_secure = parts.scheme == "wss"
     shown = without_key(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-    return Address(shown, parts.geturl(), host, parts.port or (443 if is_secure else 80), is_secure)
+    port = parts.port or (443 if is_secure else 80)
+    return Address(shown, parts.geturl(), host, port, is_secure, is_http=is_http)
 
 
 def has_key(url: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from policyserve.client.aio_link import Link, open_link
 from policyserve.client.options import ClientOptions, image_sender
 from policyserve.client.retries import NotYet, Retries, greeting_of
-from policyserve.client.session import ClientSession, open_session
+from policyserve.client.session import ClientSession
 from policyserve.core.errors import ClientInUse, ConfigError, WrongDialect
 from policyserve.core.log import Log
 from policyserve.core.messages import Observation, Reply
@@ -20,6 +20,7 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.http_link import AsyncHttpLink
     from policyserve.client.zmq_link import AsyncZmqLink
 
 log = Log(__name__)
@@ -61,7 +62,7 @@ class AsyncClient:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | AsyncZmqLink | None = None
+        self._link: Link | AsyncZmqLink | AsyncHttpLink | None = None
         self._is_in_use = False
         self._process = os.getpid()
 
@@ -146,11 +147,11 @@ class AsyncClient:
             raise ClientInUse("this client is in the middle of a call; use one client per task")
         self._is_in_use = True
 
-    def _is_ours(self, link: Link | AsyncZmqLink) -> bool:
+    def _is_ours(self, link: Link | AsyncZmqLink | AsyncHttpLink) -> bool:
         """Whether it belongs to this event loop, and not to a parent process or to a loop that has ended."""
         return link.loop is asyncio.get_running_loop() and self._process == os.getpid()
 
-    async def _connected(self, deadline: float) -> Link | AsyncZmqLink:
+    async def _connected(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         link = self._link
         if link is not None and not self._is_ours(link):
@@ -167,7 +168,7 @@ class AsyncClient:
                 raise
         return await self._open(deadline)
 
-    async def _open(self, deadline: float) -> Link | AsyncZmqLink:
+    async def _open(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -185,7 +186,7 @@ class AsyncClient:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    async def _open_once(self, deadline: float) -> Link | AsyncZmqLink:
+    async def _open_once(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
         options = self._options
         link = await open_link(options, deadline)
         session = self._new_session()
@@ -204,7 +205,7 @@ class AsyncClient:
             await link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
-        return open_session(self._options.spoken, self.url, self._options.check_actions, self._images)
+        return ClientSession(self._options.wire, self.url, self._options.check_actions, self._images)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

@@ -26,6 +26,7 @@ else:
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.http_link import AsyncHttpLink
     from policyserve.client.zmq_link import AsyncZmqLink
 
 _PONG_S = 1.0
@@ -304,9 +305,13 @@ class Link(asyncio.BufferedProtocol):
             self._set_timer()
 
 
-async def open_link(options: ClientOptions, deadline: float) -> Link | AsyncZmqLink:
+async def open_link(options: ClientOptions, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     address = options.address
+    if address.is_http:
+        from policyserve.client.http_link import open_async_http  # few clients need it
+
+        return await open_async_http(options, deadline)
     if address.is_zmq:
         from policyserve.client.zmq_link import open_async_zmq  # needs an extra
 

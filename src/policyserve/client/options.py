@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from policyserve import dialects
-from policyserve.client.address import OF_ZMQ, ZMQ, Address, read_address
-from policyserve.core.dialect import carries_jpeg, has_client
+from policyserve.client.address import HTTP, OF_ZMQ, ZMQ, Address, read_address
+from policyserve.core.dialect import Dialect, carries_jpeg, has_client
 from policyserve.core.errors import ConfigError
 from policyserve.transforms import jpeg
 
@@ -51,11 +51,14 @@ class ClientOptions:
         if self.dialect is not None:
             is_name = isinstance(self.dialect, str) and self.dialect != ""
             _check("dialect", is_name, known, self.dialect)
-            dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
+            if not self._asks_by_http:
+                dialects.by_name(self.dialect)  # raises ConfigError; it may be another package's
         address = self.address  # checks the URL
+        if self._asks_by_http and not address.is_http:
+            raise ConfigError(f"url: expected {HTTP}://host:port for the dialect {self.dialect}, got {address.url}")
         if address.is_zmq and self.spoken != OF_ZMQ:
             raise ConfigError(f"dialect: expected {OF_ZMQ} with a URL of {ZMQ}://, got {self.spoken!r}")
-        if not has_client(dialects.by_name(self.spoken)):
+        if not has_client(self.wire):
             told = "which only other programs' clients speak"
             raise ConfigError(f"dialect: expected {known}, got {self.spoken!r}, {told}")
         self._set("api_key", _read_key(self.api_key))
@@ -97,6 +100,17 @@ class ClientOptions:
         named = dialects.for_path(urlsplit(self.address.http_url).path)
         return _DEFAULT_DIALECT if named is None else named.name
 
+    @cached_property
+    def wire(self) -> Dialect:
+        """The dialect itself."""
+        return dialects.spoken(self.spoken) if self.address.is_http else dialects.by_name(self.spoken)
+
+    @property
+    def _asks_by_http(self) -> bool:
+        """Whether the dialect is one of `POST /act`; what they are called is looked up for no other one of ours."""
+        name = self.dialect
+        return name is not None and name not in dialects.names() and name in dialects.http_names()
+
     def shown(self, kind: str, session: int, is_open: bool) -> str:
         """The repr of a client: where it connects, what it speaks, and the number of its last session, 0 for none."""
         state = f"session {session}, {'open' if is_open else 'closed'}" if session else "not connected"
@@ -105,7 +119,7 @@ class ClientOptions:
     @property
     def may_encode(self) -> bool:
         """Whether images may be sent as JPEG, if the server takes them."""
-        return self.images != RAW and carries_jpeg(dialects.by_name(self.spoken))
+        return self.images != RAW and carries_jpeg(self.wire)
 
     def _check_images(self) -> None:
         _check("images", self.images in IMAGES, ", ".join(map(repr, IMAGES)), self.images)

@@ -172,10 +172,3 @@ def ended(code: int | None, reason: str) -> RemoteError:
         return ConnectionLost(f"the connection ended without an answer ({told})", code)
     text, told_code = read_close_reason(code, reason)
     return RemoteError(f"{text or 'no reason given'} (close code {code})", code, told_code)
-
-
-def open_session(
-    dialect: str, url: str, check_actions: bool = True, images: ImageSender | None = None
-) -> ClientSession:
-    """A session in the named dialect; raises ConfigError that lists the known ones."""
-    return ClientSession(dialects.by_name(dialect), url, check_actions, images)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from policyserve.client.options import ClientOptions, image_sender
 from policyserve.client.retries import NotYet, Retries, greeting_of
-from policyserve.client.session import ClientSession, open_session
+from policyserve.client.session import ClientSession
 from policyserve.client.sync_link import Link, open_link
 from policyserve.core.errors import ClientInUse, WrongDialect
 from policyserve.core.log import Log
@@ -20,6 +20,7 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.http_link import HttpLink
     from policyserve.client.zmq_link import ZmqLink
 
 log = Log(__name__)
@@ -31,13 +32,14 @@ class Client:
     """Asks a policy server for actions over one WebSocket. It connects when it is first used, one thread at a time.
 
     url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine; zmq://host:5555 of a server
-    of GR00T's, NVIDIA's own or one with `--gr00t` (extra `gr00t`). dialect: the wire format to
-    speak: openpi, wall_x, vibe_rl or vla_eval; None: the one that the URL's path names, else openpi, which every
-    policyserve server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the
-    system's certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included,
-    whatever the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers,
-    because the server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is
-    spent polling, since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse
+    of GR00T's, NVIDIA's own or one with `--gr00t` (extra `gr00t`); http://host:port of one that is asked by `POST
+    /act`, whose policy remembers nothing of earlier requests. dialect: the wire format to speak: openpi, wall_x,
+    vibe_rl, vla_eval or another family's (docs/clients.md); None: the one that the URL's path names, else openpi, which
+    every policyserve server understands. api_key: the white space around it is taken off. ssl_context: for wss://,
+    where the system's certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing
+    included, whatever the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody
+    answers, because the server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time
+    it is spent polling, since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse
     actions with NaN or Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server
     that has answered once, and of which nothing is heard for so long while it owes an answer, not even a pong, is
     ConnectionLost; None: it has timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with
@@ -84,7 +86,7 @@ class Client:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | ZmqLink | None = None
+        self._link: Link | ZmqLink | HttpLink | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -182,7 +184,7 @@ class Client:
         if link is not None:
             link.forget()
 
-    def _connected(self, deadline: float) -> Link | ZmqLink:
+    def _connected(self, deadline: float) -> Link | ZmqLink | HttpLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         if self._link is not None:
             try:
@@ -195,7 +197,7 @@ class Client:
                 raise
         return self._open(deadline)
 
-    def _open(self, deadline: float) -> Link | ZmqLink:
+    def _open(self, deadline: float) -> Link | ZmqLink | HttpLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -213,7 +215,7 @@ class Client:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    def _open_once(self, deadline: float) -> Link | ZmqLink:
+    def _open_once(self, deadline: float) -> Link | ZmqLink | HttpLink:
         options = self._options
         link = open_link(options, deadline)
         session = self._new_session()
@@ -232,7 +234,7 @@ class Client:
             link.close(time.monotonic() + self._options.close_s)
 
     def _new_session(self) -> ClientSession:
-        return open_session(self._options.spoken, self.url, self._options.check_actions, self._images)
+        return ClientSession(self._options.wire, self.url, self._options.check_actions, self._images)
 
     def _cut(self) -> None:
         link, self._link = self._link, None

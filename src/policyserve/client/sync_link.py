@@ -22,6 +22,7 @@ from policyserve.core.messages import Message, Part
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.http_link import HttpLink
     from policyserve.client.zmq_link import ZmqLink
 
 _PONG_S = 1.0
@@ -191,12 +192,16 @@ class Link:
         return DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}")
 
 
-def open_link(options: ClientOptions, deadline: float) -> Link | ZmqLink:
+def open_link(options: ClientOptions, deadline: float) -> Link | ZmqLink | HttpLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded.
 
     Raises ConfigError in the thread whose own event loop is the server's.
     """
     address = options.address
+    if address.is_http:
+        from policyserve.client.http_link import open_http  # few clients need it
+
+        return open_http(options, deadline, _check_other_loop)
     if address.is_zmq:
         from policyserve.client.zmq_link import open_zmq  # needs an extra
 

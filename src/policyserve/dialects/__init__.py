@@ -50,12 +50,19 @@ def client_names() -> tuple[str, ...]:
     return tuple(name for name in names() if has_client(by_name(name)))
 
 
+def http_names() -> tuple[str, ...]:
+    """The families that ask by HTTP, `POST /act`, which are not among names()."""
+    from policyserve.dialects.rest.recognition import FAMILIES  # few clients need one of them
+
+    return tuple(FAMILIES)
+
+
 def spoken(name: str) -> Dialect:
     """The dialect that a session speaks, as logs, metrics and recordings name it: of names(), or a family's of `/act`.
 
     Raises ConfigError for any other name.
     """
-    from policyserve.dialects.rest.recognition import FAMILIES  # clients need none of them
+    from policyserve.dialects.rest.recognition import FAMILIES
 
     return FAMILIES.get(name) or by_name(name)
 

@@ -40,6 +40,11 @@ class ReplyBody(bytes):
     @classmethod
     def of(cls, text: str, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> ReplyBody:
         """The body of this text."""
-        made = cls(text.encode())
+        return cls.of_bytes(text.encode(), status, headers)
+
+    @classmethod
+    def of_bytes(cls, body: bytes | bytearray, status: int, headers: tuple[tuple[str, str], ...]) -> ReplyBody:
+        """The body of these bytes, as it came."""
+        made = cls(body)
         made.status, made.headers = status, headers
         return made

@@ -32,18 +32,19 @@ from policyserve.core.messages import (
 )
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import action_groups
+from policyserve.dialects.conversing import told_timing
 from policyserve.dialects.marked_arrays import ArraysLeft
 from policyserve.dialects.rest import json_numpy
+from policyserve.dialects.rest.asking import raise_refusal
 from policyserve.dialects.rest.bodies import Context, ReplyBody, RequestBody
 from policyserve.dialects.rest.json_text import read_json
 from policyserve.dialects.rest.plain_errors import plain_error
-from policyserve.dialects.server_only import ServerOnly
 
 RESET = "reset"
 _NOT_OPENED = "a path or a URL is never opened here: send the picture itself"
 
 
-class Family(ServerOnly):
+class Family:
     """One family's bodies, both ways. It has no state, one instance serves everybody."""
 
     greets = False
@@ -64,6 +65,10 @@ class Family(ServerOnly):
     @abstractmethod
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """An error as the family's own servers tell it."""
+
+    @abstractmethod
+    def body(self, observation: Observation) -> Any:
+        """What a client's JSON is made of; raises WireError with the path of what the family's has no place for."""
 
     # The server's half of a dialect.
 
@@ -109,13 +114,23 @@ class Family(ServerOnly):
         """To a reset: there is nothing to forget, since each request begins anew."""
         return ReplyBody.of('{"status":"ok"}')
 
-    # The client's half: what recordings need of it.
+    # The client's half.
+
+    def write_request(self, observation: Observation) -> bytes:
+        """Write an observation as the family's own clients do; raises WireError for what its JSON cannot hold."""
+        if not isinstance(observation, Mapping) or not observation:
+            raise WireError("", "a map of arrays, texts and numbers", f"{observation!r:.60}")
+        try:
+            return json_numpy.written(self.body(observation), is_spaced=True).encode()
+        except (TypeError, ValueError) as error:
+            raise WireError("", "arrays, texts and finite numbers", f"{error}") from error
 
     def read_greeting(self, message: Message) -> NoReturn:
         raise WireError("", "no message before the first request", "one")
 
     def read_reply(self, message: Message) -> Reply:
-        """Read an answer of any family; raises WireError for an error's."""
+        """Read an answer of any family; raises RemoteError for a refusal, WireError for what is no answer."""
+        raise_refusal(message)
         value = read_json(message, REPLY_LIMITS)
         if isinstance(value, str):
             value = read_json(value, REPLY_LIMITS) if value.startswith(("{", "[")) else value
@@ -123,7 +138,7 @@ class Family(ServerOnly):
         fields = value if isinstance(value, dict) else {"actions": value}
         for key in ("actions", "action"):
             if isinstance(fields.get(key), (list, np.ndarray)):
-                return Reply(np.asarray(fields[key]), {}, fields)
+                return Reply(np.asarray(fields[key]), told_timing(fields.get("server_timing")), fields)
         parts = {key: inner for key, inner in fields.items() if key.startswith("action.")}
         if parts:
             axes = max(np.ndim(part) for part in parts.values())  # a part of one number has lost its last one

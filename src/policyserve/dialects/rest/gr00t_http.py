@@ -14,12 +14,15 @@ from policyserve.core.messages import Observation, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects import action_groups
 from policyserve.dialects.rest import json_numpy
+from policyserve.dialects.rest.asking import sort
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, steps
 from policyserve.dialects.rest.plain_errors import with_header
 
 OBSERVATION = "observation"
 VIDEO, STATE, ANNOTATION = "video.", "state.", "annotation."
+_TASK = f"{ANNOTATION}human.action.task_description"
+_WHOLE = "state"  # what a state without parts is called
 
 
 class Gr00tHTTP(Family):
@@ -68,6 +71,13 @@ class Gr00tHTTP(Family):
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """Status 500 whoever is to blame, as GR00T's server tells all errors."""
         return with_header(json_numpy.written({"detail": f"Internal server error: {error}"}), 500, error)
+
+    def body(self, observation: Observation) -> Any:
+        """Pictures and states get an axis of one moment."""
+        asked = sort(observation)
+        flat: dict[str, Any] = {f"{VIDEO}{name}": np.asarray(one)[None] for name, one in asked.pictures.items()}
+        flat.update((f"{STATE}{name or _WHOLE}", one[None]) for name, one in asked.states.items())
+        return {OBSERVATION: {**flat, _TASK: [asked.prompt], **asked.rest}}
 
 
 def _now(value: Any, axes: int) -> Any:

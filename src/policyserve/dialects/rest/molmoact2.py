@@ -8,11 +8,13 @@ from policyserve.core.errors import PolicyserveError
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Observation, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects.rest.asking import sort
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
 from policyserve.dialects.rest.plain_errors import plain_error
 
 CAMERA = "_cam"
+_STEPS = 10  # of denoising, as its clients ask for
 
 
 class MolmoAct2(Family):
@@ -34,3 +36,8 @@ class MolmoAct2(Family):
     def refusal(self, error: PolicyserveError, detail: str) -> ReplyBody:
         """A status of 4xx or 5xx, which clients raise."""
         return plain_error(error, detail)
+
+    def body(self, observation: Observation) -> Any:
+        asked = sort(observation)
+        images = {(name if name.endswith(CAMERA) else name + CAMERA): one for name, one in asked.pictures.items()}
+        return {**images, "instruction": asked.prompt, **asked.state, "num_steps": _STEPS, **asked.rest}

@@ -15,10 +15,12 @@ from policyserve.core.leaf_specs import name_of
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
 from policyserve.core.messages import Heard, Message, Observation, Request, Timing, Unreadable
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects.rest.asking import some, sort
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
 from policyserve.dialects.rest.plain_errors import with_header
 
+_MOST_PICTURES = 16
 _IMAGE, _FULL, _WRIST, _INSTRUCTION = "image", "full_image", "wrist", "instruction"
 
 
@@ -60,6 +62,11 @@ class OpenVLA(Family):
         """The text "error", with status 200."""
         return with_header('"error"', 200, error)
 
+    def body(self, observation: Observation) -> Any:
+        asked = sort(observation)
+        (image,) = some(asked.pictures, 1, _IMAGE)
+        return {_IMAGE: image, _INSTRUCTION: asked.prompt, **asked.state, **asked.rest}
+
 
 class OpenVLAOFT(OpenVLA):
     """{"full_image", "…wrist…"*, "state"?, "instruction"} -> a list of actions, each an array."""
@@ -77,3 +84,12 @@ class OpenVLAOFT(OpenVLA):
     def answer(self, chunk: ActionChunk, timing: Timing) -> Any:
         """The chunk's steps, one by one."""
         return list(steps(chunk.actions))
+
+    def body(self, observation: Observation) -> Any:
+        """The first picture, or the one of that name, is `full_image`; the others are of wrists."""
+        asked = sort(observation)
+        some(asked.pictures, _MOST_PICTURES, _FULL)
+        full = _FULL if _FULL in asked.pictures else next(iter(asked.pictures))
+        images = {_FULL: asked.pictures.pop(full)}
+        images.update((key if _WRIST in key else f"{_WRIST}_{key}", one) for key, one in asked.pictures.items())
+        return {**images, **asked.state, _INSTRUCTION: asked.prompt, **asked.rest}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import PolicyserveError, WireError
 from policyserve.core.leaf_specs import array_of_list, name_of
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Observation, Timing
 from policyserve.core.policy import ActionChunk
+from policyserve.dialects.rest.asking import is_picture_array
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import SHAPES, Family
 from policyserve.dialects.rest.pictures import from_base64, is_picture
@@ -41,6 +45,10 @@ class Plain(Family):
         """A status of 4xx or 5xx, path, expected, got and cure."""
         return plain_error(error, detail)
 
+    def body(self, observation: Observation) -> Any:
+        """Its own keys: numbers as lists; pictures as base64, or those that are arrays as json-numpy marks them."""
+        return {key: _written(value) for key, value in observation.items()}
+
 
 def _read(value: Any, path: str, are_pictures: bool) -> Any:
     if isinstance(value, dict):
@@ -59,6 +67,14 @@ def _read_list(value: list[Any], path: str, are_pictures: bool) -> Any:
         read = [_read(inner, f"{path}[{index}]", are_pictures) for index, inner in enumerate(value)]
         return {str(index): one for index, one in enumerate(read)} if are_pictures else read
     return array_of_list(value, path, "an array of numbers")
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _written(inner) for key, inner in value.items()}
+    if isinstance(value, EncodedImage):
+        return base64.b64encode(value.data).decode()
+    return value if is_picture_array(value) else _lists(value)
 
 
 def _lists(value: Any) -> Any:

@@ -15,12 +15,14 @@ from policyserve.core.messages import Observation, Timing
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.marked_arrays import ArraysLeft
 from policyserve.dialects.rest import json_numpy
+from policyserve.dialects.rest.asking import as_text, some, sort
 from policyserve.dialects.rest.bodies import ReplyBody
 from policyserve.dialects.rest.family import Family, picture, renamed, steps, text
 from policyserve.dialects.rest.json_text import read_json
 from policyserve.dialects.rest.pictures import encoded
 from policyserve.dialects.rest.plain_errors import with_header
 
+_STEPS = 10  # of denoising, as its clients ask for
 _IMAGES = ("image0", "image1", "image2")
 _NO_IMAGE = "one picture at least, image0"
 
@@ -53,6 +55,14 @@ class XVLA(Family):
         has_none = isinstance(error, WireError) and error.expected == _NO_IMAGE
         told = "No valid images found." if has_none else "Request failed"
         return with_header(json_numpy.written({"error": told}), 400, error)
+
+    def body(self, observation: Observation) -> Any:
+        asked = sort(observation)
+        pictures = some(asked.pictures, len(_IMAGES), _IMAGES[0])
+        proprio = {key: as_text(state) for key, state in renamed(asked.state, {"state": "proprio"}).items()}
+        made: dict[str, Any] = {**proprio, "language_instruction": asked.prompt}
+        made.update((key, as_text(picture)) for key, picture in zip(_IMAGES, pictures, strict=False))
+        return {**made, "domain_id": 0, "steps": _STEPS, **asked.rest}
 
 
 def _read(value: Any, path: str, left: ArraysLeft, limits: WireLimits) -> Any:
