@@ -7,6 +7,7 @@ sessions, and raises, answers NaN, wrong shapes and too little, is slow, hangs, 
 Its peers send large texts while it loads, pipeline, cut frames, vanish, stop reading, send a byte a second, floods of
 tiny frames, giants, keys as long as a message, forged frames, other dialects' frames, wrong keys and no HTTP at all.
 GR00T's clients come to a port of their own over ZeroMQ, others to it that speak none; without pyzmq nobody does.
+LeRobot's robots come to another one over gRPC, and with them pickles that want to run something; without grpcio nobody.
 Meanwhile our own clients call a server that misbehaves towards them. At last ours gets SIGTERM under load, its
 successor SIGKILL, and the next one, which has its key from the environment, SIGHUP. Another server is then asked over
 TLS, on connections of websockets' synchronous client, of which none may hang.
@@ -45,6 +46,7 @@ from chaos.clients import PATIENCE_S, in_thread, live_async, live_plain
 from chaos.endings import Drained, HungUp, Revived, hang_up, kill_under_load, terminate_under_load
 from chaos.gr00t import has_zeromq, live_gr00t
 from chaos.ledger import Ledger, Watch
+from chaos.lerobot import has_grpc, live_lerobot
 from chaos.misdeeds import misbehaving
 from chaos.posters import live_http
 from chaos.rig import Held, Rig
@@ -113,6 +115,7 @@ async def soak(flags: argparse.Namespace, folder: Path) -> Outcome:
         "max_sessions": 4 * flags.clients + 100,
         "uds": str(folder / "soak.sock") if flags.uds else None,
         "gr00t": 0 if has_zeromq() else None,
+        "lerobot": 0 if has_grpc() else None,
     }
     log, keys, gate = folder / "server.log", folder / "keys", folder / "loading"
     gate.touch()
@@ -187,6 +190,7 @@ async def _crowd(
         live_async, live_plain, hostile, in_thread(threads), live_http, hostile,
     ]  # fmt: skip
     kinds += [live_gr00t] if rig.place.gr00t is not None else []
+    kinds += [live_lerobot] if rig.place.lerobot is not None else []
 
     async def live(client: int) -> None:
         session = 0

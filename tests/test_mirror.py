@@ -67,7 +67,6 @@ ELSEWHERE = {
     "dialects/packing": "dialects/test_marked_arrays",
     "dialects/pieces": "dialects/test_metadata_first",
     "dialects/roboarena": "golden/test_recorded_families",
-    "dialects/server_only": "dialects/lerobot/test_dialect",
     "dialects/starvla": "golden/test_recorded_families",
     "dialects/vllm_omni": "golden/test_recorded_families",
     "dialects/wall_x": "dialects/test_metadata_first",

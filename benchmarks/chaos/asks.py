@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from policyserve.core.arrays import Array
-
 HEAD = 5  # numbers at an answer's beginning: client, session, number, the picture's checksum, a remark
 FINE, OTHERS_STATE, CHANGED = 0, 1, 2  # remarks: the policy got another session's state, or what it kept was written to
 _BLOCK = random.Random("pictures").randbytes(4 << 20)
 _OFFSETS = 1 << 20
+_ARM_AND_GRIPPER = 8
 
 
 class Fault(IntEnum):
@@ -59,6 +58,7 @@ class Ask:
     seconds: float = 0.0
     picture_bytes: int = 0
     padding: int = 0  # numbers that the answer has behind its head
+    names_columns: bool = False  # whether it has a joint state of the answer's size, by which XPolicyLab names columns
 
     @property
     def is_good(self) -> bool:
@@ -70,9 +70,11 @@ class Ask:
         """Whether an answer is right: not every dialect carries extras."""
         return self.is_good or self.fault is Fault.EXTRAS
 
-    def observation(self) -> dict[str, Array]:
+    def observation(self) -> dict[str, Any]:
         """What is sent."""
+        named = {"state": {"arm_joint_state": np.zeros(HEAD + self.padding)}} if self.names_columns else {}
         return {
+            **named,
             "who": np.array([self.client, self.session, self.number], np.float64),
             "do": np.array([self.fault, self.seconds, self.padding], np.float64),
             "picture": np.frombuffer(self._picture(), np.uint8),
@@ -110,3 +112,11 @@ def draw(dice: random.Random, client: int, session: int, number: int) -> Ask:
     picture_bytes = dice.choice((0, 0, 0, 300, 70_000, 300_000)) if dice.random() < 0.97 else 2_770_000
     padding = dice.choice((0, 0, 7, 100)) if dice.random() < 0.97 else 100_000
     return Ask(client, session, number, fault, seconds, picture_bytes, padding)
+
+
+def draw_for(dialect: str, dice: random.Random, client: int, session: int, number: int) -> Ask:
+    """A request as draw() makes it, whose answer the dialect can carry."""
+    ask = draw(dice, client, session, number)
+    if dialect == "molmospaces":  # seven numbers of an arm and one of a gripper, where a policy names no others
+        return replace(ask, padding=_ARM_AND_GRIPPER - HEAD)
+    return replace(ask, names_columns=dialect == "xpolicylab")

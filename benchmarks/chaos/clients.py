@@ -10,23 +10,29 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from policyserve import AsyncClient, Client
+from policyserve.core.dialect import opening_of
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, PolicyserveError, RemoteError, WireError
 from policyserve.core.messages import Reply
 from policyserve.dialects import by_name
 
-from .asks import Ask, draw
+from .asks import Ask, Fault, draw_for
 from .ledger import Account, Ledger
 from .rig import KEY, Place
 
 DIALECTS = ("openpi", "wall_x", "vibe_rl")
-# And those whose clients say more than observations. MolmoSpaces' wants actions in parts, which these have not.
-ALL_DIALECTS = (*DIALECTS, "roboarena", "dreamzero", "behavior1k", "starvla", "vllm_omni", "vla_eval")
+# And those whose clients say more than observations.
+ALL_DIALECTS = (
+    *(*DIALECTS, "roboarena", "dreamzero", "behavior1k", "starvla", "vllm_omni", "vla_eval"),
+    *("molmospaces", "xpolicylab"),
+)
+_KNOWN_BY_KEYS = ("behavior1k", "molmospaces")  # of their simulators, which the soak has not
 PATIENCE_S = 30.0  # every request must have ended by then: the server's own time-outs are far shorter
 _MAY_HAPPEN = {"overloaded", "deadline_exceeded", "policy_lost", "not_ready", "1013"}  # to a good request
 _MUST_HAPPEN = {"policy_failed", "bad_action", "1011"}  # to one that asks for a fault, or the above
@@ -97,7 +103,7 @@ async def live_async(place: Place, ledger: Ledger, dice: random.Random, client: 
     """One session of an AsyncClient: some requests, one at a time, and a close."""
     dialect = dice.choice(ALL_DIALECTS)
     books = Books(ledger, f"AsyncClient, {dialect}")
-    asks = [draw(dice, client, session, number) for number in range(dice.randrange(1, 30))]
+    asks = [draw_for(dialect, dice, client, session, number) for number in range(dice.randrange(1, 30))]
     peer = AsyncClient(url_of(place, dialect), dialect=dialect, api_key=KEY, timeout_s=PATIENCE_S)
     try:
         for ask in asks:
@@ -115,7 +121,7 @@ def live_blocking(place: Place, ledger: Ledger, dice: random.Random, client: int
     """The same of a Client, in a thread."""
     dialect = dice.choice(ALL_DIALECTS)
     books = Books(ledger, f"Client, {dialect}")
-    asks = [draw(dice, client, session, number) for number in range(dice.randrange(1, 30))]
+    asks = [draw_for(dialect, dice, client, session, number) for number in range(dice.randrange(1, 30))]
     peer = Client(url_of(place, dialect), dialect=dialect, api_key=KEY, timeout_s=PATIENCE_S)
     try:
         for ask in asks:
@@ -162,11 +168,10 @@ async def live_plain(place: Place, ledger: Ledger, dice: random.Random, client: 
     """One session of a plain peer: bursts, fragments, pings, pauses, and one of several ends."""
     dialect = dice.choice(ALL_DIALECTS)
     books = Books(ledger, f"websockets, {dialect}")
-    # A vibe_rl client belongs on its path: on `/` a loaded machine makes it late, and it is greeted. BEHAVIOR-1K's are
-    # known by the simulator's keys, which the soak has not.
-    is_known = by_name(dialect).greets and dialect != "behavior1k"
+    # A vibe_rl client belongs on its path: on `/` a loaded machine makes it late, and it is greeted.
+    is_known = by_name(dialect).greets and dialect not in _KNOWN_BY_KEYS
     path = "/" if dice.random() < 0.2 and is_known else f"/{dialect}"
-    plan = [_Burst(dice, client, session, number * 100) for number in range(dice.randrange(1, 8))]
+    plan = [_Burst(dialect, dice, client, session, number * 100) for number in range(dice.randrange(1, 8))]
     end = dice.choice(("close", "close", "close", "reset", "close early"))
     try:
         peer = await asyncio.wait_for(open_websocket(place, path), PATIENCE_S)
@@ -194,11 +199,11 @@ async def live_plain(place: Place, ledger: Ledger, dice: random.Random, client: 
 class _Burst:
     """Requests that are sent before an answer is read."""
 
-    def __init__(self, dice: random.Random, client: int, session: int, first: int) -> None:
+    def __init__(self, dialect: str, dice: random.Random, client: int, session: int, first: int) -> None:
         count = dice.choice((1, 1, 1, 2, 5)) if dice.random() < 0.97 else 80
-        self.asks = [draw(dice, client, session, first + number) for number in range(count)]
+        self.asks = [draw_for(dialect, dice, client, session, first + number) for number in range(count)]
         if count == 80:
-            self.asks = [Ask(client, session, first + number) for number in range(count)]
+            self.asks = [replace(ask, fault=Fault.NONE, seconds=0.0, picture_bytes=0) for ask in self.asks]
         self.cuts = [dice.randrange(1, 5) if dice.random() < 0.2 else 1 for _ in self.asks]
         self.pings = [dice.random() < 0.1 for _ in self.asks]
         self.pause_s = dice.uniform(0.05, 1.0) if dice.random() < 0.05 else 0.0
@@ -213,7 +218,8 @@ class _Talk:
         self._wire = by_name(dialect)
         self._books = books
         self._open: deque[Ask] = deque()
-        self._is_greeted = not self._wire.greets
+        self._opening = opening_of(self._wire)
+        self._is_greeted = not self._wire.greets and not self._opening
 
     async def send(self, burst: _Burst) -> None:
         try:
@@ -253,6 +259,8 @@ class _Talk:
 
     async def _greet(self) -> None:
         if not self._is_greeted:
+            for message in self._opening:
+                await asyncio.wait_for(self._peer.send(message), PATIENCE_S)
             self._wire.read_greeting(await asyncio.wait_for(self._peer.recv(), PATIENCE_S))
             self._is_greeted = True
 

@@ -34,7 +34,8 @@ class Host(Server):
 
     async def __aenter__(self) -> Host:
         await super().__aenter__()
-        say({"port": self.address.port, "gr00t": None if self.gr00t is None else self.gr00t.port})
+        others = {"gr00t": self.gr00t and self.gr00t.port, "lerobot": self.lerobot and self.lerobot.address.port}
+        say({"port": self.address.port, **others})
         return self
 
     def facts(self) -> Mapping[str, Any]:

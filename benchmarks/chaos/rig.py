@@ -21,11 +21,15 @@ KEY, OTHER_KEY = "soak-key-of-24-characters", "soak-other-key-24-characters"
 
 @dataclass(frozen=True)
 class Place:
-    """Where the server listens: a port of this machine, or a Unix socket; and GR00T's port, None without pyzmq."""
+    """Where the server listens: a port of this machine, or a Unix socket.
+
+    gr00t, lerobot: the ports of GR00T's and LeRobot's clients; None without pyzmq, and without grpcio.
+    """
 
     port: int
     uds: str | None
     gr00t: int | None = None
+    lerobot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Rig:
             )  # fmt: skip
         told = await self._read(_START_S)
         uds = self._settings.get("uds")
-        self.place = Place(told["port"], uds, told["gr00t"])
+        self.place = Place(told["port"], uds, told["gr00t"], told["lerobot"])
 
     async def ready(self) -> None:
         """Wait until its policy is loaded; raises RuntimeError if it never is. Ask it nothing before."""

@@ -473,13 +473,6 @@ def test_a_hello_that_nobody_answers_has_its_deadline(make: Make) -> None:
             client.infer({"obs": X})
 
 
-@pytest.mark.parametrize("place", [{"dialect": "lerobot"}, {"path": "/lerobot"}])
-def test_a_dialect_that_only_other_programs_clients_speak_is_refused(make: Make, place: dict[str, str]) -> None:
-    path, more = place.get("path", ""), {name: place[name] for name in place if name == "dialect"}
-    with pytest.raises(ConfigError, match="got 'lerobot', which only other programs' clients speak"):
-        make(f"ws://127.0.0.1:1{path}", **more)
-
-
 def test_a_greeting_that_is_none_leaves_no_connection_behind(make: Make) -> None:
     gone = threading.Event()
 

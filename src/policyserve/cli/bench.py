@@ -52,8 +52,8 @@ class BenchFlags(ConfigurationFlags):
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
     """openpi, wall_x, vibe_rl, vla_eval, xpolicylab, starvla, roboarena, dreamzero, vllm_omni, behavior1k, molmospaces,
-    cosmos, gr00t; by HTTP json, openvla, openvla_oft, xvla, molmoact2, gr00t_http; auto: what the URL's path or the
-    server's greeting tells."""
+    cosmos, gr00t, lerobot; by HTTP json, openvla, openvla_oft, xvla, molmoact2, gr00t_http; auto: what the URL's path
+    or the server's greeting tells."""
     payload: str = "auto"
     """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
     or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""

@@ -10,7 +10,7 @@ WebSocket at `/lerobot` the same pickles pass, which no client of LeRobot's send
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,20 +18,20 @@ from policyserve.core.arrays import Array
 from policyserve.core.dialect import ErrorReply, code_in_text, error_text
 from policyserve.core.errors import PolicyFailed, PolicyserveError, RemoteError, WireError
 from policyserve.core.limits import DEFAULT_LIMITS, WireLimits
-from policyserve.core.messages import Control, Heard, Message, Reply, Request, Timing, request_of
+from policyserve.core.messages import Control, Heard, Message, Observation, Reply, Request, Timing, request_of
 from policyserve.core.pickle_things import told_of
 from policyserve.core.policy import ActionChunk
 from policyserve.dialects.lerobot.answers import read_actions, write_actions
+from policyserve.dialects.lerobot.client_half import raw_of, write_observation
 from policyserve.dialects.lerobot.observations import Context, read_observation
 from policyserve.dialects.lerobot.pickled import OBSERVATION, SETUP, name_of, read_thing
 from policyserve.dialects.lerobot.setup import PolicySetup
-from policyserve.dialects.server_only import ServerOnly
 
 _UNASKED = Context(0.0, 0, "lerobot.async_inference.helpers")
 
 
-class LeRobot(ServerOnly):
-    """The server's half, of one client. setup: what that one said of itself; None: joints make the state as they come.
+class LeRobot:
+    """Both halves. setup: what the client said of itself; None: its joints make the state as they come.
 
     It keeps nothing else, so that it is as pure as the dialects that serve everybody.
     """
@@ -79,6 +79,15 @@ class LeRobot(ServerOnly):
 
     def answer_control(self, control: Control, metadata: Mapping[str, Any]) -> None:
         """None: the gRPC server has answered."""
+
+    def write_request(self, observation: Observation) -> bytes:
+        """Write an observation as a robot of LeRobot's has it; raises WireError with the path of what has no place."""
+        if not isinstance(observation, Mapping):
+            raise WireError("", "a map of arrays, texts and numbers", type(observation).__name__)
+        return write_observation(raw_of(observation))
+
+    def read_greeting(self, message: Message) -> NoReturn:
+        raise WireError("", "no message before the first request", "one")
 
     def read_reply(self, message: Message) -> Reply:
         """Read actions as write_answer() wrote them."""

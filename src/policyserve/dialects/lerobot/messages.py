@@ -13,7 +13,7 @@ from policyserve.core.errors import WireError
 
 BEGIN, MIDDLE, END = 1, 2, 3
 _STATE, _DATA = 1, 2  # fields of Observation
-_SETUP = 1
+_SETUP = _ACTIONS = 1
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # how a field is written
 _MOST_BITS = 64
 
@@ -23,9 +23,24 @@ def read_setup_data(message: bytes) -> bytes:
     return _data_of(_fields(message), _SETUP)
 
 
+def write_setup(pickled: bytes) -> bytes:
+    """A PolicySetup message with this pickle."""
+    return b"\x0a" + _varint(len(pickled)) + pickled
+
+
+def write_part(state: int, data: bytes) -> bytes:
+    """An Observation message. state: BEGIN, MIDDLE or END."""
+    return b"\x08" + _varint(state) + b"\x12" + _varint(len(data)) + data
+
+
 def write_actions(pickled: bytes) -> bytes:
     """An Actions message with this pickle."""
     return b"" if not pickled else b"\x0a" + _varint(len(pickled)) + pickled
+
+
+def read_actions_data(message: bytes) -> bytes:
+    """The pickle in an Actions message, empty where there are no actions; raises WireError."""
+    return _data_of(_fields(message), _ACTIONS)
 
 
 class Parts:
