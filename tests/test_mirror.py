@@ -45,6 +45,7 @@ ELSEWHERE = {
     "compat/wall_x/client": "compat/test_wall_x_client",
     "compat/wall_x/launch": "compat/test_wall_x_launch",
     "compat/wall_x/policy": "compat/test_wall_x_policy",
+    "core/callbacks": "server/test_guards",
     "core/effects": "core/test_session",
     "core/episode_requests": "core/test_episodes",
     "core/events": "logs/test_events",

@@ -10,10 +10,9 @@ import pytest
 
 from policyserve.cli.top import TopFlags
 from policyserve.cli.watch.drawing import View, draw
-from policyserve.cli.watch.rows import text_of_row
 from tests.cli.serving import ROOT
 from tests.cli.terminals import knows
-from tests.cli.watch.told import document
+from tests.cli.watch.told import document, text_of_row
 
 PAGE = (ROOT / "docs" / "top.md").read_text()
 SOURCES = "".join(path.read_text() for path in (ROOT / "src/policyserve/cli/watch").glob("*.py"))

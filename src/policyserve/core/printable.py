@@ -17,6 +17,7 @@ _LEFT_OUT = " … "
 # Of a traceback, so that it has a few kilobytes. Its end says what was raised, and where.
 _FIRST_LINES, _LAST_LINES, _MOST_OF_LINE = 12, 28, 200
 _MOST_OF_RECORD = 20_000
+_SOME = 3  # names that are told of many
 
 
 def one_line(text: str, most: int = MOST) -> str:
@@ -48,10 +49,10 @@ def text_of(value: object, most: int = MOST) -> str:
         return UNPRINTABLE
 
 
-def some_of(names: Sequence[str], most: int = 3) -> str:
+def some_of(names: Sequence[str]) -> str:
     """The first of some names, by commas, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _SOME
+    return ", ".join(names[:_SOME]) + (f" and {more} more" if more > 0 else "")
 
 
 def error_text(error: BaseException) -> str:

@@ -249,6 +249,11 @@ class PolicySpec(ShortRepr):
         return tuple(islice((path for path in paths_in(observation) if path not in self._known), _MAX_UNKNOWN))
 
 
+def checkpoint_of(metadata: Mapping[str, Any]) -> Any:
+    """Which checkpoint a policy's metadata name; empty where they name none."""
+    return metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
+
+
 def _flatten(spec: ObservationSpec, prefix: str = "") -> Iterable[tuple[str, LeafSpec]]:
     for key, leaf in spec.items():
         if isinstance(leaf, Mapping):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.errors import PolicyFailed
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -38,9 +39,9 @@ class Supervisor:
 
     def __init__(self, make: Callable[[], Runner], max_abandoned: int, name: str = "the policy") -> None:
         self.stage = "starting"
-        self.on_down: Callable[[], None] = _nothing
-        self.on_up: Callable[[int], None] = _nothing
-        self.on_replaced: Callable[[str, str], None] = _nothing  # with its name and the reason
+        self.on_down: Callable[[], None] = do_nothing
+        self.on_up: Callable[[int], None] = do_nothing
+        self.on_replaced: Callable[[str, str], None] = do_nothing  # with its name and the reason
         self._make = make
         self._max_abandoned = max_abandoned
         self._name = name
@@ -110,7 +111,7 @@ class Supervisor:
         if self._runner is not None:
             await self._runner.close(timeout_s)
         # These refer to each other in a circle, which would keep the policy until the collector comes by.
-        self._runner, self._make, self.on_down, self.on_up = None, _gone, _nothing, _nothing
+        self._runner, self._make, self.on_down, self.on_up = None, _gone, do_nothing, do_nothing
 
     async def _start_runner(self, on_stage: OnStage) -> PolicySpec:
         runner = self._runner = self._make()
@@ -182,7 +183,3 @@ class Supervisor:
 def _gone() -> Runner:
     """What makes a runner once all is closed."""
     raise AssertionError("a policy that is closed makes no runner")
-
-
-def _nothing(*_facts: object) -> None:
-    """The default of on_down and on_up: does nothing."""

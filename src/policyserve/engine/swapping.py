@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.errors import ConfigError, NotReady, PolicyChanged, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -23,7 +24,7 @@ from policyserve.engine.engine import Change, Engine, OnOutcome
 from policyserve.engine.holding import HeldRequests
 from policyserve.engine.stages import from_any_thread
 from policyserve.engine.swaps import NextPolicy, Swap, Swapped
-from policyserve.engine.versions import CLOSE_S, Versions, do_nothing
+from policyserve.engine.versions import CLOSE_S, Versions
 
 log = Log(__name__)
 

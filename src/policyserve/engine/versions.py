@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.events import Event
 from policyserve.core.log import Log
 from policyserve.engine.answering import Task
@@ -162,7 +163,3 @@ class VersionsEngine(Generic[EngineT]):
     async def drained(self) -> None:
         """See Engine."""
         await self._versions.drained()
-
-
-def do_nothing(_change: Change) -> None:
-    """What on_change calls while nobody is told."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from policyserve.core.errors import ConfigError
 from policyserve.core.examples import spec_of
-from policyserve.core.spec import PolicySpec
+from policyserve.core.spec import PolicySpec, checkpoint_of
 
 PROFILE = "policyserve"  # of the MCAP file
 FORMAT = "1"  # of what follows; a reader refuses another one
@@ -56,9 +56,8 @@ class PolicyFacts:
     def of(cls, spec: PolicySpec) -> PolicyFacts:
         """Those of a policy's spec and what it says of itself."""
         told = spec.metadata
-        checkpoint = told.get("checkpoint", told.get("checkpoint_step", ""))
         batches = {"max_batch": spec.max_batch, "max_client_batch": spec.max_client_batch}
-        return cls(spec.name, {**spec.describe(), **batches}, str(checkpoint), spec.dialect or "")
+        return cls(spec.name, {**spec.describe(), **batches}, str(checkpoint_of(told)), spec.dialect or "")
 
     @classmethod
     def read(cls, told: Mapping[str, str]) -> PolicyFacts:

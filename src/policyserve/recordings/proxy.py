@@ -28,6 +28,7 @@ from policyserve.core.events import Event
 from policyserve.core.examples import spec_of
 from policyserve.core.log import Log
 from policyserve.core.observer import SessionFacts
+from policyserve.core.spec import checkpoint_of
 from policyserve.dialects.recognition import family_of_first_message, family_of_greeting
 from policyserve.recordings.layout import PolicyFacts
 from policyserve.recordings.matching import Matching
@@ -206,7 +207,7 @@ class Proxy:
         except (WireError, RemoteError) as error:
             log.debug("session %d: the greeting cannot be read: %s", session.number, error)
             return
-        checkpoint = str(told.get("checkpoint", told.get("checkpoint_step", "")))
+        checkpoint = str(checkpoint_of(told))
         facts = PolicyFacts(self._place.url, _described(told.get("spec")), checkpoint, family_of_greeting(told))
         if facts != self._told:
             self._told = facts

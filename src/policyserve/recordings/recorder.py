@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.errors import ConfigError, MissingDependency, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -49,7 +50,7 @@ class Recorder(Observer):
     MissingDependency without mcap.
     """
 
-    def __init__(self, plan: Plan, on_end: Callable[[], object] = int) -> None:
+    def __init__(self, plan: Plan, on_end: Callable[[], object] = do_nothing) -> None:
         check_directory(plan.directory)
         self.plan = plan
         self.on_end = on_end

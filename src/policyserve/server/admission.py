@@ -20,8 +20,6 @@ from policyserve.server.handshake import Credentials
 from policyserve.server.keys import ApiKeys
 
 _CHALLENGE = (("WWW-Authenticate", 'Api-Key realm="policyserve", Bearer, Basic realm="policyserve"'),)
-
-
 _LOCAL_ENDINGS = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 
 

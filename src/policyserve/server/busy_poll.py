@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Callable
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.polling import RecentWaits
 
 # On few cores the clients need the core that this loop polls on: it is yielded between two polls.
-_give_way: Callable[[], object] = getattr(os, "sched_yield", int)
+_give_way: Callable[[], object] = getattr(os, "sched_yield", do_nothing)
 
 
 class BusyPoll:

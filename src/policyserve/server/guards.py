@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.server.config import Timeouts
 
 _TOO_SLOW, _GOING_AWAY = 1008, 1001
@@ -150,7 +151,7 @@ class Budget:
     """
 
     def __init__(
-        self, max_bytes: int, holders: Callable[[], Iterable[Holder]], on_relief: Callable[[], object] = int
+        self, max_bytes: int, holders: Callable[[], Iterable[Holder]], on_relief: Callable[[], object] = do_nothing
     ) -> None:
         self._max_bytes = max_bytes
         self._on_relief = on_relief

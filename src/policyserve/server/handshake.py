@@ -21,8 +21,8 @@ from policyserve.core.encoded_images import IMAGES_HEADER
 from policyserve.core.messages import VERSION_KEY
 from policyserve.server import routes
 
-_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # nor so
 _TLS_HELLO = b"\x16\x03"  # no HTTP request begins so
+_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # nor so
 
 # The library's own lines (one per connection) say what ours say already.
 _library_log = logging.getLogger("policyserve.websockets")

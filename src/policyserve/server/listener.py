@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from policyserve.core import listening
@@ -85,7 +85,7 @@ class UnixAddress(Address):
 
     @property
     def page(self) -> str:
-        """None."""
+        """Empty: no browser opens a Unix socket."""
         return ""
 
 
@@ -136,6 +136,14 @@ def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
         return "", "local"
     host = plain_address(name[0])
     return host, with_port(host, name[1])
+
+
+def take_socket(transport: asyncio.BaseTransport) -> socket.socket:
+    """The socket of a transport that has read nothing yet, for another one; this one ends."""
+    taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    taken.setblocking(False)
+    cast(asyncio.Transport, transport).abort()
+    return taken
 
 
 def plain_address(host: str) -> str:

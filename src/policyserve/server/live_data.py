@@ -15,7 +15,7 @@ from typing import Any
 from policyserve import dialects
 from policyserve.core.observer import Observers
 from policyserve.core.printable import one_line, text_of
-from policyserve.core.spec import PolicySpec
+from policyserve.core.spec import PolicySpec, checkpoint_of
 from policyserve.core.version import VERSION
 from policyserve.observe.counters import Counters
 from policyserve.observe.looks import Look, finite, names_in
@@ -217,7 +217,6 @@ def _served(spec: PolicySpec | None) -> Mapping[str, Any]:
     if spec is None:
         return {"name": "", "checkpoint": "", "takes": [], "gives": "", "gives_doc": "", "facts": {}}
     metadata = spec.metadata
-    checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
     steps = "" if spec.horizon is None else f", chunks of {spec.horizon}"
     plain = {
         text_of(key, 60): text_of(value, _MOST_OF_TEXT)
@@ -226,7 +225,7 @@ def _served(spec: PolicySpec | None) -> Mapping[str, Any]:
     }
     return {
         "name": text_of(spec.name, _MOST_OF_TEXT),
-        "checkpoint": text_of(checkpoint, _MOST_OF_TEXT),
+        "checkpoint": text_of(checkpoint_of(metadata), _MOST_OF_TEXT),
         "takes": [
             {"path": text_of(path, 80), "kind": text_of(leaf, _MOST_OF_TEXT), "doc": text_of(leaf.doc, _MOST_OF_TEXT)}
             for path, leaf in list(spec.leaves.items())[:_MOST_LEAVES]

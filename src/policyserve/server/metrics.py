@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from policyserve import dialects
+from policyserve.core.spec import checkpoint_of
 from policyserve.core.version import VERSION
 from policyserve.engine.engine import CountingEngine
 from policyserve.observe.histogram import TIMES_MS, Histogram
@@ -165,8 +166,7 @@ class Metrics(Collector):
         info = InfoMetricFamily("policyserve_build", "What is served, and by which version.", labels=("policy",))
         for policy in self._policies:
             metadata = policy.served.spec.metadata if policy.served.spec is not None else {}
-            checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
-            info.add_metric((policy.label,), {"version": VERSION, "checkpoint": _label(checkpoint)})
+            info.add_metric((policy.label,), {"version": VERSION, "checkpoint": _label(checkpoint_of(metadata))})
         yield info
 
     def _engines(self) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyserve.core.printable import text_of
+from policyserve.core.spec import checkpoint_of
 from policyserve.server.catalogue import Catalogue
 from policyserve.server.routes import Asked, Response, Route, Routes, json_of
 from policyserve.server.served import Served
@@ -42,7 +43,6 @@ def add_policies(routes: Routes, catalogue: Catalogue[Served]) -> None:
 def _described(served: Served, is_default: bool) -> Mapping[str, Any]:
     spec = served.spec
     metadata = spec.metadata if spec is not None else {}
-    checkpoint = metadata.get("checkpoint", metadata.get("checkpoint_step", ""))
     return {
         "name": served.name,
         "path": f"/{served.name}" if served.is_named else "/",
@@ -51,7 +51,7 @@ def _described(served: Served, is_default: bool) -> Mapping[str, Any]:
         "stage": text_of(served.stage, _MOST_OF_TEXT),
         "failure": text_of(served.failure, _MOST_OF_TEXT) if served.failure is not None else None,
         "calls_itself": text_of(served.own_name, _MOST_OF_TEXT),
-        "checkpoint": text_of(checkpoint, _MOST_OF_TEXT),
+        "checkpoint": text_of(checkpoint_of(metadata), _MOST_OF_TEXT),
         "sessions": len(served.sessions),
         "unanswered": served.engine.load,
         "answers": served.counters.requests,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from typing import Protocol, cast
 
 from policyserve.core.events import Event
-from policyserve.server.listener import peer_of, with_port
+from policyserve.server.listener import peer_of, take_socket, with_port
 from policyserve.server.proxy_header import BadHeader, HeaderReader, Trusted
 from policyserve.server.reception import Peer, Reception
 
@@ -40,9 +39,7 @@ class ProxiedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address, self.peer = peer_of(transport)
-        connected = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        connected.setblocking(False)
-        cast(asyncio.Transport, transport).abort()  # it has read nothing yet
+        connected = take_socket(transport)
         self._reading = asyncio.get_running_loop().create_task(self._read(connected))
         self._reception.enter(self)
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from policyserve import dialects
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.dialect import Dialect, DialectChoice
 from policyserve.core.errors import PolicyserveError
 from policyserve.core.events import Event
@@ -110,13 +111,13 @@ class Reception:
         self._waiting: dict[int, Peer] = {}  # those without a session, the oldest first
         self._opened = 0  # sessions until now
         self.note = Notes(log).note
-        self.on_relief: Callable[[], object] = int  # called when peers were ended for want of room
+        self.on_relief: Callable[[], object] = do_nothing  # called when peers were ended for want of room
         self._budget = Budget(config.max_buffered_bytes, lambda: self.peers, lambda: self.on_relief())
         self._is_closed = False
         self.decoder = Decoder()
         self.large_bytes = 0  # of large messages and unread answers, since the start
         # Told of connections that get no session: the peer, a code, why.
-        self.on_refused: Callable[[str, str, str], object] = lambda peer, code, reason: None
+        self.on_refused: Callable[[str, str, str], object] = do_nothing
 
     @property
     def stage(self) -> str:

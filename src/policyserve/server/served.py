@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.errors import NotReady, PolicyFailed, PolicyserveError
 from policyserve.core.events import Event
 from policyserve.core.log import Log
@@ -64,10 +65,10 @@ class Served:
         self.sessions: set[int] = set()  # the numbers of those that are open
         # Told of changes: that it is ready or will never be, that another policy took its place, what loading is at,
         # and once what a policy without a spec takes.
-        self.on_settled: Callable[[Served], object] = _nothing
-        self.on_changed: Callable[[Served, Change], object] = _nothing
-        self.on_stage: Callable[[Served, str], object] = _nothing
-        self.on_seen: Callable[[SeenPolicy], object] = _nothing
+        self.on_settled: Callable[[Served], object] = do_nothing
+        self.on_changed: Callable[[Served, Change], object] = do_nothing
+        self.on_stage: Callable[[Served, str], object] = do_nothing
+        self.on_seen: Callable[[SeenPolicy], object] = do_nothing
         self._stage = "starting"  # of loading
         self._learner: SpecLearner | None = None  # while a policy without a spec has answered nothing
         if isinstance(engine, ChangingEngine):
@@ -165,7 +166,3 @@ class Served:
             for tell in self.observers.stage:
                 tell(shown)
             self.on_stage(self, shown)
-
-
-def _nothing(*_facts: object) -> None:
-    """The default of what is told: does nothing."""

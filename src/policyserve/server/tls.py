@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 import time
@@ -14,7 +13,7 @@ from typing import cast
 from policyserve.core.errors import ConfigError
 from policyserve.core.events import Event
 from policyserve.core.throttle import Rate, Throttle, suppressed_note
-from policyserve.server.listener import peer_of
+from policyserve.server.listener import peer_of, take_socket
 from policyserve.server.proxied import Inside
 from policyserve.server.reception import Reception
 
@@ -54,9 +53,7 @@ class TlsConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.address, self.peer = self._stands_for or peer_of(transport)
-        connected = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        connected.setblocking(False)
-        cast(asyncio.Transport, transport).abort()  # it has read nothing yet
+        connected = take_socket(transport)
         self._shaking = asyncio.get_running_loop().create_task(self._shake_hands(connected))
         self._reception.enter(self)
 

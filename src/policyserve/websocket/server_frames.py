@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.messages import EncodedText
 from policyserve.websocket.buffers import allocate
 from policyserve.websocket.frames import (
@@ -56,7 +57,7 @@ class FrameReader:
         self.has_more = False  # whole frames may be among the rest: call go_on() in a later turn
         self.idle_frames = 0  # so far, those that bring no message: controls, and fragments too small to be sensible
         self._filling: Filling | None = None
-        self.on_growth: Callable[[int], object] = int  # told of bytes that are kept for a message to be whole
+        self.on_growth: Callable[[int], object] = do_nothing  # told of bytes that are kept for a message to be whole
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go: into the message that is being filled, or into the scratch."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from policyserve.cli.layout import width_of
 from policyserve.cli.watch.document import Document
 from policyserve.cli.watch.drawing import View, draw
-from policyserve.cli.watch.rows import Row, text_of_row
-from tests.cli.watch.told import document, leaf, session, told
+from policyserve.cli.watch.rows import Row
+from tests.cli.watch.told import document, leaf, session, text_of_row, told
 
 URL = "ws://robot:8000"
 PICTURE = """\

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from policyserve.cli.layout import width_of
 from policyserve.cli.watch.lists import refusal_rows, session_rows
-from policyserve.cli.watch.rows import Row, text_of_row
-from tests.cli.watch.told import document, refusal, session
+from policyserve.cli.watch.rows import Row
+from tests.cli.watch.told import document, refusal, session, text_of_row
 
 
 def texts(rows: list[Row]) -> list[str]:

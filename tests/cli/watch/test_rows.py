@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyserve.cli.layout import width_of
-from policyserve.cli.watch.rows import ASCII, Piece, apart, duration, fitted, short, spark, text_of_row
+from policyserve.cli.watch.rows import ASCII, Piece, apart, duration, fitted, short, spark
+from tests.cli.watch.told import text_of_row
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from policyserve.cli.watch.document import Document, read_document
+from policyserve.cli.watch.rows import Row
 
 COUNTS = [0.0, 10.0, 20.0, 40.0, 80.0]
 
@@ -76,3 +77,8 @@ def refusal(**changes: Any) -> dict[str, Any]:
 def document(**changes: Any) -> Document:
     """The same, read."""
     return read_document(json.dumps(told(**changes)))
+
+
+def text_of_row(row: Row) -> str:
+    """A row without its styles."""
+    return "".join(piece.text for piece in row)

@@ -23,11 +23,6 @@ class Piece(NamedTuple):
 Row = Sequence[Piece]
 
 
-def text_of_row(row: Row) -> str:
-    """The row without its styles."""
-    return "".join(piece.text for piece in row)
-
-
 def fitted(row: Row, columns: int) -> Row:
     """The row, of which nothing is beyond so many columns."""
     kept: list[Piece] = []

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias
 
+from policyserve.core.callbacks import do_nothing
 from policyserve.core.events import Event
 from policyserve.core.messages import Message
 from policyserve.dialects.rest.bodies import ReplyBody, RequestBody
@@ -287,7 +288,7 @@ class RestPeer:
             self._pipe.half_close()
             self._set_timer(_CLOSE_TIMEOUT_S, self.abort)
 
-    def _set_timer(self, delay_s: float | None, callback: Callable[[], object] = int) -> None:
+    def _set_timer(self, delay_s: float | None, callback: Callable[[], object] = do_nothing) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, callback)
