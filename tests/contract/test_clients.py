@@ -387,7 +387,7 @@ def test_a_server_that_waits_for_its_client_to_speak_is_told_from_a_slow_network
         with pytest.raises(DeadlineExceeded) as caught:
             client.infer({"obs": X})
     assert f"connected to ws://127.0.0.1:{port}/openpi, but no greeting came within 0.3 s" in str(caught.value)
-    assert "its clients speak first (dialect='vibe_rl' or dialect='vla_eval')" in str(caught.value)
+    assert "its clients speak first (dialect='vibe_rl' or dialect='vla_eval'" in str(caught.value)
 
 
 def greeting(peer: ServerConnection) -> None:
