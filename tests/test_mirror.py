@@ -92,6 +92,8 @@ ELSEWHERE = {
     "engine/stages": "engine/test_swapping",
     "engine/swaps": "engine/test_swapping",
     "server/health": "server/test_routes",
+    "server/peers": "server/test_reception",
+    "server/stopping": "server/test_life_cycle",
     "engine/local": "engine/test_routing",
     "policies/onnx/flags": "policies/onnx/test_adapter",
     "policies/torch_files/outputs": "policies/torch_files/test_programs",

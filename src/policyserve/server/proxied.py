@@ -9,8 +9,9 @@ from typing import Protocol, cast
 
 from policyserve.core.events import Event
 from policyserve.server.listener import peer_of, take_socket, with_port
+from policyserve.server.peers import Peer
 from policyserve.server.proxy_header import BadHeader, HeaderReader, Trusted
-from policyserve.server.reception import Peer, Reception
+from policyserve.server.reception import Reception
 
 
 class Inside(Peer, Protocol):

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from policyserve import dialects
 from policyserve.core.callbacks import do_nothing
@@ -28,39 +28,18 @@ from policyserve.server import greeting, routes
 from policyserve.server.admission import Admission
 from policyserve.server.catalogue import Catalogue, Target
 from policyserve.server.config import ServerConfig
-from policyserve.server.conversation import Conversation, Note, Sink
+from policyserve.server.conversation import Conversation, Note
 from policyserve.server.decoding import Decoder
-from policyserve.server.guards import Budget, Holder
+from policyserve.server.guards import Budget
 from policyserve.server.handshake import Credentials, PageRequest
 from policyserve.server.notes import Notes
 from policyserve.server.pages import make_routes, stage_of
+from policyserve.server.peers import Peer, SessionPeer
 from policyserve.server.served import Served
 
 log = Log(__name__)
 
 _AUTO = dialects.Auto()
-
-
-class Peer(Protocol):
-    """A connection, as the reception sees it. number: below 0; of one that gets a session the session's, from 1 on."""
-
-    number: int
-    address: str  # IP, empty on a Unix socket
-    peer: str  # the same with the port, for the log
-
-    def abort(self) -> None:
-        """Cut it off."""
-        ...
-
-
-class SessionPeer(Peer, Sink, Holder, Protocol):
-    """A connection that has a session, or asks for one."""
-
-    receiving_s: float  # from the first bytes of its newest message to the last, 0 of one that came at once
-
-    def expect_first_message(self, patience_s: float | None) -> None:
-        """Call conversation.note_silence() if the client has said nothing by then; None: it need not speak first."""
-        ...
 
 
 class _Open(NamedTuple):

@@ -47,6 +47,7 @@ from policyserve.server.reception import Reception
 from policyserve.server.served import Served
 from policyserve.server.spare_memory import SpareMemory
 from policyserve.server.splits import Split
+from policyserve.server.stopping import end_sessions
 from policyserve.server.turns import LoopTurns
 from policyserve.websocket.server_frames import make_scratch
 
@@ -265,16 +266,7 @@ class Server:
         assert self._loading is not None
         self._stop.set()
         self._entrance.close()
-        self.reception.close()
-        for _ in range(3):
-            # An accepted connection reaches connection_made() after up to three turns of asyncio's loop.
-            await asyncio.sleep(0)
-        for conversation in self.reception.conversations:
-            conversation.drain()
-        is_drained = await self._drain()
-        for conversation in self.reception.conversations:
-            conversation.leave(1001, "the server is stopping")
-        await self._until_gone()
+        is_drained = await end_sessions(self.reception, self._hurry, self.config.drain_s, self.farewell_s)
         await self._other_ports.close()
         self._loading.cancel()
         self._spare_memory.stop()
@@ -357,29 +349,6 @@ class Server:
     def _note_failure(self, loading: asyncio.Task[PolicySpec]) -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
             log.debug("loading failed: %s", error)
-
-    async def _drain(self) -> bool:
-        """Wait for what is in flight, up to drain_s; returns whether all of it was answered."""
-        drained = asyncio.ensure_future(self._drained())
-        hurried = asyncio.ensure_future(self._hurry.wait())
-        first = asyncio.FIRST_COMPLETED
-        done, waiting = await asyncio.wait([drained, hurried], timeout=self.config.drain_s, return_when=first)
-        for future in waiting:
-            future.cancel()
-        if drained not in done:
-            log.warning("stopping with requests unanswered", event=Event("unanswered"))
-        return drained in done
-
-    async def _drained(self) -> None:
-        await self.reception.decoder.drained()  # what it has decoded goes to the engine
-        for served in self.catalogue:  # one by one: where nothing waits, this takes no turn of the loop
-            await served.engine.drained()
-
-    async def _until_gone(self) -> None:
-        """Give peers a moment to answer the close frame, then cut what is left."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.reception.everybody_left.wait(), self.farewell_s)
-        self.reception.abort_all()
 
 
 @contextmanager

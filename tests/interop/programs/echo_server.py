@@ -29,7 +29,8 @@ from typing import Any
 from policyserve import PolicyServer, ServerConfig
 from policyserve.server.conversation import Conversation
 from policyserve.server.handshake import Credentials
-from policyserve.server.reception import Reception, SessionPeer
+from policyserve.server.peers import SessionPeer
+from policyserve.server.reception import Reception
 from policyserve.server.routes import Response
 
 _AGENT = "policyserve"

@@ -36,7 +36,7 @@ _GOING_AWAY = 1001
 
 
 class Robot:
-    """One gRPC peer; it is a SessionPeer of the reception's. address: its IP address. peer: the same with its port.
+    """One gRPC peer; it is a SessionPeer (server/peers.py). address: its IP address. peer: the same with its port.
 
     calls: those under way. was_cut: its last call was cancelled, as it is when the connection ends.
     """
