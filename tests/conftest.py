@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,3 +22,5 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen = config.getoption(option)
         if chosen:
             os.environ[f"_POLICYSERVE_TEST_{option.upper()}"] = chosen
+    settings.register_profile("policyserve", settings.default, deadline=None)  # no test is timed, on no machine
+    settings.load_profile("policyserve")
