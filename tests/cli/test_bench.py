@@ -112,6 +112,35 @@ def test_every_family_that_asks_by_http_is_driven(url: str, dialect: str, capsys
     assert re.search(r"^errors +none$", table, re.MULTILINE)
 
 
+@pytest.mark.parametrize("clients", ["1", "3"])
+def test_lerobots_port_is_driven(clients: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_or_skip("grpc")
+    with serving(demo_image(), lerobot=0) as server:
+        assert server.server.lerobot is not None
+        url = f"grpc://{server.server.lerobot.place}/demo_image"
+        payload = {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "state": {"shape": [8]}}
+        with pytest.raises(SystemExit):
+            bench(url)
+        assert "the server does not tell what it takes: name a --payload" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            bench(url, "--raw", "--payload", "cartpole")
+        assert (
+            "--raw sends one prepared frame of a WebSocket: expected ws://host:port, got grpc"
+            in capsys.readouterr().err
+        )
+        file = tmp_path / "robot.json"
+        file.write_text(json.dumps(payload))
+        bench(url, "--payload", str(file), "--clients", clients)
+    assert re.search(r"^errors +none$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_policy_is_started_with_a_port_of_lerobots() -> None:
+    import_or_skip("grpc")
+    done = run(*POLICYSERVE, "bench", "demo_image", "--dialect", "lerobot", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("demo_image   lerobot, auto (12.3 kB), 1 client, closed loop\n")
+
+
 def test_the_help_names_every_dialect(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])

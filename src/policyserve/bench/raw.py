@@ -100,7 +100,7 @@ class RawPeer:
         self, url: str, dialect: str, timeout_s: float, api_key: str | None = None, *, offers_deflate: bool = False
     ) -> None:
         place = read_address(url, dialect)
-        if place.is_secure:
+        if place.is_secure or place.is_zmq or place.is_http or place.is_grpc:
             raise ConfigError(f"a raw client speaks ws:// and ws+unix:// only, got {place.url}")
         self._url, self._timeout_s = place.url, timeout_s
         self.socket = _connect(place, timeout_s)

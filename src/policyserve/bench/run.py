@@ -14,7 +14,7 @@ from policyserve.bench.measures import Quantiles, Search, Spread, in_turns, quan
 from policyserve.bench.payloads import Payload, payload_for
 from policyserve.bench.scenes import with_scenes
 from policyserve.bench.tally import Tally, split
-from policyserve.bench.target import Peek, url_of
+from policyserve.bench.target import Peek, Place
 from policyserve.client.address import has_key
 from policyserve.core.arrays import Array
 from policyserve.core.errors import PolicyserveError, RemoteError
@@ -138,18 +138,17 @@ def _sent_bytes(load: Load, image: Array) -> int:
     return len(jpeg.encode(picture, load.jpeg_quality).data)
 
 
-def prepare(name: str, url: str, settings: Settings) -> Server:
+def prepare(name: str, place: Place, settings: Settings) -> Server:
     """Look at a server and ask it once; raises what is wrong with it or the payload, in one line."""
-    api_key = None if has_key(url) else settings.api_key
-    url = url_of(url, settings.dialect)
-    peek = Peek(url, settings.timeout_s, api_key)
+    api_key = None if has_key(place.url) else settings.api_key
+    peek = Peek(place.url, place.told_at, settings.timeout_s, api_key)
     seen = peek.look(settings.dialect, needs_greeting=settings.payload == "auto")
     payload = payload_for(settings.payload, seen.metadata, seen.dialect)
     if settings.images != "raw":
         payload = with_scenes(payload)
     reply = peek.ask(seen.dialect, payload.observation)
     load = Load(
-        url,
+        place.url,
         seen.dialect,
         payload.observation,
         settings.clients,

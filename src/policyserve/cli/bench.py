@@ -52,8 +52,8 @@ class BenchFlags(ConfigurationFlags):
     """A second server or policy: both are driven in turns, and the ratios are printed with their spread."""
     dialect: str = "auto"
     """openpi, wall_x, vibe_rl, vla_eval, xpolicylab, starvla, roboarena, dreamzero, vllm_omni, behavior1k, molmospaces,
-    cosmos, gr00t, lerobot; by HTTP json, openvla, openvla_oft, xvla, molmoact2, gr00t_http; auto: what the URL's path
-    or the server's greeting tells."""
+    cosmos, gr00t (zmq://host:5555), lerobot (grpc://host:8080/POLICY); by HTTP json, openvla, openvla_oft, xvla,
+    molmoact2, gr00t_http; auto: what the URL tells, or the server's greeting."""
     payload: str = "auto"
     """What to send: cartpole, libero (two 224x224 images), aloha (three 480x640), auto (what the server says it takes),
     or a .json file such as {"image": {"shape": [64, 64, 3], "dtype": "uint8"}, "prompt": {"text": "go"}}."""
@@ -116,12 +116,20 @@ class BenchFlags(ConfigurationFlags):
                 )
                 raise ConfigError(f"--images {self.images} does not go with {other}")
             jpeg.require()
-        if self.raw and self.dialect in dialects.http_names():
-            raise ConfigError(f"--raw sends one prepared frame of a WebSocket: --dialect {self.dialect} has none")
+        if self.raw:
+            self._check_raw()
         if self.raw and self.rate_hz is not None:
             raise ConfigError("--raw is a closed loop: it takes no --rate-hz")
         if self.payload != "auto":
             payload_for(self.payload, {}, "openpi")  # says what is wrong with it before a server is started
+
+    def _check_raw(self) -> None:
+        told = "--raw sends one prepared frame of a WebSocket"
+        if self.dialect in dialects.http_names():
+            raise ConfigError(f"{told}: --dialect {self.dialect} has none")
+        for url in (self.target, self.against):
+            if url is not None and is_url(url) and not url.startswith("ws"):
+                raise ConfigError(f"{told}: expected ws://host:port, got {without_key(url)}")
 
     def _check(self, name: str, is_fine: bool, bound: str) -> None:
         if not is_fine:
@@ -195,9 +203,9 @@ def _bench(flags: BenchFlags, serve_flags: Sequence[str]) -> None:
     settings = flags.settings
     with ExitStack() as stack:
         names = [flags.target] if flags.against is None else [flags.target, flags.against]
-        urls = [stack.enter_context(running(name, serve_flags)) for name in names]
+        places = [stack.enter_context(running(name, serve_flags, flags.dialect)) for name in names]
         shown = [without_key(name) if is_url(name) else name for name in names]
-        servers = [prepare(name, url, settings) for name, url in zip(shown, urls, strict=True)]
+        servers = [prepare(name, place, settings) for name, place in zip(shown, places, strict=True)]
         if flags.sweep:
             _sweep(servers[0], flags, settings)
         elif len(servers) == 2:

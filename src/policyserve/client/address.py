@@ -4,6 +4,7 @@
     ws+unix:///run/policy.sock   ws+unix:///run/policy.sock:/openpi
     zmq://robot:5555             a server of GR00T's
     http://robot:8000            one that is asked by `POST /act`
+    grpc://robot:8080/act        one of LeRobot's, and the name of the policy that it is to answer with
 
 A Unix socket's URL has the path of its dialect behind a colon, as the clients of other languages write it.
 """
@@ -21,6 +22,7 @@ from policyserve.core.errors import ConfigError
 HOW_TO_GIVE_A_KEY = "api_key=…"
 OR_IN_PYTHON = ", or ssl_context=ssl.create_default_context(cafile=…),"
 ZMQ, OF_ZMQ = "zmq", "gr00t"  # a scheme, and the dialect that is spoken there
+GRPC, OF_GRPC = "grpc", "lerobot"
 HTTP = "http"
 _FORMS = "ws://host:port, wss://host:port or ws+unix:///path/to/socket"
 _LONGEST_PATH = 107  # bytes: what sockaddr_un holds on Linux; other systems hold a few less and say so themselves
@@ -41,6 +43,8 @@ class Address:
     unix_path: str | None = field(default=None, repr=False)  # url has it
     is_zmq: bool = False  # ZeroMQ, which GR00T's servers speak, in place of a WebSocket
     is_http: bool = False  # `POST /act`, in place of a WebSocket
+    is_grpc: bool = False  # gRPC, which LeRobot's servers speak
+    policy: str = ""  # that a server of LeRobot's is to answer with
 
 
 def read_address(url: str, dialect: str) -> Address:
@@ -61,6 +65,10 @@ def read_address(url: str, dialect: str) -> Address:
     if parts.scheme == ZMQ and host and parts.port and parts.path in ("", "/") and _is_name(host) and "@" not in text:
         shown = f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}"
         return Address(f"{ZMQ}://{shown}", f"ws://{shown}/{OF_ZMQ}", host, parts.port, is_zmq=True)
+    if parts.scheme == GRPC and host and parts.port and _is_name(host) and "@" not in text:
+        shown, policy = f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}", unquote(parts.path[1:])
+        url = f"{GRPC}://{shown}{parts.path}"
+        return Address(url, f"ws://{shown}/{OF_GRPC}", host, parts.port, is_grpc=True, policy=policy)
     is_http = parts.scheme == HTTP and dialect in dialects.http_names()
     if not (is_http or parts.scheme in ("ws", "wss")) or not host or parts.port == 0 or " " in text:
         raise wrong

@@ -20,8 +20,7 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
-    from policyserve.client.http_link import AsyncHttpLink
-    from policyserve.client.zmq_link import AsyncZmqLink
+    from policyserve.client.aio_link import AnyLink
 
 log = Log(__name__)
 
@@ -62,7 +61,7 @@ class AsyncClient:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | AsyncZmqLink | AsyncHttpLink | None = None
+        self._link: AnyLink | None = None
         self._is_in_use = False
         self._process = os.getpid()
 
@@ -147,11 +146,11 @@ class AsyncClient:
             raise ClientInUse("this client is in the middle of a call; use one client per task")
         self._is_in_use = True
 
-    def _is_ours(self, link: Link | AsyncZmqLink | AsyncHttpLink) -> bool:
+    def _is_ours(self, link: AnyLink) -> bool:
         """Whether it belongs to this event loop, and not to a parent process or to a loop that has ended."""
         return link.loop is asyncio.get_running_loop() and self._process == os.getpid()
 
-    async def _connected(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
+    async def _connected(self, deadline: float) -> AnyLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         link = self._link
         if link is not None and not self._is_ours(link):
@@ -168,7 +167,7 @@ class AsyncClient:
                 raise
         return await self._open(deadline)
 
-    async def _open(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
+    async def _open(self, deadline: float) -> AnyLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -186,7 +185,7 @@ class AsyncClient:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    async def _open_once(self, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
+    async def _open_once(self, deadline: float) -> AnyLink:
         options = self._options
         link = await open_link(options, deadline)
         session = self._new_session()

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from policyserve.client.address import Address
 from policyserve.client.aio_connecting import connect
@@ -26,8 +26,11 @@ else:
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.grpc_link import AsyncGrpcLink
     from policyserve.client.http_link import AsyncHttpLink
     from policyserve.client.zmq_link import AsyncZmqLink
+
+    AnyLink: TypeAlias = "Link | AsyncZmqLink | AsyncHttpLink | AsyncGrpcLink"
 
 _PONG_S = 1.0
 _WAITED_BYTES = 1 << 16
@@ -305,9 +308,13 @@ class Link(asyncio.BufferedProtocol):
             self._set_timer()
 
 
-async def open_link(options: ClientOptions, deadline: float) -> Link | AsyncZmqLink | AsyncHttpLink:
+async def open_link(options: ClientOptions, deadline: float) -> AnyLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded."""
     address = options.address
+    if address.is_grpc:
+        from policyserve.client.grpc_link import open_async_grpc  # needs an extra
+
+        return await open_async_grpc(options, deadline)
     if address.is_http:
         from policyserve.client.http_link import open_async_http  # few clients need it
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from policyserve import dialects
-from policyserve.client.address import HTTP, OF_ZMQ, ZMQ, Address, read_address
+from policyserve.client.address import GRPC, HTTP, OF_GRPC, OF_ZMQ, ZMQ, Address, read_address
 from policyserve.core.dialect import Dialect, carries_jpeg, has_client
 from policyserve.core.errors import ConfigError
 from policyserve.transforms import jpeg
@@ -56,8 +56,9 @@ class ClientOptions:
         address = self.address  # checks the URL
         if self._asks_by_http and not address.is_http:
             raise ConfigError(f"url: expected {HTTP}://host:port for the dialect {self.dialect}, got {address.url}")
-        if address.is_zmq and self.spoken != OF_ZMQ:
-            raise ConfigError(f"dialect: expected {OF_ZMQ} with a URL of {ZMQ}://, got {self.spoken!r}")
+        for is_other, scheme, name in ((address.is_zmq, ZMQ, OF_ZMQ), (address.is_grpc, GRPC, OF_GRPC)):
+            if is_other and self.spoken != name:
+                raise ConfigError(f"dialect: expected {name} with a URL of {scheme}://, got {self.spoken!r}")
         if not has_client(self.wire):
             told = "which only other programs' clients speak"
             raise ConfigError(f"dialect: expected {known}, got {self.spoken!r}, {told}")

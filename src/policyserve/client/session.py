@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyserve import dialects
-from policyserve.client.address import OF_ZMQ
+from policyserve.client.address import OF_GRPC, OF_ZMQ
 from policyserve.core.arrays import Array
 from policyserve.core.dialect import Dialect, code_in_text, opening_of, read_close_reason, request_writer
 from policyserve.core.errors import (
@@ -67,7 +67,8 @@ class ClientSession:
 
     def not_greeted(self, timeout_s: float) -> DeadlineExceeded:
         """The error for a server that accepted the connection and said nothing, where the dialect has a greeting."""
-        silent = " or ".join(f"dialect={one.name!r}" for one in _known() if not one.greets and one.name != OF_ZMQ)
+        known = [one.name for one in _known() if not one.greets and one.name not in (OF_ZMQ, OF_GRPC)]
+        silent = " or ".join(f"dialect={name!r}" for name in known)
         what = f"connected to {self._url}, but no greeting came within {timeout_s:g} s"
         cures = f"its policy may still be loading (GET /readyz tells), or its clients speak first ({silent})"
         return DeadlineExceeded(f"{what}: {cures}")

@@ -20,8 +20,7 @@ from policyserve.core.messages import Observation, Reply
 if TYPE_CHECKING:
     import ssl
 
-    from policyserve.client.http_link import HttpLink
-    from policyserve.client.zmq_link import ZmqLink
+    from policyserve.client.sync_link import AnyLink
 
 log = Log(__name__)
 
@@ -33,18 +32,19 @@ class Client:
 
     url: ws://host:port, wss://host:port, or ws+unix:///path/to/socket on the same machine; zmq://host:5555 of a server
     of GR00T's, NVIDIA's own or one with `--gr00t` (extra `gr00t`); http://host:port of one that is asked by `POST
-    /act`, whose policy remembers nothing of earlier requests. dialect: the wire format to speak: openpi, wall_x,
-    vibe_rl, vla_eval or another family's (docs/clients.md); None: the one that the URL's path names, else openpi, which
-    every policyserve server understands. api_key: the white space around it is taken off. ssl_context: for wss://,
-    where the system's certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing
-    included, whatever the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody
-    answers, because the server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time
-    it is spent polling, since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse
-    actions with NaN or Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server
-    that has answered once, and of which nothing is heard for so long while it owes an answer, not even a pong, is
-    ConnectionLost; None: it has timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with
-    jpeg_quality (1 … 100), where the server says that it takes them, else raw and a warning in the log; "auto",
-    whichever of the two is measured to be quicker. Both of these shrink a picture that is larger than the spec's.
+    /act`, whose policy remembers nothing of earlier requests; grpc://host:port/NAME of one of LeRobot's, asked for the
+    policy NAME (extra `lerobot-client`). dialect: the wire format to speak: openpi, wall_x, vibe_rl, vla_eval or
+    another family's (docs/clients.md); None: the one that the URL's path names, else openpi, which every policyserve
+    server understands. api_key: the white space around it is taken off. ssl_context: for wss://, where the system's
+    certificates are not the right ones. timeout_s: for each call, connecting, greeting and closing included, whatever
+    the server sends meanwhile. retry_for_s: how much of it is spent on trying again where nobody answers, because the
+    server restarts for example; 0: one attempt. busy_poll_us: where answers come within this time it is spent polling,
+    since a core that sleeps takes tens of microseconds to wake up; 0: never. check_actions: refuse actions with NaN or
+    Inf, which only a server that is not policyserve sends, as BadAction. dead_after_s: a server that has answered once,
+    and of which nothing is heard for so long while it owes an answer, not even a pong, is ConnectionLost; None: it has
+    timeout_s. images: how camera pictures travel: "raw", as they are; "jpeg", encoded with jpeg_quality (1 … 100),
+    where the server says that it takes them, else raw and a warning in the log; "auto", whichever of the two is
+    measured to be quicker. Both of these shrink a picture that is larger than the spec's.
     Raises ConfigError for a wrong argument, MissingDependency without the extra `jpeg`.
 
     Every call may raise ConnectionLost, DeadlineExceeded (both close the connection; the next call opens a new one) and
@@ -86,7 +86,7 @@ class Client:
         self.sessions_opened = 0
         self._images = image_sender(self._options)
         self._session: ClientSession = self._new_session()
-        self._link: Link | ZmqLink | HttpLink | None = None
+        self._link: AnyLink | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -184,7 +184,7 @@ class Client:
         if link is not None:
             link.forget()
 
-    def _connected(self, deadline: float) -> Link | ZmqLink | HttpLink:
+    def _connected(self, deadline: float) -> AnyLink:
         """The open connection; one that ended while nothing was asked is replaced, since nothing is lost by that."""
         if self._link is not None:
             try:
@@ -197,7 +197,7 @@ class Client:
                 raise
         return self._open(deadline)
 
-    def _open(self, deadline: float) -> Link | ZmqLink | HttpLink:
+    def _open(self, deadline: float) -> AnyLink:
         started_at = time.monotonic()
         until = min(started_at + self._options.retry_for_s, deadline)
         retries = Retries(self.url, started_at, until, random.random)
@@ -215,7 +215,7 @@ class Client:
             log.info("connected to %s again: a new session, without the policy's memory", self.url)
         return self._link
 
-    def _open_once(self, deadline: float) -> Link | ZmqLink | HttpLink:
+    def _open_once(self, deadline: float) -> AnyLink:
         options = self._options
         link = open_link(options, deadline)
         session = self._new_session()

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from policyserve.client.address import Address
 from policyserve.client.connecting import connect
@@ -22,8 +22,11 @@ from policyserve.core.messages import Message, Part
 if TYPE_CHECKING:
     import ssl
 
+    from policyserve.client.grpc_link import GrpcLink
     from policyserve.client.http_link import HttpLink
     from policyserve.client.zmq_link import ZmqLink
+
+    AnyLink: TypeAlias = "Link | ZmqLink | HttpLink | GrpcLink"
 
 _PONG_S = 1.0
 _RECEIVED_BYTES = 1 << 16  # of a handshake, at a time
@@ -192,12 +195,16 @@ class Link:
         return DeadlineExceeded(f"no answer from {self._address.url} within {self._timeout_s:g} s{doubt}")
 
 
-def open_link(options: ClientOptions, deadline: float) -> Link | ZmqLink | HttpLink:
+def open_link(options: ClientOptions, deadline: float) -> AnyLink:
     """Connect and shake hands; raises NotYet, RemoteError (ConnectionLost among them) or DeadlineExceeded.
 
     Raises ConfigError in the thread whose own event loop is the server's.
     """
     address = options.address
+    if address.is_grpc:
+        from policyserve.client.grpc_link import open_grpc  # needs an extra
+
+        return open_grpc(options, deadline, _check_other_loop)
     if address.is_http:
         from policyserve.client.http_link import open_http  # few clients need it
 
