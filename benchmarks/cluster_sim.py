@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from simulated.costs import Costs
 from simulated.fleet import Fleet
-from simulated.limits import control_share, edge_s, edges_for, quantile, requests_at_balancer
+from simulated.limits import control_share, edges_for, quantile, requests_at_balancer, requests_of_edge
 from simulated.parts import Shape
 
 _BUSY = 0.7  # of a core, that an edge may be: beyond it answers come late
@@ -63,9 +63,10 @@ def main() -> int:
     parser.add_argument("--max-batch", type=int, default=16, help="requests in a batch, at most")
     parser.add_argument("--request-kb", type=float, default=0.1, help="of one request")
     parser.add_argument("--lanes-per-replica", type=int, default=2, help="of each edge")
+    parser.add_argument("--max-lanes", type=int, default=0, help="of each edge; 0: as many as it takes for itself")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    for name in ("replicas", "sessions", "edges", "seconds", "batch_ms", "request_kb"):
+    for name in ("replicas", "sessions", "edges", "seconds", "batch_ms", "request_kb", "max_lanes"):
         if not 0 <= getattr(args, name) <= 1e6:
             parser.error(f"--{name.replace('_', '-')}: expected 0 … 1000000, got {getattr(args, name)}")
     for name in ("every_s", "max_batch", "lanes_per_replica"):
@@ -97,7 +98,8 @@ def checked() -> Iterator[str]:
     yield "replicas  cores left  real/s  simulated/s  ratio  real group  simulated group"
     yield "--------  ----------  ------  -----------  -----  ----------  ---------------"
     for real in REAL:
-        run = Fleet(Shape(real.replicas, 32, 1, 0.0, 20.0, cores=real.left), Costs()).run()
+        # They were measured while edges had two lanes for each replica, however many these were.
+        run = Fleet(Shape(real.replicas, 32, 1, 0.0, 20.0, max_lanes=2 * real.replicas, cores=real.left), Costs()).run()
         rate, group = run.answered / 20.0, run.asked / run.calls
         seen = "-" if real.group is None else f"{real.group:.1f}"
         told = f"{rate:11.0f}  {rate / real.rate:5.2f}  {seen:>10}  {group:15.1f}"
@@ -119,16 +121,20 @@ def row(shape: Shape, seed: int) -> str:
 
 
 def lanes(seed: int) -> Iterator[str]:
-    """What one edge gives its robots if it has fewer lanes than policyserve gives it: larger groups."""
-    yield f"One edge on {_CELL} replicas, 600 robots: if it had fewer lanes"
-    yield "lanes  answers/s  group  p50/ms  p99/ms  edge"
-    yield "-----  ---------  -----  ------  ------  ----"
-    for most in (2 * _CELL, 8, 4, 2, 1):
-        run = Fleet(Shape(_CELL, 600, 1, 1.0, 20.0, most_lanes=most), Costs(), seed).run()
-        last_s = run.clock.now
-        times = f"{1e3 * quantile(run.took_s, 0.5):6.0f}  {1e3 * quantile(run.took_s, 0.99):6.0f}"
-        busy = run.edges[0].loop.busy_s / last_s
-        yield f"{most:5}  {run.answered / last_s:9.0f}  {run.asked / run.calls:5.1f}  {times}  {busy:4.0%}"
+    """What one edge gives its robots, by how many lanes it has: its own choice, and others."""
+    yield f"One edge on {_CELL} replicas, by its lanes"
+    yield "policy                robots   lanes  answers/s  group  p50/ms  p99/ms  edge"
+    yield "--------------------  ------  ------  ---------  -----  ------  ------  ----"
+    for batch_ms, max_batch, sessions in ((20, 16, 600), (20, 16, 100), (100, 4, 300), (100, 1, 100)):
+        told = f"{batch_ms:3} ms, batches of {max_batch}"
+        for most in (None, 2 * _CELL, 8, 4, 2, 1):
+            shape = Shape(_CELL, sessions, 1, 1.0, 20.0, batch_ms / 1e3, max_batch, max_lanes=most)
+            run = Fleet(shape, Costs(), seed).run()
+            last_s = run.clock.now
+            times = f"{1e3 * quantile(run.took_s, 0.5):6.0f}  {1e3 * quantile(run.took_s, 0.99):6.0f}"
+            made = f"{run.answered / last_s:9.0f}  {run.asked / run.calls:5.1f}  {times}"
+            its = f"own {run.edges[0].room}" if most is None else str(most)
+            yield f"{told:20}  {sessions:6}  {its:>6}  {made}  {run.edges[0].loop.busy_s / last_s:4.0%}"
 
 
 def faults(seed: int) -> Iterator[str]:
@@ -155,14 +161,14 @@ def balancer() -> Iterator[str]:
     yield "-------------------------  ------  --------  -----  ----------------------------"
     for name, size in (("four numbers", 100), ("two cameras of 224 x 224", 301_000), ("three of 480 x 640", 2_765_000)):
         most = requests_at_balancer(size, Costs())
-        edge = _BUSY / edge_s(Shape(_CELL, 1, request_bytes=size), Costs(), 1.0)
+        edge = requests_of_edge(Shape(_CELL, 1, request_bytes=size), Costs(), _BUSY)
         yield f"{name:25}  {size / 1000:4.4g}kB  {most:8.0f}  {edge:5.0f}  {most / edge:28.0f}"
 
 
 def _shape(args: argparse.Namespace, replicas: int, sessions: int, edges: int) -> Shape:
     shape = Shape(
         replicas, sessions, edges, args.every_s, args.seconds, args.batch_ms / 1e3, args.max_batch,
-        int(1000 * args.request_kb), args.lanes_per_replica,
+        int(1000 * args.request_kb), args.lanes_per_replica, args.max_lanes or None,
     )  # fmt: skip
     seconds = args.seconds or min(max(_MOST_REQUESTS * args.every_s / sessions, 1.0), 20.0)
     return replace(shape, edges=edges or edges_for(shape, Costs(), _BUSY), seconds=seconds)

@@ -20,7 +20,6 @@ class Costs:
     edge_call_s: float = 3.7e-3  # here: half as a group is sent, half as it comes back
     edge_request_s: float = 0.25e-3  # here
     edge_byte_s: float = 1.0e-9  # here: of P3's 4.2 ms beyond P1's, two thirds; that it is two thirds is assumed
-    search_s: float = 0.4e-6  # here: the router looks at each lane for each request; 0.4 to 0.9 µs a lane
     replica_call_s: float = 4.4e-3  # here
     replica_request_s: float = 0.05e-3  # here
     replica_byte_s: float = 0.5e-9  # here: the other third

@@ -27,7 +27,7 @@ class Fleet:
         self.calm = 0  # answers before the first fault
         self.up, self.down, self.controller = Station(), Station(), Station()
         self.passes_s: list[float] = []  # from one look of the controller at its replicas to the next
-        self.edges = [Edge(shape.lanes) for _ in range(shape.edges)]
+        self.edges = [Edge(shape) for _ in range(shape.edges)]
         self.replicas = [Replica() for _ in range(shape.replicas)]
         self._random = Random(seed)
         self._cores = None if shape.cores is None else Cores(shape.cores)
@@ -35,7 +35,6 @@ class Fleet:
         self._homeless: list[Call] = []  # while no replica is alive
         self._edge_of = [self.edges[session % shape.edges] for session in range(shape.sessions)]
         self._open: dict[int, Request] = {}
-        self._search_s = shape.lanes * costs.search_s
         self._byte_s = shape.request_bytes * costs.edge_byte_s
         self._wire_s = 8e-9 * shape.request_bytes / costs.balancer_gbit
         self._back_wire_s = 8e-9 * costs.answer_bytes / costs.balancer_gbit
@@ -73,14 +72,14 @@ class Fleet:
 
     def _arrive(self, request: Request) -> None:
         edge = self._edge_of[request.session]
-        takes_s = self.costs.edge_request_s / 2 + self._search_s + self._byte_s
+        takes_s = self.costs.edge_request_s / 2 + self._byte_s
         self.clock.at(self._work(edge.loop, takes_s), self._queue, request, edge)
 
     def _queue(self, request: Request, edge: Edge) -> None:
         if request.is_over:
             return
         lane = edge.least_loaded()
-        edge.load(lane, 1)
+        lane.load += 1
         lane.waiting.append(request)
         if not lane.is_busy:
             self._send(lane)
@@ -131,6 +130,10 @@ class Fleet:
     def _begin_batch(self, replica: Replica) -> None:
         size = min(len(replica.waiting), self.shape.max_batch)
         batch = [replica.waiting.popleft() for _ in range(size)]
+        for request in batch:
+            assert request.call is not None
+            if request.call.began_at is None:
+                request.call.began_at = self.clock.now
         replica.is_working = True
         replica.batches += 1
         self.clock.at(self.clock.now + self.shape.batch_s, self._end_batch, replica, batch, replica.life)
@@ -144,6 +147,8 @@ class Fleet:
             call.left -= 1
             if not call.left:
                 del replica.calls[call]
+                assert call.began_at is not None
+                call.lane.edge.note_work(self.clock.now - call.began_at)
                 takes_s = self.costs.replica_call_s / 2 + len(call.requests) * self.costs.replica_request_s / 2
                 self.clock.at(self._work(replica.loop, takes_s) + self.costs.hop_s, self._return, call)
         replica.is_working = False
@@ -161,7 +166,7 @@ class Fleet:
         if not lane.edge.is_alive:
             return
         lane.is_busy = False
-        lane.edge.load(lane, -len(call.requests))
+        lane.load -= len(call.requests)
         if call.is_hit:  # whoever waited behind it as well
             for request in lane.waiting:
                 request.is_hit = True
@@ -231,7 +236,7 @@ class Fleet:
             self._again(call, 0.0)
 
     def _again(self, call: Call, after_s: float) -> None:
-        call.left = len(call.requests)
+        call.left, call.began_at = len(call.requests), None
         _note_hit(call)
         self.clock.at(self.clock.now + after_s, self._try, call)
 

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from policyserve.ray.lane_count import lane_count
+
 from .costs import Costs
 from .parts import Shape
 
 
 def edge_s(shape: Shape, costs: Costs, group: float) -> float:
     """An edge's work for one request, in groups of so many."""
-    return (
-        costs.edge_request_s
-        + costs.search_s * shape.lanes
-        + shape.request_bytes * costs.edge_byte_s
-        + costs.edge_call_s / group
-    )
+    return costs.edge_request_s + shape.request_bytes * costs.edge_byte_s + costs.edge_call_s / group
 
 
-def edges_for(shape: Shape, costs: Costs, busy: float, group: float = 1.0) -> int:
+def requests_of_edge(shape: Shape, costs: Costs, busy: float) -> float:
+    """Requests a second that keep an edge busy for such a share of its time: its lanes send so many groups, no more."""
+    way_s = costs.edge_call_s + costs.replica_call_s + 2 * costs.hop_s + shape.batch_s
+    groups_s = lane_count(shape.replicas, shape.config, shape.batch_s) / way_s
+    alone_s = edge_s(shape, costs, 1.0)
+    if busy / alone_s <= groups_s:
+        return busy / alone_s
+    return (busy - groups_s * costs.edge_call_s) / (alone_s - costs.edge_call_s)
+
+
+def edges_for(shape: Shape, costs: Costs, busy: float) -> int:
     """The edges that it takes if each may be busy for such a share of its time."""
-    return max(1, ceil(shape.sessions / shape.every_s * edge_s(shape, costs, group) / busy))
+    return max(1, ceil(shape.sessions / shape.every_s / requests_of_edge(shape, costs, busy)))
 
 
 def requests_at_balancer(request_bytes: int, costs: Costs) -> float:

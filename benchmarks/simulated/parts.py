@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from dataclasses import dataclass
+
+from policyserve.ray.config import ClusterConfig
+from policyserve.ray.lane import usual
+from policyserve.ray.lane_count import lane_count
 
 from .events import Station
 
@@ -13,8 +16,8 @@ from .events import Station
 class Shape:
     """What is simulated. every_s: from one request of a session to its next; 0: as soon as it is answered.
 
-    most_lanes: of an edge, which policyserve does not bound. cores: of the one machine that everything shares; None:
-    each edge and each replica has its own.
+    max_lanes: of an edge; None: its own choice. cores: of the one machine that everything shares; None: each edge
+    and each replica has its own.
     """
 
     replicas: int
@@ -26,13 +29,13 @@ class Shape:
     max_batch: int = 16
     request_bytes: int = 100
     lanes_per_replica: int = 2
-    most_lanes: int = 1_000_000
+    max_lanes: int | None = None
     cores: float | None = None
 
     @property
-    def lanes(self) -> int:
-        """Of each edge."""
-        return min(self.lanes_per_replica * self.replicas, self.most_lanes)
+    def config(self) -> ClusterConfig:
+        """What decides how many lanes each edge has."""
+        return ClusterConfig(lanes_per_replica=self.lanes_per_replica, max_lanes=self.max_lanes)
 
 
 class Request:
@@ -48,9 +51,12 @@ class Request:
 
 
 class Call:
-    """A group on its way. left: requests without an answer; tries: how often it was sent; is_hit: a fault met it."""
+    """A group on its way. left: requests without an answer; tries: how often it was sent; is_hit: a fault met it.
 
-    __slots__ = ("is_hit", "lane", "left", "replica", "requests", "tries")
+    began_at: when a replica's first batch with one of its requests began; None: none has.
+    """
+
+    __slots__ = ("began_at", "is_hit", "lane", "left", "replica", "requests", "tries")
 
     def __init__(self, lane: Lane, requests: list[Request]) -> None:
         self.lane = lane
@@ -58,6 +64,7 @@ class Call:
         self.left = len(requests)
         self.tries = 0
         self.is_hit = False
+        self.began_at: float | None = None
         self.replica: Replica | None = None
 
 
@@ -75,28 +82,32 @@ class Lane:
 
 
 class Edge:
-    """An event loop and its lanes, which are made as they are needed: a thousand edges would have millions."""
+    """An event loop and its lanes, which are made as they are needed; their number follows how long replicas work."""
 
-    def __init__(self, most_lanes: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         self.loop = Station()
         self.lanes: list[Lane] = []
         self.is_alive = True
-        self._most_lanes = most_lanes
-        self._by_load: list[tuple[int, int]] = []  # a heap of loads and numbers, some of which are no longer so
+        self._replicas, self._config = shape.replicas, shape.config
+        self._work_s: float | None = None
+
+    @property
+    def room(self) -> int:
+        """Lanes that it may have."""
+        return lane_count(self._replicas, self._config, self._work_s)
 
     def least_loaded(self) -> Lane:
         """The lane with the fewest requests."""
-        while self._by_load and self.lanes[self._by_load[0][1]].load != self._by_load[0][0]:
-            heapq.heappop(self._by_load)
-        if len(self.lanes) < self._most_lanes and (not self._by_load or self._by_load[0][0]):
+        room = self.room
+        found = min(self.lanes[:room], key=lambda lane: lane.load, default=None)
+        if found is None or (found.load and len(self.lanes) < room):
             self.lanes.append(Lane(self, len(self.lanes)))
             return self.lanes[-1]
-        return self.lanes[self._by_load[0][1]]
+        return found
 
-    def load(self, lane: Lane, more: int) -> None:
-        """A lane has more requests, or fewer."""
-        lane.load += more
-        heapq.heappush(self._by_load, (lane.load, lane.number))
+    def note_work(self, took_s: float) -> None:
+        """A replica has worked so long at a group."""
+        self._work_s = usual(self._work_s, took_s)
 
 
 class Replica:

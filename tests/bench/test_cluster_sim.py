@@ -12,7 +12,14 @@ from benchmarks.measuring.processor_time import kind_of
 from benchmarks.simulated.costs import Costs
 from benchmarks.simulated.events import Clock, Cores, Station
 from benchmarks.simulated.fleet import Fleet
-from benchmarks.simulated.limits import control_share, edge_s, edges_for, quantile, requests_at_balancer
+from benchmarks.simulated.limits import (
+    control_share,
+    edge_s,
+    edges_for,
+    quantile,
+    requests_at_balancer,
+    requests_of_edge,
+)
 from benchmarks.simulated.parts import Shape
 from tests.cli.serving import run
 
@@ -62,7 +69,7 @@ def test_sessions_without_a_pause_get_what_the_policys_batches_give(
 
 def test_an_edge_that_is_busy_gives_what_its_work_for_each_request_lets_it() -> None:
     costs = replace(FREE, edge_call_s=4e-3, edge_request_s=1e-3)
-    shape = Shape(100, 50, every_s=0.0, seconds=20.0, batch_s=0.0)
+    shape = Shape(100, 50, every_s=0.0, seconds=20.0, batch_s=0.0, max_lanes=200)
     found = Fleet(shape, costs).run()
     assert found.asked / found.calls == 1.0  # more lanes than sessions
     assert found.answered / 20.0 == pytest.approx(1 / edge_s(shape, costs, 1.0), rel=0.02)
@@ -70,7 +77,7 @@ def test_an_edge_that_is_busy_gives_what_its_work_for_each_request_lets_it() -> 
 
 def test_fewer_lanes_make_larger_groups_and_an_edge_gives_more() -> None:
     costs = replace(FREE, edge_call_s=4e-3)
-    wide, narrow = (Fleet(Shape(8, 64, every_s=0.0, seconds=5.0, most_lanes=most), costs).run() for most in (64, 2))
+    wide, narrow = (Fleet(Shape(8, 64, every_s=0.0, seconds=5.0, max_lanes=most), costs).run() for most in (64, 2))
     assert narrow.asked / narrow.calls > 2 * wide.asked / wide.calls
     assert narrow.answered > 1.5 * wide.answered
 
@@ -80,7 +87,8 @@ def test_fewer_lanes_make_larger_groups_and_an_edge_gives_more() -> None:
 def test_whatever_happens_each_request_is_answered_or_lost_and_only_an_edge_loses_any(
     replicas: int, fault: str
 ) -> None:
-    fleet = Fleet(Shape(replicas, 40 * replicas, 3, 0.2, 8.0), replace(Costs(), silent_s=3.0), seed=3)
+    shape = Shape(replicas, 40 * replicas, 3, 0.2, 8.0, max_lanes=2 * replicas)
+    fleet = Fleet(shape, replace(Costs(), silent_s=3.0), seed=3)
     if fault in ("a killed replica", "all"):
         fleet.kill_replica(0, 2.0)
     if fault in ("a frozen one", "all") and (fault != "all" or replicas > 1):
@@ -108,10 +116,29 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert one == same != other
 
 
+@pytest.mark.parametrize("batch_ms", [20, 100])
+def test_an_edge_is_no_busier_than_can_be_reckoned(batch_ms: int) -> None:
+    shape = Shape(16, 0, seconds=10.0, batch_s=batch_ms / 1e3)
+    asked_s = requests_of_edge(shape, Costs(), 0.6)
+    found = Fleet(replace(shape, sessions=round(asked_s)), Costs()).run()
+    assert 0.4 < found.edges[0].loop.busy_s / found.clock.now < 0.65  # groups wait for batches, so they are fewer
+
+
 def test_edges_are_enough_for_their_sessions_and_one_fewer_would_be_busier() -> None:
-    shape = Shape(16, 1600)
-    count, work = edges_for(shape, Costs(), 0.7), 1600 * edge_s(shape, Costs(), 1.0)
-    assert work / count <= 0.7 < work / (count - 1)
+    for sessions in (1_600, 16_000):
+        shape = Shape(16, sessions)
+        most = requests_of_edge(shape, Costs(), 0.7)
+        assert sessions / edges_for(shape, Costs(), 0.7) <= most < sessions / (edges_for(shape, Costs(), 0.7) - 1)
+
+
+@pytest.mark.parametrize(("batch_ms", "max_batch", "robots"), [(20, 16, 600), (100, 4, 300), (100, 1, 100)])
+def test_an_edges_own_lanes_serve_it_and_its_replicas(batch_ms: int, max_batch: int, robots: int) -> None:
+    own, narrow, wide = (
+        Fleet(Shape(16, robots, 1, 1.0, 10.0, batch_ms / 1e3, max_batch, max_lanes=most), Costs()).run()
+        for most in (None, 4, 32)
+    )
+    best_s = min(quantile(run.took_s, 0.5) for run in (narrow, wide))
+    assert quantile(own.took_s, 0.5) < 1.3 * best_s
 
 
 def test_the_controllers_work_is_what_the_simulation_finds() -> None:

@@ -75,5 +75,8 @@ def test_the_real_runs_that_it_names_are_those_that_the_program_is_held_against(
     lines = done.stdout.splitlines()
     assert "\n".join(lines[:13]) in PAGE
     assert max(map(len, lines)) <= 80
-    told = dict(re.findall(r"^ *(\d+) +571 +[\d.]+ +(\d+)", done.stdout, re.MULTILINE))
-    assert [told[lanes] for lanes in ("32", "4", "2", "1")] == ["333", "58", "56", "200"]  # as its text says
+    rows = [line for line in PAGE.splitlines() if "ms, batches of" in line]
+    assert len(rows) > 4
+    assert set(rows) <= set(lines)  # as its text says
+    assert "a replica freezes      12602     12602     0  292   2.1s" in lines
+    assert "an edge is killed      12795     12790     5" in done.stdout

@@ -99,6 +99,20 @@ def test_a_request_goes_to_the_runner_that_has_fewest() -> None:
     run(talk)
 
 
+def test_of_runners_that_are_free_the_first_is_taken_and_one_without_a_policy_never() -> None:
+    async def talk() -> None:
+        bench = Bench(4)
+        bench.schedulers[0].hold()
+        for session in range(3):
+            bench.submit(session, f"of {session}")
+        assert [runner.asked for runner in bench.runners] == [[], ["of 0"], ["of 1"], ["of 2"]]
+        bench.runners[2].end()
+        bench.submit(3, "of 3")
+        assert bench.runners[2].asked == ["of 3"]
+
+    run(talk)
+
+
 def test_one_sessions_requests_stay_in_order_at_one_runner() -> None:
     async def talk() -> None:
         bench = Bench()

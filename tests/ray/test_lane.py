@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.effects import Outcome
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost
+from policyserve.core.policy import ActionChunk
 from policyserve.core.spec import PolicySpec
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
-from policyserve.ray.groups import Described, read_group
+from policyserve.ray.groups import Answers, Described, read_group, write_answers
 from policyserve.ray.lane import Edge, Lane
 from tests.engine.lanes import HandCarrier
 from tests.engine.running import NOBODY, PATIENCE_S, infer, task, until, value
@@ -58,6 +59,21 @@ def test_a_sessions_state_goes_with_its_requests_by_whichever_lane() -> None:
         assert await bench.answered(1, infer(bench.other, task(2))) == [0.0]
         assert await bench.answered(2, infer(bench.lane, task(2), task(1))) == [0.0, 0.0]
         assert [bench.states(call) for call in range(3)] == [[None, None], [1], [2, 1]]
+
+    run(talk)
+
+
+def test_what_replicas_usually_work_at_a_group_is_counted_from_its_first_batch_on() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1), task(2))
+        await bench.called(1)
+        now = time.monotonic()
+        told = [Answered(ActionChunk(np.zeros(1)), now - ago_s, now) for ago_s in (3.0, 8.0)]
+        bench.carrier.ends[0].set_result(write_answers(Answers(told, DESCRIBED.digest, "1"), now))
+        await asked
+        assert bench.edge.work_s is not None
+        assert 8.0 <= bench.edge.work_s < 8.0 + PATIENCE_S
 
     run(talk)
 

@@ -116,4 +116,7 @@ class Router:
                 on_outcome(error)
 
     def _least_loaded(self) -> Scheduler:
+        for scheduler in self._schedulers:
+            if not scheduler.load and not scheduler.is_held:
+                return scheduler  # the first one that is free, as below: of many most need not be looked at
         return min(self._schedulers, key=lambda scheduler: (scheduler.is_held, scheduler.load))

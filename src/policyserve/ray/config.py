@@ -37,6 +37,8 @@ class ClusterConfig(Settings):
     """How an edge reaches replicas: tcp is a connection of its own to each, handle goes through Ray."""
     lanes_per_replica: int = 2
     """Groups on their way to each replica: one in work, one behind it."""
+    max_lanes: int | None = None
+    """Groups on their way from one edge, at most; None: as many as it has time for, by how long replicas take."""
     call_timeout_s: float | None = None
     """A group without an answer for so long is sent to another replica; None: 8 times the usual, 2 s at least."""
     max_tries: int = 3
@@ -65,6 +67,7 @@ class ClusterConfig(Settings):
             self.require(name, 0 <= getattr(self, name) <= 1e6, "0 or more")
         for name in ("min_replicas", "lanes_per_replica", "max_tries"):
             self.require(name, 1 <= getattr(self, name) <= 10_000, "1 or more")
+        self.require("max_lanes", self.max_lanes is None or 1 <= self.max_lanes <= 10_000, "1 or more")
         self.require("max_replicas", self.max_replicas >= self.min_replicas, f"{self.min_replicas} or more")
         for name in ("target_groups", "max_state_kib", "health_period_s", "health_timeout_s"):
             self.require(name, 0 < getattr(self, name) <= 1e6, "more than 0")

@@ -28,6 +28,7 @@ from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.groups import Described
 from policyserve.ray.handle import HandleCarrier
 from policyserve.ray.lane import Carrier, Edge, Lane, Tallies
+from policyserve.ray.lane_count import lane_count
 from policyserve.ray.tcp import Links, TcpCarrier
 
 log = Log(__name__)
@@ -208,7 +209,7 @@ class ApplicationEngine:
         self._running = found.running
         for lanes in self._all:
             lanes.set_up(found.running > 0)
-        self._lanes.grow_to(max(found.running, 1) * self._wanted.config.lanes_per_replica)
+        self._lanes.grow_to(lane_count(found.running, self._wanted.config, self._lanes.edge.work_s))
 
     async def _follow_spec(self) -> None:
         """Have new sessions told the spec that replicas serve now; those of the one before are ended."""

@@ -69,6 +69,8 @@ class Edge:
     that may be lost with their replicas; twice as many may time out.
     on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
     is_up: whether there is a replica; without one nobody asks. last_calls: held by a call that may be lost again.
+    usual_s: how long a call takes; work_s: how long of that a replica is at its group, from its first batch to its last
+    one's end.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Edge:
     keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
     tallies: Tallies = field(default_factory=Tallies)
     usual_s: float | None = None
+    work_s: float | None = None
     is_replaced: bool = False
     is_up: asyncio.Event = field(default_factory=_set_event)
     last_calls: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -92,7 +95,16 @@ class Edge:
 
     def note_time(self, took_s: float) -> None:
         """A call was answered."""
-        self.usual_s = took_s if self.usual_s is None else self.usual_s + _WEIGHT * (took_s - self.usual_s)
+        self.usual_s = usual(self.usual_s, took_s, _WEIGHT)
+
+    def note_work(self, took_s: float) -> None:
+        """A replica has worked so long at a group."""
+        self.work_s = usual(self.work_s, took_s)
+
+
+def usual(before: float | None, newest: float, weight: float = 0.05) -> float:
+    """What is usual by now: a mean in which the newest value has this weight."""
+    return newest if before is None else before + weight * (newest - before)
 
 
 class _UnderWay:
@@ -248,7 +260,11 @@ class Lane:
             raise
         now = time.monotonic()
         self._edge.note_time(now - began_at)
-        return read_answers(answer, writable(arrays), now)
+        answers = read_answers(answer, writable(arrays), now)
+        started_at = min((one.started_at for one in answers.outcomes if isinstance(one, Answered)), default=None)
+        if started_at is not None:
+            self._edge.note_work(now - started_at)
+        return answers
 
     def _kept(self, group: _UnderWay, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """The outcomes, with their states kept for the sessions' next requests."""
