@@ -123,8 +123,8 @@ def row(shape: Shape, seed: int) -> str:
 def lanes(seed: int) -> Iterator[str]:
     """What one edge gives its robots, by how many lanes it has: its own choice, and others."""
     yield f"One edge on {_CELL} replicas, by its lanes"
-    yield "policy                robots   lanes  answers/s  group  p50/ms  p99/ms  edge"
-    yield "--------------------  ------  ------  ---------  -----  ------  ------  ----"
+    yield "policy                 robots   lanes  answers/s  group  p50/ms  p99/ms  edge"
+    yield "---------------------  ------  ------  ---------  -----  ------  ------  ----"
     for batch_ms, max_batch, sessions in ((20, 16, 600), (20, 16, 100), (100, 4, 300), (100, 1, 100)):
         told = f"{batch_ms:3} ms, batches of {max_batch}"
         for most in (None, 2 * _CELL, 8, 4, 2, 1):
@@ -134,7 +134,7 @@ def lanes(seed: int) -> Iterator[str]:
             times = f"{1e3 * quantile(run.took_s, 0.5):6.0f}  {1e3 * quantile(run.took_s, 0.99):6.0f}"
             made = f"{run.answered / last_s:9.0f}  {run.asked / run.calls:5.1f}  {times}"
             its = f"own {run.edges[0].room}" if most is None else str(most)
-            yield f"{told:20}  {sessions:6}  {its:>6}  {made}  {run.edges[0].loop.busy_s / last_s:4.0%}"
+            yield f"{told:21}  {sessions:6}  {its:>6}  {made}  {run.edges[0].loop.busy_s / last_s:4.0%}"
 
 
 def faults(seed: int) -> Iterator[str]:

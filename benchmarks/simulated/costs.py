@@ -31,7 +31,7 @@ class Costs:
     controller_pass_s: float = 3.5e-3  # here: 3 to 4 % of a core, of passes with a pause of 0.1 s
     controller_replica_s: float = 45e-6  # by hand: 3.2 % of a core with one replica, 3.5 % with eight
     controller_pause_s: float = 0.1  # Serve's RAY_SERVE_CONTROL_LOOP_INTERVAL_S
-    status_s: float = 4.1e-3  # by hand: `serve.status()`, which an edge asks once a second
+    status_s: float = 4.1e-3  # by hand: `serve.status()`, which an edge asks
     status_replica_s: float = 0.16e-3  # by hand: its answer names each replica; of one and eight
     noticed_s: float = 0.1  # prototype: a killed replica's calls fail
     restart_s: float = 6.0  # prototype: 2 to 6 s until Serve has another process

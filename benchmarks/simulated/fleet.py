@@ -2,12 +2,15 @@
 
 It does what policyserve.ray does (docs/cluster.md): a lane sends one group after the other, each of all that waits for
 it; a replica makes batches of the groups of all edges; a group comes back when its last request is answered. Left out:
-the wait of a batch for sessions that are about to ask, deadlines, and that Serve knows late how long queues are.
+the wait of a batch for sessions that are about to ask, deadlines, that Serve knows late how long queues are, and that
+edges ask Serve more often for some seconds after a change.
 """
 
 from __future__ import annotations
 
 from random import Random
+
+from policyserve.ray.asking import SELDOM_S
 
 from .costs import Costs
 from .events import Clock, Cores, Station
@@ -46,7 +49,7 @@ class Fleet:
             self.clock.at(self._random.random() * first, self._ask, session)
         self.clock.at(0.0, self._look)
         for edge in self.edges:
-            self.clock.at(self._random.random(), self._status, edge)
+            self._plan_status(edge, SELDOM_S * self._random.random())
         self.clock.run()
         return self
 
@@ -202,11 +205,15 @@ class Fleet:
             self.clock.at(self.controller.take(now, takes_s) + costs.controller_pause_s, self._look, now)
 
     def _status(self, edge: Edge) -> None:
-        """An edge asks the controller, once a second, how many replicas there are."""
+        """An edge asks the controller how many replicas there are, as seldom as where nothing changes."""
         now, costs = self.clock.now, self.costs
-        if now < self.shape.seconds and edge.is_alive:
+        if edge.is_alive:
             done = self.controller.take(now, costs.status_s + costs.status_replica_s * len(self.replicas))
-            self.clock.at(done + 1.0, self._status, edge)
+            self._plan_status(edge, done + SELDOM_S * self._random.uniform(0.75, 1.25))
+
+    def _plan_status(self, edge: Edge, when: float) -> None:
+        if when < self.shape.seconds:
+            self.clock.at(when, self._status, edge)
 
     def _kill_replica(self, replica: Replica) -> None:
         self.calm = self.calm or self.answered

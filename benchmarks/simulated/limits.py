@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from policyserve.ray.asking import SELDOM_S
 from policyserve.ray.lane_count import lane_count
 
 from .costs import Costs
@@ -41,7 +42,7 @@ def control_share(replicas: int, edges: int, costs: Costs) -> float:
 
     Its passes are followed by a pause, so that they take what is left and come more rarely; what edges ask does not.
     """
-    asked = edges * (costs.status_s + costs.status_replica_s * replicas)
+    asked = edges * (costs.status_s + costs.status_replica_s * replicas) / SELDOM_S
     pass_s = costs.controller_pass_s + costs.controller_replica_s * replicas
     left = max(1.0 - asked, 0.0)
     return asked + pass_s / (pass_s / left + costs.controller_pause_s) if left else asked

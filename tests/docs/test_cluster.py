@@ -78,5 +78,5 @@ def test_the_real_runs_that_it_names_are_those_that_the_program_is_held_against(
     rows = [line for line in PAGE.splitlines() if "ms, batches of" in line]
     assert len(rows) > 4
     assert set(rows) <= set(lines)  # as its text says
-    assert "a replica freezes      12602     12602     0  292   2.1s" in lines
+    assert "a replica freezes      12655     12655     0  175   2.1s" in lines
     assert "an edge is killed      12795     12790     5" in done.stdout

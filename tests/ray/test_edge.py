@@ -1,19 +1,25 @@
-"""An edge's engine as far as it goes without a cluster; test_drills.py has the rest."""
+"""An edge's engine as far as it goes without a cluster, and on one that is pretended; test_drills.py has the rest."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from policyserve.core.errors import ConfigError
-from policyserve.engine.engine import ChangingEngine, CountingEngine, Engine
+from policyserve.core.effects import Answered
+from policyserve.core.errors import PolicyLost
+from policyserve.engine.engine import Change, ChangingEngine, CountingEngine, Engine
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
-from policyserve.ray.engine import Wanted, in_thread
+from policyserve.ray.engine import Wanted
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
+from tests.engine.running import PATIENCE_S, until
+from tests.ray.pretended import SPEC, Pretended, outcomes, pretended, start
+
+__all__ = ["pretended"]  # a fixture
 
 
 def engine() -> RayEngine:
@@ -36,17 +42,129 @@ def test_what_it_counts_stands_on_the_page_of_metrics() -> None:
     assert counted <= asyncio.run(names())
 
 
-def test_what_waits_for_ray_waits_in_a_thread_and_its_errors_come_back() -> None:
-    def refuse() -> None:
-        raise ConfigError("no cluster")
-
-    async def ask() -> None:
-        assert await in_thread(threading.get_ident) != threading.get_ident()
-        with pytest.raises(ConfigError, match="no cluster"):
-            await in_thread(refuse)
-
-    asyncio.run(ask())
-
-
 def test_it_closes_before_it_has_begun() -> None:
     asyncio.run(engine().close(1.0))
+
+
+def run(engine: RayEngine, talk: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await start(engine)
+        try:
+            await asyncio.wait_for(talk(), PATIENCE_S)
+        finally:
+            await engine.close(1.0)
+
+    asyncio.run(bounded())
+
+
+def figure(engine: RayEngine, name: str) -> float:
+    return next(one.value for one in engine.figures() if one.name == f"cluster_{name}")
+
+
+def test_what_is_there_is_served_and_what_is_not_is_deployed(pretended: Pretended) -> None:
+    pretended.have("arm", 2)
+    for name in ("arm", "leg"):
+        engine = pretended.engine(deployed_as=name)
+
+        async def talk(engine: RayEngine = engine) -> None:
+            assert isinstance((await outcomes(engine, 1))[0], Answered)
+
+        run(engine, talk)
+    assert pretended.deploys == ["leg"]
+
+
+def test_lanes_follow_the_number_of_replicas_up_to_what_an_edge_has_time_for(pretended: Pretended) -> None:
+    pretended.have("policy", 2)
+    engine = pretended.engine()
+
+    async def talk() -> None:
+        await until(lambda: figure(engine, "lanes") == 4)
+        pretended.have("policy", 50)
+        await until(lambda: figure(engine, "lanes") == 8)  # nobody knows yet how long a group takes
+        await outcomes(engine, 1, 2, 3)
+        pretended.have("policy", 49)
+        await until(lambda: figure(engine, "replicas") == 49)
+        assert figure(engine, "lanes") == 2  # no time at all
+
+    run(engine, talk)
+
+
+def test_without_a_replica_requests_wait_and_are_answered_once_there_is_one(pretended: Pretended) -> None:
+    pretended.have("policy", 1)
+    engine = pretended.engine()
+
+    async def talk() -> None:
+        pretended.have("policy", 0)
+        await until(lambda: engine.stage == "waiting for a replica")
+        asked = asyncio.ensure_future(outcomes(engine, 1))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        pretended.there["policy"] = replace(pretended.there["policy"], running=1)  # nobody says so: it is looked for
+        assert isinstance((await asked)[0], Answered)
+        assert engine.stage == ""
+
+    run(engine, talk)
+
+
+def test_a_lost_call_has_the_cluster_asked_soon(pretended: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurries: list[str] = []
+    replicas = pretended.have("policy", 1)
+    monkeypatch.setattr(pretended.watch, "soon", lambda: hurries.append("soon"))
+    engine = pretended.engine(max_tries=1)
+
+    async def talk() -> None:
+        await outcomes(engine, 1)
+        hurries.clear()
+        replicas.lost = PolicyLost("its process ended")
+        assert isinstance((await outcomes(engine, 1))[0], PolicyLost)
+        assert hurries == ["soon"]
+
+    run(engine, talk)
+
+
+def test_sessions_begin_on_a_version_beside_the_last_and_stay_where_they_began(pretended: Pretended) -> None:
+    before = pretended.have("policy", 1)
+    engine = pretended.engine()
+    changes: list[Change] = []
+    engine.on_change = changes.append
+
+    async def talk() -> None:
+        await outcomes(engine, 1)
+        beside = pretended.have("policy@2", 1)
+        await until(lambda: changes != [])
+        assert not changes[0].sessions_move
+        await outcomes(engine, 1, 2)
+        assert (len(before.calls), len(beside.calls)) == (2, 1)
+
+    run(engine, talk)
+
+
+def test_a_version_with_another_spec_takes_new_sessions_and_ends_the_others(pretended: Pretended) -> None:
+    pretended.have("policy", 1)
+    engine = pretended.engine()
+    changes: list[Change] = []
+    engine.on_change = changes.append
+
+    async def talk() -> None:
+        await outcomes(engine, 1)
+        pretended.have("policy", 1, replace(SPEC, name="another"))
+        asyncio.get_running_loop().create_task(outcomes(engine, 1))
+        await until(lambda: changes != [])
+        assert changes[0].spec.name == "another"
+        assert changes[0].closing is not None
+        assert isinstance((await outcomes(engine, 3))[0], Answered)
+
+    run(engine, talk)
+
+
+def test_engines_of_one_server_ask_together(pretended: Pretended) -> None:
+    async def talk() -> None:
+        engines = [pretended.engine(deployed_as=name) for name in ("arm", "leg", "eye")]
+        for engine in engines:
+            await start(engine)
+        assert len([one for one in asyncio.all_tasks() if "_keep_asking" in repr(one)]) == 1
+        for engine in engines:
+            await engine.close(1.0)
+        assert not [one for one in asyncio.all_tasks() if "_keep_asking" in repr(one)]
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))

@@ -15,7 +15,7 @@ from policyserve.cli.arguments.configuration import Configuration, Configuration
 from policyserve.cli.arguments.effective import as_toml, tables_as_toml
 from policyserve.cli.arguments.flags import flags_of, naming_flag
 from policyserve.cli.arguments.parsing import parse
-from policyserve.cli.edge import EdgeFlags, edge_engine
+from policyserve.cli.edge import EdgeFlags, Edges
 from policyserve.cli.following import Followed, FollowFlags, followed
 from policyserve.cli.foreground.log_flags import LogFlags
 from policyserve.cli.foreground.seen_spec import show_seen_spec
@@ -118,7 +118,7 @@ def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
     if flags.cluster.engine == "ray":
         if flags.reload:
             raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
-        return edge_engine(source.recipe, flags.cluster, flags.server)
+        return Edges().make(source.recipe, flags.cluster, flags.server)
     return _engine(source, flags.server) if flags.reload else source.recipe
 
 

@@ -13,7 +13,7 @@ from policyserve.cli.arguments.configuration import Configuration, Given, folder
 from policyserve.cli.arguments.flags import Flag
 from policyserve.cli.arguments.setting import TYPED
 from policyserve.cli.arguments.tables import PolicyTable, is_named, named, policies_in, policy_of_file, routes_in
-from policyserve.cli.edge import OF_THE_SERVER, EdgeFlags, check_deployed_apart, edge_engine
+from policyserve.cli.edge import OF_THE_SERVER, EdgeFlags, Edges, check_deployed_apart
 from policyserve.cli.policies import find_adapter, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -119,9 +119,10 @@ def offers_of(several: Several, server: ServerConfig, cluster: EdgeFlags) -> dic
     """
     offers: dict[str, tuple[Offer, Source]] = {}
     deployed: dict[str, EdgeFlags] = {}
+    edges = Edges()
     for table in several.tables:
         flags = TableFlags(server, NoFlags(), replace(cluster, deployed_as=table.name))
-        offer, source, deployed[table.name] = _offer_of(table, flags, several.configuration.file)
+        offer, source, deployed[table.name] = _offer_of(table, flags, several.configuration.file, edges)
         offers[table.name] = offer, source
     try:
         check_deployed_apart(deployed)
@@ -130,7 +131,9 @@ def offers_of(several: Several, server: ServerConfig, cluster: EdgeFlags) -> dic
     return offers
 
 
-def _offer_of(table: PolicyTable, usual: TableFlags[NoFlags], file: str | None) -> tuple[Offer, Source, EdgeFlags]:
+def _offer_of(
+    table: PolicyTable, usual: TableFlags[NoFlags], file: str | None, edges: Edges
+) -> tuple[Offer, Source, EdgeFlags]:
     """What is to be served by this name, and how it is on a cluster. usual: what no table has to say."""
     adapter = find_adapter(table.source.value, table.source.place or table.name)
     own = Configuration(table.source, table.settings, file=file)
@@ -141,7 +144,7 @@ def _offer_of(table: PolicyTable, usual: TableFlags[NoFlags], file: str | None) 
     try:
         source = adapter.source(flags.policy)
         is_here = flags.cluster.engine == "local"
-        policy = source.recipe if is_here else edge_engine(source.recipe, flags.cluster, flags.server)
+        policy = source.recipe if is_here else edges.make(source.recipe, flags.cluster, flags.server)
     except MissingDependency as error:
         complain(f"{where}: {error}", FAILURE)
     except ConfigError as error:

@@ -16,16 +16,23 @@ from policyserve.engine.answering import OnStage
 from policyserve.engine.engine import Change, Figure
 from policyserve.engine.versions import CLOSE_S, VersionsEngine
 from policyserve.ray import cluster
+from policyserve.ray.asking import Watch
 from policyserve.ray.engine import ApplicationEngine, Wanted
 
 log = Log(__name__)
 
 
 class RayEngine(VersionsEngine[ApplicationEngine]):
-    """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge."""
+    """An Engine whose policy is on a cluster. max_queue, request_timeout_s: of this edge.
 
-    def __init__(self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float) -> None:
+    watch: tells it what is deployed; None: one of its own.
+    """
+
+    def __init__(
+        self, wanted: Wanted, max_queue: int, max_queue_s: float, request_timeout_s: float, watch: Watch | None = None
+    ) -> None:
         self._wanted = wanted
+        self._watch = watch or Watch()
         self._bounds = (max_queue, max_queue_s, request_timeout_s)
         super().__init__(self._make(""))
         self._taking: asyncio.Task[None] | None = None
@@ -38,25 +45,27 @@ class RayEngine(VersionsEngine[ApplicationEngine]):
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""
         self._observers = observers
-        return await self._versions.current.start(on_stage, observers)
+        spec = await self._versions.current.start(on_stage, observers)
+        self._watch.add(self._look)
+        return spec
 
     async def close(self, timeout_s: float) -> None:
         """Let go of the cluster; the replicas stay, for other edges."""
+        await self._watch.remove(self._look)
         if self._taking is not None:
             self._taking.cancel()
             await asyncio.wait([self._taking])
         await self._versions.close(timeout_s)
 
     def _make(self, application: str) -> ApplicationEngine:
-        engine = ApplicationEngine(self._wanted, application, *self._bounds)
+        engine = ApplicationEngine(self._wanted, application, *self._bounds, self._watch)
         engine.on_change = self._change
-        engine.on_status = self._look
         return engine
 
     def _change(self, change: Change) -> None:
         self.on_change(change)
 
-    def _look(self, found: Sequence[cluster.Deployed]) -> None:
+    def _look(self, found: Sequence[cluster.Deployed]) -> bool:
         """See whether a newer version stands beside the current one, and whether those before are still there."""
         names = {one.name for one in found}
         for engine in self._versions.all:
@@ -67,6 +76,7 @@ class RayEngine(VersionsEngine[ApplicationEngine]):
         is_newer = newest and cluster.newest(self._wanted.config.deployed_as, both) != both[1]
         if is_newer and self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(self._take_over(newest))
+        return False
 
     async def _take_over(self, application: str) -> None:
         engine = self._versions.coming = self._make(application)

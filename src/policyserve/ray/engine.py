@@ -1,7 +1,4 @@
-"""An engine over one application of the cluster: hands requests to its lanes, as many as its replicas need.
-
-Ray is asked in threads, which may hang with a cluster that does; the event loop waits for none of them.
-"""
+"""An engine over one application of the cluster: hands requests to its lanes, as many as its replicas need."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from policyserve.core.errors import NotReady, PolicyserveError
 from policyserve.core.log import Log
@@ -24,6 +21,7 @@ from policyserve.engine.engine import Change, Figure, OnOutcome
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.ray import cluster, roster
+from policyserve.ray.asking import Watch, in_thread
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.groups import Described
 from policyserve.ray.handle import HandleCarrier
@@ -33,13 +31,10 @@ from policyserve.ray.tcp import Links, TcpCarrier
 
 log = Log(__name__)
 
-_LOOK_EVERY_S = 1.0
 _MOST_IN_GROUP = 256  # requests: more make a message of hundreds of megabytes, with camera pictures
 _DESCRIBE_S = 30.0
 _CONNECT_S = 30.0  # to a first replica
 _GONE = "waiting for a replica"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,20 @@ class Wanted:
 class ApplicationEngine:
     """An Engine whose policy is an application of the cluster. max_queue, request_timeout_s: of this edge.
 
-    application: its name; empty: the newest version of what is wanted, once it has started. on_status: told what is
-    deployed, once a second. is_gone: the application was removed, and its sessions cannot go on.
+    application: its name; empty: the newest version of what is wanted, once it has started. watch: tells it what is
+    deployed. is_gone: the application was removed, and its sessions cannot go on.
     """
 
     def __init__(
-        self, wanted: Wanted, application: str, max_queue: int, max_queue_s: float, request_timeout_s: float
+        self,
+        wanted: Wanted,
+        application: str,
+        max_queue: int,
+        max_queue_s: float,
+        request_timeout_s: float,
+        watch: Watch,
     ) -> None:
         self.on_change: Callable[[Change], None] = lambda _: None
-        self.on_status: Callable[[Sequence[cluster.Deployed]], None] = lambda _: None
         self.application = application
         self.is_gone = False
         self.tallies = Tallies()
@@ -75,7 +75,8 @@ class ApplicationEngine:
         self._running = 0  # replicas
         self._asks_spec = False  # a replica served another one
         self._links = Links(lambda: in_thread(lambda: roster.find(self.application)))
-        self._watching: asyncio.Task[None] | None = None
+        self._watch = watch
+        self._following: asyncio.Task[None] | None = None  # another spec
 
     @property
     def stage(self) -> str:
@@ -123,7 +124,7 @@ class ApplicationEngine:
         if self._wanted.config.carrier == "tcp":
             await self._links.start(_CONNECT_S)
         self._lanes = self._open(found)
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watch.add(self._look)
         log.info("policy %s, version %s, on the cluster", self.application, found.version)
         return found.spec
 
@@ -145,9 +146,10 @@ class ApplicationEngine:
 
     async def close(self, timeout_s: float) -> None:
         """Let go of the cluster; the replicas stay, for other edges."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await self._watch.remove(self._look)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         for lanes in self._all:
             lanes.end()
         await self._links.close()
@@ -167,6 +169,7 @@ class ApplicationEngine:
     def _open(self, found: Described) -> _Lanes:
         config = self._wanted.config
         edge = Edge(self._name, found.digest, config.call_timeout_s, config.max_tries, self._note_other_spec)
+        edge.on_lost = self._watch.soon
         edge.tallies = self.tallies
         is_tcp = self._wanted.config.carrier == "tcp"
         carrier = TcpCarrier(self._links, found.digest) if is_tcp else self._handle
@@ -180,23 +183,17 @@ class ApplicationEngine:
 
     def _note_other_spec(self) -> None:
         self._asks_spec = True
+        self._watch.soon()
 
-    async def _watch(self) -> None:
-        """Follow the number of replicas, and a version with another spec, until cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            try:
-                found = await in_thread(cluster.status)
-                ours = {one.name: one for one in found}.get(self.application)
-                self._note(ours)
-                self.on_status(found)
-                if (
-                    self._asks_spec and ours is not None and ours.state == "RUNNING"
-                ):  # no replica of the version before is there
-                    self._asks_spec = False
-                    await self._follow_spec()
-            except Exception as error:  # the controller is away, or the cluster is: sessions go on meanwhile
-                log.debug("the cluster does not tell how it is: %s", error)
+    def _look(self, found: Sequence[cluster.Deployed]) -> bool:
+        """Follow the number of replicas, and a version with another spec, once none of the version before is there."""
+        assert self._lanes is not None
+        ours = {one.name: one for one in found}.get(self.application)
+        self._note(ours)
+        if self._asks_spec and self._following is None and ours is not None and ours.state == "RUNNING":
+            self._asks_spec = False
+            self._following = asyncio.get_running_loop().create_task(self._follow_spec())
+        return self._asks_spec or not self._lanes.edge.is_up.is_set()
 
     def _note(self, found: cluster.Deployed | None) -> None:
         assert self._lanes is not None
@@ -212,9 +209,16 @@ class ApplicationEngine:
         self._lanes.grow_to(lane_count(found.running, self._wanted.config, self._lanes.edge.work_s))
 
     async def _follow_spec(self) -> None:
+        try:
+            self._take(await self._handle.describe(_DESCRIBE_S))
+        except Exception as error:  # the replica's, or the cluster's: it is asked again where another one says so
+            log.debug("no replica of %s says what it serves: %s", self.application, error)
+        finally:
+            self._following = None
+
+    def _take(self, found: Described) -> None:
         """Have new sessions told the spec that replicas serve now; those of the one before are ended."""
         assert self._lanes is not None
-        found = await self._handle.describe(_DESCRIBE_S)
         if found.digest == self._lanes.edge.digest:
             return
         try:
@@ -276,37 +280,3 @@ def _take_signals_back() -> None:
         if handler is not None:
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
-
-
-async def in_thread(function: Callable[[], T], *, stays: bool = False) -> T:
-    """What a function returns or raises that waits for Ray, called in a thread that keeps nobody from ending.
-
-    stays: the thread lives on, since what Ray starts ends with the thread that started it.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(outcome: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(outcome)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        outcome: Any = None
-        told: BaseException | None = None
-        try:
-            outcome = function()
-        except Exception as error:  # Ray's, or the cluster's
-            told = error
-        try:
-            loop.call_soon_threadsafe(settle, outcome, told)
-        except RuntimeError:
-            log.debug("the cluster answered after the server's end")
-        if stays and told is None:
-            threading.Event().wait()
-
-    threading.Thread(target=run, name="asking Ray", daemon=True).start()
-    return await done

@@ -68,6 +68,7 @@ class Edge:
     call_timeout_s: of one call; None: eight times a group's usual time, 2 s at least. max_tries: calls for one group
     that may be lost with their replicas; twice as many may time out.
     on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
+    on_lost: told when a call ends without an answer.
     is_up: whether there is a replica; without one nobody asks. last_calls: held by a call that may be lost again.
     usual_s: how long a call takes; work_s: how long of that a replica is at its group, from its first batch to its last
     one's end.
@@ -78,6 +79,7 @@ class Edge:
     call_timeout_s: float | None = None
     max_tries: int = 3
     on_other_spec: Callable[[], None] = lambda: None
+    on_lost: Callable[[], None] = lambda: None
     keeping: NumberedKeeping = field(default_factory=NumberedKeeping)
     tallies: Tallies = field(default_factory=Tallies)
     usual_s: float | None = None
@@ -255,8 +257,9 @@ class Lane:
         began_at = time.monotonic()
         try:
             answer, arrays = await self._carrier.send(message, arrays, self._edge.timeout_s)
-        except DeadlineExceeded:
-            self._edge.tallies.timeouts += 1
+        except (DeadlineExceeded, NotReady, PolicyLost) as error:
+            self._edge.tallies.timeouts += isinstance(error, DeadlineExceeded)
+            self._edge.on_lost()
             raise
         now = time.monotonic()
         self._edge.note_time(now - began_at)

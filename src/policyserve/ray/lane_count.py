@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from policyserve.ray.config import ClusterConfig
 
-# Half of an edge's core, where a group costs it 3.7 ms (benchmarks/simulated/costs.py); the rest is for the requests.
+# 0.7 of an edge's core, where a group costs it 3.7 ms (benchmarks/simulated/costs.py). It sends fewer, since a group's
+# way takes time as well, and has the rest for the requests.
 GROUPS_PER_S = 190.0
 _LEAST = 2  # with one, a request that comes as the group has left waits for two
 _FIRST = 8  # while no group has been answered
