@@ -35,7 +35,7 @@ class Shape:
     @property
     def config(self) -> ClusterConfig:
         """What decides how many lanes each edge has."""
-        return ClusterConfig(lanes_per_replica=self.lanes_per_replica, max_lanes=self.max_lanes)
+        return ClusterConfig(carrier="handle", lanes_per_replica=self.lanes_per_replica, max_lanes=self.max_lanes)
 
 
 class Request:

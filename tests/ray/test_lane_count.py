@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from policyserve.core.errors import ConfigError
@@ -14,8 +16,9 @@ def test_few_replicas_have_two_lanes_each() -> None:
 
 
 @pytest.mark.parametrize("work_s", [0.02, 0.1, 0.5])
-def test_many_have_as_many_as_an_edge_sends_groups_while_one_is_worked_at(work_s: float) -> None:
-    assert lane_count(1000, ClusterConfig(), work_s) == round(GROUPS_PER_S * work_s)
+@pytest.mark.parametrize("carrier", ["tcp", "handle"])
+def test_many_have_as_many_as_an_edge_sends_groups_while_one_is_worked_at(work_s: float, carrier: Any) -> None:
+    assert lane_count(1000, ClusterConfig(carrier=carrier), work_s) == round(GROUPS_PER_S[carrier] * work_s)
 
 
 def test_an_edge_has_two_for_the_quickest_policy_and_some_before_it_knows() -> None:

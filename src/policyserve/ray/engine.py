@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from policyserve.core.errors import NotReady, PolicyserveError
 from policyserve.core.log import Log
@@ -203,6 +202,8 @@ class ApplicationEngine:
         if bool(found.running) != self._lanes.edge.is_up.is_set():
             text = "replicas of %s are there again" if found.running else "no replica of %s is there"
             log.warning(text, found.name)
+        if found.running != self._running:
+            self._links.look_soon()
         self._running = found.running
         for lanes in self._all:
             lanes.set_up(found.running > 0)

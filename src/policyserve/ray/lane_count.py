@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from policyserve.ray.config import ClusterConfig
 
-# 0.7 of an edge's core, where a group costs it 3.7 ms (benchmarks/simulated/costs.py). It sends fewer, since a group's
-# way takes time as well, and has the rest for the requests.
-GROUPS_PER_S = 190.0
+# 0.7 of an edge's core, where a group costs it 0.24 ms over TCP and 3.7 ms through Ray (docs/cluster.md). It sends
+# fewer, since a group's way takes time as well, and has the rest for the requests.
+GROUPS_PER_S = {"tcp": 2900.0, "handle": 190.0}
 _LEAST = 2  # with one, a request that comes as the group has left waits for two
 _FIRST = 8  # while no group has been answered
 
@@ -20,5 +20,5 @@ def lane_count(replicas: int, config: ClusterConfig, work_s: float | None) -> in
     """The lanes of an edge. work_s: how long a replica usually works at a group; None: that is not known yet."""
     most = config.max_lanes
     if most is None:
-        most = _FIRST if work_s is None else max(_LEAST, round(GROUPS_PER_S * work_s))
+        most = _FIRST if work_s is None else max(_LEAST, round(GROUPS_PER_S[config.carrier] * work_s))
     return min(max(replicas, 1) * config.lanes_per_replica, most)

@@ -7,6 +7,7 @@ only while there is no other.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from policyserve.core.arrays import Array
@@ -17,7 +18,8 @@ from policyserve.ray.link import Link, Place
 
 log = Log(__name__)
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 6.0, 10.0  # spread, since edges that began together would look together for ever
+_RETRY_S = 1.0  # while no replica is connected
 _LOOK_AGAIN_S = 0.1  # after a replica has left, or was lost
 
 Find = Callable[[], Awaitable[Sequence[Place]]]
@@ -44,6 +46,10 @@ class Links:
             told = f"the ports of {len(self._known)} replicas" if self._known else "where replicas listen"
             cure = "let edges reach the ports of the nodes, or go through Ray: --carrier handle"
             raise NotReady(f"{told} could not be reached within {patience_s:g} s; {cure}") from None
+
+    def look_soon(self) -> None:
+        """There may be another replica."""
+        self._changed.set()
 
     async def close(self) -> None:
         """End all of them."""
@@ -78,7 +84,7 @@ class Links:
                 log.debug("the cluster does not tell where its replicas listen: %s", error)
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), _LOOK_EVERY_S)
+                await asyncio.wait_for(self._changed.wait(), random.uniform(*_LOOK_EVERY_S) if self.open else _RETRY_S)
                 await asyncio.sleep(_LOOK_AGAIN_S)
             except asyncio.TimeoutError:
                 continue
