@@ -36,6 +36,14 @@ def test_its_curl_line_is_the_one_that_is_run() -> None:
     assert line in (ROOT / "docs" / "wire" / "rest.md").read_text(), "tests/docs/test_rest.py runs those"
 
 
+def test_the_originals_that_it_names_are_those_that_the_tests_install() -> None:
+    originals = PAGE.partition("## Which originals")[2]
+    installed = (ROOT / "tests" / "interop" / "environments.py").read_text()
+    named = re.findall(r"([a-z][a-z0-9-]+) (\d+\.\d+\.\d+)", originals)
+    assert len(named) > 10
+    assert [f"{name}=={version}" for name, version in named if f"{name}=={version}" not in installed] == []
+
+
 def test_a_key_that_the_command_maps_is_what_a_client_sends() -> None:
     (command,) = [command for command in COMMANDS if "--map" in command]
     with (
