@@ -11,7 +11,7 @@ from policyserve.core.nearest import nearest
 from policyserve.core.output import lost_output
 
 COMMANDS = {
-    "serve": "serve a policy: a preset, or package.module:name",
+    "serve": "serve a policy, or several: a demo, a file, package.module:name",
     "new": "write a small policy of your own, to fill in",
     "swap": "another policy for a server at work; clients stay connected",
     "eval": "run a policy in Gymnasium's environments: its return and speed",

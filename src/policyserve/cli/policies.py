@@ -130,4 +130,4 @@ def overview(doc: str) -> str:
     """What `--help` says of a command before it knows the policy: what it does, and which policies there are."""
     *names, own = registry.listing()
     told = f"POLICY is {', '.join(names)}, {own}, or the file or folder of a model alone, whose scheme is found out"
-    return f"{doc}\n\n{told} (policyserve list says what each is). A scheme goes before a module of its name"
+    return f"{doc}\n\n{told} (policyserve list says what each is). A scheme hides a module of its name"

@@ -41,7 +41,7 @@ _DEPLOYED_AS = "expected it under [policies.NAME] of a file"
 
 @dataclass(frozen=True)
 class ServeFlags(ConfigurationFlags, Generic[PolicyFlagsT]):
-    """Serve a policy until a signal comes."""
+    """Serve a policy until a signal comes; several as NAME=POLICY NAME=POLICY, each at its path."""
 
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]  # its panels come behind the server's: a preset has many

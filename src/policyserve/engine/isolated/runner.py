@@ -60,7 +60,7 @@ class ProcessRunner(asyncio.Protocol):
         self._prepares = False  # the policy prepares a batch while another runs
         self._is_ending = False  # its end is wanted
         self._exit_code: int | None = None
-        self._how_it_ended = ""  # how it ended
+        self._how_it_ended = ""
         self._is_cut = False  # nothing more can be read from it
 
     # The Runner protocol

@@ -11,8 +11,8 @@ _MIB = 1024 * 1024
 _A_TURN = 64  # pieces that are read in one turn of the event loop: each takes some 20 µs
 _FREE, _LEAST = 1000, 256  # pieces of any size, and the bytes that all must have on the average from then on
 
-# What has come of it: all; no more for now; or more than one turn reads.
-Outcome: TypeAlias = Literal["whole", "part", "more"]
+# What has been read of it: all; all that has come; or what one turn reads, of more.
+Read: TypeAlias = Literal["whole", "part", "more"]
 
 
 class Body:
@@ -28,7 +28,7 @@ class Body:
         """What to answer before a byte of it is read, if its head says that it is too large."""
         return None if size is None or size <= self._most else self._too_large(f"{size} bytes")
 
-    def read(self, handshake: Handshake, data: bytes) -> Outcome | routes.Response:
+    def read(self, handshake: Handshake, data: bytes) -> Read | routes.Response:
         """Read the pieces that have come with `data`, and before; gives the refusal if it is wrong."""
         for _ in range(_A_TURN):
             piece = handshake.body(data)
