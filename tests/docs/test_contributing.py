@@ -54,6 +54,12 @@ def test_the_index_names_every_page_once() -> None:
     assert sorted(linked) == sorted(page for page in PAGES if page != ROOT / "docs/README.md")
 
 
+def test_no_two_lines_of_the_changelog_begin_alike() -> None:
+    """Two branches that change one entry leave both behind."""
+    beginnings = [line[:40] for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if len(line) > 60]
+    assert [one for one in dict.fromkeys(beginnings) if beginnings.count(one) > 1] == []
+
+
 def test_every_setting_with_a_unit_that_a_page_names_is_one_of_the_source() -> None:
     source = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
     named = {name for page in PAGES for name in re.findall(r"`([a-z]\w*_(?:s|ms|us|mib|kib))`", page.read_text())}
