@@ -51,7 +51,7 @@ def test_the_names_of_metrics_are_those_of_an_edge() -> None:
 def test_flags_that_it_names_are_there() -> None:
     fields = {f"--{name.replace('_', '-')}" for name in vars(ClusterConfig())}
     of_rolling = {f"--{name.replace('_', '-')}" for name in vars(RollFlags(NoFlags()))}
-    named = set(re.findall(r"`(--[a-z-]+)", PAGE)) - {"--replicas"}
+    named = set(re.findall(r"`(--[a-z-]+)", PAGE)) - {"--replicas", "--reload", "--follow"}
     assert named - fields - of_rolling == set()
 
 

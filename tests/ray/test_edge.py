@@ -168,3 +168,12 @@ def test_engines_of_one_server_ask_together(pretended: Pretended) -> None:
         assert not [one for one in asyncio.all_tasks() if "_keep_asking" in repr(one)]
 
     asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+def test_a_swap_is_the_clusters_and_the_command_for_it_is_told() -> None:
+    made = RayEngine(Wanted(ClusterConfig(deployed_as="arm"), ReplicaSettings()), 100, 1.0, 10.0)
+    told = made.how_to_exchange("my policy.py:make", ["--step", "7"], sessions_stay=True)
+    assert told.endswith(": policyserve cluster roll arm 'my policy.py:make' --step 7 --sessions stay")
+    there = RayEngine(Wanted(ClusterConfig(ray_address="10.0.0.3:6379"), ReplicaSettings()), 100, 1.0, 10.0)
+    told = there.how_to_exchange("", (), sessions_stay=False)
+    assert told.endswith(": policyserve cluster roll policy POLICY --ray-address 10.0.0.3:6379")

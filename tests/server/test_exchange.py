@@ -84,8 +84,14 @@ def test_a_program_hands_over_another_object() -> None:
 
 
 def test_an_engine_of_ones_own_takes_no_other_policy() -> None:
+    engine = local_engine(recipe(1), CONFIG)
+    with pytest.raises(ConfigError, match="the arm cannot be exchanged: its requests go to a LocalEngine"):
+        swapping(engine, "the arm")
+
+
+def test_an_engine_whose_policy_another_exchanges_says_how() -> None:
     engine = ReloadingEngine(lambda: local_engine(recipe(1), CONFIG))
-    with pytest.raises(ConfigError, match="the arm cannot be exchanged: its requests go to a ReloadingEngine"):
+    with pytest.raises(ConfigError, match=r"the arm is not exchanged here: its code is loaded anew .* \(--reload\)"):
         swapping(engine, "the arm")
 
 

@@ -20,6 +20,8 @@ from policyserve.core.errors import ConfigError
 from policyserve.core.policy import Policy
 from policyserve.core.recipe import OnStage
 from policyserve.core.spec import ArraySpec
+from policyserve.engine.batcher import Batcher
+from policyserve.engine.local import LocalEngine
 from policyserve.server.exchange import FoundPolicy
 from policyserve.server.exchange_page import read_swap
 from policyserve.server.server import Server
@@ -53,11 +55,11 @@ class Shop:
 
 
 @contextmanager
-def serving(tmp_path: Path, shop: Shop | None = None) -> Iterator[Live]:
+def serving(tmp_path: Path, shop: Shop | None = None, policy: Any = lambda _: Numbered(1)) -> Iterator[Live]:
     keys = tmp_path / "keys"
     keys.write_text(f"ops admin: {ADMIN}\nrobot: {ROBOT}\n")
     keys.chmod(0o600)
-    server = Server(lambda _: Numbered(1), replace(CONFIG, api_key_file=str(keys)))
+    server = Server(policy, replace(CONFIG, api_key_file=str(keys)))
     server.find_policy = None if shop is None else shop.find
     with running(server) as live:
         live.ready()
@@ -185,3 +187,18 @@ def test_what_is_asked_rightly_is_read() -> None:
     asked = read_swap({"source": "x:y", "flags": '["--step", "7"]', "force": "true", "timeout_s": "2.5"})
     assert (asked.source, asked.flags) == ("x:y", ("--step", "7"))
     assert (asked.how.force, asked.how.timeout_s, asked.how.when) == (True, 2.5, "now")
+
+
+def test_a_policy_that_another_exchanges_has_a_page_that_says_how(tmp_path: Path) -> None:
+    class Kept(LocalEngine):
+        def how_to_exchange(self, source: str, flags: Sequence[str], *, sessions_stay: bool) -> str:
+            return f"roll {source} {' '.join(flags)}{' and stay' if sessions_stay else ''}"
+
+    engine = Kept(lambda _: Numbered(1), lambda most: Batcher(most, 100), 30.0)
+    with serving(tmp_path, policy={"arm": engine}) as live:
+        asked = {"source": "number:2", "flags": json.dumps(["--step", "7"]), "when": "next-session"}
+        told = "arm is not exchanged here: roll number:2 --step 7 and stay\n"
+        assert fetch(live, "PUT", name="arm", **asked) == (409, told)
+        assert fetch(live, "PUT", name="arm")[0] == 400
+        assert fetch(live, "PUT", key=ROBOT, name="arm", **asked)[0] == 403
+        assert fetch(live, name="arm") == (200, {"policy": "arm", "exchange": "roll  "})

@@ -117,7 +117,8 @@ def _policy_of(source: Source, flags: ServeFlags[Any]) -> Any:
     """What the server is handed: how to load the policy, or the engine that has it elsewhere."""
     if flags.cluster.engine == "ray":
         if flags.reload:
-            raise ConfigError("--reload: expected a policy on this machine, got --engine ray")
+            cure = f"`policyserve cluster roll {flags.cluster.deployed_as}` has replicas load its code anew"
+            raise ConfigError(f"--reload: expected a policy on this machine, got --engine ray; {cure}")
         return Edges().make(source.recipe, flags.cluster, flags.server)
     return _engine(source, flags.server) if flags.reload else source.recipe
 

@@ -114,6 +114,18 @@ class VersionedEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class KeptEngine(Engine, Protocol):
+    """An engine whose policy the server cannot exchange, but somebody else can."""
+
+    def how_to_exchange(self, source: str, flags: Sequence[str], *, sessions_stay: bool) -> str:
+        """What to do in place of that, for people: a command, say.
+
+        source: the policy that is wanted, as `policyserve serve` takes it, with its flags; empty: the one before.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Change:
     """Another policy takes the place of the one that a server has had.

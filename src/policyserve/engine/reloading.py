@@ -72,6 +72,10 @@ class ReloadingEngine(VersionsEngine[SourcedEngine]):
         log.info("watched for changes: %s", _named(self._stamps), event=Event("policy_watched"))
         return spec
 
+    def how_to_exchange(self, source: str, flags: Sequence[str], *, sessions_stay: bool) -> str:
+        """See KeptEngine."""
+        return "its code is loaded anew when it changes (--reload): change it, or serve without that flag"
+
     async def close(self, timeout_s: float) -> None:
         """See Engine."""
         if self._watching is not None:

@@ -7,6 +7,7 @@ stands beside it gets the sessions that begin from then on; the others end where
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 
 from policyserve.core.log import Log
@@ -41,6 +42,14 @@ class RayEngine(VersionsEngine[ApplicationEngine]):
     def figures(self) -> Sequence[Figure]:
         """What the lanes of the newest version count."""
         return self._versions.current.figures()
+
+    def how_to_exchange(self, source: str, flags: Sequence[str], *, sessions_stay: bool) -> str:
+        """See KeptEngine."""
+        config = self._wanted.config
+        where = [] if config.ray_address == "auto" else ["--ray-address", config.ray_address]
+        stay = ["--sessions", "stay"] if sessions_stay else []
+        words = ["policyserve", "cluster", "roll", config.deployed_as, source or "POLICY", *flags, *stay, *where]
+        return f"it is on a cluster, and rolled there for all edges: {shlex.join(words)}"
 
     async def start(self, on_stage: OnStage, observers: Observers) -> PolicySpec:
         """Connect, deploy the policy if it is not there, and wait for a replica; raises what any of that raised."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from policyserve.core.errors import ConfigError
 from policyserve.core.recipe import Recipe
 from policyserve.engine.answering import LoadPolicy
-from policyserve.engine.engine import Engine
+from policyserve.engine.engine import Engine, KeptEngine
 from policyserve.engine.ready import ReadyPolicy
 from policyserve.engine.swapping import SwappingEngine
 from policyserve.engine.swaps import NextPolicy
@@ -40,9 +40,11 @@ def make_next(make: Callable[[LoadPolicy], Engine]) -> MakeNext:
 
 def swapping(engine: Engine, name: str) -> SwappingEngine:
     """The engine, if its policy can be exchanged; else raises ConfigError."""
+    if isinstance(engine, KeptEngine):
+        raise ConfigError(f"{name} is not exchanged here: {engine.how_to_exchange('', (), sessions_stay=False)}")
     if not isinstance(engine, SwappingEngine):
         told = f"its requests go to a {type(engine).__name__}, which takes no other policy"
-        raise ConfigError(f"{name} cannot be exchanged: {told} (--reload and engines of your own)")
+        raise ConfigError(f"{name} cannot be exchanged: {told} (an engine of your own)")
     return engine
 
 

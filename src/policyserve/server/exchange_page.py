@@ -13,6 +13,7 @@ from typing import Any
 
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.printable import error_text
+from policyserve.engine.engine import KeptEngine
 from policyserve.engine.swapping import SwappingEngine
 from policyserve.engine.swaps import Swap, Swapped
 from policyserve.server.catalogue import Catalogue
@@ -34,9 +35,14 @@ class AskedSwap:
 
 
 def add_exchange_pages(routes: Routes, catalogue: Catalogue[Served], find: Callable[[], FindPolicy | None]) -> None:
-    """Add a page for each policy that can be exchanged. find: what finds those that are named, None if nothing can."""
+    """Add a page for each policy that can be exchanged, or of which somebody knows how to do that.
+
+    find: what finds those that are named, None if nothing can.
+    """
     for served in catalogue:
-        if isinstance(served.engine, SwappingEngine) and served.next_policy is not None:
+        if isinstance(served.engine, KeptEngine):
+            routes.add(f"/policies/{served.name}", KeptPage(served.name, served.engine).route)
+        elif isinstance(served.engine, SwappingEngine) and served.next_policy is not None:
             page = ExchangePage(served.name, served.engine, served.next_policy, find)
             routes.add(f"/policies/{served.name}", page.route)
 
@@ -58,6 +64,26 @@ def read_swap(query: Mapping[str, str]) -> AskedSwap:
         timeout_s=None if timeout is None else _number("timeout_s", timeout),
     )
     return AskedSwap(source, _words(query.get("flags", "[]")), how)
+
+
+class KeptPage:
+    """The page of a policy that somebody else exchanges: refuses to do it, and says how it is done."""
+
+    def __init__(self, name: str, engine: KeptEngine) -> None:
+        self.route = Route(self._respond, changes=True, is_listed=False)
+        self._name, self._engine = name, engine
+
+    def _respond(self, asked: Asked) -> Response:
+        if asked.method != "PUT":
+            how = self._engine.how_to_exchange("", (), sessions_stay=False)
+            return json_of(200, {"policy": self._name, "exchange": how})
+        try:
+            swap = read_swap(asked.query)
+        except ConfigError as error:
+            return text(400, str(error))
+        stay = swap.how.when == "next-session"
+        how = self._engine.how_to_exchange(swap.source, swap.flags, sessions_stay=stay)
+        return text(409, f"{self._name} is not exchanged here: {how}")
 
 
 class ExchangePage:
