@@ -19,7 +19,7 @@ from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
 from policyserve.dialects.rest.bodies import ReplyBody, RequestBody
 from policyserve.dialects.rest.recognition import FAMILIES, ByBody, read_body
 from policyserve.server.handshake import BodyRequest, Handshake, PageRequest
-from policyserve.server.rest.body import Body, Outcome
+from policyserve.server.rest.body import Body, Read
 from policyserve.server.routes import Response
 from tests.fuzz.choices import Choices
 
@@ -144,7 +144,7 @@ def _answers(pieces: list[bytes]) -> list[object]:
     return found
 
 
-def _outcome(body: Body, handshake: Handshake, data: bytes) -> Outcome | Response:
+def _outcome(body: Body, handshake: Handshake, data: bytes) -> Read | Response:
     outcome = body.read(handshake, data)
     while outcome == "more":
         outcome = body.read(handshake, b"")
