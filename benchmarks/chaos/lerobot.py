@@ -81,7 +81,7 @@ async def _ask(robot: _Robot, ask: Ask, books: Books) -> None:
         told = error.details() or ""
         if code_in_text(told) is not None:
             books.refused(ask, told)
-        elif error.code().name == "UNAVAILABLE":  # its session was ended, or the server
+        elif error.code().name in ("UNAVAILABLE", "FAILED_PRECONDITION"):  # its session was ended, or the server
             books.closed()
             robot.begin_again()
         else:

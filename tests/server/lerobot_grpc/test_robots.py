@@ -14,6 +14,7 @@ import pytest
 from policyserve.core.errors import NotReady
 from policyserve.core.policy import ActionChunk, FunctionPolicy
 from policyserve.engine.engine import Change
+from policyserve.server.lerobot_grpc.robot import Robot
 from policyserve.server.lerobot_grpc.robots import Robots
 from policyserve.server.lerobot_grpc.status import Refused
 from tests.dialects.lerobot.written import features, setup
@@ -63,6 +64,20 @@ def test_a_session_that_asks_nothing_ends_and_the_next_observation_begins_anothe
         caller.observe(1.0, 2.0, 3.0)
         np.testing.assert_array_equal(caller.actions()[0], rows(1.0, 2.0, 3.0))
         assert live.server.counters.sessions_opened == 2
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_an_observation_that_went_with_its_session_is_told_of_and_the_next_is_answered(is_closed: bool) -> None:
+    """A robot that sends one observation and waits would wait for ever."""
+    with serving(policy(), lerobot=0) as live, asking(live, "double rows") as caller:
+        caller.observe(1.0, 2.0, 3.0)
+        (robot,) = live.server.reception.peers
+        assert isinstance(robot, Robot)
+        live.call((lambda: robot.close(1013, "no room")) if is_closed else robot.end_session)
+        told = refused(lambda: caller.acting(b"", timeout=DEADLINE_S))
+        assert told == ("UNAVAILABLE", "the session has ended meanwhile")
+        caller.observe(2.0, 2.0, 3.0)
+        np.testing.assert_array_equal(caller.actions()[0], rows(2.0, 2.0, 3.0))
 
 
 def test_a_session_whose_policy_takes_long_is_not_idle() -> None:

@@ -32,6 +32,7 @@ from policyserve.server.served import Served
 
 _HELD_S = 10.0  # how long a call waits for an observation before it is told that there are no actions
 _FORGOTTEN = "call Ready and SendPolicyInstructions first: start the client again"
+_ENDED = "the session has ended meanwhile"
 _GOING_AWAY = 1001
 
 
@@ -59,6 +60,7 @@ class Robot:
         self._newest: bytearray | None = None  # an observation that the policy has not been given
         self._asking: asyncio.Future[bytes | Refused] | None = None  # the call that waits for actions
         self._outcome: bytes | Refused | None = None  # that no call has taken
+        self._is_owed = False  # an observation went with its session, and no call was told
         self._idle: asyncio.TimerHandle | None = None
 
     # Calls
@@ -66,7 +68,7 @@ class Robot:
     def reset(self) -> None:
         """It begins anew: the policy forgets what it remembers of it, and of nobody else."""
         self.end_session()
-        self.setup = None
+        self.setup, self._is_owed = None, False
         self._settle(b"")
 
     def adopt(self, other: Robot) -> None:
@@ -104,7 +106,7 @@ class Robot:
         if not is_whole:
             raise Refused("INVALID_ARGUMENT", "bad_frame: expected an END behind the parts of an observation")
         if self._conversation is None:
-            raise Refused("UNAVAILABLE", "the session has ended meanwhile")
+            raise Refused("UNAVAILABLE", _ENDED)
         self.receiving_s = time.monotonic() - began_at
         self._newest = parts.data
         self._wait_idle()
@@ -114,6 +116,9 @@ class Robot:
         """The pickled actions for its newest observation; empty where none comes. Raises Refused."""
         if self.setup is None:
             raise Refused("FAILED_PRECONDITION", _FORGOTTEN)
+        if self._is_owed:  # it would wait for an answer that never comes, unless it sends another observation
+            self._is_owed = False
+            raise Refused("UNAVAILABLE", _ENDED)
         self._settle(b"")  # a call before it, of which the newest is answered
         future = self._asking = asyncio.get_running_loop().create_future()
         try:
@@ -136,7 +141,9 @@ class Robot:
 
     def close(self, code: int, reason: str) -> None:
         """The session is over; a client that sends another observation gets a new one."""
+        is_told = self._asking is not None
         self.end_session()
+        self._is_owed = self._is_owed and not is_told
         self._settle(status.of_close(code, reason))
 
     def expect_first_message(self, patience_s: float | None) -> None:
@@ -160,6 +167,8 @@ class Robot:
 
     def end_session(self) -> None:
         """Drop the session, if there is one, and all that waits for it."""
+        pending = 0 if self._conversation is None else self._conversation.session.pending
+        self._is_owed = self._is_owed or pending > 0 or self._newest is not None or self._outcome is not None
         self._parts = self._newest = self._outcome = None
         if self._idle is not None:
             self._idle.cancel()
@@ -179,10 +188,10 @@ class Robot:
         opened = self._reception.open_session(self, path, self._credentials, dialect=dialect)
         if isinstance(opened, routes.Response):
             raise self._noted(status.of_response(opened))
-        self._conversation = opened
+        self._conversation, self._is_owed = opened, False
         self._reception.start_session(self)
         if self._conversation is None:
-            raise Refused("UNAVAILABLE", "the session has ended meanwhile")
+            raise Refused("UNAVAILABLE", _ENDED)
         opened.receive(memoryview(bytearray(self._setup_data)), time.monotonic())
         self._wait_idle()
 
@@ -207,7 +216,7 @@ class Robot:
             is_whole = parts.add(message)
             self._reception.grow(len(message))
             if self._parts is not parts:  # the session was ended to make room, or has begun anew
-                raise Refused("UNAVAILABLE", "the session has ended meanwhile")
+                raise Refused("UNAVAILABLE", _ENDED)
             if is_whole:
                 return True
         return False
