@@ -204,7 +204,7 @@ def test_the_example_client_shows_no_key(place: str, said: str) -> None:
     [
         Load(f"ws://a:{KEY}@b", "openpi", {}, api_key=KEY),
         Settings(api_key=KEY),
-        Peek(f"ws://a:{KEY}@b", 1.0, KEY),
+        Peek(f"ws://a:{KEY}@b", f"ws://a:{KEY}@b", 1.0, KEY),
         Target(f"ws://a:{KEY}@b", "openpi"),
         EvalServer(f"ws://a:{KEY}@b"),
         BenchFlags(f"ws://a:{KEY}@b", against=f"ws://a:{KEY}@b"),

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from policyserve.client.aio import AsyncClient
 from policyserve.client.retries import NotYet, Retries, greeting_of, may_heal
-from policyserve.client.session import open_session
+from policyserve.client.session import ClientSession
 from policyserve.client.sync import Client
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, WireError
+from policyserve.dialects import by_name
 
 REASON = NotYet("Connection refused")
 
@@ -93,7 +94,7 @@ class Link:
 
 
 def greeting(link: Link) -> AbstractContextManager[None]:
-    return greeting_of(link, open_session("openpi", "ws://robot:8000/openpi"), 2.0)
+    return greeting_of(link, ClientSession(by_name("openpi"), "ws://robot:8000/openpi"), 2.0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyserve.client.session import ClientSession, ended, open_session
+from policyserve.client.session import ClientSession, ended
 from policyserve.core.arrays import Placed
 from policyserve.core.dialect import close_reason
 from policyserve.core.errors import (
@@ -40,7 +40,7 @@ TOLD = [
 
 
 def greeted(name: str, metadata: dict[str, Any]) -> ClientSession:
-    session = open_session(name, "ws://robot:8000")
+    session = ClientSession(by_name(name), "ws://robot:8000")
     greeting = by_name("openpi").greeting(metadata)
     assert greeting is not None
     session.on_greeting(greeting)
@@ -147,7 +147,7 @@ def test_a_text_drives_no_terminal_and_forges_no_line_of_a_log(name: str) -> Non
 
 def test_a_text_in_place_of_a_greeting_and_a_close_reason_are_cleaned_too() -> None:
     with pytest.raises(RemoteError, match=r"^no\\x1b room$"):
-        open_session("openpi", "ws://robot:8000").on_greeting("no\x1b room")
+        ClientSession(by_name("openpi"), "ws://robot:8000").on_greeting("no\x1b room")
     assert str(ended(1011, "no\x1b room")).startswith("no\\x1b room")
     assert str(ended(1001, "no\nroom")).endswith("(1001 no\n    room)")
 
@@ -158,5 +158,5 @@ def test_a_reply_of_long_keys_is_an_error_of_one_line(name: str) -> None:
     meta = b"\xc4\x08__meta__\x80" if name == "vibe_rl" else b"\xa1m\x80"
     message = b"\x82\xdb" + len(key).to_bytes(4, "big") + key + inner + meta
     with pytest.raises(WireError) as caught:
-        open_session(name, "ws://robot:8000").reply(memoryview(bytearray(message)))
+        ClientSession(by_name(name), "ws://robot:8000").reply(memoryview(bytearray(message)))
     assert len(str(caught.value)) < 500
