@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve import Client
+from policyserve import Client, RemoteError
 from policyserve.cli import main
-from policyserve.cli.following import followed
+from policyserve.cli.following import Followed, begun, followed
 from policyserve.core.errors import ConfigError
 from policyserve.core.recipe import Newest, Recipe
 from policyserve.policies.registry import Source
 from policyserve.policies.vibe_rl import demo_directory
+from policyserve.server.server import Server
 from tests.cli.serving import POLICYSERVE, Serving, serving
 from tests.server.live import DEADLINE_S
 
@@ -42,16 +43,19 @@ def write_step(folder: Path, step: int) -> None:
             file.write(whole[start : start + (1 << 15)])
 
 
-def step_now(url: str) -> int:
-    """The step that a new session is told of."""
-    with Client(url.rstrip("/") + "/openpi") as client:
-        client.infer({"obs": np.zeros(4, np.float32)})
-        return int(client.metadata["checkpoint_step"])
+def step_now(url: str, name: str = "") -> int:
+    """The step that a new session of this policy is told of; 0: it is not served."""
+    try:
+        with Client(f"{url.rstrip('/')}/{name}/openpi".replace("//openpi", "/openpi")) as client:
+            client.infer({"obs": np.zeros(4, np.float32)})
+            return int(client.metadata["checkpoint_step"])
+    except RemoteError:
+        return 0
 
 
-def until_step(server: Serving, step: int) -> None:
+def until_step(server: Serving, step: int, name: str = "") -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while step_now(server.url) != step:
+    while step_now(server.url, name) != step:
         assert time.monotonic() < deadline, f"step {step} is not served"
 
 
@@ -67,6 +71,33 @@ def test_newer_checkpoints_are_taken_while_a_client_stays(run_folder: Path) -> N
             told = until_told(server, "step 3 goes on, since newer ones cannot be looked for")
             client.infer({"obs": np.zeros(4, np.float32)})
         assert "PPO on CartPole-v1 step 3 answers after" in told
+
+
+def test_of_several_policies_each_run_is_followed_and_one_that_has_not_begun_costs_the_others_nothing(
+    run_folder: Path,
+) -> None:
+    late = run_folder.with_name("late")
+    shutil.copytree(run_folder, late)
+    first = (late / "checkpoints" / "step_1" / "state.eqx").read_bytes()
+    shutil.rmtree(late / "checkpoints" / "step_1")
+    file = run_folder.with_name("lab.toml")
+    file.write_text(
+        f'[policies.old]\nsource = "vibe_rl:{run_folder}"\nfollow = true\n'
+        f'[policies.late]\nsource = "vibe_rl:{late}"\nfollow = true\n'
+        f'[policies.still]\nsource = "vibe_rl:{run_folder}"\nstep = 1\n'
+    )
+    flags = [flag for flag in FLAGS if flag != "--follow"]
+    with serving((*POLICYSERVE, "serve", "--config", str(file), *flags)) as server:
+        told = "".join(server.lines)
+        assert "/late" in told
+        assert "not served" in told
+        write_step(run_folder, 2)
+        until_step(server, 2, "old")
+        (late / "checkpoints" / "step_1").mkdir()
+        (late / "checkpoints" / "step_1" / "state.eqx").write_bytes(first)
+        write_step(late, 7)
+        until_step(server, 7, "late")
+        assert step_now(server.url, "still") == 1
 
 
 def until_told(server: Serving, text: str) -> str:
@@ -96,6 +127,7 @@ def _lines_up_to(stderr: Any, text: str) -> list[str]:
         (["vibe_rl:run", "--step", "1", "--follow"], 2, "and no step of it; got PPO on CartPole-v1"),
         (["vibe_rl:run", "--follow", "--follow-every-s", "0"], 2, "--follow-every-s: expected more than 0 seconds"),
         (["vibe_rl:run", "--follow", "--reload"], 2, "got --reload as well, which watches code"),
+        (["a=demo_image", "b=cartpole_ppo", "--follow"], 2, "among them, got 2 policies: a, b"),
     ],
 )
 def test_what_cannot_be_followed_is_told_before_a_port_is_opened(
@@ -112,9 +144,34 @@ def test_the_first_checkpoint_is_waited_for() -> None:
     source = Source("a run", "somewhere", Recipe("a:latest"), newest=lambda: looks.pop(0))
     waits: list[float] = []
     found = followed(source, waits.append)
+    assert found.newest is not None
     assert (found.newest.step, found.source.recipe, len(waits)) == (5, Recipe("a:b"), 2)
 
 
 def test_a_source_without_steps_is_refused() -> None:
     with pytest.raises(ConfigError, match="got a file"):
         followed(Source("a file", "somewhere", Recipe("a:b")))
+
+
+def test_of_several_runs_the_first_checkpoint_is_waited_for_where_there_is_nothing_else_to_serve() -> None:
+    looks: dict[str, list[Newest | None]] = {"a": [None] * 3, "b": [None, Newest(5, Recipe("b:five"), 0)]}
+    runs = [
+        Followed(Source(name, "somewhere", Recipe(f"{name}:latest")), None, lambda name=name: looks[name].pop(0))
+        for name in looks
+    ]
+    waits: list[float] = []
+    found = begun(runs, waits.append)
+    assert [run.source.recipe.target for run in found] == ["a:latest", "b:five"]
+    assert len(waits) == 2
+
+
+def test_the_flag_is_for_the_runs_among_several_and_a_table_may_say_otherwise(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers: list[Server] = []
+    monkeypatch.setattr("policyserve.cli.serve.serve_until_stopped", lambda server, *_: servers.append(server))
+    file = run_folder.with_name("lab.toml")
+    file.write_text(f'[policies.fixed]\nsource = "vibe_rl:{run_folder}"\nfollow = false\n')
+    words = ["image=demo_image", f"run=vibe_rl:{run_folder}", "--config", str(file), "--follow"]
+    main(["serve", *words])
+    assert [vars(one)["_run"] for one in vars(servers[0])["_followers"]] == ["run: "]

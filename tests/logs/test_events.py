@@ -210,8 +210,7 @@ def a_run_that_is_followed(kept: Kept, _folder: Path) -> None:
 
     with serving() as live:
         live.call(lambda: live.server.follow(look, Newest(1, recipe(), 0), every_s=0.01))
-        assert live.server._follower is not None  # pyright: ignore[reportPrivateUsage]
-        live.call(live.server._follower.start)  # pyright: ignore[reportPrivateUsage]
+        live.call(live.server._followers[0].start)  # pyright: ignore[reportPrivateUsage]
         live.until(kept.has("run_lost"))
 
 

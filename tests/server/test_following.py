@@ -14,15 +14,15 @@ from tests.engine.running import PATIENCE_S, until
 
 
 class Run:
-    """A run whose newest checkpoint the test sets, and what was taken of it."""
+    """A run whose newest checkpoint the test sets, and what was taken of it. first: the one that is served already."""
 
-    def __init__(self) -> None:
-        self.newest: Newest | Exception | None = checkpoint(1)
+    def __init__(self, first: Newest | None) -> None:
+        self.newest: Newest | Exception | None = first
         self.looks = 0
         self.taken: list[int] = []
         self.is_refused = False
         self.may_take = True
-        self.follower = Follower(self.look, self.take, lambda: self.may_take, checkpoint(1), 0.002)
+        self.follower = Follower(self.look, self.take, lambda: self.may_take, first, 0.002, "arm")
 
     def look(self) -> Newest | None:
         self.looks += 1
@@ -44,9 +44,9 @@ def checkpoint(step: int, stamp: int = 0) -> Newest:
     return Newest(step, Recipe("somewhere:load", {"step": step}), stamp)
 
 
-def follow(talk: Callable[[Run], Awaitable[None]]) -> None:
+def follow(talk: Callable[[Run], Awaitable[None]], *, is_begun: bool = True) -> None:
     async def run() -> None:
-        run = Run()
+        run = Run(checkpoint(1) if is_begun else None)
         run.follower.start()
         await asyncio.wait_for(talk(run), PATIENCE_S)
         await run.follower.stop()
@@ -139,3 +139,19 @@ def test_a_run_whose_checkpoints_are_all_gone_keeps_the_last(caplog: pytest.LogC
         assert run.taken == []
 
     follow(talk)
+
+
+def test_the_first_checkpoint_of_a_run_that_had_none_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(run: Run) -> None:
+        await run.looks_on()
+        assert (run.taken, run.follower.step) == ([], None)
+        run.newest = ConfigError("runs/arm is gone")
+        await until(lambda: "arm: the first one is waited for, since newer ones cannot be looked for" in caplog.text)
+        run.newest = checkpoint(1)
+        await until(lambda: run.follower.step == 1)
+        assert run.taken == [1]
+
+    caplog.set_level("INFO")
+    follow(talk, is_begun=False)
+    assert caplog.text.count("goes on") == 0
+    assert "arm: the first checkpoint is waited for" in caplog.text

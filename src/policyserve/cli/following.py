@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -37,11 +37,17 @@ class FollowFlags:
 
 @dataclass(frozen=True)
 class Followed:
-    """A run: the source of its newest checkpoint, and what looks for newer ones."""
+    """A run: the source of its newest checkpoint, and what looks for newer ones. newest: None: it has none yet."""
 
     source: Source
-    newest: Newest
+    newest: Newest | None
     look: Look
+
+    def at_newest(self) -> Followed:
+        """The same, its source that of its newest checkpoint, where it has one."""
+        if self.newest is None:
+            return self
+        return replace(self, source=replace(self.source, recipe=self.newest.recipe))
 
 
 def followed(source: Source, sleep: Callable[[float], object] = time.sleep) -> Followed:
@@ -49,13 +55,28 @@ def followed(source: Source, sleep: Callable[[float], object] = time.sleep) -> F
 
     Raises ConfigError for a source without steps, and for a run that is gone.
     """
-    look = source.newest
-    if look is None:
+    look = look_of(source)
+    return begun([Followed(source, look(), look)], sleep)[0]
+
+
+def look_of(source: Source) -> Look:
+    """What finds the newest checkpoint of a source; raises ConfigError for one without steps."""
+    if source.newest is None:
         told = "expected a training run, such as vibe_rl:FOLDER, sb3:NAME_1000_steps.zip or lerobot:FOLDER"
         raise ConfigError(f"--follow: {told}, and no step of it; got {source.title}")
+    return source.newest
+
+
+def begun(runs: Sequence[Followed], sleep: Callable[[float], object] = time.sleep) -> list[Followed]:
+    """The runs at their newest checkpoints, once one of them has any, which is waited for.
+
+    Raises ConfigError for one that is gone meanwhile.
+    """
+    found = list(runs)
     line = ProgressLine()
     with line.shared():
-        while (newest := look()) is None:
-            line.show(stage_line(f"waiting for the first checkpoint of {source.origin}"))
+        while all(run.newest is None for run in found):
+            line.show(stage_line(f"waiting for the first checkpoint of {found[0].source.origin}"))
             sleep(_LOOK_EVERY_S)
-    return Followed(replace(source, recipe=newest.recipe), newest, look)
+            found = [replace(run, newest=run.look()) for run in found]
+    return [run.at_newest() for run in found]

@@ -22,7 +22,7 @@ from policyserve.cli.foreground.seen_spec import show_seen_spec
 from policyserve.cli.foreground.serving import serve_until_stopped
 from policyserve.cli.new_modules import check_new_module
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.several import check_words, offers_of, read_several, take_named
+from policyserve.cli.several import Offered, TableFlags, at_newest, check_words, offers_of, read_several, take_named
 from policyserve.cli.sources import find_named
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -135,27 +135,37 @@ def serve_several(names: Sequence[str], words: Sequence[str], configuration: Con
     several = read_several(names, configuration)
     given = several.configuration.given_or_end(flags, words)
     flags = parse(ServeFlags[NoFlags], prog, words, flags, given=given)
-    alone = {"reload": flags.reload, "write-spec": flags.write_spec, "follow": flags.following.follow}
+    alone = {"reload": flags.reload, "write-spec": flags.write_spec}
     for flag in (name for name, is_given in alone.items() if is_given):
         complain(f"--{flag}: expected one policy, got {several.title}", ARGUMENT_ERROR)
     if flags.cluster.deployed_as != EdgeFlags.deployed_as:
         told = f"{_DEPLOYED_AS}, got {flags.cluster.deployed_as!r} for {several.title}"
         complain(given.blamed(f"--deployed-as: {told}"), ARGUMENT_ERROR)
-    offers = offers_of(several, flags.server, flags.cluster)
+    offers = offers_of(several, TableFlags(flags.server, NoFlags(), flags.cluster, flags.following))
     if flags.print_config:
         print(tables_as_toml(as_toml(flags, given, None), several.tables, several.routes), end="")
         return
     try:
-        served = Server({name: offer for name, (offer, _) in offers.items()}, flags.server, several.routes)
+        offers = at_newest(offers)
+        served = Server({name: one.offer for name, one in offers.items()}, flags.server, several.routes)
         served.find_policy = find_named
+        for name, one in offers.items():
+            _follow(served, name, one)
     except MissingDependency as error:
         complain(str(error), FAILURE)
     except ConfigError as error:
         complain(given.blamed(naming_flag(error, {"record": "--record"})), ARGUMENT_ERROR)
     log = replace(flags.log, log_level="debug") if flags.debug else flags.log
     show_seen_spec(served, None, log.leaves_screen)
-    origins = {name: f"{source.title}, from {source.origin}" for name, (_, source) in offers.items()}
+    origins = {name: f"{one.source.title}, from {one.source.origin}" for name, one in offers.items()}
     serve_until_stopped(served, several.title, configuration.file or "the command line", log, given.blamed, origins)
+
+
+def _follow(served: Server, name: str, one: Offered) -> None:
+    if one.run is not None:
+        how = one.following
+        title = one.source.title
+        served.follow(one.run.look, one.run.newest, title, name, when=how.follow_when, every_s=how.follow_every_s)
 
 
 def _run(source: Source, flags: ServeFlags[Any]) -> Followed:

@@ -14,6 +14,7 @@ from policyserve.cli.arguments.flags import Flag
 from policyserve.cli.arguments.setting import TYPED
 from policyserve.cli.arguments.tables import PolicyTable, is_named, named, policies_in, policy_of_file, routes_in
 from policyserve.cli.edge import OF_THE_SERVER, EdgeFlags, Edges, check_deployed_apart
+from policyserve.cli.following import Followed, FollowFlags, begun, look_of
 from policyserve.cli.policies import find_adapter, read_flags
 from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
 from policyserve.core.errors import ConfigError, MissingDependency
@@ -38,6 +39,7 @@ class TableFlags(Generic[PolicyFlagsT]):
     server: Annotated[ServerConfig, arg(name="")]
     policy: Annotated[PolicyFlagsT, arg(name="")]
     cluster: Annotated[EdgeFlags, arg(name="")] = field(default_factory=EdgeFlags)
+    following: Annotated[FollowFlags, arg(name="")] = field(default_factory=FollowFlags)
     keys: tuple[str, ...] = ()
     """The names of the API keys that may use it; none: all."""
 
@@ -111,40 +113,64 @@ def check_words(words: Sequence[str], flags: Sequence[Flag]) -> None:
         complain(f"{told}; {_ELSEWHERE}", ARGUMENT_ERROR)
 
 
-def offers_of(several: Several, server: ServerConfig, cluster: EdgeFlags) -> dict[str, tuple[Offer, Source]]:
+@dataclass(frozen=True)
+class Offered:
+    """One of several policies, from its source. run: the training run that is followed; None: none is."""
+
+    offer: Offer
+    source: Source
+    cluster: EdgeFlags
+    following: FollowFlags
+    run: Followed | None
+
+
+def offers_of(several: Several, usual: TableFlags[NoFlags]) -> dict[str, Offered]:
     """What a server is to serve, by its name; exits with 2 and one line for what is wrong with it.
 
     Whether the policies' files are good is known when they are loaded: others are served meanwhile.
-    server, cluster: the settings of those whose tables say nothing.
+    usual: the settings of those whose tables say nothing.
     """
-    offers: dict[str, tuple[Offer, Source]] = {}
-    deployed: dict[str, EdgeFlags] = {}
     edges = Edges()
+    offered: dict[str, Offered] = {}
     for table in several.tables:
-        flags = TableFlags(server, NoFlags(), replace(cluster, deployed_as=table.name))
-        offer, source, deployed[table.name] = _offer_of(table, flags, several.configuration.file, edges)
-        offers[table.name] = offer, source
+        flags = replace(usual, cluster=replace(usual.cluster, deployed_as=table.name))
+        offered[table.name] = _offer_of(table, flags, several.configuration.file, edges)
     try:
-        check_deployed_apart(deployed)
+        check_deployed_apart({name: one.cluster for name, one in offered.items()})
+        if usual.following.follow and not any(one.run for one in offered.values()):
+            raise ConfigError(f"--follow: expected a training run on this machine among them, got {several.title}")
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
-    return offers
+    return offered
 
 
-def _offer_of(
-    table: PolicyTable, usual: TableFlags[NoFlags], file: str | None, edges: Edges
-) -> tuple[Offer, Source, EdgeFlags]:
-    """What is to be served by this name, and how it is on a cluster. usual: what no table has to say."""
+def at_newest(offered: Mapping[str, Offered]) -> dict[str, Offered]:
+    """The same, each run at its newest checkpoint; where there is nothing else to serve, the first one is waited for.
+
+    Raises ConfigError for a run that is gone, if it is waited for.
+    """
+    runs = [one.run for one in offered.values() if one.run is not None]
+    found = iter(begun(runs) if len(runs) == len(offered) else [run.at_newest() for run in runs])
+    return {name: one if one.run is None else _followed(one, next(found)) for name, one in offered.items()}
+
+
+def _followed(one: Offered, run: Followed) -> Offered:
+    return replace(one, run=run, source=run.source, offer=replace(one.offer, policy=run.source.recipe))
+
+
+def _offer_of(table: PolicyTable, usual: TableFlags[NoFlags], file: str | None, edges: Edges) -> Offered:
+    """What is to be served by this name. usual: what no table has to say."""
     adapter = find_adapter(table.source.value, table.source.place or table.name)
     own = Configuration(table.source, table.settings, file=file)
     prog = f"policies.{table.name}"
-    flags = read_flags(adapter, lambda policy: TableFlags(usual.server, policy, usual.cluster), prog, (), own)
+    flags = read_flags(adapter, lambda policy: replace(usual, policy=policy), prog, (), own)
     given = own.given_or_end(flags, ())
     where = f"{table.source.source}: {prog}" if table.source.source != TYPED else table.name
     try:
         source = adapter.source(flags.policy)
         is_here = flags.cluster.engine == "local"
         policy = source.recipe if is_here else edges.make(source.recipe, flags.cluster, flags.server)
+        run = _run_of(source, flags, is_told="follow" in given.settings)
     except MissingDependency as error:
         complain(f"{where}: {error}", FAILURE)
     except ConfigError as error:
@@ -152,7 +178,26 @@ def _offer_of(
         complain(given.blamed(told) if given.blamed(told) != told else f"{where}: {told}", ARGUMENT_ERROR)
     settings = _own_settings(flags, given)
     most = settings.pop(_MOST_SESSIONS, None)
-    return Offer(policy, settings, flags.keys or None, most, source.title), source, flags.cluster
+    offer = Offer(policy, settings, flags.keys or None, most, source.title)
+    return Offered(offer, source, flags.cluster, flags.following, run)
+
+
+def _run_of(source: Source, flags: TableFlags[Any], *, is_told: bool) -> Followed | None:
+    """The training run of a policy, if that is followed. is_told: its own table says so; else it is where it is a run.
+
+    Raises ConfigError for what its own table cannot have followed.
+    """
+    if not flags.following.follow:
+        return None
+    if is_told and flags.cluster.engine == "ray":
+        raise ConfigError("--follow: expected a training run on this machine, got --engine ray, which rolls versions")
+    if flags.cluster.engine == "ray" or (source.newest is None and not is_told):
+        return None
+    look = look_of(source)
+    try:
+        return Followed(source, look(), look)
+    except ConfigError:  # loading tells it, and others are served
+        return Followed(source, None, look)
 
 
 def _own_settings(flags: TableFlags[Any], given: Given) -> dict[str, Any]:

@@ -25,10 +25,11 @@ Look: TypeAlias = Callable[[], "Newest | None"]
 
 
 class Follower:
-    """Looks for a newer checkpoint every `every_s` seconds and has `take` serve it. first: what is served already.
+    """Looks for a newer checkpoint every `every_s` seconds and has `take` serve it.
 
-    take: raises what keeps a checkpoint from taking over, and is not asked for that one again. may_take: whether one
-    can be exchanged now. step: of the checkpoint that was taken last.
+    first: what is served already; None: there is no complete one yet. take: raises what keeps a checkpoint from taking
+    over, and is not asked for that one again. may_take: whether one can be exchanged now. step: of the checkpoint that
+    was taken last; None: none was. name: of the policy, where there are several.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Follower:
         look: Look,
         take: Callable[[Newest], Awaitable[object]],
         may_take: Callable[[], bool],
-        first: Newest,
+        first: Newest | None,
         every_s: float,
+        name: str = "",
     ) -> None:
-        self.step = first.step
+        self.step = None if first is None else first.step
+        self._run = f"{name}: " if name else ""
         self._look, self._take, self._may_take, self._every_s = look, take, may_take, every_s
         self._taken = first
         self._seen: Newest | None = None  # at the last look
@@ -48,7 +51,8 @@ class Follower:
 
     def start(self) -> None:
         """Begin to look; there is an event loop."""
-        log.info("step %d is followed", self.step, event=Event("run_followed"))
+        told = "the first checkpoint is waited for" if self.step is None else f"step {self.step} is followed"
+        log.info("%s%s", self._run, told, event=Event("run_followed"))
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
@@ -68,6 +72,8 @@ class Follower:
     async def _look_once(self) -> None:
         try:
             found = await asyncio.to_thread(self._look)
+            if found is None and self._taken is None:
+                return
             if found is None:
                 raise ConfigError("the run has no complete checkpoint any more")
         except ConfigError as error:
@@ -82,17 +88,18 @@ class Follower:
             await self._take(found)
             self.step = found.step
         except PolicyserveError as error:
-            log.debug("step %d is not served: %s", found.step, error)  # the engine has told it
+            log.debug("%sstep %d is not served: %s", self._run, found.step, error)  # the engine has told it
 
     def _tell_lost(self, error: Exception) -> None:
         if not self._is_lost:
             self._is_lost = True
-            told = "step %d goes on, since newer ones cannot be looked for: %s"
-            log.warning(told, self.step, error, event=Event("run_lost"))
+            goes_on = "the first one is waited for" if self.step is None else f"step {self.step} goes on"
+            told = "%s%s, since newer ones cannot be looked for: %s"
+            log.warning(told, self._run, goes_on, error, event=Event("run_lost"))
 
 
 def follower_of(
-    served: Served, look: Look, first: Newest, title: str = "", *, when: When = "now", every_s: float = 1.0
+    served: Served, look: Look, first: Newest | None, title: str = "", *, when: When = "now", every_s: float = 1.0
 ) -> Follower:
     """What follows a training run by exchanging a policy; the arguments are those of Server.follow().
 
@@ -100,7 +107,8 @@ def follower_of(
     """
     engine, next_policy = swapping(served.engine, served.name), served.next_policy
     assert next_policy is not None, "it is there for what the catalogue has made"
-    engine.title = f"{title} step {first.step}".strip()
+    if first is not None:
+        engine.title = f"{title} step {first.step}".strip()
 
     async def take(found: Newest) -> None:
         named = next_policy(found.recipe, f"{title} step {found.step}".strip())
@@ -109,4 +117,4 @@ def follower_of(
     def may_take() -> bool:
         return not engine.refusal() and not (when == "next-session" and engine.staying)
 
-    return Follower(look, take, may_take, first, every_s)
+    return Follower(look, take, may_take, first, every_s, served.name if served.is_named else "")

@@ -112,7 +112,7 @@ class Server:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # told to stop twice: don't wait for what is in flight
         self._has_ended = False
-        self._follower: Follower | None = None  # of a training run
+        self._followers: list[Follower] = []  # of training runs
 
     def __repr__(self) -> str:
         return f"<policyserve.{type(self).__name__} {self._state()}>"
@@ -237,13 +237,23 @@ class Server:
         served = self._exchanged(name)
         return await swapping(served.engine, served.name).back(how)
 
-    def follow(self, look: Look, first: Newest, title: str = "", *, when: When = "now", every_s: float = 1.0) -> None:
-        """Have each newer checkpoint of a training run take over from the default policy, from the server's start on.
+    def follow(
+        self,
+        look: Look,
+        first: Newest | None,
+        title: str = "",
+        name: str | None = None,
+        *,
+        when: When = "now",
+        every_s: float = 1.0,
+    ) -> None:
+        """Have each newer checkpoint of a training run take over from a policy, from the server's start on.
 
-        look: finds the newest, in a thread. first: what the server was given. title: of the run. Raises ConfigError
-        where the policy cannot be exchanged.
+        look: finds the newest, in a thread. first: what the server was given; None: the run has no complete one yet, so
+        that the policy cannot be loaded until there is. title: of the run. name: of the policy; None: the default one.
+        Raises ConfigError where the policy cannot be exchanged.
         """
-        self._follower = follower_of(self.catalogue.default, look, first, title, when=when, every_s=every_s)
+        self._followers.append(follower_of(self._exchanged(name), look, first, title, when=when, every_s=every_s))
 
     async def __aenter__(self: Self) -> Self:
         for fault in dialects.load_all():
@@ -256,8 +266,8 @@ class Server:
         await self._other_ports.start()
         self._spare_memory.start()
         self.statistics.start()
-        if self._follower is not None:
-            self._follower.start()
+        for follower in self._followers:
+            follower.start()
         if self._metrics is not None:
             self._metrics.lag.start()
         return self
@@ -271,8 +281,8 @@ class Server:
         self._loading.cancel()
         self._spare_memory.stop()
         self.statistics.stop()
-        if self._follower is not None:
-            await self._follower.stop()
+        for follower in self._followers:
+            await follower.stop()
         if self._metrics is not None:
             self._metrics.lag.stop()
         self.live.stop_watching()
