@@ -15,8 +15,9 @@ from policyserve.core.effects import Answered, Outcome
 from policyserve.core.policy import ActionChunk
 from policyserve.core.recipe import Recipe
 from policyserve.core.spec import PolicySpec
+from policyserve.engine.isolated.codec import Packed
 from policyserve.engine.runner import OnStage, ThreadRunner
-from policyserve.ray.groups import Answers, Described, Parts, read_group, write_answers
+from policyserve.ray.groups import Answers, Described, Parts, joined, read_group, write_answers
 from policyserve.ray.lane import Edge, Lane
 
 
@@ -28,10 +29,10 @@ class ThreadCarrier:
         self.described: Described | None = None
         self.broken = ""
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
         assert self.described is not None
         outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self._infer(message, arrays, outcomes)
+        self._infer(*joined(group), outcomes)
         told = await outcomes
         broken, self.broken = self.broken, ""
         answers = Answers(told, self.described.digest, self.described.version, broken)
@@ -81,8 +82,8 @@ class HandCarrier:
         self.calls: list[tuple[bytes, Array]] = []
         self.ends: list[asyncio.Future[Parts]] = []
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
-        self.calls.append((message, arrays))
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
+        self.calls.append(joined(group))
         self.ends.append(asyncio.get_running_loop().create_future())
         return await self.ends[-1]
 

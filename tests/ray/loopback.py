@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from policyserve.core.arrays import Array
+from policyserve.engine.isolated.codec import Packed
 from policyserve.ray.groups import Parts
 from policyserve.ray.link import Link, Place
 from policyserve.ray.listener import Listener
@@ -85,6 +86,13 @@ def run(talk: Callable[[Bench], Awaitable[None]]) -> None:
             await bench.end()
 
     asyncio.run(bounded())
+
+
+def group(message: bytes, size: int) -> Packed:
+    """What an edge sends: the message, and so many bytes beside it."""
+    packed = Packed(numbers(size), inline=-1)
+    packed.data = message
+    return packed
 
 
 def numbers(size: int, value: int = 7) -> Array:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from policyserve.core.arrays import Array
 from policyserve.core.effects import Outcome
 from policyserve.core.spec import PolicySpec
+from policyserve.engine.isolated.codec import Packed
 from policyserve.ray import cluster
 from policyserve.ray.asking import Watch
 from policyserve.ray.cluster import Deployed
@@ -30,12 +30,12 @@ class Replicas(HandCarrier):
 
     lost: Exception | None = None
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
         if self.lost is not None:
             raise self.lost
         call = len(self.calls)
         asyncio.get_running_loop().call_soon(lambda: self.echo(call))
-        return await super().send(message, arrays, timeout_s)
+        return await super().send(group, timeout_s)
 
     async def describe(self, timeout_s: float) -> Described:
         return self.described

@@ -20,6 +20,7 @@ from policyserve.ray.groups import (
     Described,
     Group,
     Parts,
+    joined,
     read_answers,
     read_described,
     read_group,
@@ -52,7 +53,7 @@ def test_a_group_comes_out_as_it_went_in_and_its_sessions_are_their_edges() -> N
         Task("1/2", {"text": "go"}, 3, None),
     ]
     tasks[1] = tasks[1]._replace(state=write_state((4, "calls")))
-    group = read_group(*over(write_group(Group(tasks, "spec"), "edge ")))
+    group = read_group(*over(joined(write_group(Group(tasks, "spec"), "edge "))))
     assert group.digest == "spec"
     assert [one.session for one in group.tasks] == ["edge 1", "edge 1/2"]
     assert [one.batch_size for one in group.tasks] == [None, 3]
@@ -68,7 +69,7 @@ def test_no_bytes_of_a_client_become_an_object() -> None:
             return (pytest.fail, ("it was unpickled",))
 
     pickled = pickle.dumps(Loud())
-    message, arrays = write_group(Group([Task(1, {"bytes": pickled, "text": "!!python"}, state=None)], ""))
+    message, arrays = joined(write_group(Group([Task(1, {"bytes": pickled, "text": "!!python"}, state=None)], "")))
     assert type(arrays) is np.ndarray
     assert arrays.dtype == np.uint8
     assert msgpack.unpackb(message, strict_map_key=False)

@@ -10,7 +10,7 @@ from policyserve.core.errors import DeadlineExceeded, PolicyLost, WireError
 from policyserve.ray import wire
 from policyserve.ray.link import Link, Place
 from tests.engine.running import until
-from tests.ray.loopback import HOST, Bench, numbers, run
+from tests.ray.loopback import HOST, Bench, group, numbers, run
 
 
 @pytest.mark.parametrize("size", [0, 10, 70_000, 3_000_000])
@@ -19,8 +19,8 @@ def test_a_group_goes_there_and_its_answer_comes_back(size: int) -> None:
         replica = await bench.replica()
         link = await bench.link()
         assert link.digest == "digest"
-        message, arrays = await link.send(b"echo", numbers(size), 10.0)
-        assert (message, arrays.tolist()) == (b"echo", numbers(size).tolist())
+        message, arrays = await link.send(group(b"echo", size), 10.0)
+        assert (message, arrays[:size].tolist()) == (b"echo", numbers(size).tolist())
         assert arrays.flags.writeable
         assert replica.groups[0][1].flags.writeable
         assert link.load == 0
@@ -32,7 +32,7 @@ def test_calls_are_under_way_at_the_same_time_and_each_gets_its_own_answer() -> 
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
         link = await bench.link()
-        calls = [asyncio.create_task(link.send(b"%d" % number, numbers(100_000), 10.0)) for number in range(3)]
+        calls = [asyncio.create_task(link.send(group(b"%d" % number, 100_000), 10.0)) for number in range(3)]
         await until(lambda: len(replica.ends) == 3)
         assert link.load == 3
         for number in (2, 0, 1):
@@ -48,10 +48,10 @@ def test_an_answer_that_comes_late_is_dropped_and_tells_that_the_replica_lives()
         replica = await bench.replica()
         link = await bench.link()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.01 s"):
-            await link.send(b"slow", numbers(1), 0.01)
+            await link.send(group(b"slow", 1), 0.01)
         assert link.is_silent
         replica.ends[0].set_result((b"too late", numbers(1)))
-        assert (await link.send(b"echo", numbers(1), 10.0))[0] == b"echo"
+        assert (await link.send(group(b"echo", 1), 10.0))[0] == b"echo"
         assert not link.is_silent
 
     run(talk)
@@ -61,13 +61,13 @@ def test_a_call_that_nobody_waits_for_leaves_nothing_behind() -> None:
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
         link = await bench.link()
-        call = asyncio.create_task(link.send(b"cancelled", numbers(1), 10.0))
+        call = asyncio.create_task(link.send(group(b"cancelled", 1), 10.0))
         await until(lambda: replica.ends)
         call.cancel()
         await asyncio.wait([call])
         assert link.load == 0
         replica.ends[0].set_result((b"for nobody", numbers(1)))
-        assert (await link.send(b"echo", numbers(1), 10.0))[0] == b"echo"
+        assert (await link.send(group(b"echo", 1), 10.0))[0] == b"echo"
 
     run(talk)
 
@@ -77,7 +77,7 @@ def test_what_is_under_way_is_lost_with_the_connection() -> None:
         replica = await bench.replica()
         changed: list[Link] = []
         link = await bench.link(on_change=changed.append)
-        call = asyncio.create_task(link.send(b"lost", numbers(1), 10.0))
+        call = asyncio.create_task(link.send(group(b"lost", 1), 10.0))
         await until(lambda: replica.ends)
         replica.listener.close()
         with pytest.raises(PolicyLost, match="lost at this request"):
@@ -93,12 +93,12 @@ def test_a_bug_in_a_replica_is_told_and_costs_no_other_call() -> None:
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
         link = await bench.link()
-        call = asyncio.create_task(link.send(b"broken", numbers(1), 10.0))
+        call = asyncio.create_task(link.send(group(b"broken", 1), 10.0))
         await until(lambda: replica.ends)
         replica.ends[0].set_exception(KeyError("bug"))
         with pytest.raises(RuntimeError, match="KeyError: 'bug'"):
             await call
-        assert (await link.send(b"echo", numbers(1), 10.0))[0] == b"echo"
+        assert (await link.send(group(b"echo", 1), 10.0))[0] == b"echo"
 
     run(talk)
 
@@ -108,7 +108,7 @@ def test_a_replica_that_says_goodbye_answers_what_it_has_and_gets_no_more() -> N
         replica = await bench.replica()
         changed: list[Link] = []
         link = await bench.link(on_change=changed.append)
-        call = asyncio.create_task(link.send(b"last", numbers(1), 10.0))
+        call = asyncio.create_task(link.send(group(b"last", 1), 10.0))
         await until(lambda: replica.ends)
         leaving = asyncio.create_task(replica.listener.drain())
         await until(lambda: changed)
@@ -130,7 +130,7 @@ def test_a_replica_that_reads_nothing_is_not_sent_more_and_more() -> None:
             connection.pause_writing()  # as it does for an edge that reads nothing: then it reads no more groups
         calls = []
         while link.is_open:
-            calls.append(asyncio.create_task(link.send(b"unread", numbers(16 << 20), 10.0)))
+            calls.append(asyncio.create_task(link.send(group(b"unread", 16 << 20), 10.0)))
             await asyncio.sleep(0)
         assert 4 <= len(calls) <= 8  # 64 MiB, and what the system holds
         for call in calls:

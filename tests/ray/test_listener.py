@@ -9,7 +9,7 @@ import pytest
 
 from policyserve.ray import listener, wire
 from tests.engine.running import until
-from tests.ray.loopback import HOST, Bench, HandReplica, numbers, run
+from tests.ray.loopback import HOST, Bench, HandReplica, group, numbers, run
 
 
 async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
@@ -27,17 +27,17 @@ async def is_cut(reader: asyncio.StreamReader) -> bool:
 
 async def check_others_are_served(bench: Bench, replica: HandReplica) -> None:
     link = await bench.link()
-    assert (await link.send(b"echo", numbers(10), 10.0))[0] == b"echo"
+    assert (await link.send(group(b"echo", 10), 10.0))[0] == b"echo"
     assert [message for message, _ in replica.groups] == [b"echo"]
 
 
 def test_a_stranger_is_cut_off_before_a_byte_of_a_group_is_read() -> None:
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
-        group = b"".join(wire.write_frame(wire.GROUP, 1, b"echo", numbers(10)))
+        sent = b"".join(wire.write_frame(wire.GROUP, 1, b"echo", [memoryview(numbers(10))]))
         for guess in (bytes(wire.CLAIM_BYTES), b"GET / HTTP/1.1\r\n\r\n".ljust(wire.CLAIM_BYTES)):
             reader, writer, _ = await connect(bench)
-            writer.write(guess + group)
+            writer.write(guess + sent)
             assert await is_cut(reader)
             writer.close()
         await check_others_are_served(bench, replica)
@@ -115,7 +115,7 @@ def test_of_an_edge_that_reads_no_answers_no_more_groups_are_taken(monkeypatch: 
         (connection,) = vars(replica.listener)["_edges"]
         transport = vars(connection)["_transport"]
         for number in range(16):  # StreamReader stops reading at 128 KiB
-            writer.write(b"".join(wire.write_frame(wire.GROUP, number, b"echo", numbers(1 << 20))))
+            writer.write(b"".join(wire.write_frame(wire.GROUP, number, b"echo", [memoryview(numbers(1 << 20))])))
         await until(lambda: not transport.is_reading())
         assert len(replica.groups) < 16
         writer.transport.abort()
@@ -127,7 +127,7 @@ def test_a_replica_that_leaves_waits_for_its_answers_and_takes_nobody_new() -> N
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
         link = await bench.link()
-        call = asyncio.create_task(link.send(b"last", numbers(1), 10.0))
+        call = asyncio.create_task(link.send(group(b"last", 1), 10.0))
         await until(lambda: replica.ends)
         leaving = asyncio.create_task(replica.listener.drain())
         await until(lambda: not link.is_open)

@@ -15,7 +15,7 @@ from policyserve.core.recipe import Recipe
 from policyserve.engine.ready import PolicyPerSession
 from policyserve.ray.carrying import read_state, write_state
 from policyserve.ray.config import ReplicaSettings
-from policyserve.ray.groups import Answers, Group, read_answers, read_described, write_group
+from policyserve.ray.groups import Answers, Group, joined, read_answers, read_described, write_group
 from policyserve.ray.replica import Replica
 from tests.engine.obedient import SPEC, Obedient
 from tests.engine.running import PATIENCE_S, mark, recipe, task, until, value
@@ -35,7 +35,8 @@ def with_replica(load: Any, talk: Callable[[Replica], Awaitable[Any]], **setting
 
 async def ask(replica: Replica, *tasks: Any, digest: str = "", edge: str = "edge ") -> Answers:
     described = read_described(await replica.describe())
-    message, arrays = write_group(Group([one._replace(state=None) for one in tasks], digest or described.digest), edge)
+    group = Group([one._replace(state=None) for one in tasks], digest or described.digest)
+    message, arrays = joined(write_group(group, edge))
     arrays.flags.writeable = False  # as what comes through Ray
     return read_answers(*await replica.infer(message, arrays), now=0.0)
 
@@ -69,7 +70,7 @@ def test_states_are_the_requests_own_and_it_keeps_none() -> None:
         digest = read_described(await replica.describe()).digest
 
         async def count(state: Any) -> Any:
-            parts = write_group(Group([task(1, do="count")._replace(state=write_state(state))], digest))
+            parts = joined(write_group(Group([task(1, do="count")._replace(state=write_state(state))], digest)))
             (outcome,) = read_answers(*await replica.infer(*parts), now=0.0).outcomes
             assert value(outcome) == (state or 0) + 1
             return read_state(outcome.chunk.state)  # type: ignore[union-attr]

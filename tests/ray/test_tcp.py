@@ -9,7 +9,7 @@ import pytest
 from policyserve.core.errors import DeadlineExceeded, NotReady, PolicyLost
 from policyserve.ray.tcp import Links, TcpCarrier
 from tests.engine.running import until
-from tests.ray.loopback import Bench, HandReplica, numbers, run
+from tests.ray.loopback import Bench, HandReplica, group, run
 
 
 async def fleet(bench: Bench, *digests: str) -> tuple[list[HandReplica], Links]:
@@ -20,7 +20,7 @@ async def fleet(bench: Bench, *digests: str) -> tuple[list[HandReplica], Links]:
 
 
 def begin(carrier: TcpCarrier, message: bytes, timeout_s: float = 10.0) -> asyncio.Task[object]:
-    return asyncio.create_task(carrier.send(message, numbers(1), timeout_s))
+    return asyncio.create_task(carrier.send(group(message, 1), timeout_s))
 
 
 async def ended(*calls: asyncio.Task[object]) -> None:
@@ -34,13 +34,13 @@ def test_a_group_goes_to_the_replica_with_the_fewest_and_else_to_each_in_turn() 
         replicas, links = await fleet(bench, "digest", "digest", "digest")
         carrier = TcpCarrier(links, "digest")
         for _ in range(6):
-            await carrier.send(b"echo", numbers(1), 10.0)
+            await carrier.send(group(b"echo", 1), 10.0)
         assert [len(one.groups) for one in replicas] == [2, 2, 2]
         calls = [begin(carrier, b"slow") for _ in range(2)]
         await until(lambda: sum(len(one.groups) for one in replicas) == 8)
         (free,) = [one for one in replicas if len(one.groups) == 2]
         for _ in range(3):
-            await carrier.send(b"echo", numbers(1), 10.0)
+            await carrier.send(group(b"echo", 1), 10.0)
         assert len(free.groups) == 5
         await ended(*calls)
 
@@ -52,14 +52,14 @@ def test_a_silent_replica_is_chosen_only_while_there_is_no_other() -> None:
         (first, second), links = await fleet(bench, "digest", "digest")
         carrier = TcpCarrier(links, "digest")
         with pytest.raises(DeadlineExceeded):
-            await carrier.send(b"slow", numbers(1), 0.01)
+            await carrier.send(group(b"slow", 1), 0.01)
         silent, other = (first, second) if first.groups else (second, first)
         for _ in range(3):
-            await carrier.send(b"echo", numbers(1), 10.0)
+            await carrier.send(group(b"echo", 1), 10.0)
         assert (len(silent.groups), len(other.groups)) == (1, 3)
         other.listener.close()
         await until(lambda: len(links.open) == 1)
-        await carrier.send(b"echo", numbers(1), 10.0)
+        await carrier.send(group(b"echo", 1), 10.0)
         assert len(silent.groups) == 2
 
     run(talk)
@@ -70,11 +70,11 @@ def test_a_replica_of_another_spec_is_chosen_only_while_there_is_no_other() -> N
         (first, second), links = await fleet(bench, "one", "two")
         one, two, none = (TcpCarrier(links, digest) for digest in ("one", "two", "none"))
         for _ in range(3):
-            await one.send(b"echo", numbers(1), 10.0)
+            await one.send(group(b"echo", 1), 10.0)
         assert (len(first.groups), len(second.groups)) == (3, 0)
-        await two.send(b"echo", numbers(1), 10.0)
+        await two.send(group(b"echo", 1), 10.0)
         assert len(second.groups) == 1
-        await none.send(b"echo", numbers(1), 10.0)
+        await none.send(group(b"echo", 1), 10.0)
 
     run(talk)
 
@@ -89,7 +89,7 @@ def test_a_lost_replica_loses_what_it_had_and_without_one_there_is_nobody_to_ask
         with pytest.raises(PolicyLost):
             await call
         with pytest.raises(NotReady, match="no replica is connected"):
-            await carrier.send(b"echo", numbers(1), 10.0)
+            await carrier.send(group(b"echo", 1), 10.0)
 
     run(talk)
 
@@ -100,11 +100,13 @@ def test_one_that_comes_is_asked_and_one_that_is_no_more_is_not() -> None:
         carrier = TcpCarrier(links, "digest")
         second = await bench.replica()
         call = begin(carrier, b"stays")
+        links.look_soon()
         await until(lambda: len(links.open) == 2)
         del bench.places[0]  # its actor is dead, and its connection has not noticed
+        links.look_soon()
         with pytest.raises(PolicyLost):
             await call
-        await carrier.send(b"echo", numbers(1), 10.0)
+        await carrier.send(group(b"echo", 1), 10.0)
         assert (len(first.groups), len(second.groups)) == (1, 1)
 
     run(talk)
@@ -117,7 +119,7 @@ def test_one_that_leaves_is_replaced_by_one_that_is_there_already() -> None:
         second = await bench.replica()
         await first.listener.drain()
         await until(lambda: links.open)
-        await carrier.send(b"echo", numbers(1), 10.0)
+        await carrier.send(group(b"echo", 1), 10.0)
         assert len(second.groups) == 1
 
     run(talk)
@@ -129,7 +131,7 @@ def test_a_connection_that_breaks_is_opened_again_while_its_replica_lives() -> N
         (link,) = links.open
         link.abort()
         await until(lambda: links.open and links.open != [link])
-        await TcpCarrier(links, "digest").send(b"echo", numbers(1), 10.0)
+        await TcpCarrier(links, "digest").send(group(b"echo", 1), 10.0)
         assert len(replica.groups) == 1
 
     run(talk)
@@ -160,7 +162,7 @@ def test_a_cluster_that_is_away_leaves_connections_as_they_are() -> None:
         await links.start(10.0)
         vars(links)["_changed"].set()
         await until(lambda: asked > 1)
-        await TcpCarrier(links, "digest").send(b"echo", numbers(1), 10.0)
+        await TcpCarrier(links, "digest").send(group(b"echo", 1), 10.0)
         assert len(replica.groups) == 1
         await links.close()
 

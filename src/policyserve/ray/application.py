@@ -24,6 +24,7 @@ from policyserve.policies import registry
 from policyserve.ray import roster
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.listener import Listener
+from policyserve.ray.own_loop import OwnLoop
 from policyserve.ray.replica import Replica
 from policyserve.ray.scaling import GROUPS, by_groups
 
@@ -48,26 +49,27 @@ def app(arguments: dict[str, Any]) -> Any:
 
 
 class _Served:
-    """A Replica as Serve makes one."""
+    """A Replica as Serve makes one. It lives in an event loop of its own."""
 
     async def __init__(  # type: ignore[misc]
         self, recipe: bytes, version: str, settings: Mapping[str, Any], directory: str
     ) -> None:
         _go_to(directory)
-        load: LoadPolicy = unpack(recipe, trusted=True)
         keep_freed()
+        load: LoadPolicy = unpack(recipe, trusted=True)
+        self._loop = OwnLoop("replica")
         self._replica = Replica(load, version, ReplicaSettings(**settings))
-        await self._replica.start()
-        self._listener = await _listen(self._replica)
+        await self._loop.run(self._replica.start())
+        self._listener = await self._loop.run(_listen(self._replica))
 
     async def describe(self) -> bytes:
-        return await self._replica.describe()
+        return await self._loop.run(self._replica.describe())
 
     async def infer(self, message: bytes, arrays: Any) -> Any:
-        return await self._replica.infer(message, arrays)
+        return await self._loop.run(self._replica.infer(message, arrays))
 
     async def check_health(self) -> None:
-        await self._replica.check_health()
+        await self._loop.run(self._replica.check_health())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What scaling.by_groups() is told."""
@@ -76,7 +78,7 @@ class _Served:
     async def __del__(self) -> None:
         """What Serve calls before it ends a replica, once no call by its handle is under way."""
         if hasattr(self, "_listener"):  # it may not have got so far
-            await self._listener.drain()
+            await self._loop.run(self._listener.drain())
 
     async def __call__(self, request: Any) -> str:
         return "policyserve's replicas answer its edges alone: policyserve serve POLICY --engine ray\n"

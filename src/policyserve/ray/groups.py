@@ -77,13 +77,14 @@ def read_described(data: bytes) -> Described:
     return Described(spec, version)
 
 
-def write_group(group: Group, edge: str = "") -> Parts:
-    """A group as bytes. edge: makes its sessions' names differ from those of other edges; a task's state are bytes.
+def write_group(group: Group, edge: str = "") -> Packed:
+    """A group as bytes; its arrays are still where they were, and a task's state are bytes.
 
-    Raises TypeError for an observation that no dialect makes.
+    edge: makes its sessions' names differ from those of other edges. Raises TypeError for an observation that no
+    dialect makes.
     """
     tasks = [[f"{edge}{one.session}", one.batch_size, one.observation, one.state] for one in group.tasks]
-    return _write([group.digest, tasks])
+    return Packed([group.digest, tasks])
 
 
 def read_group(message: bytes, arrays: Array) -> Group:
@@ -100,9 +101,9 @@ def write_answers(answers: Answers, now: float, max_state_kib: float = DEFAULT_M
     head = [answers.digest, answers.version, answers.broken]
     told = [_written(one, now, max_state_kib) for one in answers.outcomes]
     try:
-        return _write([*head, told])
+        return joined(Packed([*head, told]))
     except BaseException:  # extras are a stranger's: find out whose
-        return _write([*head, [_writable(one) for one in told]])
+        return joined(Packed([*head, [_writable(one) for one in told]]))
 
 
 def read_answers(message: bytes, arrays: Array, now: float) -> Answers:
@@ -111,16 +112,16 @@ def read_answers(message: bytes, arrays: Array, now: float) -> Answers:
     return Answers([_read(one, now) for one in told], digest, version, broken)
 
 
-def writable(arrays: Array) -> Array:
-    """Arrays that whoever has them may keep and write into: a copy where they came through Ray, which forbids it."""
-    return arrays if arrays.flags.writeable else arrays.copy()
-
-
-def _write(value: Any) -> Parts:
-    packed = Packed(value)
+def joined(packed: Packed) -> Parts:
+    """With its arrays in one."""
     memory = np.empty(packed.size, np.uint8)
     packed.write_arrays(memory)
     return packed.data, memory
+
+
+def writable(arrays: Array) -> Array:
+    """Arrays that whoever has them may keep and write into: a copy where they came through Ray, which forbids it."""
+    return arrays if arrays.flags.writeable else arrays.copy()
 
 
 def _written(outcome: Outcome, now: float, max_state_kib: float) -> list[Any]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from policyserve.core.arrays import Array
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyLost
 from policyserve.core.printable import error_text
-from policyserve.ray.groups import Described, Parts, read_described
+from policyserve.engine.isolated.codec import Packed
+from policyserve.ray.groups import Described, Parts, joined, read_described
 
 _LEFT_S = 60.0  # a replica that is silent for longer has been replaced
 
@@ -22,9 +22,9 @@ class HandleCarrier:
         self._handle = handle
         self._left: set[asyncio.Future[Any]] = set()  # calls that had no answer in time
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
-        """See Carrier."""
-        answer, flat = await self._call("infer", timeout_s, message, arrays)
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
+        """See Carrier. Its arrays go in one, since each costs on its way."""
+        answer, flat = await self._call("infer", timeout_s, *joined(group))
         return answer, flat
 
     async def describe(self, timeout_s: float) -> Described:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from policyserve.core.arrays import Array
 from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import DeadlineExceeded, NotReady, Overloaded, PolicyFailed, PolicyLost, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.engine.answering import Task
+from policyserve.engine.isolated.codec import Packed
 from policyserve.engine.keeping import NumberedKeeping
 from policyserve.engine.runner import OnDone
 from policyserve.ray.groups import Answers, Group, Parts, read_answers, writable, write_group
@@ -34,7 +34,7 @@ _PAUSE_S = 0.2  # after a replica that could not be reached
 class Carrier(Protocol):
     """What brings a group to a replica of its own choice and the answers back."""
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
         """Have a replica answer; raises PolicyLost if it was lost meanwhile, DeadlineExceeded after timeout_s.
 
         Raises NotReady if the replica could not be reached, so that it has done nothing with it.
@@ -213,7 +213,7 @@ class Lane:
         """What a call brings for these, after as many tries as it takes; None: the last is to be made alone."""
         edge = self._edge
         try:
-            message, arrays = write_group(Group(tasks, edge.digest), edge.name)
+            packed = write_group(Group(tasks, edge.digest), edge.name)
         except Exception as cause:  # an observation that no dialect makes
             failed = PolicyFailed(f"the observations cannot go to another machine: {cause}")
             failed.__cause__ = cause
@@ -229,7 +229,7 @@ class Lane:
             edge.tallies.requests += len(tasks)
             is_again = True
             try:
-                answers = await self._call(message, arrays)
+                answers = await self._call(packed)
             except NotReady:
                 await asyncio.sleep(_PAUSE_S)
                 continue
@@ -253,10 +253,10 @@ class Lane:
         told = f"{error}; replicas were asked one after the other, {edge.max_tries} at most"
         return [PolicyLost(told) for _ in tasks]
 
-    async def _call(self, message: bytes, arrays: Array) -> Answers:
+    async def _call(self, packed: Packed) -> Answers:
         began_at = time.monotonic()
         try:
-            answer, arrays = await self._carrier.send(message, arrays, self._edge.timeout_s)
+            answer, arrays = await self._carrier.send(packed, self._edge.timeout_s)
         except (DeadlineExceeded, NotReady, PolicyLost) as error:
             self._edge.tallies.timeouts += isinstance(error, DeadlineExceeded)
             self._edge.on_lost()

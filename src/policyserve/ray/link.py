@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-from policyserve.core.arrays import Array
 from policyserve.core.errors import DeadlineExceeded, NotReady, PolicyLost, WireError
 from policyserve.core.log import Log
+from policyserve.engine.isolated.codec import Packed
 from policyserve.ray import wire
 from policyserve.ray.groups import Parts
 from policyserve.server.listener import end_if_silent
@@ -82,7 +82,7 @@ class Link(asyncio.BufferedProtocol):
         """Calls that have no answer yet."""
         return len(self._calls)
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
         """See Carrier; while it is_open."""
         if self._transport is None:
             raise NotReady("the connection to a replica has ended")
@@ -90,7 +90,7 @@ class Link(asyncio.BufferedProtocol):
         number, loop = self._numbers, asyncio.get_running_loop()
         answer = self._calls[number] = loop.create_future()
         alarm = loop.call_later(timeout_s, self._time_out, answer, timeout_s)
-        self._transport.writelines(wire.write_frame(wire.GROUP, number, message, arrays))
+        self._transport.writelines(wire.write_frame(wire.GROUP, number, group.data, group.pieces()))
         try:
             return await answer
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from policyserve.core.arrays import Array
@@ -173,8 +173,8 @@ class _EdgeConnection(asyncio.BufferedProtocol):
             log.error("a group has no answer: %s", error_text(error), cause=error)
             self._send(wire.FAILED, frame.number, error_text(error).encode())
         else:
-            self._send(wire.ANSWERS, frame.number, message, arrays)
+            self._send(wire.ANSWERS, frame.number, message, (memoryview(arrays),))
 
-    def _send(self, kind: int, number: int, message: bytes = b"", arrays: Array | None = None) -> None:
+    def _send(self, kind: int, number: int, message: bytes = b"", arrays: Sequence[memoryview] = ()) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(wire.write_frame(kind, number, message, arrays))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from functools import partial
 
 from policyserve.core.arrays import Array
 from policyserve.core.effects import Outcome
@@ -72,7 +73,7 @@ class Replica(Observer):
         group = read_group(message, writable(arrays))
         outcomes: list[Outcome] = []
         if group.digest == digest:
-            outcomes = list(await asyncio.gather(*(self._answer(task) for task in group.tasks)))
+            outcomes = await self._answer(group.tasks)
         answers = Answers(outcomes, digest, self._version, broken)
         return write_answers(answers, time.monotonic(), self._settings.max_state_kib)
 
@@ -89,16 +90,27 @@ class Replica(Observer):
         """The policy's thread hangs or has lost its GPU: a new process is better than a new thread."""
         self._broken = reason
 
-    async def _answer(self, task: Task) -> Outcome:
+    async def _answer(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """The outcomes in the tasks' order; by callbacks, since a coroutine for each costs turns of the loop."""
+        outcomes: dict[int, Outcome] = {}
+        all_told = asyncio.get_running_loop().create_future()
         now = time.monotonic()
-        self._seen_at[task.session] = now
+
+        def settle(place: int, outcome: Outcome) -> None:
+            outcomes[place] = outcome
+            if len(outcomes) == len(tasks) and not all_told.done():
+                all_told.set_result(None)
+
+        for place, task in enumerate(tasks):
+            self._seen_at[task.session] = now
+            try:
+                self._engine.submit(task, now, partial(settle, place))
+            except PolicyserveError as error:
+                settle(place, error)
         self._forget_silent(now)
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        try:
-            self._engine.submit(task, now, lambda outcome: None if told.done() else told.set_result(outcome))
-        except PolicyserveError as error:
-            return error
-        return await told
+        if tasks:
+            await all_told
+        return [outcomes[place] for place in range(len(tasks))]
 
     def _forget_silent(self, now: float) -> None:
         if now - self._swept_at < _SWEEP_S:

@@ -10,9 +10,9 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
-from policyserve.core.arrays import Array
 from policyserve.core.errors import NotReady, WireError
 from policyserve.core.log import Log
+from policyserve.engine.isolated.codec import Packed
 from policyserve.ray.groups import Parts
 from policyserve.ray.link import Link, Place
 
@@ -128,6 +128,6 @@ class TcpCarrier:
         self._links = links
         self._digest = digest
 
-    async def send(self, message: bytes, arrays: Array, timeout_s: float) -> Parts:
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
         """See Carrier."""
-        return await self._links.choose(self._digest).send(message, arrays, timeout_s)
+        return await self._links.choose(self._digest).send(group, timeout_s)

@@ -72,16 +72,12 @@ def read_welcome(data: bytes, secret: bytes, challenge: bytes, own: bytes) -> st
 
 
 def write_frame(
-    kind: int, number: int, message: bytes = b"", arrays: Array | None = None
+    kind: int, number: int, message: bytes = b"", arrays: Sequence[memoryview] = ()
 ) -> Sequence[bytes | memoryview]:
-    """What to send, one piece after the other. arrays: (N,) uint8, not copied if it is large."""
-    size = 0 if arrays is None else arrays.nbytes
+    """What to send, one piece after the other. arrays: bytes, which are not copied if they are many."""
+    size = sum(map(len, arrays))
     header = _HEADER.pack(kind, number, size, len(message))
-    if arrays is None or not size:
-        return (header + message,)
-    if size <= _JOINED:
-        return (b"".join((header, arrays, message)),)
-    return header, memoryview(arrays), message
+    return (b"".join((header, *arrays, message)),) if size <= _JOINED else (header, *arrays, message)
 
 
 class FrameReader:

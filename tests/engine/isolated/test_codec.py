@@ -23,6 +23,7 @@ def cross(value: Any, *, trusted: bool = False) -> Any:
     packed = Packed(value)
     memory = np.zeros(packed.size, np.uint8)
     packed.write_arrays(memory)
+    assert b"".join(packed.pieces()) == memory.tobytes()
     return unpack(packed.data, memory, trusted=trusted)
 
 
@@ -36,6 +37,13 @@ def test_arrays_of_any_size_come_out_writable_aligned_and_equal(size: int) -> No
         assert got[key].flags.writeable
         assert got[key].flags.aligned
     np.testing.assert_array_equal(got["c"][0], sent["c"][0])
+
+
+def test_pieces_are_the_arrays_themselves_and_a_copy_of_what_lies_apart() -> None:
+    image, strided = np.zeros((480, 640, 3), np.uint8), np.ones((200, 200))[:, ::2]
+    first, _, *_ = pieces = Packed([image, strided]).pieces()
+    assert np.shares_memory(np.frombuffer(first, np.uint8), image)
+    assert sum(map(len, pieces)) == Packed([image, strided]).size
 
 
 def test_large_arrays_are_not_in_the_message() -> None:

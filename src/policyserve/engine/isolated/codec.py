@@ -46,6 +46,16 @@ class Packed:
             place = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
             np.copyto(place, array)
 
+    def pieces(self) -> list[memoryview]:
+        """What write_arrays() writes, piece after piece; an array in one piece is not copied."""
+        found: list[memoryview] = []
+        end = 0
+        for start, array in self._arrays:
+            found += [memoryview(bytes(start - end))] if start > end else []
+            found.append(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+            end = start + array.nbytes
+        return [*found, memoryview(bytes(self.size - end))] if self.size > end else found
+
     def _pack(self, value: Any) -> bytes:
         packed = msgpack.packb(value, default=self._write, strict_types=True, unicode_errors="surrogatepass")
         assert isinstance(packed, bytes)
