@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from policyserve.ray.config import ClusterConfig
 
-# 0.7 of an edge's core, where a group costs it 0.24 ms over TCP and 3.7 ms through Ray (docs/cluster.md). It sends
-# fewer, since a group's way takes time as well, and has the rest for the requests.
-GROUPS_PER_S = {"tcp": 2900.0, "handle": 190.0}
+# 0.7 of an edge's core, where a group of one request costs it 0.36 ms over TCP and 3.9 ms through Ray
+# (docs/cluster.md). It sends fewer, since a group's way takes time as well, and has the rest for larger groups. Several
+# policies of one edge have as many each as if they were alone: they are seldom all busy.
+GROUPS_PER_S = {"tcp": 1900.0, "handle": 190.0}
 _LEAST = 2  # with one, a request that comes as the group has left waits for two
 _FIRST = 8  # while no group has been answered
 
