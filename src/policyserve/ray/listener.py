@@ -173,7 +173,7 @@ class _EdgeConnection(asyncio.BufferedProtocol):
             log.error("a group has no answer: %s", error_text(error), cause=error)
             self._send(wire.FAILED, frame.number, error_text(error).encode())
         else:
-            self._send(wire.ANSWERS, frame.number, message, (memoryview(arrays),))
+            self._send(wire.ANSWERS, frame.number, message, (arrays.data,))
 
     def _send(self, kind: int, number: int, message: bytes = b"", arrays: Sequence[memoryview] = ()) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -92,8 +92,8 @@ class FrameReader:
     def get_buffer(self) -> memoryview:
         """Where the next bytes go."""
         if self._filling is not None:
-            return memoryview(self._filling.body)[self._filling.filled :]
-        return memoryview(self._scratch)[self._held :]
+            return self._filling.body.data[self._filling.filled :]
+        return self._scratch.data[self._held :]
 
     def advance(self, count: int) -> list[Frame]:
         """`count` bytes were written there: the frames that are whole now. Raises WireError for what is none."""
@@ -118,7 +118,7 @@ class FrameReader:
         return frames
 
     def _begin(self, at: int) -> _Filling:
-        kind, number, size, message_size = _HEADER.unpack_from(self._scratch, at)
+        kind, number, size, message_size = _HEADER.unpack_from(self._scratch.data, at)
         if not GROUP <= kind <= GOODBYE:
             raise WireError("frame", f"a kind, {GROUP} to {GOODBYE}", str(kind))
         if size + message_size > self._most_bytes:
