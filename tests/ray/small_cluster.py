@@ -86,15 +86,13 @@ class SmallCluster:
 
     @contextmanager
     def cut_off(self) -> Iterator[set[int]]:
-        """A node with a replica whose processes all stand still, so that nobody hears of it any more; gives these.
+        """A node with one of the replicas whose processes all stand still; gives these.
 
-        At the end they go on, those that the cluster did not give up.
+        Nobody hears of it any more, and no connection ends. At the end they go on, those that the cluster did not give
+        up, and another node comes.
         """
-        processes = next(
-            found
-            for node in self._cluster.worker_nodes
-            if (found := _with_children(node.all_processes["raylet"][0].process.pid)) & set(self.processes())
-        )
+        nodes = [_with_children(node.all_processes["raylet"][0].process.pid) for node in self._cluster.worker_nodes]
+        (processes, *_) = [found for found in nodes if len(found & set(self.processes())) == 1]
         for process in processes:
             os.kill(process, signal.SIGSTOP)
         try:
@@ -103,6 +101,7 @@ class SmallCluster:
             for process in processes:
                 with suppress(ProcessLookupError):  # whom the cluster ended meanwhile
                     os.kill(process, signal.SIGCONT)
+            self.add_nodes(1)
 
     @contextmanager
     def edge(

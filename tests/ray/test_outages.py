@@ -23,6 +23,18 @@ from tests.ray.small_cluster import SmallCluster, until
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
+def test_a_node_is_cut_off(counting: SmallCluster, fleet: Fleet) -> None:
+    # The first drill: each node has a replica, as Serve placed them.
+    with counting.cut_off() as silent:
+        fleet.until_answered(200)
+        until(lambda: len(set(counting.processes()) - silent) == 2, "no replica came elsewhere")
+        fleet.until_answered(100)
+    fleet.until_answered(100)  # what the node still had to say changes nothing
+    fleet.end()
+    fleet.check()
+    assert not fleet.ledger["refused"], fleet.told
+
+
 def test_the_replicas_follow_the_load_and_the_lanes_follow_them(counting: SmallCluster) -> None:
     with counting.scaled("by-load", 1, 3) as name, counting.edge("--deployed-as", name) as edge:
         until(lambda: figure(edge.url, "cluster_lanes") == 2, "no two lanes to the replica")
@@ -70,17 +82,6 @@ def test_an_observation_that_kills_is_given_up_and_the_others_are_answered(
     fleet.end()
     fleet.check()
     assert fleet.ledger["refused"] <= 1, fleet.told  # the other edge's, whose suspects this one does not know
-
-
-def test_a_node_is_cut_off(counting: SmallCluster, fleet: Fleet) -> None:
-    with counting.cut_off() as silent:
-        fleet.until_answered(200)
-        until(lambda: len(set(counting.processes()) - silent) == 2, "no replica came elsewhere")
-        fleet.until_answered(100)
-    fleet.until_answered(100)  # what the node still had to say changes nothing
-    fleet.end()
-    fleet.check()
-    assert not fleet.ledger["refused"], fleet.told
 
 
 def test_no_node_has_room_for_a_replica(counting: SmallCluster) -> None:
