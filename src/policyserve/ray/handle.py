@@ -12,15 +12,12 @@ from policyserve.core.printable import error_text
 from policyserve.engine.isolated.codec import Packed
 from policyserve.ray.groups import Described, Parts, joined, read_described
 
-_LEFT_S = 60.0  # a replica that is silent for longer has been replaced
-
 
 class HandleCarrier:
     """A Carrier over the handle of a deployment of Replicas; Serve chooses the replica."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._left: set[asyncio.Future[Any]] = set()  # calls that had no answer in time
 
     async def send(self, group: Packed, timeout_s: float) -> Parts:
         """See Carrier. Its arrays go in one, since each costs on its way."""
@@ -35,14 +32,10 @@ class HandleCarrier:
         from ray import exceptions
         from ray.serve import exceptions as of_serve
 
-        call = asyncio.ensure_future(_result(getattr(self._handle, method).remote(*arguments)))
+        response = getattr(self._handle, method).remote(*arguments)
         try:
-            return await asyncio.wait_for(asyncio.shield(call), timeout_s)
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+            return await asyncio.wait_for(_result(response), timeout_s)
         except asyncio.TimeoutError as error:
-            self._leave(call)
             raise DeadlineExceeded(f"no replica answered within {timeout_s:g} s") from error
         except of_serve.BackPressureError as error:
             raise Overloaded("all replicas have more requests than they take") from error
@@ -52,13 +45,6 @@ class HandleCarrier:
             raise  # a bug in a replica: to try it again helps nobody
         except (exceptions.RayError, of_serve.RayServeException) as error:
             raise PolicyLost(f"a replica was lost at this request: {error_text(error)[:200]}") from error
-
-    def _leave(self, call: asyncio.Future[Any]) -> None:
-        """Have a call that nobody waits for stay under way: Serve counts it, and prefers replicas that have fewer."""
-        self._left.add(call)
-        call.add_done_callback(self._left.discard)
-        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # its replica may be lost
-        asyncio.get_running_loop().call_later(_LEFT_S, call.cancel)
 
 
 async def _result(response: Any) -> Any:
