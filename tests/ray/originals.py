@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +29,8 @@ def originals(environments: Environments) -> Sequence[Callable[[str], Peer]]:
 
 def _open(python: str, name: str, document: str, url: str) -> Peer:
     command = [python, str(_PROGRAM), name, url.rpartition(":")[2], document]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    apart = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=apart)
 
     def read() -> dict[str, Any]:
         assert process.stdout is not None

@@ -67,6 +67,21 @@ def test_all_replicas_die_at_once(counting: SmallCluster, edges: Sequence[Servin
     assert not fleet.ledger["refused"], fleet.told
 
 
+def test_all_replicas_freeze_at_once(counting: SmallCluster, fleet: Fleet) -> None:
+    frozen = set(counting.processes())
+    for process in frozen:
+        os.kill(process, signal.SIGSTOP)
+    until(lambda: len(set(counting.processes()) - frozen) == 2, "no replicas took their places")
+    fleet.until_answered(100)
+    for process in frozen & set(counting.processes()):  # what they were sent may be answered after all
+        os.kill(process, signal.SIGCONT)
+    fleet.until_answered(100)
+    fleet.end()
+    fleet.check()
+    assert all("no replica answered within 2 s" in told for told in fleet.told), fleet.told
+    counting.until_running(2)
+
+
 def test_an_observation_that_kills_is_given_up_and_the_others_are_answered(
     counting: SmallCluster, edges: Sequence[Serving], fleet: Fleet
 ) -> None:
@@ -81,14 +96,17 @@ def test_an_observation_that_kills_is_given_up_and_the_others_are_answered(
     fleet.until_answered(100)
     fleet.end()
     fleet.check()
-    assert fleet.ledger["refused"] <= 1, fleet.told  # the other edge's, whose suspects this one does not know
+    assert fleet.ledger["refused"] <= 1, fleet.told
+    assert all(
+        int(told.split()[1].strip(",")) % 2 for told in fleet.told
+    )  # the other edge's, which has its own suspects
 
 
 def test_no_node_has_room_for_a_replica(counting: SmallCluster) -> None:
     with counting.edge("--request-timeout-s", "3") as edge, driving([edge.url]) as fleet:
         counting.lose_all_nodes()
         until(lambda: fleet.ledger["refused"] >= 12, "a request without a replica waits beyond its deadline")
-        assert not is_ready(edge.url)
+        until(lambda: not is_ready(edge.url), "an edge without a replica says that it is ready")
         counting.add_nodes(2)
         counting.until_running(2)
         until(lambda: is_ready(edge.url), "an edge with replicas says that it is not ready")
