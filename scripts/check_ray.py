@@ -5,7 +5,7 @@
     python scripts/check_ray.py --drills    # all of tests/ray
 
 The environment (0.6 GB on the disk) is made for it and removed after it, unless --environment names a folder that keeps
-it; those of the original clients (0.3 GB) are made in any case. The drill behind HAProxy is skipped where that is not
+it; --drills makes those of the original clients (0.3 GB) besides, and skips the drill behind HAProxy where that is not
 installed. A cluster of these tests has about 20 processes, which take some 2 GB of memory together, and 0.3 GB of
 /dev/shm.
 Ends with what pytest ends with.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
-SELECTION = "calm or replica_is_killed or rolled or commands or application"
+SELECTION = "(calm or replica_is_killed or rolled or commands or application) and not originals"
 
 
 def main() -> int:
