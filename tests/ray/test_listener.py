@@ -34,7 +34,7 @@ async def check_others_are_served(bench: Bench, replica: HandReplica) -> None:
 def test_a_stranger_is_cut_off_before_a_byte_of_a_group_is_read() -> None:
     async def talk(bench: Bench) -> None:
         replica = await bench.replica()
-        sent = b"".join(wire.write_frame(wire.GROUP, 1, b"echo", [memoryview(numbers(10))]))
+        sent = b"".join(wire.write_frame(wire.GROUP, 1, b"echo", [numbers(10).data]))
         for guess in (bytes(wire.CLAIM_BYTES), b"GET / HTTP/1.1\r\n\r\n".ljust(wire.CLAIM_BYTES)):
             reader, writer, _ = await connect(bench)
             writer.write(guess + sent)
@@ -115,7 +115,7 @@ def test_of_an_edge_that_reads_no_answers_no_more_groups_are_taken(monkeypatch: 
         (connection,) = vars(replica.listener)["_edges"]
         transport = vars(connection)["_transport"]
         for number in range(16):  # StreamReader stops reading at 128 KiB
-            writer.write(b"".join(wire.write_frame(wire.GROUP, number, b"echo", [memoryview(numbers(1 << 20))])))
+            writer.write(b"".join(wire.write_frame(wire.GROUP, number, b"echo", [numbers(1 << 20).data])))
         await until(lambda: not transport.is_reading())
         assert len(replica.groups) < 16
         writer.transport.abort()

@@ -52,7 +52,7 @@ class Packed:
         end = 0
         for start, array in self._arrays:
             found += [memoryview(bytes(start - end))] if start > end else []
-            found.append(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+            found.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             end = start + array.nbytes
         return [*found, memoryview(bytes(self.size - end))] if self.size > end else found
 
