@@ -11,7 +11,7 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.engine.isolated.codec import Packed
-from policyserve.ray.groups import Parts
+from policyserve.ray.groups import OnAnswer, Parts
 from policyserve.ray.link import Link, Place
 from policyserve.ray.listener import Listener
 from policyserve.ray.tcp import Links
@@ -33,12 +33,16 @@ class HandReplica:
     async def open(self) -> Place:
         return Place(self.name, HOST, await self.listener.open(HOST), self.name.encode())
 
-    async def _answer(self, message: bytes, arrays: Array) -> Parts:
+    def _answer(self, message: bytes, arrays: Array, on_answer: OnAnswer) -> None:
+        def end(answer: asyncio.Future[Parts]) -> None:
+            error = answer.exception()
+            on_answer(error if isinstance(error, Exception) else answer.result())
+
         self.groups.append((message, arrays))
         self.ends.append(asyncio.get_running_loop().create_future())
+        self.ends[-1].add_done_callback(end)
         if message == b"echo":
             self.ends[-1].set_result((message, arrays))
-        return await self.ends[-1]
 
 
 class Bench:

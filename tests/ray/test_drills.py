@@ -101,15 +101,6 @@ def test_it_is_scaled_and_the_replicas_that_stay_are_not_touched(counting: Small
     assert not fleet.ledger["refused"]
 
 
-def test_a_replica_is_added_under_load(counting: SmallCluster, fleet: Fleet) -> None:
-    cluster.scale(NAME, 2, 3)
-    counting.until_running(3)
-    cluster.scale(NAME, 2, 2)
-    counting.until_running(2)
-    check(fleet)
-    assert not fleet.ledger["refused"]
-
-
 def test_the_controller_of_serve_is_killed(fleet: Fleet) -> None:
     controller = import_module("ray.serve.context")._get_global_client()._controller
     os.kill(import_module("ray").get(controller.get_pid.remote()), signal.SIGKILL)

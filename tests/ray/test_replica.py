@@ -99,6 +99,18 @@ def test_one_bad_request_of_a_group_fails_alone() -> None:
     with_replica(recipe(), talk)
 
 
+def test_a_group_that_cannot_be_read_is_told_and_none_is_counted_that_has_its_answer() -> None:
+    async def talk(replica: Replica) -> None:
+        with pytest.raises(ValueError, match="unpack"):
+            await replica.infer(b"\x93\x01\x02\x03", np.empty(0, np.uint8))
+        asked = asyncio.create_task(ask(replica, task(1, 3.0)))
+        await until(lambda: replica.load == 1)
+        await asked
+        assert replica.load == 0
+
+    with_replica(recipe(), talk)
+
+
 def test_a_process_whose_gpu_is_lost_says_that_it_is_not_healthy() -> None:
     async def talk(replica: Replica) -> None:
         await replica.check_health()

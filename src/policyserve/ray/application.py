@@ -89,7 +89,7 @@ async def _listen(replica: Replica) -> Listener:
     from ray import serve
 
     secret, host = os.urandom(roster.SECRET_BYTES), roster.own_address()
-    listener = Listener(replica.infer, replica.digest, secret)
+    listener = Listener(replica.answer, replica.digest, secret)
     roster.tell(serve.get_replica_context().app_name, host, await listener.open(host), secret)
     return listener
 

@@ -7,7 +7,7 @@ Clocks of two machines differ, so that a replica tells how long ago something wa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ from policyserve.ray.carrying import DEFAULT_MAX_STATE_KIB, read_state, write_st
 
 # A group or its answers: MessagePack, and the large arrays, one behind the other, as uint8.
 Parts: TypeAlias = tuple[bytes, Array]
+OnAnswer: TypeAlias = Callable[[Parts | Exception], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from policyserve.core.arrays import Array
@@ -16,7 +17,7 @@ from policyserve.core.errors import WireError
 from policyserve.core.log import Log
 from policyserve.core.printable import error_text
 from policyserve.ray import wire
-from policyserve.ray.groups import Parts
+from policyserve.ray.groups import OnAnswer, Parts
 from policyserve.server.listener import end_if_silent
 
 log = Log(__name__)
@@ -26,11 +27,11 @@ _MOST_UNPROVEN = 64
 _SILENT_S = 60.0  # a machine that answers nothing for so long is gone
 _HIGH_WATER = 64 << 20  # bytes of answers that an edge has not read: then no more of its groups are
 
-Answer = Callable[[bytes, Array], Awaitable[Parts]]
+Answer = Callable[[bytes, Array, OnAnswer], None]
 
 
 class Listener:
-    """Answers the groups of edges. answer: Replica.infer. digest: of its spec. secret: what edges have to know.
+    """Answers the groups of edges. answer: Replica.answer. digest: of its spec. secret: what edges have to know.
 
     All methods: in the event loop's thread.
     """
@@ -99,7 +100,6 @@ class _EdgeConnection(asyncio.BufferedProtocol):
         self._claimed = 0  # bytes of it
         self._reader: wire.FrameReader | None = None  # once it has proved who it is
         self._patience: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
@@ -129,9 +129,7 @@ class _EdgeConnection(asyncio.BufferedProtocol):
             self.abort()
             return
         for frame in frames:
-            task = asyncio.get_running_loop().create_task(self._answer(frame))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._listener.answer(frame.message, frame.arrays, partial(self._tell, frame.number))
 
     def pause_writing(self) -> None:
         if self._transport is not None:
@@ -166,14 +164,13 @@ class _EdgeConnection(asyncio.BufferedProtocol):
         if listener.is_leaving:
             self.say_goodbye()
 
-    async def _answer(self, frame: wire.Frame) -> None:
-        try:
-            message, arrays = await self._listener.answer(frame.message, frame.arrays)
-        except Exception as error:  # a bug: the edge tells it to whoever asked
-            log.error("a group has no answer: %s", error_text(error), cause=error)
-            self._send(wire.FAILED, frame.number, error_text(error).encode())
+    def _tell(self, number: int, answer: Parts | Exception) -> None:
+        if isinstance(answer, Exception):  # a bug: the edge tells it to whoever asked
+            log.error("a group has no answer: %s", error_text(answer), cause=answer)
+            self._send(wire.FAILED, number, error_text(answer).encode())
         else:
-            self._send(wire.ANSWERS, frame.number, message, (arrays.data,))
+            message, arrays = answer
+            self._send(wire.ANSWERS, number, message, (arrays.data,))
 
     def _send(self, kind: int, number: int, message: bytes = b"", arrays: Sequence[memoryview] = ()) -> None:
         if self._transport is not None and not self._transport.is_closing():

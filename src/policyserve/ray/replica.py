@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 from policyserve.core.arrays import Array
@@ -21,7 +21,16 @@ from policyserve.engine.answering import LoadPolicy, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine
 from policyserve.ray.config import ReplicaSettings
-from policyserve.ray.groups import Answers, Described, Parts, read_group, writable, write_answers, write_described
+from policyserve.ray.groups import (
+    Answers,
+    Described,
+    OnAnswer,
+    Parts,
+    read_group,
+    writable,
+    write_answers,
+    write_described,
+)
 
 log = Log(__name__)
 
@@ -62,20 +71,34 @@ class Replica(Observer):
 
     async def infer(self, message: bytes, arrays: Array) -> Parts:
         """Answer a group. A group of a session that was told another spec has no outcomes."""
-        self.load += 1
-        try:
-            return await self._infer(message, arrays)
-        finally:
-            self.load -= 1
+        told: asyncio.Future[Parts | Exception] = asyncio.get_running_loop().create_future()
+        self.answer(message, arrays, lambda answer: None if told.done() else told.set_result(answer))
+        answer = await told
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def _infer(self, message: bytes, arrays: Array) -> Parts:
-        digest, broken = self.digest, self._broken
-        group = read_group(message, writable(arrays))
-        outcomes: list[Outcome] = []
-        if group.digest == digest:
-            outcomes = await self._answer(group.tasks)
-        answers = Answers(outcomes, digest, self._version, broken)
-        return write_answers(answers, time.monotonic(), self._settings.max_state_kib)
+    def answer(self, message: bytes, arrays: Array, on_answer: OnAnswer) -> None:
+        """As infer(), by a callback, which is told what there is instead of an answer, too.
+
+        A coroutine for each group, and one for each of its requests, would cost turns of the event loop.
+        """
+        self.load += 1
+
+        def end(outcomes: Sequence[Outcome]) -> None:
+            self.load -= 1
+            on_answer(self._written(outcomes))
+
+        try:
+            group = read_group(message, writable(arrays))
+        except Exception as error:  # an edge of another version of this package
+            self.load -= 1
+            on_answer(error)
+            return
+        if group.digest == self.digest and group.tasks:
+            self._submit(group.tasks, end)
+        else:
+            end([])
 
     async def check_health(self) -> None:
         """Raise RuntimeError if this process should be replaced: its policy broke or hangs, or a GPU is lost to it."""
@@ -90,27 +113,30 @@ class Replica(Observer):
         """The policy's thread hangs or has lost its GPU: a new process is better than a new thread."""
         self._broken = reason
 
-    async def _answer(self, tasks: Sequence[Task]) -> list[Outcome]:
-        """The outcomes in the tasks' order; by callbacks, since a coroutine for each costs turns of the loop."""
+    def _written(self, outcomes: Sequence[Outcome]) -> Parts | Exception:
+        answers = Answers(outcomes, self.digest, self._version, self._broken)
+        try:
+            return write_answers(answers, time.monotonic(), self._settings.max_state_kib)
+        except Exception as error:  # a bug: whoever asked is told
+            return error
+
+    def _submit(self, tasks: Sequence[Task], on_outcomes: Callable[[Sequence[Outcome]], None]) -> None:
+        """Have each task answered; `on_outcomes` is told all outcomes at once, in the tasks' order."""
         outcomes: dict[int, Outcome] = {}
-        all_told = asyncio.get_running_loop().create_future()
         now = time.monotonic()
 
         def settle(place: int, outcome: Outcome) -> None:
             outcomes[place] = outcome
-            if len(outcomes) == len(tasks) and not all_told.done():
-                all_told.set_result(None)
+            if len(outcomes) == len(tasks):
+                on_outcomes([outcomes[one] for one in range(len(tasks))])
 
+        self._forget_silent(now)
         for place, task in enumerate(tasks):
             self._seen_at[task.session] = now
             try:
                 self._engine.submit(task, now, partial(settle, place))
             except PolicyserveError as error:
                 settle(place, error)
-        self._forget_silent(now)
-        if tasks:
-            await all_told
-        return [outcomes[place] for place in range(len(tasks))]
 
     def _forget_silent(self, now: float) -> None:
         if now - self._swept_at < _SWEEP_S:
