@@ -155,12 +155,12 @@ def test_what_a_look_up_raises_reaches_whoever_waits_for_it() -> None:
 # The clients
 
 
-def infer_blocking(url: str) -> None:
-    Client(url, timeout_s=0.2, retry_for_s=0).connect()
+def infer_blocking(url: str, timeout_s: float = 0.2) -> None:
+    Client(url, timeout_s=timeout_s, retry_for_s=0).connect()
 
 
-def infer_in_a_loop(url: str) -> None:
-    asyncio.run(AsyncClient(url, timeout_s=0.2, retry_for_s=0).connect())
+def infer_in_a_loop(url: str, timeout_s: float = 0.2) -> None:
+    asyncio.run(AsyncClient(url, timeout_s=timeout_s, retry_for_s=0).connect())
 
 
 clients = pytest.mark.parametrize("ask", [infer_blocking, infer_in_a_loop])
@@ -198,10 +198,10 @@ def test_a_name_service_that_is_silent_holds_nobody_beyond_the_deadline(
 
 
 @clients
-def test_a_name_that_nobody_has_is_told(ask: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_nobody_has_is_told(ask: Callable[[str, float], None], monkeypatch: pytest.MonkeyPatch) -> None:
     def getaddrinfo(*_: Any, **options: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(ConnectionLost, match="Name or service not known"):
-        ask(f"ws://{NAME}:1")
+        ask(f"ws://{NAME}:1", DEADLINE_S)
