@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyserve.core.errors import ConfigError, WireError
-from policyserve.core.messages import Control, Reply, Request, Unreadable, request_of
+from policyserve.core.messages import Control, Reply, Request, Unreadable, leaves, request_of
 
 
 def reply(actions: Any, timing: Any = None) -> Reply:
@@ -57,3 +57,8 @@ def test_what_was_heard_is_a_request_or_says_why_it_is_none() -> None:
     with pytest.raises(WireError) as caught:
         request_of(Unreadable(bad))
     assert caught.value is bad
+
+
+def test_leaves_have_the_path_that_leads_to_them() -> None:
+    observation = {"images": {"wrist": 1, "top": {"left": 2}}, "state": 3, "none": {}}
+    assert dict(leaves(observation)) == {"images/wrist": 1, "images/top/left": 2, "state": 3}

@@ -14,10 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from policyserve.client.address import Address
-from policyserve.client.aio_connecting import connect as aio_connect
-from policyserve.client.connecting import connect
-from policyserve.client.handshake import connect_error
 from policyserve.client.options import ClientOptions
+from policyserve.client.reaching import aio_reach, reach
 from policyserve.client.sockets import left_s
 from policyserve.core.dialect import code_in_text
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, MissingDependency, RemoteError
@@ -31,9 +29,9 @@ if TYPE_CHECKING:
     import socket
 
 if sys.version_info >= (3, 11):
-    from asyncio import timeout
+    pass
 else:
-    from async_timeout import timeout
+    pass
 
 _SERVICE = "/transport.AsyncInference/"
 # Else all clients of a process have one connection, and are one robot to the server; answers may be of any size.
@@ -188,13 +186,8 @@ def open_grpc(options: ClientOptions, deadline: float, check: Callable[[socket.s
     check: called with a socket that is connected, raises ConfigError where its server can never answer.
     """
     grpc, address = _load(), options.address
-    try:
-        with connect(address.host, address.port, deadline) as tried:
-            check(tried, address)
-    except TimeoutError as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
+    with reach(options, deadline) as tried:
+        check(tried, address)
     link = GrpcLink(options, grpc.insecure_channel(_target(address), options=_SETTINGS), grpc.RpcError)
     try:
         link.begin(deadline)
@@ -207,13 +200,7 @@ def open_grpc(options: ClientOptions, deadline: float, check: Callable[[socket.s
 async def open_async_grpc(options: ClientOptions, deadline: float) -> AsyncGrpcLink:
     """As open_grpc()."""
     grpc, address = _load(), options.address
-    try:
-        async with timeout(left_s(deadline)):
-            (await aio_connect(address.host, address.port)).close()
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
+    (await aio_reach(options, deadline)).close()
     link = AsyncGrpcLink(options, grpc.aio.insecure_channel(_target(address), options=_SETTINGS), grpc.RpcError)
     try:
         await link.begin(deadline)
@@ -239,7 +226,3 @@ def _target(address: Address) -> str:
 
 def _short(text: str) -> str:
     return one_line(text)[:_LONGEST]
-
-
-def _unreached(options: ClientOptions) -> DeadlineExceeded:
-    return DeadlineExceeded(f"no connection to {options.address.url} within {options.timeout_s:g} s")

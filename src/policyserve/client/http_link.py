@@ -14,10 +14,8 @@ from urllib.parse import urlsplit
 import h11
 
 from policyserve.client.address import Address
-from policyserve.client.aio_connecting import connect as aio_connect
-from policyserve.client.connecting import connect
-from policyserve.client.handshake import connect_error
 from policyserve.client.options import ClientOptions
+from policyserve.client.reaching import aio_reach, reach
 from policyserve.client.sockets import Stream, left_s
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, WireError
 from policyserve.core.messages import Part
@@ -198,15 +196,9 @@ def open_http(options: ClientOptions, deadline: float, check: Callable[[socket.s
 
     check: called with a socket that is connected, raises ConfigError where its server can never answer.
     """
-    address = options.address
+    connected = reach(options, deadline)
     try:
-        connected = connect(address.host, address.port, deadline)
-    except TimeoutError as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
-    try:
-        check(connected, address)
+        check(connected, options.address)
         return HttpLink(options, connected)
     except BaseException:
         connected.close()
@@ -215,17 +207,5 @@ def open_http(options: ClientOptions, deadline: float, check: Callable[[socket.s
 
 async def open_async_http(options: ClientOptions, deadline: float) -> AsyncHttpLink:
     """As open_http()."""
-    address = options.address
-    try:
-        async with timeout(left_s(deadline)):
-            connected = await aio_connect(address.host, address.port)
-            reader, writer = await asyncio.open_connection(sock=connected)
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
+    reader, writer = await asyncio.open_connection(sock=await aio_reach(options, deadline))
     return AsyncHttpLink(options, reader, writer)
-
-
-def _unreached(options: ClientOptions) -> DeadlineExceeded:
-    return DeadlineExceeded(f"no connection to {options.address.url} within {options.timeout_s:g} s")

@@ -13,11 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from policyserve.client.address import Address
-from policyserve.client.aio_connecting import connect as aio_connect
-from policyserve.client.connecting import connect
-from policyserve.client.handshake import connect_error
 from policyserve.client.options import ClientOptions
-from policyserve.client.sockets import left_s
+from policyserve.client.reaching import aio_reach, reach
 from policyserve.core.errors import ConnectionLost, DeadlineExceeded, MissingDependency
 from policyserve.core.messages import Message, Part
 from policyserve.dialects.gr00t.client_half import PING, check_pong, with_token
@@ -182,14 +179,8 @@ def open_zmq(options: ClientOptions, deadline: float, check: Callable[[socket.so
     check: called with a socket that is connected, raises ConfigError where its server can never answer.
     """
     address = options.address
-    try:
-        tried = connect(address.host, address.port, deadline)
-        with tried:
-            check(tried, address)
-    except TimeoutError as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
+    with reach(options, deadline) as tried:
+        check(tried, address)
     link = ZmqLink(address, options)
     try:
         check_pong(link.ask([PING], deadline))
@@ -202,13 +193,7 @@ def open_zmq(options: ClientOptions, deadline: float, check: Callable[[socket.so
 async def open_async_zmq(options: ClientOptions, deadline: float) -> AsyncZmqLink:
     """As open_zmq()."""
     address = options.address
-    try:
-        async with timeout(left_s(deadline)):
-            (await aio_connect(address.host, address.port)).close()
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        raise _unreached(options) from error
-    except (OSError, UnicodeError) as error:
-        raise connect_error(address, error) from error
+    (await aio_reach(options, deadline)).close()
     link = AsyncZmqLink(address, options)
     try:
         check_pong(await link.ask([PING], deadline))
@@ -216,7 +201,3 @@ async def open_async_zmq(options: ClientOptions, deadline: float) -> AsyncZmqLin
         link.cut()
         raise
     return link
-
-
-def _unreached(options: ClientOptions) -> DeadlineExceeded:
-    return DeadlineExceeded(f"no connection to {options.address.url} within {options.timeout_s:g} s")

@@ -92,6 +92,15 @@ def request_of(heard: Heard, path: str = "", expected: str = "an observation") -
     return heard
 
 
+def leaves(observation: Observation, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What is in an observation and in its maps, each with its path, such as `images/wrist`."""
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
 class Timing(NamedTuple):
     """Where one request's time went, in milliseconds, on the server's monotonic clock.
 

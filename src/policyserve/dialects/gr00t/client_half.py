@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.dialect import code_in_text
 from policyserve.core.errors import RemoteError, WireError, names_told
 from policyserve.core.limits import REPLY_LIMITS
-from policyserve.core.messages import Message, Observation, Reply
+from policyserve.core.messages import Message, Observation, Reply, leaves
 from policyserve.dialects.gr00t.envelope import GET_ACTION
 from policyserve.dialects.gr00t.observations import KINDS
 from policyserve.dialects.gr00t.spellings import NPY
@@ -34,7 +34,7 @@ def write_request(observation: Observation, endpoint: str = GET_ACTION) -> bytes
     if refusal is not None:
         raise refusal
     nested: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    for path, value in _leaves(observation):
+    for path, value in leaves(observation):
         kind, name, written = _written(path, value)
         nested[kind][name] = written
     return packed({"endpoint": endpoint, "data": {"observation": nested, "options": None}}, default=NPY.write)
@@ -82,14 +82,6 @@ def _joined(groups: Mapping[str, Array]) -> Array:
     except ValueError as error:
         raise WireError("", "action groups of the same steps", ", ".join(str(one.shape) for one in arrays)) from error
     return joined[0] if joined.ndim == _STATE_AXES and len(joined) == 1 else joined
-
-
-def _leaves(observation: Observation, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in observation.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _written(path: str, value: Any) -> tuple[str, str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from policyserve.core.arrays import Array
 from policyserve.core.errors import WireError
 from policyserve.core.limits import REPLY_LIMITS
-from policyserve.core.messages import Observation
+from policyserve.core.messages import Observation, leaves
 from policyserve.core.roles import PROMPT
 from policyserve.dialects.lerobot.messages import BEGIN, END, MIDDLE, write_part
 from policyserve.dialects.lerobot.pickled import OBSERVATION, SETUP, Walk, fields_of, read_thing
@@ -56,7 +56,7 @@ def raw_of(observation: Observation) -> dict[str, Any]:
     A vector `state` is `state.0`, `state.1` and so on. Raises WireError with the path of what has no place.
     """
     raw: dict[str, Any] = {}
-    for path, value in _leaves(observation, ""):
+    for path, value in leaves(observation):
         name = path.rpartition("/")[2]
         if isinstance(value, str):
             raw[_TASK if name == PROMPT else path] = value
@@ -93,14 +93,6 @@ def observation_messages(pickled: bytes) -> Iterator[bytes]:
         end = start + _PART_BYTES
         state = END if end >= len(pickled) else BEGIN if not start else MIDDLE
         yield write_part(state, pickled[start:end])
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _is_numbers(array: Array) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from policyserve.core.arrays import Array
 from policyserve.core.dialect import code_in_text
 from policyserve.core.encoded_images import EncodedImage
 from policyserve.core.errors import RemoteError, WireError
-from policyserve.core.messages import Message, Observation
+from policyserve.core.messages import Message, Observation, leaves
 from policyserve.core.printable import one_line
 from policyserve.core.roles import IMAGES, PROMPT, STATE
 from policyserve.dialects.rest import json_numpy
@@ -39,7 +39,7 @@ class Sorted(NamedTuple):
 def sort(observation: Observation) -> Sorted:
     """Sort an observation: bytes of three axes are a picture, `state` and `prompt` go by their names."""
     found = Sorted({}, {}, "", {})
-    for path, value in _leaves(observation, ""):
+    for path, value in leaves(observation):
         head, _, name = path.rpartition("/")
         if isinstance(value, EncodedImage) or is_picture_array(value):
             found.pictures[_camera(path)] = value
@@ -81,14 +81,6 @@ def raise_refusal(message: Message) -> None:
     if message.status >= 400:
         text = one_line(bytes(message).decode("utf-8", "replace").strip())[:_LONGEST]
         raise RemoteError(f"HTTP {message.status}: {text}" if text else f"HTTP {message.status}")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _camera(path: str) -> str:
