@@ -27,7 +27,7 @@ _PART_BYTES = 2 << 20
 _MOST_NUMBERS = 4096  # of one array: each is a joint with a name
 _MOST_ACTIONS = 1000
 _NDARRAY, _DTYPE = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n"
-_RECONSTRUCT = b"cnumpy._core.multiarray\n_reconstruct\n"
+_RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"  # the name that each NumPy reads, 1 and 2
 _PICTURE_NAMES = ["height", "width", "channels"]
 
 
