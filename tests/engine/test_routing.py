@@ -113,6 +113,29 @@ def test_of_runners_that_are_free_the_first_is_taken_and_one_without_a_policy_ne
     run(talk)
 
 
+def test_of_runners_that_are_free_the_one_that_keeps_the_fewest_sessions_is_taken() -> None:
+    async def talk() -> None:
+        bench = Bench(3)
+        for session in range(6):  # each is answered before the next comes
+            bench.submit(session, "state")
+            (runner,) = [one for one in bench.runners if one.running]
+            assert runner is bench.runners[session % 3]
+            runner.end()
+        bench.router.forget(1)
+        bench.submit(6, "state")
+        assert bench.runners[1].running
+        bench.router.forget(6)  # its answer comes when it has gone
+        bench.runners[1].end()
+        bench.lose(0)
+        for session in (7, 8):
+            bench.submit(session, "state")
+            assert bench.runners[1].running
+            bench.runners[1].end()
+            bench.router.forget(session)
+
+    asyncio.run(talk())
+
+
 def test_one_sessions_requests_stay_in_order_at_one_runner() -> None:
     async def talk() -> None:
         bench = Bench()
@@ -133,14 +156,17 @@ def test_a_session_stays_where_its_state_is_and_moves_when_it_has_none() -> None
         first, second = bench.runners
         bench.submit(1, "state")
         first.end()
-        bench.submit(2, "busy")
+        bench.submit(2, "elsewhere")
+        assert second.asked == ["elsewhere"]
+        bench.submit(3, "busy")
         assert first.asked == ["busy"]
+        second.end()
         bench.submit(1, "no state any more")  # there is room elsewhere, but its state is here
         assert second.asked == []
         first.end()
         assert first.asked == ["no state any more"]
         first.end()
-        bench.submit(3, "busy")
+        bench.submit(4, "busy")
         bench.submit(1, "moves")
         assert second.asked == ["moves"]
 

@@ -61,6 +61,19 @@ class SmallCluster:
         finally:
             cluster.remove(name)
 
+    @contextmanager
+    def staying(self, name: str) -> Iterator[list[int]]:
+        """The policy beside that, whose sessions stay with its two replicas; their processes."""
+        before = set(self.processes())
+        config = replace(self.config, deployed_as=name, session_state="stays")
+        cluster.deploy(name, self.recipe(1), config, ReplicaSettings(session_state="stays"))
+        try:
+            cluster.wait_until_running(name, lambda _: None, PATIENCE_S)
+            until(lambda: len(set(self.processes()) - before) == 2, "no two replicas keep sessions")
+            yield sorted(set(self.processes()) - before)
+        finally:
+            cluster.remove(name)
+
     def until_running(self, count: int) -> None:
         until(lambda: self._is_running(count), f"{count} replicas do not run")
 

@@ -192,6 +192,19 @@ def test_an_edge_serves_several_policies_and_deploys_those_that_are_not_there(co
         assert 'policyserve_cluster_calls_total{policy="pole"} 1.0' in page
 
 
+def test_a_replica_that_keeps_sessions_is_killed_and_costs_its_own_sessions_alone(counting: SmallCluster) -> None:
+    with (
+        counting.staying("staying") as processes,
+        counting.edge(policies=("tests.ray.counting:policy", "--deployed-as", "staying")) as edge,
+    ):
+        with driving([edge.url], begins_anew=True) as fleet:
+            fleet.until_answered(100)
+            os.kill(processes[0], signal.SIGKILL)
+            fleet.until_answered(300)
+        fleet.check()
+        assert 0 < fleet.ledger["refused"] < 12, fleet.told
+
+
 def _versions_of_new_sessions(edge: Serving) -> set[int]:
     with driving([edge.url], clients=3) as fleet:
         pass

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from policyserve.core.effects import Answered
-from policyserve.core.errors import PolicyLost
+from policyserve.core.errors import ConfigError, PolicyLost
 from policyserve.engine.engine import Change, ChangingEngine, CountingEngine, Engine
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
 from policyserve.ray.engine import Wanted
+from policyserve.ray.groups import Described
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 from tests.engine.running import PATIENCE_S, until
@@ -59,6 +60,14 @@ def run(engine: RayEngine, talk: Callable[[], Awaitable[None]]) -> None:
 
 def figure(engine: RayEngine, name: str) -> float:
     return next(one.value for one in engine.figures() if one.name == f"cluster_{name}")
+
+
+def test_sessions_that_stay_with_replicas_need_a_carrier_that_can_choose_one(pretended: Pretended) -> None:
+    pretended.have("arm").described = Described(SPEC, "1", stays=True)
+    with pytest.raises(
+        ConfigError, match=r"carrier: sessions stay .*--session-state stays.*: expected tcp, got handle"
+    ):
+        asyncio.run(start(pretended.engine(deployed_as="arm")))
 
 
 def test_what_is_there_is_served_and_what_is_not_is_deployed(pretended: Pretended) -> None:

@@ -53,8 +53,10 @@ def test_a_group_comes_out_as_it_went_in_and_its_sessions_are_their_edges() -> N
         Task("1/2", {"text": "go"}, 3, None),
     ]
     tasks[1] = tasks[1]._replace(state=write_state((4, "calls")))
-    group = read_group(*over(joined(write_group(Group(tasks, "spec"), "edge "))))
+    forgotten = [("3", write_state("token"))]
+    group = read_group(*over(joined(write_group(Group(tasks, "spec", forgotten), "edge "))))
     assert group.digest == "spec"
+    assert group.forgotten == [("edge 3", "token")]
     assert [one.session for one in group.tasks] == ["edge 1", "edge 1/2"]
     assert [one.batch_size for one in group.tasks] == [None, 3]
     assert [one.state for one in group.tasks] == [None, (4, "calls")]

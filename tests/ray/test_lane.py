@@ -63,6 +63,54 @@ def test_a_sessions_state_goes_with_its_requests_by_whichever_lane() -> None:
     run(talk)
 
 
+def test_a_token_is_dropped_with_the_replica_that_it_was_for_and_the_session_begins_anew() -> None:
+    async def talk() -> None:
+        bench = Bench(stays=True)
+        await bench.answered(0, infer(bench.lane, task(1), task(2)))
+        asked = infer(bench.lane, task(1), task(2))
+        await bench.called(2)
+        now = time.monotonic()
+        told = [PolicyLost("gone"), Answered(ActionChunk(np.zeros(1), 7), now, now)]
+        bench.carrier.ends[1].set_result(write_answers(Answers(told, DESCRIBED.digest, "1"), now))
+        assert isinstance((await asked)[0], PolicyLost)
+        await bench.answered(2, infer(bench.lane, task(1), task(2)))
+        assert bench.states(2) == [None, 7]
+
+    run(talk)
+
+
+def test_a_replica_is_told_of_sessions_that_have_ended_with_their_tokens() -> None:
+    async def talk() -> None:
+        bench = Bench(stays=True)
+        bench.lane.forget(3)  # which has never asked
+        await bench.answered(0, infer(bench.lane, task(1), task(2)))
+        bench.lane.forget(1)
+        await bench.called(2)
+        farewell = read_group(*bench.carrier.calls[1])
+        assert (list(farewell.tasks), farewell.forgotten) == ([], [("edge 1", 1)])
+        bench.carrier.ends[1].set_exception(PolicyLost("gone"))  # nobody minds
+        asked = infer(bench.lane, task(2))
+        await bench.called(3)
+        bench.lane.forget(2)
+        assert await bench.answered(2, asked) == [0.0]
+        await bench.called(4)
+        assert read_group(*bench.carrier.calls[3]).forgotten == [("edge 2", 2)]
+        bench.lane.end()
+
+    run(talk)
+
+
+def test_where_states_travel_nobody_is_told_of_sessions_that_have_ended() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        await bench.answered(0, infer(bench.lane, task(1)))
+        bench.lane.forget(1)
+        assert await bench.answered(1, infer(bench.lane, task(1))) == [0.0]
+        assert bench.states(1) == [None]
+
+    run(talk)
+
+
 def test_what_replicas_usually_work_at_a_group_is_counted_from_its_first_batch_on() -> None:
     async def talk() -> None:
         bench = Bench()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policyserve.core.errors import ConfigError, PolicyFailed
+from policyserve.core.effects import Answered
+from policyserve.core.errors import ConfigError, PolicyFailed, PolicyLost
 from policyserve.core.recipe import Recipe
 from policyserve.engine.ready import PolicyPerSession
 from policyserve.ray.carrying import read_state, write_state
@@ -19,6 +21,17 @@ from policyserve.ray.groups import Answers, Group, joined, read_answers, read_de
 from policyserve.ray.replica import Replica
 from tests.engine.obedient import SPEC, Obedient
 from tests.engine.running import PATIENCE_S, mark, recipe, task, until, value
+
+
+class CountsBySelf:
+    """A policy of one session, which remembers by itself how often it was asked."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def infer(self, observation: Any) -> Any:
+        self._calls += 1
+        return {"actions": np.array([self._calls], np.float32)}
 
 
 def with_replica(load: Any, talk: Callable[[Replica], Awaitable[Any]], **settings: Any) -> Any:
@@ -102,7 +115,7 @@ def test_one_bad_request_of_a_group_fails_alone() -> None:
 def test_a_group_that_cannot_be_read_is_told_and_none_is_counted_that_has_its_answer() -> None:
     async def talk(replica: Replica) -> None:
         with pytest.raises(ValueError, match="unpack"):
-            await replica.infer(b"\x93\x01\x02\x03", np.empty(0, np.uint8))
+            await replica.infer(b"\x92\x01\x02", np.empty(0, np.uint8))
         asked = asyncio.create_task(ask(replica, task(1, 3.0)))
         await until(lambda: replica.load == 1)
         await asked
@@ -133,9 +146,63 @@ def test_a_policy_that_remembers_by_itself_cannot_be_on_several_machines(kind: s
 
     load = PolicyPerSession(Obedient) if kind == "factory" else lambda on_stage: Remembering()
     with pytest.raises(
-        ConfigError, match=r"return what it remembers as ActionChunk\.state, or serve it on one machine"
+        ConfigError, match=r"return what it remembers as ActionChunk\.state, or deploy it with --session-state stays"
     ):
         with_replica(load, never)
+
+
+async def ask_again(replica: Replica, one: Any, state: Any, forgotten: Any = ()) -> Any:
+    """The outcome of a request that brings a session's state, and the state that comes back."""
+    digest = read_described(await replica.describe()).digest
+    packed = write_group(Group([one._replace(state=write_state(state))], digest, forgotten), "edge ")
+    (outcome,) = read_answers(*await replica.infer(*joined(packed)), now=0.0).outcomes
+    return outcome, read_state(outcome.chunk.state) if isinstance(outcome, Answered) else None
+
+
+@pytest.mark.parametrize("kind", ["state", "factory"])
+def test_what_a_policy_remembers_stays_here_and_its_edge_brings_a_token(kind: str) -> None:
+    async def talk(replica: Replica) -> None:
+        described = read_described(await replica.describe())
+        assert described.stays
+        first, token = await ask_again(replica, task(1, do="count"), None)
+        other, _ = await ask_again(replica, task(2, do="count"), None)
+        second, same = await ask_again(replica, task(1, do="count"), token)
+        assert [value(one) for one in (first, other, second)] == [1, 1, 2]
+        assert same == token
+        lost, _ = await ask_again(replica, task(1, do="count"), "another replica's")
+        assert isinstance(lost, PolicyLost)
+        anew, newer = await ask_again(replica, task(1, do="count"), None)
+        assert value(anew) == 1
+        assert newer != token
+
+    with_replica(PolicyPerSession(CountsBySelf) if kind == "factory" else recipe(), talk, session_state="stays")
+
+
+def test_a_session_that_its_edge_has_ended_is_forgotten_and_one_that_has_begun_anew_is_not() -> None:
+    async def talk(replica: Replica) -> None:
+        _, token = await ask_again(replica, task(1, do="count"), None)
+        _, newer = await ask_again(replica, task(1, do="count"), None)
+        again, _ = await ask_again(replica, task(1, do="count"), newer, [(1, write_state(token))])
+        assert value(again) == 2
+        await ask_again(replica, task(2), None, [(1, write_state(newer))])
+        lost, _ = await ask_again(replica, task(1, do="count"), newer)
+        assert isinstance(lost, PolicyLost)
+
+    with_replica(recipe(), talk, session_state="stays")
+
+
+def test_a_session_that_stays_is_forgotten_after_an_hour_of_silence() -> None:
+    async def talk(replica: Replica) -> None:
+        _, token = await ask_again(replica, task(1, do="count"), None)
+        for ago_s, is_lost in ((3000.0, False), (4000.0, True)):
+            residents = vars(vars(replica)["_residents"])["_known"]
+            residents["edge 1"] = residents["edge 1"]._replace(seen_at=time.monotonic() - ago_s)
+            vars(replica)["_swept_at"] = -1e9
+            await ask_again(replica, task(2), None)
+            outcome, _ = await ask_again(replica, task(1, do="count"), token)
+            assert isinstance(outcome, PolicyLost) is is_lost
+
+    with_replica(recipe(), talk, session_state="stays")
 
 
 def test_what_loading_raises_reaches_who_starts_it() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from policyserve.core.errors import DeadlineExceeded, NotReady, PolicyLost
-from policyserve.ray.tcp import Links, TcpCarrier
+from policyserve.ray.tcp import Links, PinnedCarrier, TcpCarrier
 from tests.engine.running import until
 from tests.ray.loopback import Bench, HandReplica, group, run
 
@@ -43,6 +43,28 @@ def test_a_group_goes_to_the_replica_with_the_fewest_and_else_to_each_in_turn() 
             await carrier.send(group(b"echo", 1), 10.0)
         assert len(free.groups) == 5
         await ended(*calls)
+
+    run(talk)
+
+
+def test_a_carrier_that_is_pinned_stays_with_its_replica_until_that_has_gone_or_is_silent() -> None:
+    async def talk(bench: Bench) -> None:
+        replicas, links = await fleet(bench, "digest", "digest", "digest")
+        carrier = PinnedCarrier(links, "digest")
+        for _ in range(4):
+            await carrier.send(group(b"echo", 1), 10.0)
+        (own,) = [one for one in replicas if one.groups]
+        assert len(own.groups) == 4
+        with pytest.raises(DeadlineExceeded):
+            await carrier.send(group(b"slow", 1), 0.01)
+        for _ in range(2):
+            await carrier.send(group(b"echo", 1), 10.0)
+        (second,) = [one for one in replicas if one.groups and one is not own]
+        assert (len(own.groups), len(second.groups)) == (5, 2)
+        second.listener.close()
+        await until(lambda: len(links.open) == 2)
+        await carrier.send(group(b"echo", 1), 10.0)
+        assert len(second.groups) == 2
 
     run(talk)
 

@@ -131,7 +131,8 @@ def _deploy(argv: list[str]) -> None:
     source = find_source(adapter, flags.policy)
     config = _named(flags.cluster, name)
     cluster.connect(config)
-    told = ReplicaSettings(flags.request_timeout_s, max_state_kib=config.max_state_kib)
+    own = {"max_state_kib": config.max_state_kib, "session_state": config.session_state}
+    told = ReplicaSettings(flags.request_timeout_s, **own)
     cluster.deploy(name, source.recipe, config, told)
     if flags.wait:
         cluster.wait_until_running(name, lambda stage: print(f"  {stage}", flush=True))

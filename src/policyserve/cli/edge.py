@@ -49,7 +49,7 @@ class Edges:
         check_installed()
         self._watch = self._watch or Watch()
         batching = server.max_queue, server.max_queue_ms, server.max_wait_ms
-        settings = ReplicaSettings(server.request_timeout_s, *batching, flags.max_state_kib)
+        settings = ReplicaSettings(server.request_timeout_s, *batching, flags.max_state_kib, flags.session_state)
         bounds = server.max_queue, server.max_queue_s, server.request_timeout_s
         return RayEngine(Wanted(flags, settings, recipe), *bounds, self._watch)
 

@@ -96,7 +96,7 @@ class NumberedKeeping:
         """The session was told another outcome than an answer: what its last request is answered changes nothing."""
         self._open.pop(session, None)
 
-    def forget(self, session: Hashable) -> None:
-        """Drop a session's state."""
-        self._states.pop(session, None)
+    def forget(self, session: Hashable) -> Any:
+        """Drop a session's state; returns it."""
         self._open.pop(session, None)
+        return self._states.pop(session, None)

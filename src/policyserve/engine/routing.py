@@ -1,12 +1,14 @@
 """Distributes the requests of all sessions among several runners of the same policy.
 
-Each request goes to the runner that has the fewest to answer. What must stay true: requests of one session never run at
-once nor out of order, and a session whose policy state one runner keeps stays with that runner while it lives.
+Each request goes to the runner that has the fewest to answer, and of these keeps the fewest sessions' states. What must
+stay true: requests of one session never run at once nor out of order, and a session whose policy state one runner keeps
+stays with that runner while it lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from policyserve.core.effects import Answered, Outcome
@@ -37,6 +39,7 @@ class Router:
         self._leaving: list[Scheduler] = []  # that get no more requests, and have not answered all they got
         self._state_travels = state_travels
         self._routes: dict[Hashable, _Route] = {}
+        self._residents: Counter[Scheduler] = Counter()  # sessions whose policy state each one keeps
 
     def submit(self, task: Task, arrived_at: float, on_outcome: OnOutcome) -> None:
         """As Scheduler.submit."""
@@ -44,12 +47,13 @@ class Router:
         if route is None:
             route = self._routes[task.session] = _Route(self._least_loaded())
         elif not route.pending and (not route.has_state or route.scheduler in self._leaving):
+            self._note_state(route, False)
             route.scheduler = self._least_loaded()
 
         def settle(outcome: Outcome) -> None:
             route.pending -= 1
-            if isinstance(outcome, Answered):
-                route.has_state = outcome.chunk.state is not None and not self._state_travels
+            if isinstance(outcome, Answered) and self._routes.get(task.session) is route:
+                self._note_state(route, outcome.chunk.state is not None and not self._state_travels)
             on_outcome(outcome)
 
         route.pending += 1
@@ -63,6 +67,7 @@ class Router:
         """As Scheduler.forget."""
         route = self._routes.pop(session, None)
         if route is not None:
+            self._note_state(route, False)
             route.scheduler.forget(session)
 
     @property
@@ -101,7 +106,7 @@ class Router:
         """Move what waits at a scheduler that has lost its runner to the others, if any of them has one."""
         for session, route in self._routes.items():
             if route.scheduler is lost:
-                route.has_state = False
+                self._note_state(route, False)
                 self._move(session, route)
 
     def _move(self, session: Hashable, route: _Route) -> None:
@@ -115,8 +120,14 @@ class Router:
             except PolicyserveError as error:
                 on_outcome(error)
 
+    def _note_state(self, route: _Route, has_state: bool) -> None:
+        if route.has_state != has_state:
+            self._residents[route.scheduler] += 1 if has_state else -1
+            route.has_state = has_state
+
     def _least_loaded(self) -> Scheduler:
+        residents = self._residents
         for scheduler in self._schedulers:
-            if not scheduler.load and not scheduler.is_held:
+            if not scheduler.load and not scheduler.is_held and not residents[scheduler]:
                 return scheduler  # the first one that is free, as below: of many most need not be looked at
-        return min(self._schedulers, key=lambda scheduler: (scheduler.is_held, scheduler.load))
+        return min(self._schedulers, key=lambda one: (one.is_held, one.load, residents[one]))

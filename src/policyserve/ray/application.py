@@ -43,7 +43,8 @@ def app(arguments: dict[str, Any]) -> Any:
 
     config, rest = _read_config(arguments)
     recipe = _read_recipe(rest)
-    told = dict(rest.get("replica") or {"max_state_kib": config.max_state_kib})
+    own = {"max_state_kib": config.max_state_kib, "session_state": config.session_state}
+    told = dict(rest.get("replica") or own)
     deployment = serve.deployment(_Served, name=REPLICA, **options(config))
     return deployment.bind(pack(recipe), str(rest.get("version", "1")), told, str(rest.get("directory", "")))
 

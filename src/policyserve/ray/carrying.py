@@ -26,11 +26,12 @@ def write_state(state: Any, max_state_kib: float = DEFAULT_MAX_STATE_KIB) -> byt
         data = pack(state)
     except BaseException as error:  # a policy's own objects: anything may happen while they are looked at
         told = f"the state of a session cannot travel between machines: {error_text(error)}"
-        cure = "return arrays, numbers, texts, lists and maps of them as ActionChunk.state, or serve it on one machine"
+        cure = "return arrays, numbers, texts, lists and maps of them, or deploy the policy with --session-state stays"
         raise PolicyFailed(f"{told}; {cure}") from error
     if len(data) > max_state_kib * 1024:
         told = f"the state of a session has {len(data) / 1024:.0f} KiB and travels with each request"
-        raise PolicyFailed(f"{told}: expected at most {max_state_kib:g}; raise --max-state-kib, or keep less of it")
+        cure = "raise --max-state-kib, keep less of it, or deploy the policy with --session-state stays"
+        raise PolicyFailed(f"{told}: expected at most {max_state_kib:g}; {cure}")
     return data
 
 

@@ -43,8 +43,10 @@ class ClusterConfig(Settings):
     """A group without an answer for so long is sent to another replica; None: 8 times the usual, 2 s at least."""
     max_tries: int = 3
     """How many replicas one group may be lost with, since it may be the reason; twice as many may time out."""
+    session_state: Literal["travels", "stays"] = "travels"
+    """Where what a policy remembers of a session is: it travels with the requests, or stays with one replica."""
     max_state_kib: float = DEFAULT_MAX_STATE_KIB
-    """The most of what a policy remembers of one session, which travels with each of its requests."""
+    """The most of what a policy remembers of one session, where it travels with each of its requests."""
     surge_percent: int = 100
     """Of the replicas, how many more may load while a version is rolled out; 0 stops an old one before that."""
     health_period_s: float = 2.0
@@ -62,6 +64,7 @@ class ClusterConfig(Settings):
         is_plain = self.deployed_as.replace("-", "").replace("_", "").isalnum()
         self.require("deployed_as", is_plain, "letters, digits, - and _")
         self.require("carrier", self.carrier in ("tcp", "handle"), "tcp or handle")
+        self.require("session_state", self.session_state in ("travels", "stays"), "travels or stays")
         self.require("ray_address", self.ray_address != "", "auto, local or HOST:PORT")
         for name in ("num_gpus", "num_cpus", "upscale_delay_s", "downscale_delay_s", "replica_drain_s"):
             self.require(name, 0 <= getattr(self, name) <= 1e6, "0 or more")
@@ -84,6 +87,12 @@ class ReplicaSettings:
     max_queue_ms: float = 250.0
     max_wait_ms: float | None = None
     max_state_kib: float = DEFAULT_MAX_STATE_KIB
+    session_state: str = "travels"
+
+    @property
+    def stays(self) -> bool:
+        """Whether what the policy remembers of a session stays with one replica."""
+        return self.session_state == "stays"
 
     @property
     def max_wait_s(self) -> float | None:

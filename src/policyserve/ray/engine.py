@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from policyserve.core.errors import NotReady, PolicyserveError
+from policyserve.core.errors import ConfigError, NotReady, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observers
 from policyserve.core.recipe import Recipe
@@ -26,7 +26,7 @@ from policyserve.ray.groups import Described
 from policyserve.ray.handle import HandleCarrier
 from policyserve.ray.lane import Carrier, Edge, Lane, Tallies
 from policyserve.ray.lane_count import lane_count
-from policyserve.ray.tcp import Links, TcpCarrier
+from policyserve.ray.tcp import Links, PinnedCarrier, TcpCarrier
 
 log = Log(__name__)
 
@@ -120,9 +120,12 @@ class ApplicationEngine:
         _take_signals_back()
         self._handle = HandleCarrier(await in_thread(lambda: cluster.handle_of(self.application)))
         found = await self._handle.describe(_DESCRIBE_S)
+        _check_carrier(found, self._wanted.config)
         if self._wanted.config.carrier == "tcp":
             await self._links.start(_CONNECT_S)
         self._lanes = self._open(found)
+        if found.stays:  # its first sessions shall have all replicas to stay with
+            self._look(await in_thread(cluster.status))
         self._watch.add(self._look)
         log.info("policy %s, version %s, on the cluster", self.application, found.version)
         return found.spec
@@ -170,9 +173,13 @@ class ApplicationEngine:
         edge = Edge(self._name, found.digest, config.call_timeout_s, config.max_tries, self._note_other_spec)
         edge.on_lost = self._watch.soon
         edge.tallies = self.tallies
-        is_tcp = self._wanted.config.carrier == "tcp"
-        carrier = TcpCarrier(self._links, found.digest) if is_tcp else self._handle
-        return _Lanes(carrier, edge, self._schedule)
+        edge.stays = found.stays
+        return _Lanes(lambda: self._carrier(found), edge, self._schedule)
+
+    def _carrier(self, found: Described) -> Carrier:
+        if self._wanted.config.carrier == "handle":
+            return self._handle
+        return (PinnedCarrier if found.stays else TcpCarrier)(self._links, found.digest)
 
     def _schedule(self, lane: Lane) -> Scheduler:
         # It waits for sessions that are expected back, as in front of a policy. Without that the first that comes back
@@ -207,7 +214,8 @@ class ApplicationEngine:
         self._running = found.running
         for lanes in self._all:
             lanes.set_up(found.running > 0)
-        self._lanes.grow_to(lane_count(found.running, self._wanted.config, self._lanes.edge.work_s))
+        count = lane_count(found.running, self._wanted.config, self._lanes.edge.work_s)
+        self._lanes.grow_to(max(count, found.running) if self._lanes.edge.stays else count)
 
     async def _follow_spec(self) -> None:
         try:
@@ -223,6 +231,7 @@ class ApplicationEngine:
         if found.digest == self._lanes.edge.digest:
             return
         try:
+            _check_carrier(found, self._wanted.config)
             self.on_change(Change(found.spec, NotReady("another version of the policy took over: connect again")))
         except PolicyserveError as error:
             log.error("a version that cannot be served is on the cluster: %s", error)
@@ -235,20 +244,20 @@ class ApplicationEngine:
 class _Lanes:
     """The lanes of one spec, and the router in front of them."""
 
-    def __init__(self, carrier: Carrier, edge: Edge, schedule: Callable[[Lane], Scheduler]) -> None:
+    def __init__(self, carrier: Callable[[], Carrier], edge: Edge, schedule: Callable[[Lane], Scheduler]) -> None:
         self.edge = edge
         self.lanes: list[tuple[Lane, Scheduler]] = []
         self._leaving: list[Lane] = []
         self._carrier = carrier
         self._schedule = schedule
         first = self._make()
-        self.router = Router([first], state_travels=True)
+        self.router = Router([first], state_travels=not edge.stays)
 
     def grow_to(self, count: int) -> None:
-        """Have so many lanes."""
+        """Have so many lanes. One that leads to sessions which a replica keeps stays."""
         while len(self.lanes) < count:
             self.router.add(self._make())
-        while len(self.lanes) > count:
+        while len(self.lanes) > count and not self.edge.stays:
             lane, scheduler = self.lanes.pop()
             self.router.remove(scheduler)
             self._leaving = [*self._leaving[-count:], lane]
@@ -266,10 +275,17 @@ class _Lanes:
             lane.end()
 
     def _make(self) -> Scheduler:
-        lane = Lane(self._carrier, self.edge)
+        lane = Lane(self._carrier(), self.edge)
         scheduler = self._schedule(lane)
         self.lanes.append((lane, scheduler))
         return scheduler
+
+
+def _check_carrier(found: Described, config: ClusterConfig) -> None:
+    """Raise ConfigError for a policy whose sessions a carrier cannot bring to their replicas."""
+    if found.stays and config.carrier != "tcp":
+        told = "sessions stay with their replicas (--session-state stays), which Serve's handle cannot choose"
+        raise ConfigError(f"carrier: {told}: expected tcp, got {config.carrier}")
 
 
 def _take_signals_back() -> None:

@@ -7,7 +7,7 @@ Clocks of two machines differ, so that a replica tells how long ago something wa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -31,23 +31,32 @@ OnAnswer: TypeAlias = Callable[[Parts | Exception], None]
 
 @dataclass(frozen=True)
 class Described:
-    """What a replica serves. version: of the policy, as its deployment calls it."""
+    """What a replica serves. version: of the policy, as its deployment calls it.
+
+    stays: whether what the policy remembers of a session stays with one replica, whose token is the session's state.
+    """
 
     spec: PolicySpec
     version: str
+    stays: bool = False
 
     @property
     def digest(self) -> str:
-        """The same for two specs that clients cannot tell apart: all but max_batch, which memory may change."""
-        return hashlib.sha256(pack(replace(self.spec, max_batch=1))).hexdigest()[:16]
+        """The same for two that sessions cannot tell apart: all but max_batch, which memory may change."""
+        told = pack(replace(self.spec, max_batch=1)) + (b"stays" if self.stays else b"")
+        return hashlib.sha256(told).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Requests of several sessions. digest: of the spec that their sessions were told."""
+    """Requests of several sessions. digest: of the spec that their sessions were told.
+
+    forgotten: sessions that have ended, with their states, where these stay with replicas.
+    """
 
     tasks: Sequence[Task]
     digest: str
+    forgotten: Sequence[tuple[Hashable, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,15 @@ class Answers:
 def write_described(described: Described) -> bytes:
     """What a replica serves, as bytes; raises PolicyFailed if its spec cannot leave its process."""
     try:
-        return pack([described.version, described.spec])
+        return pack([described.version, described.spec, described.stays])
     except BaseException as error:  # a stranger's metadata
         raise PolicyFailed(f"the policy's spec cannot leave its process: {text_of(error)}") from error
 
 
 def read_described(data: bytes) -> Described:
     """What write_described() wrote."""
-    version, spec = unpack(data)
-    return Described(spec, version)
+    version, spec, stays = unpack(data)
+    return Described(spec, version, stays)
 
 
 def write_group(group: Group, edge: str = "") -> Packed:
@@ -85,7 +94,8 @@ def write_group(group: Group, edge: str = "") -> Packed:
     dialect makes.
     """
     tasks = [[f"{edge}{one.session}", one.batch_size, one.observation, one.state] for one in group.tasks]
-    return Packed([group.digest, tasks])
+    forgotten = [[f"{edge}{session}", state] for session, state in group.forgotten]
+    return Packed([group.digest, tasks, forgotten])
 
 
 def read_group(message: bytes, arrays: Array) -> Group:
@@ -93,8 +103,9 @@ def read_group(message: bytes, arrays: Array) -> Group:
 
     arrays: writable, and for this group alone: observations are views of it, and the policy's.
     """
-    digest, tasks = unpack(message, arrays)
-    return Group([Task(session, seen, size, read_state(state)) for session, size, seen, state in tasks], digest)
+    digest, told, ended = unpack(message, arrays)
+    tasks = [Task(session, seen, size, read_state(state)) for session, size, seen, state in told]
+    return Group(tasks, digest, [(session, read_state(state)) for session, state in ended])
 
 
 def write_answers(answers: Answers, now: float, max_state_kib: float = DEFAULT_MAX_STATE_KIB) -> Parts:

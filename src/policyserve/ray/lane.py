@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -70,6 +71,7 @@ class Edge:
     on_other_spec: told when a replica serves another spec. is_replaced: all do, and the sessions are to end.
     on_lost: told when a call ends without an answer.
     is_up: whether there is a replica; without one nobody asks. last_calls: held by a call that may be lost again.
+    stays: whether replicas keep what policies remember, so that a session's state is its replica's token.
     usual_s: how long a call takes; work_s: how long of that a replica is at its group, from its first batch to its last
     one's end.
     """
@@ -85,6 +87,7 @@ class Edge:
     usual_s: float | None = None
     work_s: float | None = None
     is_replaced: bool = False
+    stays: bool = False
     is_up: asyncio.Event = field(default_factory=_set_event)
     last_calls: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -135,6 +138,7 @@ class Lane:
         self._carrier = carrier
         self._edge = edge
         self._groups: list[_UnderWay] = []  # in the order of their coming
+        self._farewells: set[asyncio.Task[None]] = set()  # to replicas that keep sessions which have ended
 
     def infer(self, batch: Sequence[Task], on_done: OnDone) -> None:
         """Have a group answered; `on_done` is called with one outcome per task, in order."""
@@ -156,7 +160,7 @@ class Lane:
         """Drop a session's policy state, after the request that may be under way."""
         group = self._last_of(session)
         if group is None:
-            self._edge.keeping.forget(session)
+            self._forget(session)
         else:
             group.forgotten.add(session)
 
@@ -166,6 +170,20 @@ class Lane:
         for group in groups:
             if group.work is not None:
                 group.work.cancel()
+        for farewell in self._farewells:
+            farewell.cancel()
+
+    def _forget(self, session: Hashable) -> None:
+        token = self._edge.keeping.forget(session)
+        if self._edge.stays and token is not None:
+            packed = write_group(Group((), self._edge.digest, [(session, token)]), self._edge.name)
+            farewell = asyncio.get_running_loop().create_task(self._say(packed))
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
+
+    async def _say(self, packed: Packed) -> None:
+        with suppress(PolicyserveError):  # a replica that is not reached forgets the session by itself
+            await self._carrier.send(packed, self._edge.timeout_s)
 
     def _last_of(self, session: Hashable) -> _UnderWay | None:
         return next((group for group in reversed(self._groups) if session in group.sessions), None)
@@ -273,7 +291,9 @@ class Lane:
         """The outcomes, with their states kept for the sessions' next requests."""
         keeping, tallies, size = self._edge.keeping, self._edge.tallies, 0
         for task, outcome in zip(group.tasks, outcomes, strict=True):
-            if not isinstance(outcome, Answered):
+            if self._edge.stays and isinstance(outcome, PolicyLost):
+                keeping.forget(task.session)
+            elif not isinstance(outcome, Answered):
                 keeping.take_back(task.session)
             elif keeping.keep(task.session, group.numbers[task.session], outcome.chunk.state):
                 size += len(outcome.chunk.state or b"")
@@ -293,7 +313,7 @@ class Lane:
             return  # the lane has ended
         self._groups.remove(group)
         for session in group.forgotten:
-            self._edge.keeping.forget(session)
+            self._forget(session)
         outcomes = _outcomes_of(work, len(group.tasks))
         self._send_what_can()
         group.on_done(outcomes)

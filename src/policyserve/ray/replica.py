@@ -1,6 +1,7 @@
 """A replica, which Ray Serve runs on a node: one policy, which answers batches of the groups of all edges.
 
-It knows nothing of order and keeps no state: of each session one request is on its way at a time, and brings both.
+It knows nothing of order, since of each session one request is on its way at a time. What the policy remembers of a
+session travels with its requests, or stays here; then each edge brings a token in its place (residents.py).
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Any
 
 from policyserve.core.arrays import Array
-from policyserve.core.effects import Outcome
+from policyserve.core.effects import Answered, Outcome
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.core.log import Log
 from policyserve.core.observer import Observer, Observers
 from policyserve.core.policy import PerSessionPolicy, Policy, ResettablePolicy
 from policyserve.core.recipe import OnStage
-from policyserve.engine.answering import LoadPolicy, Task
+from policyserve.engine.answering import KEPT, LoadPolicy, Task
 from policyserve.engine.batcher import Batcher
 from policyserve.engine.local import LocalEngine
 from policyserve.ray.config import ReplicaSettings
@@ -31,10 +33,12 @@ from policyserve.ray.groups import (
     write_answers,
     write_described,
 )
+from policyserve.ray.residents import Residents
 
 log = Log(__name__)
 
 _SILENT_S = 60.0  # a session that asked nothing for so long is forgotten: its edge may be gone, and tells nobody
+_SILENT_RESIDENT_S = 3600.0  # the same where its state is lost with that
 _SWEEP_S = 10.0
 _CLOSE_S = 5.0
 
@@ -48,7 +52,9 @@ class Replica(Observer):
     def __init__(self, load: LoadPolicy, version: str, settings: ReplicaSettings) -> None:
         self._version = version
         self._settings = settings
-        self._engine = LocalEngine(lambda on_stage: _movable(load, on_stage), self._batcher, settings.request_timeout_s)
+        self._residents = Residents() if settings.stays else None
+        load = load if settings.stays else partial(_movable, load)
+        self._engine = LocalEngine(load, self._batcher, settings.request_timeout_s)
         self._described: Described | None = None
         self.digest = ""
         self.load = 0
@@ -61,7 +67,7 @@ class Replica(Observer):
         observers = Observers(lambda _, error: log.error("%s", error))
         observers.add(self)
         spec = await self._engine.start(lambda stage: log.info("%s", stage), observers)
-        self._described = Described(spec, self._version)
+        self._described = Described(spec, self._version, self._settings.stays)
         self.digest = self._described.digest
 
     async def describe(self) -> bytes:
@@ -95,6 +101,7 @@ class Replica(Observer):
             self.load -= 1
             on_answer(error)
             return
+        self._end_lives(group.forgotten)
         if group.digest == self.digest and group.tasks:
             self._submit(group.tasks, end)
         else:
@@ -126,26 +133,53 @@ class Replica(Observer):
         now = time.monotonic()
 
         def settle(place: int, outcome: Outcome) -> None:
-            outcomes[place] = outcome
+            outcomes[place] = self._with_token(tasks[place].session, outcome)
             if len(outcomes) == len(tasks):
                 on_outcomes([outcomes[one] for one in range(len(tasks))])
 
         self._forget_silent(now)
         for place, task in enumerate(tasks):
-            self._seen_at[task.session] = now
             try:
-                self._engine.submit(task, now, partial(settle, place))
+                self._engine.submit(self._admitted(task, now), now, partial(settle, place))
             except PolicyserveError as error:
                 settle(place, error)
+
+    def _admitted(self, task: Task, now: float) -> Task:
+        """The task as the engine takes it; raises PolicyLost where what was remembered of its session is not here."""
+        if self._residents is None:
+            self._seen_at[task.session] = now
+            return task
+        if self._residents.admit(task.session, task.state, now):
+            self._engine.forget(task.session)  # what a life before has left
+        return task._replace(state=KEPT)
+
+    def _with_token(self, session: Hashable, outcome: Outcome) -> Outcome:
+        if self._residents is None or not isinstance(outcome, Answered):
+            return outcome
+        return outcome._replace(chunk=outcome.chunk._replace(state=self._residents.token(session)))
+
+    def _end_lives(self, forgotten: Sequence[tuple[Hashable, Any]]) -> None:
+        """Edges say that these sessions have ended."""
+        for session, token in forgotten:
+            if self._residents is not None and self._residents.forget(session, token):
+                self._engine.forget(session)
 
     def _forget_silent(self, now: float) -> None:
         if now - self._swept_at < _SWEEP_S:
             return
         self._swept_at = now
-        patience_s = max(_SILENT_S, 2 * self._settings.request_timeout_s)
-        for session in [one for one, at in self._seen_at.items() if now - at > patience_s]:
-            del self._seen_at[session]
+        for session in self._silent(now):
             self._engine.forget(session)
+
+    def _silent(self, now: float) -> Sequence[Hashable]:
+        """Sessions that are forgotten now."""
+        usual_s = 2 * self._settings.request_timeout_s
+        if self._residents is not None:
+            return self._residents.forget_silent(now - max(_SILENT_RESIDENT_S, usual_s))
+        silent = [one for one, at in self._seen_at.items() if now - at > max(_SILENT_S, usual_s)]
+        for session in silent:
+            del self._seen_at[session]
+        return silent
 
     def _batcher(self, max_batch: int) -> Batcher:
         settings = self._settings
@@ -157,5 +191,6 @@ def _movable(load: LoadPolicy, on_stage: OnStage) -> Policy:
     policy = load(on_stage)
     if isinstance(policy, (ResettablePolicy, PerSessionPolicy)):
         told = "a policy that remembers by itself cannot have its sessions on several machines"
-        raise ConfigError(f"{told}; return what it remembers as ActionChunk.state, or serve it on one machine")
+        cure = "return what it remembers as ActionChunk.state, or deploy it with --session-state stays"
+        raise ConfigError(f"{told}; {cure}")
     return policy

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
-from policyserve.core.errors import NotReady, WireError
+from policyserve.core.errors import DeadlineExceeded, NotReady, PolicyLost, WireError
 from policyserve.core.log import Log
 from policyserve.engine.isolated.codec import Packed
 from policyserve.ray.groups import Parts
@@ -119,6 +119,27 @@ class Links:
             self._changed.set()
         if link.is_over and self._known.get(link.place.name) is link:
             del self._known[link.place.name]
+
+
+class PinnedCarrier:
+    """A Carrier to one replica, as long as that is connected and answers in time: for sessions that it keeps."""
+
+    def __init__(self, links: Links, digest: str) -> None:
+        self._links = links
+        self._digest = digest
+        self._link: Link | None = None
+
+    async def send(self, group: Packed, timeout_s: float) -> Parts:
+        """See Carrier."""
+        link = self._link
+        if link is None or not link.is_open:
+            link = self._link = self._links.choose(self._digest)
+        try:
+            return await link.send(group, timeout_s)
+        except (DeadlineExceeded, PolicyLost):
+            if self._link is link:
+                self._link = None
+            raise
 
 
 class TcpCarrier:
