@@ -11,7 +11,7 @@ ENDS = ("answered", "refused", "closed")
 WRONGS = ("lost", "crossed", "unexpected")
 _NOTES_PER_KIND = 3
 _READERS = 4  # threads of the server that read large bodies, each begun by the first one that finds none free
-_MAX_RISE_KB = 48 * 1024  # of memory, over a run of any length: the allocators, gRPC's too, keep pages for later
+_MAX_RISE_KB = 32 * 1024  # of memory, over a run of any length: the allocator cannot give back every page
 
 
 class Account(Counter[str]):
