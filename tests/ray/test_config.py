@@ -20,6 +20,10 @@ from policyserve.ray.config import ClusterConfig
         ({"call_timeout_s": 0.0}, "call_timeout_s: expected more than 0, got 0.0"),
         ({"max_tries": 0}, "max_tries: expected 1 or more, got 0"),
         ({"session_state": "here"}, "session_state: expected travels or stays, got 'here'"),
+        (
+            {"session_state": "stays", "carrier": "handle"},
+            "carrier: expected tcp, where session_state stays: Serve's handle cannot choose a replica, got 'handle'",
+        ),
         ({"deployed_as": "a/b"}, "deployed_as: expected letters, digits, - and _, got 'a/b'"),
         ({"ray_address": ""}, "ray_address: expected auto, local or HOST:PORT, got nothing"),
         ({"max_state_kib": "64"}, "max_state_kib: expected a finite number, got '64'"),

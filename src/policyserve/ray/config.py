@@ -65,6 +65,8 @@ class ClusterConfig(Settings):
         self.require("deployed_as", is_plain, "letters, digits, - and _")
         self.require("carrier", self.carrier in ("tcp", "handle"), "tcp or handle")
         self.require("session_state", self.session_state in ("travels", "stays"), "travels or stays")
+        is_choosing = self.session_state == "travels" or self.carrier == "tcp"
+        self.require("carrier", is_choosing, "tcp, where session_state stays: Serve's handle cannot choose a replica")
         self.require("ray_address", self.ray_address != "", "auto, local or HOST:PORT")
         for name in ("num_gpus", "num_cpus", "upscale_delay_s", "downscale_delay_s", "replica_drain_s"):
             self.require(name, 0 <= getattr(self, name) <= 1e6, "0 or more")
