@@ -7,7 +7,7 @@ TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Beside this Python the oldest with the oldest dependencies, where most breaks; `make pythons` has the others.
 check: lint types contracts  ## what .ci/run runs
-	@$(MAKE) --no-print-directory -j3 $(TOGETHER) test-rooms test-commands pythons test-edge interop PYTHONS=oldest
+	@$(MAKE) --no-print-directory -j3 $(TOGETHER) test-rooms test-commands pythons ray test-edge interop PYTHONS=oldest
 
 debian:  ## Prometheus, chromium and HAProxy, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
