@@ -68,11 +68,11 @@ class Bench:
         max_queue: int = 4,
         request_timeout_s: float = 1_000.0,
         max_queue_s: float | None = None,
+        why_late: Callable[[], str] = lambda: "",
     ) -> None:
         self.runner = HandRunner()
-        self.scheduler = Scheduler(
-            self.runner, Batcher(max_batch, max_queue, 0.0, max_queue_s), request_timeout_s, NOBODY
-        )
+        batcher = Batcher(max_batch, max_queue, 0.0, max_queue_s)
+        self.scheduler = Scheduler(self.runner, batcher, request_timeout_s, NOBODY, why_late=why_late)
         self.outcomes: list[tuple[str, Outcome]] = []
         self.changed = asyncio.Event()
 
@@ -333,6 +333,27 @@ def test_a_deadline_passes_behind_a_batch_too() -> None:
         bench.runner.end_batch()
         await bench.scheduler.drained()
         assert len(bench.outcomes) == 3
+
+    run(talk)
+
+
+@pytest.mark.parametrize(
+    ("why", "running", "behind"),
+    [("", "; the policy is still at it", ""), ("nobody is there", "; nobody is there", "; nobody is there")],
+)
+def test_a_late_request_is_told_whether_the_policy_is_at_it(why: str, running: str, behind: str) -> None:
+    async def talk() -> None:
+        bench = Bench(max_batch=2, max_queue=100, request_timeout_s=0.02, why_late=lambda: why)
+        for name in ("runs", "behind", "behind too", "waits"):
+            bench.submit(name, name)
+        assert bench.runner.batches == [["runs"], ["behind", "behind too"]]
+        while len(bench.outcomes) < 4:
+            bench.changed.clear()
+            await bench.changed.wait()
+        late = "no answer within 0.02 s"
+        told = {name: str(outcome) for name, outcome in bench.outcomes}
+        assert told.pop("runs") == late + running
+        assert set(told.values()) == {late + behind}
 
     run(talk)
 

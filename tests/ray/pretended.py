@@ -63,10 +63,10 @@ class Pretended:
         self.have(name)
         return name
 
-    def engine(self, **config: Any) -> RayEngine:
+    def engine(self, request_timeout_s: float = PATIENCE_S, **config: Any) -> RayEngine:
         """An edge's, which is not started."""
         wanted = Wanted(ClusterConfig(carrier="handle", **config), ReplicaSettings(), recipe())
-        return RayEngine(wanted, 100, 10.0, PATIENCE_S, self.watch)
+        return RayEngine(wanted, 100, 10.0, request_timeout_s, self.watch)
 
 
 @pytest.fixture

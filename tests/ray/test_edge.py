@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from policyserve.core.effects import Answered
-from policyserve.core.errors import ConfigError, PolicyLost
+from policyserve.core.errors import ConfigError, DeadlineExceeded, PolicyLost
 from policyserve.engine.engine import Change, ChangingEngine, CountingEngine, Engine
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
@@ -111,6 +111,22 @@ def test_without_a_replica_requests_wait_and_are_answered_once_there_is_one(pret
         pretended.there["policy"] = replace(pretended.there["policy"], running=1)  # nobody says so: it is looked for
         assert isinstance((await asked)[0], Answered)
         assert engine.stage == ""
+
+    run(engine, talk)
+
+
+def test_a_request_that_waits_past_its_deadline_for_a_replica_is_told_what_the_stage_says(
+    pretended: Pretended,
+) -> None:
+    pretended.have("policy", 1)
+    engine = pretended.engine(request_timeout_s=0.05)
+
+    async def talk() -> None:
+        pretended.have("policy", 0)
+        await until(lambda: engine.stage)
+        (outcome,) = await outcomes(engine, 1)
+        assert isinstance(outcome, DeadlineExceeded)
+        assert str(outcome) == f"no answer within 0.05 s; no replica answers: {engine.stage}"
 
     run(engine, talk)
 

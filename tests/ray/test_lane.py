@@ -343,6 +343,47 @@ def test_a_call_may_take_eight_times_the_usual_and_two_seconds_at_least() -> Non
     assert 7.9 < edge.timeout_s <= 8.0
 
 
+def test_a_request_that_is_late_without_a_replica_is_told_that_there_is_none() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        scheduler = Scheduler(bench.lane, Batcher(8, 100, 0.0), 0.05, NOBODY, why_late=bench.lane.why_late)
+
+        async def told(*sessions: int) -> set[str]:
+            asked: list[asyncio.Future[Outcome]] = []
+            for session in sessions:
+                asked.append(asyncio.get_running_loop().create_future())
+                scheduler.submit(task(session), time.monotonic(), asked[-1].set_result)
+            return {str(outcome) for outcome in await asyncio.gather(*asked)}
+
+        bench.edge.is_up.clear()
+        late = "no answer within 0.05 s; "
+        assert await told(1, 2) == {late + "no replica answers: waiting for a replica"}  # the second behind the first
+        assert bench.carrier.calls == []
+        await scheduler.drained()
+        bench.edge.is_up.set()
+        assert await told(1) == {late + "the policy is still at it"}
+        assert len(bench.carrier.calls) == 1
+
+    run(talk)
+
+
+def test_a_lane_says_why_no_replica_is_reached_until_it_asks_again() -> None:
+    async def talk() -> None:
+        bench = Bench()
+        asked = infer(bench.lane, task(1, 1.0))
+        await bench.called(1)
+        assert bench.lane.why_late() == ""
+        bench.carrier.ends[0].set_exception(NotReady("no replica is connected"))
+        await until(bench.lane.why_late)
+        assert bench.lane.why_late() == "no replica answers: no replica is connected"
+        assert bench.other.why_late() == ""  # a replica may be at its group
+        await bench.called(2)
+        assert bench.lane.why_late() == ""
+        assert await bench.answered(1, asked) == [1.0]
+
+    run(talk)
+
+
 def test_under_load_a_group_is_what_has_come_meanwhile_and_deadlines_hold() -> None:
     async def talk() -> None:
         bench = Bench()

@@ -114,4 +114,4 @@ def test_no_node_has_room_for_a_replica(counting: SmallCluster) -> None:
         fleet.until_answered(100)
     fleet.check()
     assert fleet.ledger["refused"] == refused
-    assert all("no answer within 3 s" in told for told in fleet.told), fleet.told
+    assert all("no answer within 3 s; no replica answers: " in told for told in fleet.told), fleet.told

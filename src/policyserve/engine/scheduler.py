@@ -37,6 +37,7 @@ class Scheduler:
 
     on_hang: told why, when a batch has run for that long; its requests have been answered by then, and what the runner
     still says of them goes nowhere. It replaces the runner, with hold() and resume(). None: the batch is waited for.
+    why_late: asked at a deadline why no policy is at what the runner was given, or will be next; empty where one is.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Scheduler:
         request_timeout_s: float,
         observers: Observers,
         on_hang: Callable[[str], None] | None = None,
+        why_late: Callable[[], str] = lambda: "",
     ) -> None:
         self._runner = runner
         self._batcher = batcher
         self._request_timeout_s = request_timeout_s
         self._observers = observers
         self._on_hang = on_hang
+        self._why_late = why_late
         self._is_held = False
         self._inline = InlineRequests(runner, batcher, observers, self._queue_or_tell)
         self._running: _Batch | None = None
@@ -208,10 +211,12 @@ class Scheduler:
     def _expire(self) -> None:
         now = time.monotonic()
         for job in self._batcher.expire(now):
-            self._tell_late(job, "; the policy is being replaced" if self._is_held else "")
+            self._tell_late(job, "the policy is being replaced" if self._is_held else self._why_late())
         for batch in (self._running, self._ahead):
             for job in batch.take_late(now) if batch is not None else ():
-                self._tell_late(job, "; the policy is still at it" if batch is self._running else "")
+                self._tell_late(
+                    job, self._why_late() or ("the policy is still at it" if batch is self._running else "")
+                )
                 self._runner.take_back(job.session)  # what it is answered after all, the session never hears
         if self._running is not None and now >= self._running.started_at + self._request_timeout_s:
             self._give_up()
@@ -219,7 +224,8 @@ class Scheduler:
         self._note_idle()
 
     def _tell_late(self, job: Job, why: str) -> None:
-        job.payload.tell(DeadlineExceeded(f"no answer within {self._request_timeout_s:g} s{why}"))
+        told = f"no answer within {self._request_timeout_s:g} s"
+        job.payload.tell(DeadlineExceeded(f"{told}; {why}" if why else told))
 
     def _give_up(self) -> None:
         """The running batch hangs: nobody waits for it any more."""

@@ -33,7 +33,6 @@ log = Log(__name__)
 _MOST_IN_GROUP = 256  # requests: more make a message of hundreds of megabytes, with camera pictures
 _DESCRIBE_S = 30.0
 _CONNECT_S = 30.0  # to a first replica
-_GONE = "waiting for a replica"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class ApplicationEngine:
     @property
     def stage(self) -> str:
         """What is waited for while no replica can answer."""
-        return _GONE if self._lanes is not None and not self._lanes.edge.is_up.is_set() else ""
+        return "" if self._lanes is None else self._lanes.edge.stage
 
     @property
     def is_working(self) -> bool:
@@ -185,7 +184,7 @@ class ApplicationEngine:
         # It waits for sessions that are expected back, as in front of a policy. Without that the first that comes back
         # goes alone, and the others wait behind it: half of the answers a second that a policy's own process gives.
         batcher = Batcher(_MOST_IN_GROUP, self._queue[0], self._wanted.settings.max_wait_s, self._queue[1])
-        return Scheduler(lane, batcher, self._request_timeout_s, self._observers)
+        return Scheduler(lane, batcher, self._request_timeout_s, self._observers, why_late=lane.why_late)
 
     def _note_other_spec(self) -> None:
         self._asks_spec = True

@@ -92,6 +92,11 @@ class Edge:
     last_calls: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
+    def stage(self) -> str:
+        """What is waited for while there is no replica, empty while there is one."""
+        return "" if self.is_up.is_set() else "waiting for a replica"
+
+    @property
     def timeout_s(self) -> float:
         """Of the next call."""
         if self.call_timeout_s is not None:
@@ -113,7 +118,10 @@ def usual(before: float | None, newest: float, weight: float = 0.05) -> float:
 
 
 class _UnderWay:
-    """A group that has no outcomes yet. numbers: of its requests, once it was sent."""
+    """A group that has no outcomes yet. numbers: of its requests, once it was sent.
+
+    unreached: why its last call reached no replica; empty while one may be at it.
+    """
 
     def __init__(self, tasks: Sequence[Task], on_done: OnDone) -> None:
         self.tasks = tasks
@@ -122,6 +130,7 @@ class _UnderWay:
         self.numbers: dict[Hashable, int] = {}
         self.refused: set[Hashable] = set()  # sessions that were told another outcome
         self.forgotten: set[Hashable] = set()  # sessions that end with it
+        self.unreached = ""
         self.work: asyncio.Task[Sequence[Outcome]] | None = None
 
 
@@ -163,6 +172,11 @@ class Lane:
             self._forget(session)
         else:
             group.forgotten.add(session)
+
+    def why_late(self) -> str:
+        """Why no replica is at the group that came first, nor at what waits behind it; empty while one may be."""
+        why = self._edge.stage or (self._groups[0].unreached if self._groups else "")
+        return f"no replica answers: {why}" if why else ""
 
     def end(self) -> None:
         """Give up what is under way; its outcomes go nowhere."""
@@ -213,7 +227,7 @@ class Lane:
         be the reason.
         """
         tries = Tries(self._edge.max_tries)
-        outcomes = await self._tried(tasks, tries)
+        outcomes = await self._tried(group, tasks, tries)
         if outcomes is None:
             outcomes = [await self._tried_alone(group, task, tries) for task in tasks]
         return self._kept(group, outcomes)
@@ -223,12 +237,12 @@ class Lane:
         async with self._edge.last_calls:
             if task.session in group.refused:
                 return _nobody_waits()
-            outcomes = await self._tried([task], replace(tries, is_alone=True))
+            outcomes = await self._tried(group, [task], replace(tries, is_alone=True))
         assert outcomes is not None, "it is alone"
         return outcomes[0]
 
-    async def _tried(self, tasks: list[Task], tries: Tries) -> Sequence[Outcome] | None:
-        """What a call brings for these, after as many tries as it takes; None: the last is to be made alone."""
+    async def _tried(self, group: _UnderWay, tasks: list[Task], tries: Tries) -> Sequence[Outcome] | None:
+        """What a call brings for tasks of a group, after as many tries as it takes; None: the last is made alone."""
         edge = self._edge
         try:
             packed = write_group(Group(tasks, edge.digest), edge.name)
@@ -246,9 +260,11 @@ class Lane:
             edge.tallies.sent_again += is_again
             edge.tallies.requests += len(tasks)
             is_again = True
+            group.unreached = ""
             try:
                 answers = await self._call(packed)
-            except NotReady:
+            except NotReady as unreached:
+                group.unreached = str(unreached)
                 await asyncio.sleep(_PAUSE_S)
                 continue
             except Overloaded as refused:
