@@ -75,7 +75,7 @@ class LaneRunner(Lane):
 
 
 class HandCarrier:
-    """Keeps each call until the test ends it; `echo` answers with the observation's x and counts by the state."""
+    """Keeps each call until the test ends it, as `echo` does."""
 
     def __init__(self, described: Described) -> None:
         self.described = described
@@ -88,8 +88,11 @@ class HandCarrier:
         return await self.ends[-1]
 
     def echo(self, call: int, **changes: Any) -> None:
-        group = read_group(*self.calls[call])
-        now = time.monotonic()
-        outcomes = [Answered(ActionChunk(one.observation["x"], (one.state or 0) + 1), now, now) for one in group.tasks]
-        answers = replace(Answers(outcomes, self.described.digest, self.described.version), **changes)
-        self.ends[call].set_result(write_answers(answers, now))
+        self.ends[call].set_result(echoed(self.calls[call], self.described, **changes))
+
+
+def echoed(group: Parts, described: Described, **changes: Any) -> Parts:
+    """Answers with the observation's x, and states that count the session's requests."""
+    tasks, now = read_group(*group).tasks, time.monotonic()
+    outcomes = [Answered(ActionChunk(one.observation["x"], (one.state or 0) + 1), now, now) for one in tasks]
+    return write_answers(replace(Answers(outcomes, described.digest, described.version), **changes), now)

@@ -11,10 +11,11 @@ import numpy as np
 
 from policyserve.core.arrays import Array
 from policyserve.engine.isolated.codec import Packed
-from policyserve.ray.groups import OnAnswer, Parts
+from policyserve.ray.groups import Described, OnAnswer, Parts
 from policyserve.ray.link import Link, Place
 from policyserve.ray.listener import Listener
 from policyserve.ray.tcp import Links
+from tests.engine.lanes import echoed
 from tests.engine.running import PATIENCE_S
 
 HOST = "127.0.0.1"
@@ -45,6 +46,18 @@ class HandReplica:
             self.ends[-1].set_result((message, arrays))
 
 
+class EchoReplica(HandReplica):
+    """Answers each group at once."""
+
+    def __init__(self, described: Described) -> None:
+        super().__init__(described.digest)
+        self._described = described
+
+    def _answer(self, message: bytes, arrays: Array, on_answer: OnAnswer) -> None:
+        super()._answer(message, arrays, on_answer)
+        self.ends[-1].set_result(echoed((message, arrays), self._described))
+
+
 class Bench:
     """Replicas that listen, and links to them which have ended at the end."""
 
@@ -54,9 +67,12 @@ class Bench:
 
     async def replica(self, digest: str = "digest") -> HandReplica:
         made = HandReplica(digest)
-        self.places.append(await made.open())
-        self._ends.append(made.listener.close)
+        await self.open(made)
         return made
+
+    async def open(self, replica: HandReplica) -> None:
+        self.places.append(await replica.open())
+        self._ends.append(replica.listener.close)
 
     async def link(self, place: Place | None = None, on_change: Callable[[Link], None] = lambda _: None) -> Link:
         made = Link(place or self.places[-1], on_change)

@@ -65,7 +65,7 @@ class Pretended:
 
     def engine(self, request_timeout_s: float = PATIENCE_S, **config: Any) -> RayEngine:
         """An edge's, which is not started."""
-        wanted = Wanted(ClusterConfig(carrier="handle", **config), ReplicaSettings(), recipe())
+        wanted = Wanted(ClusterConfig(**{"carrier": "handle", **config}), ReplicaSettings(), recipe())
         return RayEngine(wanted, 100, 10.0, request_timeout_s, self.watch)
 
 

@@ -11,6 +11,7 @@ import pytest
 from policyserve.core.effects import Answered
 from policyserve.core.errors import ConfigError, DeadlineExceeded, PolicyLost
 from policyserve.engine.engine import Change, ChangingEngine, CountingEngine, Engine
+from policyserve.ray import roster
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
 from policyserve.ray.engine import Wanted
@@ -18,6 +19,7 @@ from policyserve.ray.groups import Described
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
 from tests.engine.running import PATIENCE_S, until
+from tests.ray import loopback
 from tests.ray.pretended import SPEC, Pretended, outcomes, pretended, start
 
 __all__ = ["pretended"]  # a fixture
@@ -68,6 +70,30 @@ def test_sessions_that_stay_with_replicas_need_a_carrier_that_can_choose_one(pre
         ConfigError, match=r"carrier: sessions stay .*--session-state stays.*: expected tcp, got handle"
     ):
         asyncio.run(start(pretended.engine(deployed_as="arm")))
+
+
+@pytest.mark.parametrize(("stays", "shares"), [(True, [0, 4]), (False, [2, 2])])
+def test_a_session_that_stays_is_one_replicas_and_any_other_is_each_ones_in_turn(
+    stays: bool, shares: list[int], pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = Described(SPEC, "1", stays)
+    pretended.have("policy", 2).described = described
+    engine = pretended.engine(carrier="tcp")
+
+    async def talk(bench: loopback.Bench) -> None:
+        replicas = [loopback.EchoReplica(described) for _ in range(2)]
+        for replica in replicas:
+            await bench.open(replica)
+        monkeypatch.setattr(roster, "find", lambda _: list(bench.places))
+        await start(engine)
+        links = vars(vars(engine)["_versions"].current)["_links"]
+        await until(lambda: len(links.open) == 2)
+        for _ in range(4):
+            assert isinstance((await outcomes(engine, 1))[0], Answered)
+        await engine.close(1.0)
+        assert sorted(len(replica.groups) for replica in replicas) == shares
+
+    loopback.run(talk)
 
 
 def test_what_is_there_is_served_and_what_is_not_is_deployed(pretended: Pretended) -> None:
