@@ -8,6 +8,7 @@ import importlib.machinery
 import sys
 import threading
 import types
+from abc import ABC, abstractmethod
 from typing import Any
 
 
@@ -36,7 +37,7 @@ robot_client = importlib.import_module("lerobot.async_inference.robot_client")
 configs = importlib.import_module("lerobot.async_inference.configs")
 
 
-class Robot:
+class Robot(ABC):
     """Has joints and cameras, and notes what it is sent; what it sees and when it has enough is each program's own."""
 
     def __init__(self, joints: list[str], cameras: dict[str, tuple[int, ...]]) -> None:
@@ -45,15 +46,15 @@ class Robot:
         self.sent: list[list[float]] = []
         self.is_done = threading.Event()
 
-    def has_enough(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def has_enough(self) -> bool: ...
 
-    def connect(self) -> None: ...
+    def connect(self) -> None: ...  # noqa: B027 - there is nothing to connect
 
-    def disconnect(self) -> None: ...
+    def disconnect(self) -> None: ...  # noqa: B027
 
-    def get_observation(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def get_observation(self) -> dict[str, Any]: ...
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         self.sent.append([action[joint] for joint in self.action_features])
