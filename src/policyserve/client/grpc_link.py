@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -27,11 +26,6 @@ from policyserve.dialects.packing import joined
 
 if TYPE_CHECKING:
     import socket
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
 
 _SERVICE = "/transport.AsyncInference/"
 # Else all clients of a process have one connection, and are one robot to the server; answers may be of any size.
