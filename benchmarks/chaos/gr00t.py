@@ -22,6 +22,7 @@ from policyserve.dialects.gr00t.spellings import NPY
 from .asks import Ask, draw
 from .clients import PATIENCE_S, Books
 from .ledger import Ledger
+from .misdeeds import complaint_of
 from .raw import RawPeer
 from .rig import KEY, OTHER_KEY, Place
 
@@ -40,7 +41,7 @@ async def live_gr00t(place: Place, ledger: Ledger, dice: random.Random, client: 
     """One connection: a client that means well, or a peer that is of no use."""
     if dice.random() < _NO_USE:
         name, deed = dice.choice((("no ZeroMQ", _no_zeromq), ("a ZeroMQ message without end", _message_without_end)))
-        ledger.misdeed(name, await _seen(deed(place, dice)))
+        ledger.misdeed(name, await complaint_of(deed(place, dice)))
         return
     version = dice.choice(("N1.5", "N1.6"))
     books = Books(ledger, f"ZeroMQ, GR00T {version}")
@@ -137,22 +138,10 @@ class _Talk:
             self._books.answered(ask, replace(reply, actions=np.ravel(reply.actions)))
 
 
-async def _seen(deed: Any) -> str:
-    try:
-        return str(await asyncio.wait_for(deed, PATIENCE_S))
-    except asyncio.TimeoutError:
-        return f"not over after {PATIENCE_S:g} s"
-    except OSError as error:
-        return f"{type(error).__name__}: {error}"
-
-
 async def _no_zeromq(place: Place, dice: random.Random) -> str:
     """Bytes that are no greeting; the server ends it, or it goes by itself."""
-    peer = RawPeer(*await asyncio.open_connection("127.0.0.1", place.gr00t))
-    await peer.send(dice.choice((dice.randbytes(200), b"GET / HTTP/1.1\r\n\r\n", b"\xff", _GREETING[:40])))
-    peer.half_close()
-    await peer.rest()
-    await peer.close()
+    said = dice.choice((dice.randbytes(200), b"GET / HTTP/1.1\r\n\r\n", b"\xff", _GREETING[:40]))
+    await RawPeer(*await asyncio.open_connection("127.0.0.1", place.gr00t)).say_and_leave(said)
     return ""
 
 

@@ -24,6 +24,7 @@ from policyserve.dialects.lerobot.messages import write_setup as setup_message
 from .asks import Ask, draw
 from .clients import PATIENCE_S, Books
 from .ledger import Ledger
+from .misdeeds import complaint_of
 from .raw import RawPeer
 from .rig import KEY, OTHER_KEY, Place
 
@@ -48,7 +49,7 @@ async def live_lerobot(place: Place, ledger: Ledger, dice: random.Random, client
     """One connection: a robot, or a peer that is of no use."""
     if dice.random() < _NO_USE:
         name = dice.choice(tuple(_DEEDS))
-        ledger.misdeed(name, await _seen(_DEEDS[name](place, dice)))
+        ledger.misdeed(name, await complaint_of(_DEEDS[name](place, dice), 2 * PATIENCE_S))
         return
     books = Books(ledger, "gRPC, LeRobot")
     asks = [draw(dice, client, session, number) for number in range(dice.randrange(1, 30))]
@@ -181,22 +182,10 @@ def _pickled(ask: Ask) -> bytes:
     return write_observation(raw)
 
 
-async def _seen(deed: Any) -> str:
-    try:
-        return str(await asyncio.wait_for(deed, 2 * PATIENCE_S))
-    except asyncio.TimeoutError:
-        return f"not over after {2 * PATIENCE_S:g} s"
-    except OSError as error:
-        return f"{type(error).__name__}: {error}"
-
-
 async def _no_grpc(place: Place, dice: random.Random) -> str:
     """Bytes that are no HTTP/2; the server ends it, or it goes by itself."""
-    peer = RawPeer(*await asyncio.open_connection("127.0.0.1", place.lerobot))
-    await peer.send(dice.choice((dice.randbytes(200), b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
-    peer.half_close()
-    await peer.rest()
-    await peer.close()
+    said = dice.choice((dice.randbytes(200), b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    await RawPeer(*await asyncio.open_connection("127.0.0.1", place.lerobot)).say_and_leave(said)
     return ""
 
 

@@ -435,6 +435,16 @@ async def a_close_among_requests(visit: Visit) -> str:
     return ""
 
 
+async def complaint_of(deed: Awaitable[str], patience_s: float = PATIENCE_S) -> str:
+    """What a misdeed says that the server did wrong, or that it did not come to its end."""
+    try:
+        return await asyncio.wait_for(deed, patience_s)
+    except asyncio.TimeoutError:
+        return f"not over after {patience_s:g} s"
+    except (AssertionError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def is_told_why(got: tuple[int, bytes], *codes: int) -> bool:
     """Whether this is a close frame with one of these codes and a reason."""
     return got[0] == _CLOSE and int.from_bytes(got[1][:2], "big") in codes and len(got[1]) > 2
@@ -468,11 +478,7 @@ def misbehaving(has_time: bool) -> Callable[[Place, Ledger, random.Random, int, 
 
 async def _visit(misdeed: Misdeed, visit: Visit, ledger: Ledger) -> None:
     try:
-        complaint = await asyncio.wait_for(misdeed(visit), PATIENCE_S)
-    except asyncio.TimeoutError:
-        complaint = f"not over after {PATIENCE_S:g} s"
-    except (AssertionError, OSError) as error:
-        complaint = f"{type(error).__name__}: {error}"
+        complaint = await complaint_of(misdeed(visit))
     finally:
         if visit.peer is not None:
             visit.peer.reset() if visit.dice.random() < 0.5 else await visit.peer.close()

@@ -68,6 +68,13 @@ class RawPeer:
             self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
         self._writer.transport.abort()
 
+    async def say_and_leave(self, said: bytes) -> None:
+        """Send all that it ever says, and go once the server has ended its side, too."""
+        await self.send(said)
+        self.half_close()
+        await self.rest()
+        await self.close()
+
     async def close(self) -> None:
         self._writer.close()
         with suppress(OSError):
