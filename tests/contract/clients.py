@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from policyserve import AsyncClient, Reply
 
 Make = Callable[..., Any]
+DIALECTS = ["vibe_rl", "openpi", "wall_x", "vla_eval", "roboarena"]  # in which clients keep all their promises
 
 
 class AnyClient(Protocol):

@@ -9,50 +9,16 @@ import numpy as np
 import pytest
 
 from policyserve.core.dialect import ConversingDialect, ZeroCopyDialect
-from policyserve.core.effects import Answered, Close, Effect, EndEpisode, Failed, Reuse, Send, Submit
-from policyserve.core.errors import BadObservation, Overloaded, PolicyFailed, WireError
+from policyserve.core.effects import Answered, Close, EndEpisode, Failed, Reuse
+from policyserve.core.errors import PolicyFailed, WireError
 from policyserve.core.policy import ActionChunk
 from policyserve.core.session import Session
-from policyserve.core.spec import ArraySpec, ImageSpec, PolicySpec, TextSpec
-from policyserve.dialects import Auto, by_name
+from policyserve.core.spec import ArraySpec, PolicySpec
+from policyserve.dialects import by_name
 from policyserve.server.greeting import metadata_of
+from tests.dialects.families import ACTIONS, SPEC, STATE, answered, examples, packed, sent, session, submitted
 
 FAMILIES = ["starvla", "roboarena", "dreamzero", "vllm_omni", "behavior1k", "molmospaces"]
-SPEC = PolicySpec(
-    "arm",
-    {"images": {"0": ImageSpec(optional=True)}, "state": ArraySpec((8,)), "prompt": TextSpec(default="")},
-    ArraySpec((8,)),
-    horizon=3,
-    max_client_batch=4,
-)
-STATE = {"state": np.arange(8, dtype=np.float32)}
-ACTIONS = np.arange(24, dtype=np.float32).reshape(3, 8)
-
-
-def session(name: str | None, spec: PolicySpec = SPEC, **settings: Any) -> tuple[Session, list[Effect]]:
-    made = Session(by_name(name) if name else None, choice=Auto(), max_pending=8, **settings)
-    return made, made.serve(spec, metadata_of(spec))
-
-
-def packed(message: Any) -> bytes:
-    made = msgpack.packb(message)
-    assert isinstance(made, bytes)
-    return made
-
-
-def sent(effects: list[Effect]) -> list[Any]:
-    return [effect.message for effect in effects if isinstance(effect, Send)]
-
-
-def submitted(effects: list[Effect]) -> Submit:
-    (submit,) = [effect for effect in effects if isinstance(effect, Submit)]
-    return submit
-
-
-def answered(one: Session, effects: list[Effect], actions: Any = ACTIONS, **extras: Any) -> Any:
-    outcome = Answered(ActionChunk(actions, extras=extras), 0.0, 0.001)
-    (message,) = sent(one.answer(submitted(effects).ticket, outcome, 0.002))
-    return message
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -142,149 +108,6 @@ def test_a_client_of_vibe_rls_is_told_where_it_belongs(name: str) -> None:
     assert "connect to /vibe_rl" in close.reason
 
 
-# Episodes
-
-
-def request(session_id: Any, endpoint: str = "infer") -> bytes:
-    return by_name("openpi").write_request({**STATE, "session_id": session_id, "endpoint": endpoint})
-
-
-@pytest.mark.parametrize("name", ["roboarena", "vllm_omni"])
-def test_a_session_id_keys_what_the_policy_remembers_until_its_reset(name: str) -> None:
-    one, _ = session(name)
-    episodes = []
-    for who in ("a", "b", "a", np.array([7], np.int32), 7, "7"):
-        effects = one.receive(request(who), 0.0)
-        episodes.append(submitted(effects).episode)
-        answered(one, effects)
-    assert episodes == [0, 1, 0, 2, 2, 2]
-    ended = one.receive(request("a", "reset"), 0.0)
-    assert [effect.episode for effect in ended if isinstance(effect, EndEpisode)] == [0]
-    assert len(sent(ended)) == 1
-    assert submitted(one.receive(request("a"), 0.0)).episode == 3
-
-
-@pytest.mark.parametrize("name", ["roboarena", "vllm_omni"])
-def test_a_reset_of_no_episode_ends_all_of_the_connection(name: str) -> None:
-    one, _ = session(name)
-    for who in ("a", "b"):
-        answered(one, one.receive(request(who), 0.0))
-    submit = submitted(one.receive(request("c"), 0.0))
-    ended = one.receive(packed({"endpoint": "reset"}), 0.0)
-    assert [effect.episode for effect in ended if isinstance(effect, EndEpisode)] == [0, 1]
-    told = one.answer(submit.ticket, Answered(ActionChunk(ACTIONS), 0.0, 0.0), 0.0)
-    assert [effect.episode for effect in told if isinstance(effect, EndEpisode)] == [2]
-    assert len(sent(told)) == 2
-    assert one.episodes == []
-
-
-def test_a_roboarena_session_may_begin_with_a_reset() -> None:
-    one, _ = session(None)
-    one.silence()
-    assert sent(one.receive(packed({"endpoint": "reset", "session_id": "s1"}), 0.0)) == ["reset successful"]
-    assert one.dialect is by_name("roboarena")
-
-
-@pytest.mark.parametrize("bad", [[1, 2], {"a": 1}, 1.5, True, "x" * 257, np.zeros(2), np.zeros(1)])
-@pytest.mark.parametrize("name", ["roboarena", "vllm_omni"])
-def test_a_session_id_that_is_none_is_refused(name: str, bad: Any) -> None:
-    one, _ = session(name)
-    effects = one.receive(request(bad), 0.0)
-    (failed,) = [effect for effect in effects if isinstance(effect, Failed)]
-    assert str(failed.error).startswith("session_id: expected a text of at most 256 letters, or a whole number, got")
-    assert not one.closed
-
-
-def test_an_endpoint_is_needed_where_the_original_needs_it() -> None:
-    one, _ = session("roboarena")
-    (told,) = sent(one.receive(by_name("openpi").write_request(STATE), 0.0))
-    assert told == "bad_frame: endpoint: expected a text, infer or reset, got none; openpi's clients connect to /openpi"
-    one, _ = session("vllm_omni")
-    assert submitted(one.receive(by_name("openpi").write_request(STATE), 0.0))
-    assert submitted(one.receive(request("s", "anything"), 0.0))
-
-
-def test_a_policy_that_counts_its_cameras_from_one_gets_them_so() -> None:
-    cameras = {f"observation/exterior_image_{number}_left": ImageSpec() for number in (1, 2)}
-    one, _ = session("roboarena", PolicySpec("droid", {**cameras, "state": ArraySpec((8,))}, ArraySpec((8,))))
-    pictures = [np.full((2, 2, 3), number, np.uint8) for number in (0, 1)]
-    names = [f"observation/exterior_image_{number}_left" for number in (0, 1)]
-    message = by_name("roboarena").write_request({**dict(zip(names, pictures, strict=True)), **STATE})
-    found = submitted(one.receive(message, 0.0)).observation
-    assert [found[name][0, 0, 0] for name in cameras] == [0, 1]
-    same = by_name("roboarena").write_request({**dict(zip(cameras, pictures, strict=True)), **STATE})
-    found = submitted(one.receive(same, 0.0)).observation
-    assert [found[name][0, 0, 0] for name in cameras] == [0, 1], "a client that counts from one as well"
-
-
-# starVLA's batches
-
-
-def examples(*prompts: str, pictures: int = 1, **more: Any) -> bytes:
-    image = np.zeros((2, 2, 3), np.uint8)
-    made = [{"image": [image] * pictures, "lang": prompt, "state": STATE["state"][None], **more} for prompt in prompts]
-    return by_name("openpi").write_request({"examples": made})
-
-
-def test_several_examples_are_a_clients_own_batch() -> None:
-    one, _ = session("starvla")
-    effects = one.receive(examples("go", "go"), 0.0)
-    submit = submitted(effects)
-    assert (submit.batch_size, submit.observation["prompt"]) == (2, "go")
-    assert submit.observation["images"]["0"].shape == (2, 2, 2, 3)
-    told = by_name("starvla").read_greeting(answered(one, effects, np.stack([ACTIONS, ACTIONS])))
-    assert told["data"]["actions"].shape == (2, 3, 8)
-
-
-def test_a_policy_without_a_horizon_answers_starvlas_three_axes_all_the_same() -> None:
-    one, _ = session("starvla", PolicySpec("arm", {"state": ArraySpec((8,))}, ArraySpec((8,)), max_client_batch=4))
-    for count in (1, 2):
-        effects = one.receive(examples(*["go"] * count), 0.0)
-        told = by_name("starvla").read_greeting(answered(one, effects, ACTIONS[:count] if count > 1 else ACTIONS[0]))
-        assert told["data"]["actions"].shape == (count, 1, 8)
-
-
-BAD_EXAMPLES: dict[str, tuple[bytes, str]] = {
-    "none": (packed({"examples": []}), "examples: expected a list of one example or more"),
-    "no list": (packed({"examples": 4}), "examples: expected a list of one example or more"),
-    "no examples": (packed({"lang": "go"}), "examples: expected a list of one example or more"),
-    "an example that is none": (packed({"examples": [4]}), "examples[0]: expected a map, got int"),
-    "another text": (examples("go", "stop"), "examples[1]: expected the keys and the text of the first example"),
-    "a key that is a number": (packed({"examples": [{}], "unnorm_key": 4}), "unnorm_key: expected a text or nil"),
-    "a payload that is none": (packed({"type": "infer", "payload": 4}), "examples: expected a list"),
-    "a number for a number": (packed({"request_id": 4, "examples": [{}]}), "request_id: expected a text, got int"),
-}
-
-
-@pytest.mark.parametrize("what", BAD_EXAMPLES)
-def test_a_bad_request_of_starvlas_is_refused_in_its_envelope(what: str) -> None:
-    message, said = BAD_EXAMPLES[what]
-    one, _ = session("starvla")
-    effects = one.receive(message, 0.0)
-    told = by_name("starvla").read_greeting(sent(effects)[0])
-    assert said in told["error"]["message"]
-    assert told["status"] == "error"
-    assert not one.closed
-
-
-def test_examples_with_pictures_of_several_sizes_are_no_batch() -> None:
-    one, _ = session("starvla")
-    two = [{"image": np.zeros((side, 2, 3), np.uint8), **STATE} for side in (2, 3)]
-    told = by_name("starvla").read_greeting(
-        sent(one.receive(by_name("openpi").write_request({"examples": two}), 0.0))[0]
-    )
-    assert "images/0: expected arrays of one shape in all examples" in told["error"]["message"]
-
-
-def test_starvlas_client_is_told_of_failures_and_stays() -> None:
-    one, _ = session("starvla")
-    for error in (PolicyFailed("broke"), Overloaded("full")):
-        submit = submitted(one.receive(examples("go"), 0.0))
-        told = by_name("starvla").read_greeting(sent(one.answer(submit.ticket, error, 0.0))[0])
-        assert (told["ok"], told["error"]["message"]) == (False, f"{error.code}: {error}")
-    assert not one.closed
-
-
 # One action for each request
 
 
@@ -325,12 +148,6 @@ def test_a_key_that_cannot_be_sent_is_named(name: str) -> None:
             by_name(name).write_request(bad)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_refusals_of_unknown_requests_are_starvlas_default() -> None:
-    told = by_name("starvla").write_error(BadObservation("x", "a", "b"))
-    assert told.close_code is None
-    assert msgpack.unpackb(told.message)["request_id"] == "default"  # type: ignore[arg-type]
-
-
 TWICE: dict[str, tuple[str, dict[str, Any], str]] = {
     "a camera": (
         "behavior1k",
@@ -356,25 +173,6 @@ def test_what_a_client_has_under_two_names_is_refused(what: str) -> None:
     (failed,) = [effect for effect in effects if isinstance(effect, Failed)]
     assert isinstance(failed.error, WireError)
     assert failed.error.path == path
-
-
-def test_a_type_and_texts_that_are_arrays_are_no_types_and_no_texts() -> None:
-    one, _ = session("starvla")
-    message = by_name("openpi").write_request({"type": np.zeros(2), "examples": [{}]})
-    assert (
-        "Unsupported message type"
-        in by_name("starvla").read_greeting(sent(one.receive(message, 0.0))[0])["error"]["message"]
-    )
-    two = [{"lang": np.zeros(2), **STATE}, {"lang": np.zeros(2), **STATE}]
-    assert len(sent(one.receive(by_name("openpi").write_request({"examples": two}), 0.0))) == 1
-    assert not one.closed
-
-
-def test_an_array_of_a_million_pictures_without_a_pixel_is_refused() -> None:
-    one, _ = session("starvla")
-    message = by_name("openpi").write_request({"examples": [{"image": np.zeros((1_000_000, 0, 1, 1), np.uint8)}]})
-    told = by_name("starvla").read_greeting(sent(one.receive(message, 0.0))[0])
-    assert told["error"]["message"] == "bad_frame: examples[0]/image: expected at most 64 pictures, got 1000000"
 
 
 def test_an_action_beyond_float32_never_reaches_vllm_omnis_wire() -> None:
