@@ -1,4 +1,4 @@
-"""`policyserve bench` where it cannot measure: mistakes on its command line, and servers of others, in one line each."""
+"""`policyserve bench` where it cannot measure: mistakes on its command line, and servers of others, a line each."""
 
 from __future__ import annotations
 
