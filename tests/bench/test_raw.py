@@ -160,5 +160,5 @@ def test_nobody_there_and_somebody_else_there() -> None:
             RawPeer(url, "openpi", 0.1)
     with pytest.raises(ConnectionLost, match="cannot connect to ws://"):
         RawPeer(url, "openpi", 0.1)
-    with pytest.raises(ConfigError, match="a raw client speaks ws:// and ws"):
+    with pytest.raises(ConfigError, match=r"a raw client speaks ws:// and ws.*leave --raw out"):
         RawPeer("wss://127.0.0.1:1", "openpi", 0.1)

@@ -40,7 +40,17 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
         "url: expected http://host:port for the dialect xvla, got wss://localhost:8000",
     ),
     "a dead port that is asked by http": (["ws://127.0.0.1:1", "--dialect", "xvla"], 1, "Connection refused"),
-    "a raw body": (["ws://x:1", "--raw", "--dialect", "xvla"], 2, "--raw sends one prepared frame of a WebSocket"),
+    "a raw body": (
+        ["ws://x:1", "--raw", "--dialect", "xvla"],
+        2,
+        "--raw sends one prepared frame of a WebSocket: --dialect xvla has none; leave --raw out",
+    ),
+    "raw requests over ZeroMQ": (
+        ["tcp://x:1", "--raw", "--dialect", "gr00t"],
+        2,
+        "--raw sends one prepared frame of a WebSocket: expected ws://host:port, got tcp://x:1; else leave --raw out",
+    ),
+    "raw requests over gRPC": (["ws://x:1", "--against", "grpc://x:2", "--raw"], 2, "grpc://x:2; else leave --raw out"),
     "a module that is not there": (["nowhere:policy"], 1, "there is no module 'nowhere'"),
     "a dead port": (["ws://127.0.0.1:1"], 1, "cannot connect to ws://127.0.0.1:1"),
     "no clients": (["ws://x:1", "--clients", "0"], 2, "--clients: expected 1 or more, got 0"),

@@ -101,7 +101,7 @@ class RawPeer:
     ) -> None:
         place = read_address(url, dialect)
         if place.is_secure or place.is_zmq or place.is_http or place.is_grpc:
-            raise ConfigError(f"a raw client speaks ws:// and ws+unix:// only, got {place.url}")
+            raise ConfigError(f"a raw client speaks ws:// and ws+unix:// only, got {place.url}; leave --raw out")
         self._url, self._timeout_s = place.url, timeout_s
         self.socket = _connect(place, timeout_s)
         try:

@@ -126,10 +126,10 @@ class BenchFlags(ConfigurationFlags):
     def _check_raw(self) -> None:
         told = "--raw sends one prepared frame of a WebSocket"
         if self.dialect in dialects.http_names():
-            raise ConfigError(f"{told}: --dialect {self.dialect} has none")
+            raise ConfigError(f"{told}: --dialect {self.dialect} has none; leave --raw out")
         for url in (self.target, self.against):
             if url is not None and is_url(url) and not url.startswith("ws"):
-                raise ConfigError(f"{told}: expected ws://host:port, got {without_key(url)}")
+                raise ConfigError(f"{told}: expected ws://host:port, got {without_key(url)}; else leave --raw out")
 
     def _check(self, name: str, is_fine: bool, bound: str) -> None:
         if not is_fine:
