@@ -81,6 +81,9 @@ def _mistakes(argv: Sequence[str], flags: Sequence[Flag]) -> Iterator[str]:
         if one.flag is not None and read([one.word, *one.taken], [one.flag]) is None:
             yield _about_value(one, one.flag)
     places = [flag for flag in flags if flag.is_word]
+    for word, flag in zip(words, places, strict=False):  # one of both may end first
+        if not flag.takes_many and read([word], [flag]) is None:
+            yield f"{flag.name}: expected {flag.expected}, got {word!r}"
     for word in words[len(places) :]:
         yield _about_word(word, typed, flags)
     there = {one.flag.path for one in typed if one.flag is not None}
