@@ -111,7 +111,7 @@ def test_a_key_is_taken_from_where_it_is_kept_and_never_shown(given: str, tmp_pa
         (["ws://robot", "--timeout-s", "0"], "--timeout-s: expected more than 0"),
         (["ws://robot", "--frame", "nowhere.bin"], "--frame: there is no file nowhere.bin"),
         (["ws://robot", "--example", "nowhere.npz"], "--example: there is no file nowhere.npz"),
-        (["ws://robot", "--api-key-file", "nowhere"], "--api-key-file: the file cannot be read"),
+        (["ws://robot", "--api-key-file", "nowhere"], "--api-key-file: nowhere cannot be read"),
         (["ws://robot", "--api-key", KEY], "set POLICYSERVE_API_KEY"),
         (["ws://robot", "--jsn"], "--json"),
         ([], "URL"),

@@ -91,11 +91,12 @@ def test_another_spec_is_refused_unless_it_is_forced(server: Serving, swap: Swap
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["vibe_rl:run", "--stp", "7"], 1, "unknown flag --stp 7; did you mean --step?"),
+        (["vibe_rl:run", "--stp", "7"], 1, "--stp 7; did you mean --step? (policyserve serve vibe_rl:run --help)"),
         (["vibe_rl:gone"], 1, "gone: expected a training run's folder, got nothing there"),
         (["vibe_rl:run", "--step", "8"], 1, "expected step_8/state.eqx or orbax 8/, got step 7"),
         (["vibe_rl:run", "--back"], 2, "expected a SOURCE or --back, got both"),
-        ([], 2, "expected a SOURCE or --back, got neither"),
+        ([], 2, "expected a SOURCE or --back, got neither behind NAME, which is 'default'"),
+        (["vibe_rl:run", "--load-timeout-s", "0"], 2, "--load-timeout-s: expected more than 0 seconds, got 0"),
         (["vibe_rl:run", "--when", "next-session", "--unload-first"], 1, "unload_first: expected when=now"),
     ],
 )
@@ -115,6 +116,14 @@ def test_who_may_not_is_told_what_is_missing(swap: Swapping, folder: Path) -> No
     code, _, err = swap("cartpole_ppo", keys="robots")
     assert code == 1
     assert "needs an admin's key: a line `NAME admin: KEY` in --api-key-file (HTTP 403)" in " ".join(err.split())
+    (folder / "others").write_text("ops: another-key-of-some-letters\n")
+    code, _, err = swap("cartpole_ppo", keys="others")
+    assert code == 1
+    told = "expected an admin's key in --api-key-file or POLICYSERVE_API_KEY, got one that the server does not know"
+    assert told in " ".join(err.split())
+    code, _, err = swap("cartpole_ppo", keys="nowhere")
+    assert code == 2
+    assert "nowhere cannot be read: No such file or directory" in " ".join(err.split())
     code, _, err = swap("cartpole_ppo", name="arm")
     assert code == 1
     assert "there is no policy 'arm'; there are default" in err
@@ -127,6 +136,31 @@ def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="1"):
         main(["swap", f"ws://127.0.0.1:{closed_port()}", "default", "cartpole_ppo"])
     assert "no answer" in capsys.readouterr().err
+
+
+def test_who_leaves_is_told_that_the_server_goes_on(
+    swap: Swapping, folder: Path, server: Serving, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "slow.py").write_text(
+        "import time\nfrom pathlib import Path\n\n"
+        "while not Path('may_load').exists():\n    time.sleep(0.01)\npolicy = None\n"
+    )
+
+    def interrupted(_stage: str) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("policyserve.cli.swap.stage_line", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            swap("slow.py:policy")
+    assert "warning: the server goes on loading slow.py:policy: GET /policies/default tells what comes of it" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert "another policy is on its way already: slow.py:policy" in " ".join(swap("cartpole_ppo")[2].split())
+    (folder / "may_load").touch()
+    while "is on its way already" in " ".join((told := swap("leg.py:policy")[2]).split()):
+        pass
+    assert "leg.py:policy does not take over" in " ".join(told.split())
 
 
 def test_flags_of_the_policy_are_told_from_the_commands_own() -> None:

@@ -30,9 +30,9 @@ def key_from_file(path: Path) -> str:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
-        raise ConfigError(f"--api-key-file: the file cannot be read: {error.strerror or error}") from None
+        raise ConfigError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise ConfigError("--api-key-file: expected a text file") from None
+        raise ConfigError(f"--api-key-file: expected a text file, got {path}") from None
     found = [first_key(line) for line in lines if line and not line.startswith("#")]
     if not found or not found[0]:
         raise ConfigError(f"--api-key-file: expected `name: key` or `key` in a line, got no key in {path}")

@@ -38,5 +38,5 @@ def source_of(named: str, flags: Sequence[str]) -> Source:
         raise ConfigError(f"flags: expected those of {named}; `policyserve serve {named} --help` tells them")
     with complaints_raised():
         adapter = registry.find(named)
-        read = read_flags(adapter, lambda policy: SourceFlags(policy), named, flags)
+        read = read_flags(adapter, lambda policy: SourceFlags(policy), f"policyserve serve {named}", flags)
         return find_source(adapter, read.policy)

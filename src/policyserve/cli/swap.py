@@ -17,8 +17,8 @@ from policyserve.cli.arguments import help_page, mistakes
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.foreground.progress import ProgressLine, stage_line
-from policyserve.cli.keys import key_from_environment, key_from_file
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn_of_keys
+from policyserve.cli.keys import VARIABLE, key_from_environment, key_from_file
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn, warn_of_keys
 from policyserve.core.errors import ConfigError
 from policyserve.core.nearest import nearest
 from policyserve.core.printable import one_line
@@ -63,7 +63,10 @@ class SwapFlags:
     def __post_init__(self) -> None:
         """Raise ConfigError for flags that do not go together."""
         if self.back == bool(self.source):
-            raise ConfigError(f"expected a SOURCE or --back, got {'both' if self.back else 'neither'}")
+            got = "both" if self.back else f"neither behind NAME, which is {self.name!r}"
+            raise ConfigError(f"expected a SOURCE or --back, got {got}")
+        if self.load_timeout_s is not None and not self.load_timeout_s > 0:
+            raise ConfigError(f"load_timeout_s: expected more than 0 seconds, got {self.load_timeout_s:g}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -105,9 +108,22 @@ def exchange(server: Examined, flags: SwapFlags, policys: Sequence[str]) -> str:
     query |= {name: "true" for name in ("unload_first", "force") if getattr(flags, name)}
     query |= {} if flags.load_timeout_s is None else {"timeout_s": f"{flags.load_timeout_s:g}"}
     page = _fetch(server, f"{path}?{urlencode(query)}", "PUT")
+    if page.status == 401:
+        got = "none" if server.authorization is None else "one that the server does not know"
+        raise ConfigError(f"expected an admin's key in --api-key-file or {VARIABLE}, got {got} (HTTP 401)")
     if page.status == 404 and (unknown := _unknown(server, flags.name)):
         raise ConfigError(unknown)
     asked = _fields(page, 202)
+    try:
+        return _wait(server, path, asked)
+    except KeyboardInterrupt:
+        what = flags.source or "the policy before"
+        warn(f"the server goes on loading {what}: GET {path} tells what comes of it, and --back undoes it")
+        raise
+
+
+def _wait(server: Examined, path: str, asked: dict[str, Any]) -> str:
+    """What came of it, once the server says that; raises ConfigError."""
     line = ProgressLine()
     with line.shared():
         while True:
