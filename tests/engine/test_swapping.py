@@ -89,7 +89,7 @@ def test_the_next_policy_loads_behind_the_one_before_and_takes_over(caplog: pyte
         await until(lambda: bench.first[0].closed)
 
     converse(Bench(), talk)
-    assert "checkpoint 2 is loaded, to take over from checkpoint 1" in caplog.text
+    assert "loading checkpoint 2, to take over from checkpoint 1" in caplog.text
     assert "checkpoint 2 answers after 0." in caplog.text
 
 
@@ -357,7 +357,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         Swap(timeout_s=0)
 
 
-def test_a_server_that_ends_while_one_loads_closes_all() -> None:
+def test_a_server_that_ends_while_one_loads_closes_all(caplog: pytest.LogCaptureFixture) -> None:
     bench, second = Bench(), HandEngine(2)
 
     async def talk(bench: Bench) -> None:
@@ -370,6 +370,7 @@ def test_a_server_that_ends_while_one_loads_closes_all() -> None:
         assert second.closed
 
     converse(bench, talk)
+    assert "checkpoint 2 does not take over: the server is stopping" in caplog.text
 
 
 def test_whoever_gives_up_a_swap_keeps_the_policy_before() -> None:

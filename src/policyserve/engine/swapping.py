@@ -192,7 +192,7 @@ class SwappingEngine:
             raise ConfigError(refusal)
 
     async def _swap(self, policy: NextPolicy, how: Swap) -> Swapped:
-        log.info("%s is loaded, to take over from %s", policy.title, self.title, event=Event("policy_coming"))
+        log.info("loading %s, to take over from %s", policy.title, self.title, event=Event("policy_coming"))
         try:
             if how.unload_first:
                 await self._unload()
@@ -201,7 +201,8 @@ class SwappingEngine:
             if how.unload_first and not isinstance(error, asyncio.CancelledError):
                 await self._restore(self._policy, error)
             event = Event("policy_not_swapped", policy=policy.title)
-            log.error("%s does not take over: %s", policy.title, error, event=event)
+            why = "the server is stopping" if isinstance(error, asyncio.CancelledError) else error
+            log.error("%s does not take over: %s", policy.title, why, event=event)
             raise
         event = Event("policy_swapped", policy=swapped.spec.name, ms=swapped.seconds * 1e3)
         log.info("%s answers after %.1f s, version %d", policy.title, swapped.seconds, swapped.version, event=event)
