@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -143,3 +144,16 @@ def test_a_name_in_a_value_without_names_is_refused() -> None:
 
 def test_an_error_that_was_never_raised_has_no_line() -> None:
     assert reason(KeyError("x")) == "KeyError: 'x'"
+
+
+def test_a_file_that_has_changed_since_is_told_and_answers_as_it_was(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    robot = here / "robot.py"
+    robot.write_text("arms = 1\n")
+    assert (import_file(robot).arms, import_file(robot).arms, caplog.text) == (1, 1, "")
+    robot.write_text("arms = 22\n")
+    os.utime(robot, (1, 1))  # a clock may be too coarse to tell two writes apart
+    assert (import_file(robot).arms, import_from_here("robot").arms) == (1, 1)
+    assert caplog.text.count(f"{robot} has changed since this process imported it") == 2
+    assert "--isolate process" in caplog.text

@@ -13,9 +13,13 @@ from types import ModuleType
 from typing import Any
 
 from policyserve.core.errors import ConfigError
+from policyserve.core.log import Log
 from policyserve.core.nearest import nearest
 from policyserve.core.printable import UNPRINTABLE, type_name
 
+log = Log(__name__)
+
+_changed_at: dict[str, int] = {}  # the files of modules that were imported: when each had changed last by then
 _OURS = str(Path(__file__).parents[1]) + os.sep  # where policyserve is
 _NO_PACKAGE = "attempted relative import with no known parent package"
 
@@ -38,7 +42,7 @@ def import_from_here(name: str) -> ModuleType:
     """Import a module that is on the Python path or in the working directory; raises ConfigError."""
     _add_to_path("")
     try:
-        return import_module(name)
+        return _as_it_was(import_module(name))
     except (Exception, SystemExit) as error:  # a stranger's module
         if isinstance(error, ModuleNotFoundError) and error.name is not None and _is_within(name, error.name):
             near = "" if "." in name else _nearest(modules_here(), name)
@@ -65,6 +69,17 @@ def import_file(path: Path) -> ModuleType:
     place = getattr(module, "__file__", None)  # what is built into Python has none
     if place is None or not path.samefile(place):
         raise ConfigError(f"{path}: Python has another module called {name!r}: rename the file")
+    return _as_it_was(module)
+
+
+def _as_it_was(module: ModuleType) -> ModuleType:
+    """The module; a process imports it once, which is told where its file has changed since."""
+    place = getattr(module, "__file__", None)
+    if place is not None and os.path.isfile(place):
+        changed_at = os.stat(place).st_mtime_ns
+        if _changed_at.setdefault(place, changed_at) != changed_at:
+            told = "%s has changed since this process imported it, and its code from before answers: %s"
+            log.warning(told, place, "with --isolate process each policy has a process of its own, which imports anew")
     return module
 
 
