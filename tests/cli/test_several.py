@@ -113,7 +113,7 @@ WRONG_FILES = {
     "a page": ('[policies.metrics]\nsource = "cartpole_ppo"\n', "/metrics is the page /metrics: choose another"),
     "a route to none": (
         f'{POLE}[routes."/a"]\nsplit = {{pol = 1}}\n',
-        "no policy is named 'pol' (did you mean /pole?)",
+        "no policy is named 'pol' (did you mean pole?)",
     ),
     "routes alone": ('[routes."/a"]\nsplit = {pol = 1}\n', "expected [policies.NAME] beside it"),
     "an unknown source": ('[policies.a]\nsource = "cartpole_p"\n', "line 2: policies.a.source: there is no policy"),
@@ -179,6 +179,12 @@ def test_they_are_served_and_one_that_is_broken_costs_the_others_nothing() -> No
         assert [one["name"] for one in page["policies"]] == ["pole", "swing", "gone"]
         asked = run(sys.executable, "-m", "policyserve.client", f"{server.url}/swing")
         assert "reply.actions" in asked.stdout, asked.stderr
+
+
+def test_the_line_for_a_client_names_one_that_is_served() -> None:
+    words = ["gone=gone.py:policy", "pole=cartpole_ppo", "--host", "127.0.0.1", "--port", "0"]
+    with serving([*POLICYSERVE, "serve", *words], cwd=Path.cwd()) as server:
+        assert f"  client  python -m policyserve.client {server.url}/pole\n" in "".join(server.lines)
 
 
 def _action(url: str, size: int) -> Any:

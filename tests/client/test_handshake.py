@@ -123,6 +123,11 @@ def test_any_other_answer_is_no_policy_server(answer: bytes) -> None:
     assert len(str(error)) < 500
 
 
+@pytest.mark.parametrize("told", ["no policy is at '/plaec': there are /place", "no dialect is named 'opnpi'"])
+def test_a_policy_server_without_such_a_path_is_not_doubted(told: str) -> None:
+    assert str(refusal(page(404, told))).endswith(f"HTTP 404 Not Found: {told}")
+
+
 def test_an_end_without_an_answer_is_worth_a_retry_and_may_be_a_server_with_tls() -> None:
     error = refusal(b"")
     assert isinstance(error, NotYet)

@@ -18,6 +18,7 @@ from policyserve.core.printable import one_line
 
 _KEY_REFUSED = (401, 403)
 _TRY_AGAIN = (429, 502, 503, 504)
+_WORDS_OF_A_SERVER = ("no policy is at ", "no dialect is named ")  # policyserve's, for a path that leads nowhere
 _MAX_REASON = 200  # characters of a stranger's page
 # A server that restarts, a Unix socket that is not there yet, a robot out of its network's reach.
 _HEALING = {errno.ENOENT, errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -120,7 +121,8 @@ class Handshake:
             return RemoteError(f"{url} {what} ({reason})")
         if status in _TRY_AGAIN:
             return NotYet(one_line(reason))
-        return ConnectionLost(f"cannot connect to {url}: {reason}; is it a policy server that answers there?")
+        doubt = "" if told.startswith(_WORDS_OF_A_SERVER) else "; is it a policy server that answers there?"
+        return ConnectionLost(f"cannot connect to {url}: {reason}{doubt}")
 
 
 def _whole_reason(error: BaseException) -> str:

@@ -147,7 +147,9 @@ class Catalogue(Generic[P]):
             raise ConfigError(f"{where}: a policy has this name: choose another path")
         for one in draws.split.shares:
             if one not in self._by_name:
-                raise ConfigError(f"{where}: no policy is named {one!r}{self._hint(one)}")
+                near = nearest(one, self._by_name)
+                meant = f" (did you mean {near}?)" if near else ""
+                raise ConfigError(f"{where}: no policy is named {one!r}{meant}: there are {', '.join(self._by_name)}")
 
     def _hint(self, name: str) -> str:
         names = [name for name in (*self._by_name, *self._draws) if name]

@@ -146,7 +146,8 @@ class _Shown:
         server, config = self._server, self._server.config
         if self._origins:
             paths = list(_paths(server, self._origins))
-            described = self._screen.several(paths, server.address, server.needs_key, config.live, config.record)
+            first = next((f"/{one.name}" for one in server.catalogue if one.spec is not None), "")
+            described = self._screen.several(paths, first, server.address, server.needs_key, config.live, config.record)
         else:
             described = self._screen.description(
                 spec, server.address, server.needs_key, config.live, config.record, config.key_map.given

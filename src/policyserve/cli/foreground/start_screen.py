@@ -91,6 +91,7 @@ class Screen:
     def several(
         self,
         paths: Sequence[tuple[str, str]],
+        client_path: str,
         address: Address,
         needs_key: bool = False,
         has_page: bool = False,
@@ -98,15 +99,14 @@ class Screen:
     ) -> list[str]:
         """Which policies there are, and how to reach them. paths: each with what is there, the default policy's first.
 
-        The others as description() has them.
+        client_path: one of those that answer. The others as description() has them.
         """
         page = address.reachable.page if has_page else ""
         url = address.reachable.url
-        first = paths[0][0] if paths else ""
         return [
             *self._url(address, needs_key),
             *self._labelled("paths", self._table([(path, told, "") for path, told in paths])),
-            *self._command("client", f"python -m policyserve.client {url}{first}"),
+            *self._command("client", f"python -m policyserve.client {url}{client_path}"),
             *(self.row("", f"with {VARIABLE} set to the key") if needs_key else []),
             *(self._command("watch", page) if page else []),
             *self._command("health", address.reachable.health),
