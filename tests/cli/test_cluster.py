@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
 import pytest
 
+from policyserve.cli import main
+from policyserve.ray import cluster
+from policyserve.ray.cluster import Deployed
 from tests.cli.terminals import run_in
 
 
@@ -18,6 +27,9 @@ from tests.cli.terminals import run_in
         (["deploy", "arm", "cartpole_ppo", "--min-replicas", "2"], "--max-replicas: expected 2 or more, got 1"),
         (["deploy", "arm", "nothing_like_it"], "nothing_like_it"),
         (["scale", "arm"], "REPLICAS is missing"),
+        (["scale", "arm", "many"], "REPLICAS: expected a whole number, got 'many'"),
+        (["scale", "arm", "-1"], "REPLICAS: expected 1 or more, got -1"),
+        (["deploy", "arm", "cartpole_ppo", "--deployed-as", "leg"], "--deployed-as: expected arm, which is NAME, got"),
         (["scale", "arm", "0"], "REPLICAS: expected 1 or more, got 0"),
         (["scale", "arm", "3", "--max-replicas", "2"], "--max-replicas: expected 3 or more, got 2"),
         (["remove"], "NAME is missing"),
@@ -43,3 +55,30 @@ def test_an_edge_refuses_flags_of_a_policy_on_this_machine(flags: list[str]) -> 
     done = run_in("pipe", ["serve", "cartpole_ppo", "--engine", "ray", *flags])
     assert done.code == 2
     assert "--engine ray" in done.err
+
+
+def test_ctrl_c_ends_the_waiting_and_tells_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait(name: str, on_stage: Callable[[str], None], *, leave: threading.Event) -> None:
+        on_stage("0 of 1 replicas")
+        with suppress(KeyboardInterrupt):  # as Ray's library does with one now and then
+            os.kill(os.getpid(), signal.SIGINT)
+        leave.wait()
+
+    for name in ("connect", "deploy"):
+        monkeypatch.setattr(cluster, name, lambda *_: None)
+    monkeypatch.setattr(cluster, "wait_until_running", wait)
+    with pytest.raises(KeyboardInterrupt):
+        main(["cluster", "deploy", "arm", "cartpole_ppo"])
+    assert "arm loads without this command: `policyserve cluster status` says how far" in capsys.readouterr().err
+
+
+def test_the_status_of_a_failed_policy_says_that_none_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Deployed("arm", "1", "DEPLOY_FAILED", 0, 0, "arm.onnx: there is no such file")
+    monkeypatch.setattr(cluster, "connect", lambda *_: None)
+    monkeypatch.setattr(cluster, "status", lambda: [failed])
+    main(["cluster", "status"])
+    assert capsys.readouterr().out.endswith("DEPLOY_FAILED no replica answers: arm.onnx: there is no such file\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from policyserve.cli.arguments import help_page
 from policyserve.cli.arguments.flags import flags_of
 from policyserve.cli.arguments.parsing import parse
 from policyserve.cli.policies import find_adapter, find_source, overview, read_flags, take_policy
-from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain
+from policyserve.cli.terminal import ARGUMENT_ERROR, FAILURE, complain, warn
 from policyserve.core.errors import ConfigError, PolicyserveError
 from policyserve.policies.objects import NoFlags
 from policyserve.ray import cluster
@@ -28,6 +29,7 @@ ACTIONS = {
     "status": "what is deployed, and how far it is",
     "remove": "NAME: stop it",
 }
+_LEAVE_S = 10.0  # to have an answer of a busy cluster
 
 PolicyFlagsT = TypeVar("PolicyFlagsT")
 
@@ -129,13 +131,15 @@ def _deploy(argv: list[str]) -> None:
     adapter = find_adapter(target)
     flags = read_flags(adapter, lambda policy: DeployFlags(policy), f"{prog} {name} {target}", words)
     source = find_source(adapter, flags.policy)
+    if flags.cluster.deployed_as not in (name, ClusterConfig.deployed_as):
+        complain(f"--deployed-as: expected {name}, which is NAME, got {flags.cluster.deployed_as!r}", ARGUMENT_ERROR)
     config = _named(flags.cluster, name)
     cluster.connect(config)
     own = {"max_state_kib": config.max_state_kib, "session_state": config.session_state}
     told = ReplicaSettings(flags.request_timeout_s, **own)
     cluster.deploy(name, source.recipe, config, told)
     if flags.wait:
-        cluster.wait_until_running(name, lambda stage: print(f"  {stage}", flush=True))
+        _wait(name)
     _show([one for one in cluster.status() if one.name == name])
 
 
@@ -154,7 +158,7 @@ def _roll(argv: list[str]) -> None:
     if application == before:
         print(f"{name}: the next version loads; {PROG} status says how far it is")
         return
-    cluster.wait_until_running(application, lambda stage: print(f"  {stage}", flush=True))
+    _wait(application)
     told = f"{application} gets new sessions; {before} is stopped after {flags.roll_patience_s:g} s"
     print(f"{told}; Ctrl-C leaves both, and `{PROG} remove` stops one", flush=True)
     with suppress(KeyboardInterrupt):
@@ -181,6 +185,34 @@ def _status(argv: list[str]) -> None:
     flags = parse(StatusFlags, f"{PROG} status", argv)
     cluster.connect(_at(flags))
     _show(cluster.status())
+
+
+def _wait(application: str) -> None:
+    """Wait until a replica answers, saying how far it is; raises PolicyFailed.
+
+    A thread asks Ray, whose library sometimes swallows the KeyboardInterrupt of Ctrl-C.
+    """
+    failures: list[Exception] = []
+    leave = threading.Event()
+
+    def wait() -> None:
+        try:
+            cluster.wait_until_running(application, lambda stage: print(f"  {stage}", flush=True), leave=leave)
+        except Exception as error:  # Ray's, or the policy's
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait, name="waiting for the cluster", daemon=True)
+    try:
+        waiting.start()
+        waiting.join()
+    except KeyboardInterrupt:
+        leave.set()
+        if waiting.is_alive():
+            waiting.join(_LEAVE_S)  # Ray ends the process with an error of its own if it is asked while it shuts down
+        warn(f"{application} loads without this command: `{PROG} status` says how far, `{PROG} remove` stops it")
+        raise
+    if failures:
+        raise failures[0]
 
 
 def _read_names(
@@ -214,7 +246,8 @@ def _show(deployed: Sequence[cluster.Deployed]) -> None:
     if not deployed:
         print("nothing is deployed")
     for one in deployed:
-        told = f"{one.running} of {one.wanted} replicas answer" if one.wanted else "being looked at"
+        none = "no replica answers" if one.state == "DEPLOY_FAILED" else "being looked at"
+        told = f"{one.running} of {one.wanted} replicas answer" if one.wanted else none
         print(f"{one.name:16} version {one.version:6} {one.state:12} {told}{': ' + one.message if one.message else ''}")
 
 

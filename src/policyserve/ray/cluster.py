@@ -8,8 +8,10 @@ changes without replacing those that are there.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +28,8 @@ from policyserve.ray.application import REPLICA, described, options, write_recip
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
-_MOST_TOLD = 300  # characters of what Serve says
+_KNOCK_S = 5.0
+_MOST_TOLD = 500  # characters of what Serve says
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LOADED_S = 3600.0  # a policy of many gigabytes takes its time
 
@@ -72,17 +75,59 @@ def check_installed() -> None:
 
 @_one_at_a_time
 def connect(config: ClusterConfig) -> None:
-    """Become a driver of the cluster; raises ConfigError if it is not there, or lets in everybody off this machine."""
+    """Become a driver of the cluster.
+
+    Raises ConfigError if it is not there, takes another token, or lets in everybody off this machine.
+    """
     check_installed()
     import ray
 
     if not ray.is_initialized():
+        place = place_of(config.ray_address, os.environ)
+        logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it warns that this is not the main thread
         try:
+            knock(place)
             ray.init(config.ray_address, configure_logging=False, log_to_driver=False, namespace="serve")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            told = f"no cluster at {config.ray_address}: {str(error).splitlines()[0]}"
-            raise ConfigError(f"ray_address: {told}; `ray start --head` begins one on this machine") from error
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            raise ConfigError(refusal(place, error, os.environ)) from error
     check_token([node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]], os.environ, config.insecure)
+
+
+def place_of(address: str, environment: Mapping[str, str]) -> str:
+    """HOST:PORT of the cluster that is meant; empty where Ray looks for one on this machine, or begins it."""
+    named = environment.get("RAY_ADDRESS", "") if address == "auto" else address
+    return "" if named in ("auto", "local") else named
+
+
+def knock(place: str) -> None:
+    """Raise OSError where nobody listens, Ray's AuthenticationError where our token is another one.
+
+    Ray finds both out as well, but only after twenty tries of a second or two, each with a line of its own.
+    """
+    host, _, port = place.rpartition(":")
+    if not host or "://" in place or not port.isdigit():
+        return
+    socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+
+    ensure_token_if_auth_enabled(create_token_if_missing=False)  # the client ends the process where there is none
+    GcsClient(address=place)
+
+
+def refusal(place: str, error: BaseException, environment: Mapping[str, str]) -> str:
+    """What to say of a cluster that Ray could not connect to, and why. place: empty: one of this machine."""
+    told = f"{error} {error.__cause__ or ''}"
+    if "AuthToken" in told or "authentication token" in told:
+        got = "another token" if environment.get("RAY_AUTH_MODE") == "token" else "RAY_AUTH_MODE not set"
+        got = "none" if "no authentication token" in told else got
+        cure = "RAY_AUTH_MODE=token here, and its nodes' token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        return f"ray: the cluster{' at ' + place if place else ''} asks for a token: expected {cure}, got {got}"
+    if not place:
+        cure = "`ray start --head` begins one, `ray start --address HOST:PORT` joins one"
+        return f"--ray-address: expected a cluster at this machine, got none: {cure}"
+    why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"--ray-address: no cluster at {place} ({why}): expected the address that `ray start --head` told"
 
 
 def check_token(addresses: list[str], environment: Mapping[str, str], insecure: bool) -> None:
@@ -179,10 +224,16 @@ def status() -> list[Deployed]:
     return [_deployed(name, one, applications.get(name, {})) for name, one in ours.items()]
 
 
-def wait_until_running(name: str, on_stage: Callable[[str], None], timeout_s: float = _LOADED_S) -> None:
-    """Wait until a replica answers; raises PolicyFailed if the deployment failed or takes longer than timeout_s."""
+def wait_until_running(
+    name: str, on_stage: Callable[[str], None], timeout_s: float = _LOADED_S, leave: threading.Event | None = None
+) -> None:
+    """Wait until a replica answers; raises PolicyFailed if the deployment failed or takes longer than timeout_s.
+
+    leave: once it is set, nobody waits any more.
+    """
     until = time.monotonic() + timeout_s
     told = ""
+    leave = leave or threading.Event()
     while time.monotonic() < until:
         found = {one.name: one for one in status()}.get(name)
         if found is not None and found.running and found.state in ("RUNNING", "DEPLOYING"):
@@ -194,7 +245,8 @@ def wait_until_running(name: str, on_stage: Callable[[str], None], timeout_s: fl
         if stage != told:
             told = stage
             on_stage(stage)
-        time.sleep(_POLL_S)
+        if leave.wait(_POLL_S):
+            return
     raise PolicyFailed(f"{name} was not there after {timeout_s:g} s; `policyserve cluster status` says how far it is")
 
 
@@ -207,7 +259,7 @@ def handle_of(name: str) -> Any:
 
 def _stage_of(found: Deployed) -> str:
     """How far it is; Serve's own words where it waits for a GPU, say, that no node has."""
-    told = f"{found.running} of {found.wanted} replicas"
+    told = f"{found.running} of {found.wanted} replicas" if found.wanted else "being looked at"
     return f"{told}: {found.message}" if found.message else told
 
 
@@ -243,10 +295,13 @@ def _next(version: Any) -> str:
 
 
 def _applications() -> dict[str, dict[str, Any]]:
-    """What was deployed declaratively, by name."""
+    """What was deployed declaratively, by name; nothing where there is no Serve, which only deploying starts."""
     import ray
+    from ray.serve.context import _get_global_client
 
-    client = _client()
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return {}
     configs = ray.get(client._controller.get_app_configs.remote())
     return {name: one.model_dump(exclude_unset=True) for name, one in configs.items()}
 
