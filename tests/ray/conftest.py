@@ -36,10 +36,15 @@ def edges(counting: SmallCluster) -> Iterator[Sequence[Serving]]:
 
 
 @pytest.fixture
-def fleet(request: pytest.FixtureRequest, edges: Sequence[Serving]) -> Iterator[Fleet]:
-    """Clients at work: this package's, or the original ones with the parameter "originals"."""
+def dialects(request: pytest.FixtureRequest) -> Dialects:
+    """Whose clients: this package's, or the original ones with the parameter "originals"."""
     is_original = getattr(request, "param", "") == "originals"
-    dialects = request.getfixturevalue("original_clients") if is_original else DIALECTS
+    return request.getfixturevalue("original_clients") if is_original else DIALECTS
+
+
+@pytest.fixture
+def fleet(dialects: Dialects, edges: Sequence[Serving]) -> Iterator[Fleet]:
+    """Clients at work."""
     with driving([edge.url for edge in edges], dialects=dialects) as fleet:
         yield fleet
 

@@ -19,13 +19,13 @@ from policyserve import Client
 from policyserve.ray import cluster
 from policyserve.ray.application import app
 from tests.cli.serving import Serving
-from tests.ray.fleet import Fleet, driving
+from tests.ray.fleet import Dialects, Fleet, driving
 from tests.ray.small_cluster import NAME, SmallCluster, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
-WHOSE = pytest.mark.parametrize("fleet", ["ours", "originals"], indirect=True)
+WHOSE = pytest.mark.parametrize("dialects", ["ours", "originals"], indirect=True)
 
 
 def check(fleet: Fleet, lost: int = 0) -> None:
@@ -50,6 +50,7 @@ def test_a_replica_is_killed(counting: SmallCluster, fleet: Fleet) -> None:
     assert not fleet.ledger["refused"]
 
 
+@WHOSE
 def test_a_replica_freezes(counting: SmallCluster, fleet: Fleet) -> None:
     frozen, before = counting.processes()[0], set(counting.processes())
     os.kill(frozen, signal.SIGSTOP)
@@ -63,6 +64,7 @@ def test_a_replica_freezes(counting: SmallCluster, fleet: Fleet) -> None:
     counting.until_running(2)
 
 
+@WHOSE
 def test_a_node_is_lost(counting: SmallCluster, fleet: Fleet) -> None:
     counting.lose_a_node()
     fleet.until_answered(300)
@@ -85,6 +87,7 @@ def test_a_version_is_rolled(counting: SmallCluster, fleet: Fleet) -> None:
     assert not fleet.ledger["refused"]
 
 
+@WHOSE
 def test_it_is_scaled_and_the_replicas_that_stay_are_not_touched(counting: SmallCluster, fleet: Fleet) -> None:
     before = set(counting.processes())
     cluster.scale(NAME, 3, 3)
@@ -101,6 +104,7 @@ def test_it_is_scaled_and_the_replicas_that_stay_are_not_touched(counting: Small
     assert not fleet.ledger["refused"]
 
 
+@WHOSE
 def test_the_controller_of_serve_is_killed(fleet: Fleet) -> None:
     controller = import_module("ray.serve.context")._get_global_client()._controller
     os.kill(import_module("ray").get(controller.get_pid.remote()), signal.SIGKILL)
@@ -134,8 +138,11 @@ def test_what_serve_run_began_is_served_as_well(counting: SmallCluster) -> None:
         import_module("ray.serve").delete("own")
 
 
-def test_an_edge_is_killed_and_costs_its_own_requests_alone(counting: SmallCluster, edges: Sequence[Serving]) -> None:
-    with counting.edge() as doomed, driving([edges[0].url, doomed.url]) as fleet:
+@WHOSE
+def test_an_edge_is_killed_and_costs_its_own_requests_alone(
+    counting: SmallCluster, edges: Sequence[Serving], dialects: Dialects
+) -> None:
+    with counting.edge() as doomed, driving([edges[0].url, doomed.url], dialects=dialects) as fleet:
         doomed.process.kill()
         fleet.urls = [edges[0].url]
         fleet.until_answered(200)
@@ -143,8 +150,11 @@ def test_an_edge_is_killed_and_costs_its_own_requests_alone(counting: SmallClust
     assert not fleet.ledger["refused"]
 
 
-def test_an_edge_that_stops_answers_what_it_has(counting: SmallCluster, edges: Sequence[Serving]) -> None:
-    with counting.edge() as leaving, driving([edges[0].url, leaving.url]) as fleet:
+@WHOSE
+def test_an_edge_that_stops_answers_what_it_has(
+    counting: SmallCluster, edges: Sequence[Serving], dialects: Dialects
+) -> None:
+    with counting.edge() as leaving, driving([edges[0].url, leaving.url], dialects=dialects) as fleet:
         fleet.urls = [edges[0].url]
         code, _ = leaving.stop()
         fleet.until_answered(100)
