@@ -12,13 +12,14 @@ from policyserve.core.effects import Answered
 from policyserve.core.errors import ConfigError, DeadlineExceeded, PolicyLost
 from policyserve.engine.engine import Change, ChangingEngine, CountingEngine, Engine
 from policyserve.ray import roster
+from policyserve.ray.application import write_recipe
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.edge import RayEngine
 from policyserve.ray.engine import Wanted
 from policyserve.ray.groups import Described
 from policyserve.server.config import ServerConfig
 from policyserve.server.server import Server
-from tests.engine.running import PATIENCE_S, until
+from tests.engine.running import PATIENCE_S, recipe, until
 from tests.ray import loopback
 from tests.ray.pretended import SPEC, Pretended, outcomes, pretended, start
 
@@ -139,6 +140,36 @@ def test_without_a_replica_requests_wait_and_are_answered_once_there_is_one(pret
         assert engine.stage == ""
 
     run(engine, talk)
+
+
+def test_a_policy_that_is_removed_is_waited_for(pretended: Pretended) -> None:
+    pretended.have("policy", 1)
+    engine = pretended.engine()
+
+    async def talk() -> None:
+        removed = pretended.there.pop("policy")
+        pretended.watch.soon()
+        await until(lambda: engine.stage == "waiting for a replica")
+        assert figure(engine, "replicas") == 0
+        pretended.there["policy"] = removed
+        await until(lambda: engine.stage == "")
+        assert isinstance((await outcomes(engine, 1))[0], Answered)
+
+    run(engine, talk)
+
+
+@pytest.mark.parametrize(("flags", "is_told"), [({}, False), ({"seed": 2}, True)])
+def test_a_policy_that_is_there_with_another_recipe_is_served_and_told(
+    flags: dict[str, int], is_told: bool, pretended: Pretended, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretended.have("policy", 1)
+    told = write_recipe(replace(recipe(), arguments={**recipe().arguments, **flags}))
+    pretended.there["policy"] = replace(pretended.there["policy"], recipe=told)
+
+    async def talk() -> None: ...
+
+    run(pretended.engine(), talk)
+    assert ("policy is deployed already, with another policy or other flags than here" in caplog.text) is is_told
 
 
 def test_a_request_that_waits_past_its_deadline_for_a_replica_is_told_what_the_stage_says(

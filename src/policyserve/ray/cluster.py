@@ -54,7 +54,8 @@ def _one_at_a_time(function: Callable[P, T]) -> Callable[P, T]:
 class Deployed:
     """A policy on the cluster. state: Serve's word (RUNNING, DEPLOYING, …).
 
-    running, wanted: replicas; wanted is 0 while Serve looks at what was asked of it.
+    running, wanted: replicas; wanted is 0 while Serve looks at what was asked of it. recipe: as write_recipe() has it;
+    empty where nobody says it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Deployed:
     running: int
     wanted: int
     message: str = ""
+    recipe: str = ""
 
 
 def check_installed() -> None:
@@ -272,14 +274,15 @@ def reason(message: str) -> str:
 
 
 def _deployed(name: str, found: Any, application: Mapping[str, Any]) -> Deployed:
-    version, state = str(application.get("args", {}).get("version", "1")), str(found.status.value)
+    arguments = application.get("args", {})
+    version, state, recipe = str(arguments.get("version", "1")), str(found.status.value), arguments.get("recipe", "")
     deployment = found.deployments.get(REPLICA)
     if deployment is None:  # Serve looks at what was asked of it
-        return Deployed(name, version, state, 0, 0, reason(found.message))
+        return Deployed(name, version, state, 0, 0, reason(found.message), recipe)
     states = {str(getattr(state, "value", state)): count for state, count in deployment.replica_states.items()}
     wanted = sum(count for state, count in states.items() if state != "STOPPING")
     message = "\n".join(filter(None, (found.message, deployment.message)))
-    return Deployed(name, version, state, states.get("RUNNING", 0), wanted, reason(message))
+    return Deployed(name, version, state, states.get("RUNNING", 0), wanted, reason(message), recipe)
 
 
 def _known(name: str, applications: Mapping[str, dict[str, Any]]) -> str:

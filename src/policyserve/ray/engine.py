@@ -20,6 +20,7 @@ from policyserve.engine.engine import Change, Figure, OnOutcome
 from policyserve.engine.routing import Router
 from policyserve.engine.scheduler import Scheduler
 from policyserve.ray import cluster, roster
+from policyserve.ray.application import write_recipe
 from policyserve.ray.asking import Watch, in_thread
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.groups import Described
@@ -161,11 +162,21 @@ class ApplicationEngine:
 
     def _prepare(self, on_stage: OnStage) -> str:
         wanted, name = self._wanted, self._wanted.config.deployed_as
-        application = self.application or cluster.newest(name, [one.name for one in cluster.status()])
+        there = {one.name: one for one in cluster.status()}
+        application = self.application or cluster.newest(name, there)
+        if not self.application and application:
+            self._note_other_recipe(there[application])
         if not application and wanted.recipe is not None:
             application = cluster.deploy(name, wanted.recipe, wanted.config, wanted.settings)
         cluster.wait_until_running(application or name, on_stage)
         return application or name
+
+    def _note_other_recipe(self, found: cluster.Deployed) -> None:
+        """Say that what is deployed is not what this edge was told to serve: its command line shows something else."""
+        wanted = self._wanted.recipe
+        if wanted is not None and found.recipe and found.recipe != write_recipe(wanted):
+            told = "%s is deployed already, with another policy or other flags than here, and served as it is: %s"
+            log.warning(told, found.name, f"`policyserve cluster roll {found.name} POLICY` replaces it for all edges")
 
     def _open(self, found: Described) -> _Lanes:
         config = self._wanted.config
@@ -203,7 +214,9 @@ class ApplicationEngine:
     def _note(self, found: cluster.Deployed | None) -> None:
         assert self._lanes is not None
         self._before = [lanes for lanes in self._before if lanes.router.load]
-        if found is None or not found.wanted:
+        if found is None:  # it was removed, and may be deployed again
+            found = cluster.Deployed(self.application, "", "", 0, 0)
+        elif not found.wanted:
             return
         if bool(found.running) != self._lanes.edge.is_up.is_set():
             text = "replicas of %s are there again" if found.running else "no replica of %s is there"
