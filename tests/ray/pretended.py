@@ -42,13 +42,14 @@ class Replicas(HandCarrier):
 
 
 class Pretended:
-    """What is deployed, by name. asked: how often that was asked; deploys: the names that edges deployed."""
+    """What is deployed, by name. deploys: the names that edges deployed. away: raised by whoever asks the cluster."""
 
     def __init__(self) -> None:
         self.there: dict[str, Deployed] = {}
         self.replicas: dict[str, Replicas] = {}
         self.deploys: list[str] = []
-        self.watch = Watch(lambda: list(self.there.values()), soon_s=0.001)
+        self.away: Exception | None = None
+        self.watch = Watch(self._deployed, soon_s=0.001)
 
     def have(self, name: str, running: int = 1, spec: PolicySpec = SPEC) -> Replicas:
         """Have so many replicas of an application."""
@@ -57,6 +58,11 @@ class Pretended:
         self.replicas.setdefault(name, Replicas(Described(spec, "1"))).described = Described(spec, "1")
         self.watch.soon()
         return self.replicas[name]
+
+    def _deployed(self) -> list[Deployed]:
+        if self.away is not None:
+            raise self.away
+        return list(self.there.values())
 
     def deploy(self, name: str, *_: Any) -> str:
         self.deploys.append(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -111,6 +112,41 @@ def test_a_cluster_that_does_not_answer_is_asked_again() -> None:
         await until(lambda: bench.told[-1] == [TWO])
 
     run(talk)
+
+
+def test_a_cluster_that_is_away_is_told_of_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(bench: Bench) -> None:
+        await bench.told_of(1)
+        assert not bench.watch.is_away
+        bench.answer = ConnectionError("the controller is away")
+        await until(lambda: bench.failures > 2)
+        assert bench.watch.is_away
+        bench.answer = [TWO]
+        await until(lambda: bench.told[-1] == [TWO])
+        assert not bench.watch.is_away
+
+    run(talk)
+    first, second = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert first.startswith("the cluster does not answer (ConnectionError: the controller is away); ")
+    assert "RAY_gcs_rpc_server_reconnect_timeout_s" in first
+    assert second == "the cluster answers again"
+
+
+def test_a_cluster_that_is_silent_is_away_before_ray_gives_it_up(caplog: pytest.LogCaptureFixture) -> None:
+    def look(_: Sequence[Deployed]) -> bool:
+        return False
+
+    async def talk() -> None:
+        goes_on = threading.Event()
+        watch = Watch(lambda: [] if goes_on.wait(PATIENCE_S) else [ONE], soon_s=0.001, away_s=0.001)
+        watch.add(look)
+        await until(lambda: watch.is_away)
+        goes_on.set()
+        await until(lambda: not watch.is_away)
+        await watch.remove(look)
+
+    asyncio.run(talk())
+    assert "the cluster does not answer for 0.001 s; " in caplog.text
 
 
 def test_what_waits_for_ray_waits_in_a_thread_and_its_errors_come_back() -> None:

@@ -188,6 +188,30 @@ def test_a_request_that_waits_past_its_deadline_for_a_replica_is_told_what_the_s
     run(engine, talk)
 
 
+def test_while_the_cluster_is_away_an_edge_is_ready_as_long_as_it_reaches_a_replica(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretended.have("policy", 1)
+    engine = pretended.engine(carrier="tcp")
+
+    async def talk(bench: loopback.Bench) -> None:
+        replica = await bench.replica()
+        monkeypatch.setattr(roster, "find", lambda _: list(bench.places))
+        await start(engine)
+        pretended.away = ConnectionError("the head node is gone")
+        pretended.watch.soon()
+        await until(lambda: pretended.watch.is_away)
+        assert engine.stage == ""
+        replica.listener.close()
+        await until(lambda: engine.stage == "waiting for a replica")
+        pretended.away = None
+        pretended.watch.soon()
+        await until(lambda: engine.stage == "")
+        await engine.close(1.0)
+
+    loopback.run(talk)
+
+
 def test_a_lost_call_has_the_cluster_asked_soon(pretended: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     hurries: list[str] = []
     replicas = pretended.have("policy", 1)

@@ -13,13 +13,21 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from policyserve.core.log import Log
+from policyserve.core.printable import error_text
 from policyserve.ray import cluster
 
 log = Log(__name__)
 
 SOON_S = 1.0
+AWAY_S = 5.0  # a cluster that does not answer for so long is away
 SELDOM_S = 8.0  # while nothing changes
 _SPREAD = 0.25  # of a pause, up or down: edges that began together would ask together for ever
+_MOST_TOLD = 200  # characters of an error of Ray's
+# Ray's library ends a process whose GCS was away for so long, from a thread of its own that nothing here can hold up.
+_WHAT_FOLLOWS = (
+    "requests are answered while replicas are reached, but if its head node is gone, Ray ends this server and the "
+    "replicas after RAY_gcs_rpc_server_reconnect_timeout_s, 60 s if nobody set it"
+)
 
 T = TypeVar("T")
 # Told what is deployed; returns whether it waits for a change, and wants to be told soon.
@@ -30,11 +38,18 @@ class Watch:
     """Asks how the applications of a cluster are, for all engines of a server: seldom, and soon after a change.
 
     ask: waits for Ray, in a thread. soon_s: between two questions, at least. pause_s: to the next one; each answer that
-    is as the one before doubles it, up to SELDOM_S.
+    is as the one before doubles it, up to SELDOM_S. is_away: the last question had no answer within away_s.
     """
 
-    def __init__(self, ask: Callable[[], Sequence[cluster.Deployed]] = cluster.status, soon_s: float = SOON_S) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Sequence[cluster.Deployed]] = cluster.status,
+        soon_s: float = SOON_S,
+        away_s: float = AWAY_S,
+    ) -> None:
+        self.is_away = False
         self.pause_s = self._soon_s = soon_s
+        self._away_s = away_s
         self._ask = ask
         self._looks: list[Look] = []
         self._soon = asyncio.Event()
@@ -70,13 +85,33 @@ class Watch:
             self._soon.clear()
             found = before
             try:
-                found = await in_thread(self._ask)
+                found = await self._asked()
                 if any([look(found) for look in list(self._looks)]):  # each is told
                     self.soon()
             except Exception as error:  # the controller is away, or the cluster is: sessions go on meanwhile
                 log.debug("the cluster does not tell how it is: %s", error)
             self.pause_s = min(2 * self.pause_s, SELDOM_S) if found == before else self._soon_s
             before = found
+
+    async def _asked(self) -> Sequence[cluster.Deployed]:
+        """What the cluster says. The log tells when it says nothing, which Ray may take a minute to find out."""
+        alarm = asyncio.get_running_loop().call_later(self._away_s, self._note_away, f"for {self._away_s:g} s")
+        try:
+            found = await in_thread(self._ask)
+        except Exception as error:  # Ray's
+            self._note_away(f"({error_text(error)[:_MOST_TOLD]})")
+            raise
+        finally:
+            alarm.cancel()
+        if self.is_away:
+            log.warning("the cluster answers again")
+        self.is_away = False
+        return found
+
+    def _note_away(self, told: str) -> None:
+        if not self.is_away:
+            log.warning("the cluster does not answer %s; %s", told, _WHAT_FOLLOWS)
+        self.is_away = True
 
 
 async def in_thread(function: Callable[[], T], *, stays: bool = False) -> T:

@@ -25,7 +25,7 @@ from policyserve.ray.asking import Watch, in_thread
 from policyserve.ray.config import ClusterConfig, ReplicaSettings
 from policyserve.ray.groups import Described
 from policyserve.ray.handle import HandleCarrier
-from policyserve.ray.lane import Carrier, Edge, Lane, Tallies
+from policyserve.ray.lane import WAITING, Carrier, Edge, Lane, Tallies
 from policyserve.ray.lane_count import lane_count
 from policyserve.ray.tcp import Links, PinnedCarrier, TcpCarrier
 
@@ -80,7 +80,11 @@ class ApplicationEngine:
     @property
     def stage(self) -> str:
         """What is waited for while no replica can answer."""
-        return "" if self._lanes is None else self._lanes.edge.stage
+        if self._lanes is None:
+            return ""
+        # While the cluster tells nothing, the connections tell whether a replica is there.
+        is_cut_off = self._watch.is_away and self._wanted.config.carrier == "tcp" and not self._links.open
+        return WAITING if is_cut_off else self._lanes.edge.stage
 
     @property
     def is_working(self) -> bool:

@@ -25,6 +25,7 @@ from policyserve.ray.tries import Tries
 
 log = Log(__name__)
 
+WAITING = "waiting for a replica"
 _LEAST_TIMEOUT_S = 2.0
 _FIRST_TIMEOUT_S = 10.0  # while no group has been answered
 _USUAL_TIMES = 8.0  # of a group's usual time: then another replica is asked
@@ -94,7 +95,7 @@ class Edge:
     @property
     def stage(self) -> str:
         """What is waited for while there is no replica, empty while there is one."""
-        return "" if self.is_up.is_set() else "waiting for a replica"
+        return "" if self.is_up.is_set() else WAITING
 
     @property
     def timeout_s(self) -> float:
