@@ -23,8 +23,9 @@ def figure(url: str, name: str) -> int:
 
 
 def _read(url: str, path: str) -> tuple[int, str]:
-    port = int(url.rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=_NO_BALANCER)
+    host, _, port = url.removeprefix("ws://").rpartition(":")
+    source = _NO_BALANCER if host == "127.0.0.1" else None
+    connection = http.client.HTTPConnection(host, int(port), timeout=30, source_address=source)
     try:
         connection.request("GET", path)
         told = connection.getresponse()

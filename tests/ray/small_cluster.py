@@ -20,7 +20,7 @@ from tests.cli.serving import POLICYSERVE, ROOT, Serving, serving
 
 NAME = "counting"
 PATIENCE_S = 120.0  # generous: only a bug reaches it
-_STORE = 100 * 2**20  # bytes of each node's object store, the least that is quick
+STORE = 100 * 2**20  # bytes of each node's object store, the least that is quick
 _TOKEN = "0123456789abcdef" * 4
 
 
@@ -95,7 +95,7 @@ class SmallCluster:
     def add_nodes(self, count: int = 2) -> None:
         """Have so many nodes more."""
         for _ in range(count):
-            self._cluster.add_node(num_cpus=2, object_store_memory=_STORE)
+            self._cluster.add_node(num_cpus=2, object_store_memory=STORE)
 
     @contextmanager
     def cut_off(self) -> Iterator[set[int]]:
@@ -138,9 +138,9 @@ class SmallCluster:
         return (found.running, found.wanted, found.state) == (count, count, "RUNNING")
 
 
-def until(is_so: Callable[[], Any], told: str) -> None:
+def until(is_so: Callable[[], Any], told: str, patience_s: float = PATIENCE_S) -> None:
     """Wait for what other processes do."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < deadline, told
         time.sleep(0.1)
@@ -156,9 +156,9 @@ def _begun(tries: int = 3) -> Any:
     """A cluster with its nodes. Ray gives a node 30 s to come, which a busy machine may need several times."""
     made = import_module("ray.cluster_utils").Cluster()
     try:
-        made.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
+        made.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
         for _ in range(2):
-            made.add_node(num_cpus=2, object_store_memory=_STORE)
+            made.add_node(num_cpus=2, object_store_memory=STORE)
     except Exception:  # Ray's own class for it is Exception
         made.shutdown()
         if tries == 1:
