@@ -16,14 +16,18 @@ from tests.ray.small_cluster import NAME, PATIENCE_S, STORE, until
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _RAY_PORT = 6379
 _EDGE_PORT = 8000
+_TRIES = 3
+_STARTED = "Ray runtime started"  # what `ray start` prints then
 _REPLICA = "ray::ServeReplica"  # how the command line of such a process begins
-_ANNOUNCED = """
-import sys
+# Programs for the head's host. Their words: the cluster's address, and what the policy is called there.
+_CONNECTED = """
+import sys, ray
 from policyserve.ray import cluster, roster
 from policyserve.ray.config import ClusterConfig
 cluster.connect(ClusterConfig(ray_address=sys.argv[1]))
-print(*(place.host for place in roster.find(sys.argv[2])))
 """
+_ANNOUNCED = "print(*(place.host for place in roster.find(sys.argv[2])))"
+_LIVING = "print(*(node['NodeManagerAddress'] for node in ray.nodes() if node['Alive']))"
 
 
 class SpreadCluster:
@@ -48,18 +52,22 @@ class SpreadCluster:
         until(lambda: "2 of 2 replicas answer" in self.command("status"), "there are no two replicas")
 
     def begin_node(self, host: Host, *flags: str, cpus: int = 2) -> None:
-        """Have a host be a node."""
+        """Have a host be a node. Ray gives one 30 s to come, which a busy machine may need several times."""
         where = flags or ("--address", self._address)
         bounds = ("--num-cpus", str(cpus), "--object-store-memory", str(STORE), "--disable-usage-stats")
         own = ("--node-ip-address", host.address, "--temp-dir", str(self._folder / host.name), "--block")
         log = self._folder / f"{host.name}.log"
-        with log.open("wb") as told:
-            command = host.inside([*_RAY, "start", *where, *bounds, *own])
-            node = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
-        self.nodes[host.name] = node
-        self._ending.callback(_end, node)
-        until(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None, f"{host.name} is no node")
-        assert node.poll() is None, log.read_text()
+        for _ in range(_TRIES):
+            with log.open("wb") as told:
+                command = host.inside([*_RAY, "start", *where, *bounds, *own])
+                node = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT)
+            self.nodes[host.name] = node
+            self._ending.callback(_end, node)
+            until(lambda node=node: _STARTED in log.read_text() or node.poll() is not None, f"{host.name} is no node")
+            if node.poll() is None:
+                return
+            host.end_all()
+        raise AssertionError(log.read_text())
 
     def replicas(self, host: Host) -> list[int]:
         """The replicas' processes on a host."""
@@ -81,12 +89,18 @@ class SpreadCluster:
 
     def announced(self) -> set[str]:
         """The addresses at which replicas say that they listen."""
-        told = self._on_head([sys.executable, "-c", _ANNOUNCED, self._address, NAME])
-        return set(told.split())
+        return self._told_by(_ANNOUNCED)
+
+    def living(self) -> set[str]:
+        """The addresses of the nodes that Ray has not given up."""
+        return self._told_by(_LIVING)
 
     def command(self, *words: str) -> str:
         """What a command of `policyserve cluster` prints, on the head's host."""
         return self._on_head([*POLICYSERVE, "cluster", *words, "--ray-address", self._address])
+
+    def _told_by(self, program: str) -> set[str]:
+        return set(self._on_head([sys.executable, "-c", _CONNECTED + program, self._address, NAME]).split())
 
     def _on_head(self, command: Sequence[str]) -> str:
         """What a program prints there: one that asks Ray has to be on a node."""

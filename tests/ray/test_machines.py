@@ -128,6 +128,7 @@ def test_a_network_is_cut_in_two(spread: SpreadCluster) -> None:
         spread.net.cut(spread.two)
         fleet.until_answered(200)
         until(lambda: len(spread.replicas(spread.one)) == 2, "no replica came elsewhere", RAY_GIVES_UP_S)
+        until(lambda: spread.two.address not in spread.living(), "Ray does not give the node up", RAY_GIVES_UP_S)
         fleet.until_answered(100)
         assert spread.replicas(spread.two) == before  # it works on, and knows nothing
         spread.net.mend(spread.two)
