@@ -24,7 +24,7 @@ SELDOM_S = 8.0  # while nothing changes
 _SPREAD = 0.25  # of a pause, up or down: edges that began together would ask together for ever
 _MOST_TOLD = 200  # characters of an error of Ray's
 # Ray's library ends a process whose GCS was away for so long, from a thread of its own that nothing here can hold up.
-# A GCS that comes back may have given up all other nodes, which end then; a driver without its node goes on, for nothing.
+# A GCS that comes back may have given up all other nodes, which end then; a driver without its node goes on in vain.
 _WHAT_FOLLOWS = (
     "requests are answered while replicas are reached; if its head node is gone, Ray ends this server and the replicas "
     "after RAY_gcs_rpc_server_reconnect_timeout_s, 60 s if nobody set it; if it comes back and has given up this node, "
