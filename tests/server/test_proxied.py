@@ -101,9 +101,12 @@ def test_a_stopping_server_does_not_wait_for_a_header() -> None:
         live.stop()
 
 
-@pytest.mark.parametrize("settings", [{"proxy_protocol": True}, {"trusted_proxies": ("10.0.0.1",)}])
-def test_one_setting_without_the_other_is_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="both or none"):
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [({"proxy_protocol": True}, "--proxy-protocol"), ({"trusted_proxies": ("10.0.0.1",)}, "--trusted-proxies")],
+)
+def test_one_setting_without_the_other_is_refused(settings: dict[str, object], got: str) -> None:
+    with pytest.raises(ConfigError, match=f"both or none, got {got} alone"):
         ServerConfig(**settings)  # pyright: ignore[reportArgumentType]
 
 

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import Literal
 
 from policyserve import dialects
+from policyserve.core.errors import ConfigError
 from policyserve.core.limits import WireLimits
 from policyserve.core.mapping import KeyMap
 from policyserve.core.settings import Settings
@@ -105,8 +106,9 @@ class Access(_Group):
             is_fine = origin.startswith(("http://", "https://")) and origin.count("/") == 2
             self.require("allowed_origins", is_fine, "scheme://host or scheme://host:port for each")
         Trusted(self.trusted_proxies)
-        has_both = self.proxy_protocol == bool(self.trusted_proxies)
-        self.require("proxy_protocol", has_both, "--proxy-protocol and --trusted-proxies, both or none")
+        if self.proxy_protocol != bool(self.trusted_proxies):
+            got = "--proxy-protocol" if self.proxy_protocol else "--trusted-proxies"
+            raise ConfigError(f"proxy_protocol: expected it and --trusted-proxies, both or none, got {got} alone")
         self._require_all(("max_sessions", "max_sessions_per_address", "max_handshakes"), 1, "1 or more")
 
 
