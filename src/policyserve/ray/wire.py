@@ -114,7 +114,8 @@ class FrameReader:
             at += there
             frames += self._filled(filling)
         self._held = end - at
-        self._scratch[: self._held] = self._scratch[at:end].copy()
+        if self._held:
+            self._scratch[: self._held] = self._scratch[at:end].copy()
         return frames
 
     def _begin(self, at: int) -> _Filling:
