@@ -5,35 +5,70 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from policyserve.core.errors import ConfigError, MissingDependency
 from policyserve.ray import cluster
-from policyserve.ray.cluster import Deployed, check_installed, check_token, knock, newest, place_of, reason, refusal
+from policyserve.ray.cluster import (
+    Deployed,
+    asks_for_token,
+    check_installed,
+    check_token,
+    knock,
+    newest,
+    place_of,
+    reason,
+    refusal,
+)
 from tests.doctor.sick import closed_port
+from tests.policies.frameworks import import_or_skip
 
 
 def test_a_cluster_that_runs_what_anybody_sends_is_refused_off_loopback() -> None:
     with pytest.raises(
         ConfigError, match=r"whoever reaches 10\.0\.0\.3 runs code on this cluster.*RAY_AUTH_MODE=token"
     ):
-        check_token(["127.0.0.1", "10.0.0.3"], {}, insecure=False)
+        check_token(["127.0.0.1", "10.0.0.3"], asks=False, insecure=False)
 
 
 @pytest.mark.parametrize(
-    ("addresses", "environment", "insecure"),
+    ("addresses", "asks", "insecure"),
     [
-        (["127.0.0.1", "::1"], {}, False),
-        (["10.0.0.3"], {"RAY_AUTH_MODE": "token"}, False),
-        (["10.0.0.3"], {}, True),
+        (["127.0.0.1", "::1"], False, False),
+        (["10.0.0.3"], True, False),
+        (["10.0.0.3"], False, True),
     ],
 )
 def test_one_is_used_that_asks_for_a_token_or_that_nobody_else_reaches(
-    addresses: list[str], environment: dict[str, str], insecure: bool
+    addresses: list[str], asks: bool, insecure: bool
 ) -> None:
-    check_token(addresses, environment, insecure)
+    check_token(addresses, asks, insecure)
+
+
+@pytest.mark.parametrize(("is_asked", "expected"), [(True, True), (False, False), (None, None)])
+def test_the_cluster_itself_is_asked_whether_it_wants_a_token(is_asked: bool | None, expected: bool | None) -> None:
+    grpc = import_or_skip("grpc")
+
+    def gcs(request: bytes, context: Any) -> bytes:
+        assert request == b""
+        if is_asked is not False:
+            code = grpc.StatusCode.UNAUTHENTICATED if is_asked else grpc.StatusCode.UNAVAILABLE
+            context.abort(code, "InvalidAuthToken: Authentication token is missing or incorrect")
+        return b""
+
+    handlers = {"CheckAlive": grpc.unary_unary_rpc_method_handler(gcs)}
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert asks_for_token(f"127.0.0.1:{port}") is expected
+    finally:
+        server.stop(None).wait()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")

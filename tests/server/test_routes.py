@@ -67,6 +67,22 @@ def test_what_changes_something_takes_put_from_an_admins_key_alone() -> None:
     assert (wrong.status, wrong.headers) == (405, (("Allow", "GET, PUT"),))
 
 
+def test_a_policy_that_is_not_there_is_answered_with_those_that_the_caller_may_know() -> None:
+    routes = Routes()
+    for path in ("/metrics", "/policies/arm", "/policies/leg"):
+        routes.add(path, Route(lambda asked: text(200, "here"), is_listed=path == "/metrics"))
+    routes.add("/policies/hidden", Route(lambda asked: text(200, "here"), is_private=True, is_listed=False))
+    beside = "there are /policies/arm, /policies/leg"
+    assert (
+        get(routes, "/policies/none", Caller(is_trusted_page=False)).body
+        == f"no page at this path; {beside}\n".encode()
+    )
+    assert routes.respond("PUT", "/policies/none", "", Caller()).body.endswith(b"/policies/leg, /policies/hidden\n")
+    for told in (get(routes, "/policies/none", STRANGER), get(routes, "/none")):
+        assert told.status == 404
+        assert told.body.endswith(b"robots connect here by WebSocket, pages are /metrics\n")
+
+
 def get(routes: Routes, path: str, caller: Caller = Caller()) -> Response:  # noqa: B008 (it is frozen)
     return routes.respond("GET", path, "", caller)
 

@@ -29,6 +29,7 @@ from policyserve.ray.config import ClusterConfig, ReplicaSettings
 
 _POLL_S = 0.2
 _KNOCK_S = 5.0
+_A_CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # of GCS; any would do
 _MOST_TOLD = 500  # characters of what Serve says
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LOADED_S = 3600.0  # a policy of many gigabytes takes its time
@@ -92,7 +93,9 @@ def connect(config: ClusterConfig) -> None:
             ray.init(config.ray_address, configure_logging=False, log_to_driver=False, namespace="serve")
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             raise ConfigError(refusal(place, error, os.environ)) from error
-    check_token([node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]], os.environ, config.insecure)
+    addresses = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    asks = asks_for_token(ray.get_runtime_context().gcs_address)
+    check_token(addresses, os.environ.get("RAY_AUTH_MODE") == "token" if asks is None else asks, config.insecure)
 
 
 def place_of(address: str, environment: Mapping[str, str]) -> str:
@@ -121,7 +124,8 @@ def refusal(place: str, error: BaseException, environment: Mapping[str, str]) ->
     """What to say of a cluster that Ray could not connect to, and why. place: empty: one of this machine."""
     told = f"{error} {error.__cause__ or ''}"
     if "AuthToken" in told or "authentication token" in told:
-        got = "another token" if environment.get("RAY_AUTH_MODE") == "token" else "RAY_AUTH_MODE not set"
+        mode = environment.get("RAY_AUTH_MODE")
+        got = "another token" if mode == "token" else f"RAY_AUTH_MODE={mode}" if mode else "RAY_AUTH_MODE not set"
         got = "none" if "no authentication token" in told else got
         cure = "RAY_AUTH_MODE=token here, and its nodes' token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
         return f"ray: the cluster{' at ' + place if place else ''} asks for a token: expected {cure}, got {got}"
@@ -132,10 +136,25 @@ def refusal(place: str, error: BaseException, environment: Mapping[str, str]) ->
     return f"--ray-address: no cluster at {place} ({why}): expected the address that `ray start --head` told"
 
 
-def check_token(addresses: list[str], environment: Mapping[str, str], insecure: bool) -> None:
+def asks_for_token(place: str) -> bool | None:
+    """Whether the cluster's GCS refuses one who has no token; None where it does not say, since it wants TLS.
+
+    What is set here says nothing of the nodes: a driver with a token is let in as well where nobody is asked for one.
+    """
+    import grpc
+
+    with grpc.insecure_channel(place, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_A_CALL)(b"", timeout=_KNOCK_S)
+        except grpc.RpcError as error:
+            return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None
+    return False
+
+
+def check_token(addresses: list[str], asks: bool, insecure: bool) -> None:
     """Raise ConfigError if nodes are reached by a network and Ray asks nobody for a token."""
     open_ones = [one for one in addresses if not ip_address(one).is_loopback]
-    if open_ones and not insecure and environment.get("RAY_AUTH_MODE") != "token":
+    if open_ones and not insecure and not asks:
         told = f"whoever reaches {open_ones[0]} runs code on this cluster: expected token authentication, got none"
         cure = "set RAY_AUTH_MODE=token for `ray start` on all nodes and here (`ray get-auth-token --generate`)"
         raise ConfigError(f"ray: {told}; {cure}, or say --insecure where nobody else reaches that network")

@@ -105,8 +105,7 @@ class Routes:
             told = f"{path} answers POST with a JSON body; docs/wire/rest.md says what is in it"
             return text(405, told, (("Allow", "POST"),))
         if route is None:
-            pages = ", ".join(path for path, page in self._routes.items() if page.is_listed)
-            return text(404, f"no page at this path; robots connect here by WebSocket, pages are {pages}")
+            return text(404, f"no page at this path; {self._instead_of(path, caller)}")
         methods = ("GET", "PUT") if route.changes else ("GET",)
         if method not in methods:
             return text(405, f"{path} answers {' and '.join(methods)}", (("Allow", ", ".join(methods)),))
@@ -118,6 +117,19 @@ class Routes:
         if method == "PUT" and not caller.is_admin:
             return text(403, f"PUT {path} needs an admin's key: a line `NAME admin: KEY` in --api-key-file")
         return route.answer(Asked(caller, dict(parse_qsl(query)), method))
+
+    def _instead_of(self, path: str, caller: Caller) -> str:
+        """Which pages there are: those beside that path, such as other policies', or else those that are listed."""
+        above = path.rpartition("/")[0] + "/"
+        beside = [one for one, page in self._routes.items() if one.startswith(above) and _may_see(page, caller)]
+        if above != "/" and beside:
+            return f"there are {', '.join(beside)}"
+        pages = ", ".join(path for path, page in self._routes.items() if page.is_listed)
+        return f"robots connect here by WebSocket, pages are {pages}"
+
+
+def _may_see(page: Route, caller: Caller) -> bool:
+    return (caller.has_key or not page.needs_key) and (caller.is_trusted_page or not page.is_private)
 
 
 def text(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
