@@ -100,6 +100,7 @@ class Access(_Group):
     max_handshakes: int = 512  # the most connections without a session; of more than these the oldest is cut
 
     def check(self) -> None:
+        """Raise ConfigError for a field that is out of its bounds, and for half of what a balancer needs."""
         super().check()
         self._require_path("api_key_file")
         for origin in self.allowed_origins:
