@@ -1,13 +1,13 @@
 .PHONY: check debian lint types contracts test test-rooms test-commands test-edge pythons interop lerobot-client ray ray-drills coverage bench gpu
 
 # A run of tests waits for more than half of its time: three kinds of them run at a time, and two Pythons, on as few as
-# two cores; each kind tells its lines together.
+# two cores; each kind tells its lines together, and one that fails hides no other.
 AT_ONCE ?= 2
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Beside this Python the oldest with the oldest dependencies, where most breaks; `make pythons` has the others.
 check: lint types contracts  ## what .ci/run runs
-	@$(MAKE) --no-print-directory -j3 $(TOGETHER) test-rooms test-commands pythons ray test-edge interop PYTHONS=oldest
+	@$(MAKE) --no-print-directory --keep-going -j3 $(TOGETHER) test-rooms test-commands pythons ray test-edge interop PYTHONS=oldest
 
 debian:  ## Prometheus, chromium and HAProxy, which some tests drive: for root on Debian; nobody else's machine is changed
 	@sh scripts/debian_programs.sh
