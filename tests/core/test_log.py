@@ -20,8 +20,8 @@ from tests.engine.awkward import Raising
 from tests.strange import FORGED, STRANGE, strange
 
 SOURCE = Path(policyserve.__file__).parent
-# Loggers that are handed to a library, for lines of its own.
-FOR_LIBRARIES = {"server/handshake.py", "client/handshake.py"}
+# Loggers that are handed to a library, for lines of its own, or that are a library's, which is quieted.
+FOR_LIBRARIES = {"server/handshake.py", "client/handshake.py", "ray/cluster.py"}
 LOG = Log("policyserve.test")
 
 
