@@ -30,7 +30,7 @@ def test_the_selection_is_a_part_of_the_drills(program: Any) -> None:
     every = collected(program.command(Path(sys.executable), True))
     chosen = {"test_calm[ours]", "test_a_replica_is_killed[ours]", "test_a_version_is_rolled[ours]"}
     assert chosen < set(some) < set(every)
-    assert {"test_calm[originals]", "test_a_node_is_lost"} < set(every) - set(some)
+    assert {"test_calm[originals]", "test_a_node_is_lost[ours]"} < set(every) - set(some)
 
 
 def test_no_other_cluster_is_found(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
