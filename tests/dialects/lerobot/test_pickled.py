@@ -19,8 +19,9 @@ from policyserve.core.errors import WireError
 from policyserve.core.limits import WireLimits
 from policyserve.core.messages import Control, Request
 from policyserve.dialects.lerobot.dialect import LeRobot
+from policyserve.dialects.lerobot.pickled import Walk, read_thing
 from policyserve.dialects.lerobot.setup import read_setup
-from tests.dialects.lerobot.written import seen, setup
+from tests.dialects.lerobot.written import FeatureType, PolicyFeature, lerobots_modules, seen, setup
 from tests.shared import shared_path
 
 GOLDEN = ("calls_a_function", "memo_bomb", "object_array")
@@ -238,3 +239,23 @@ def test_any_bytes_are_a_message_or_are_refused(which: int, changes: list[tuple[
             except WireError:
                 continue
             assert not isinstance(heard, (Request, Control)) or heard is not None
+
+
+def test_getattr_is_a_feature_type_by_its_name_and_nothing_else() -> None:
+    walk = Walk(1_000, WireLimits())
+    with lerobots_modules():
+        by_name, of_another = (pickle.dumps(Called(getattr, kind, "mro")) for kind in (FeatureType, PolicyFeature))
+        of_a_member = pickle.dumps(Called(getattr, Called(FeatureType, "STATE"), "value"))
+    assert walk.value(read_thing(by_name, WireLimits()), "") == "mro"  # as a text: nobody looks it up
+    for wrong in (of_another, of_a_member, pickle.dumps(Called(getattr, "a", "join"))):
+        with pytest.raises(WireError, match="builtins getattr"):
+            walk.value(read_thing(wrong, WireLimits()), "")
+    with pytest.raises(WireError, match="a call of what is no global"):
+        read_thing(called_again(), WireLimits())
+    with pytest.raises(WireError, match=r"'builtins\.int', which is not built here"):
+        read_thing(pickle.dumps(Called(getattr, int, "real")), WireLimits())
+
+
+def called_again() -> bytes:
+    """A pickle that calls what getattr() would give."""
+    return b"\x80\x04cbuiltins\ngetattr\n(cx\nFeatureType\nX\x03\x00\x00\x00mrotR)R."

@@ -26,6 +26,7 @@ _CORES = ("numpy", "numpy.core", "numpy._core")
 _RECONSTRUCT = frozenset(f"{core}.multiarray _reconstruct" for core in _CORES)
 _SCALAR = frozenset(f"{core}.multiarray scalar" for core in _CORES)
 _FROM_BUFFER = frozenset(f"{core}.numeric _frombuffer" for core in _CORES)
+_GETATTR = "builtins getattr"  # with an enum and a name: how early releases of Python 3.11 write its members
 _ARRAY, _DTYPE, _ENCODE = "numpy ndarray", "numpy dtype", "_codecs encode"
 _NUMPY = frozenset((_ARRAY, _DTYPE, _ENCODE)) | _RECONSTRUCT | _SCALAR | _FROM_BUFFER
 
@@ -105,6 +106,8 @@ class Walk:
             return self.value(given.state, path, depth + 1)
         if isinstance(given, Thing) and name_of(given) == _FEATURE_TYPE and given.args:
             return self.value(given.args[0], path, depth + 1)
+        if _is_feature_type_by_name(given):
+            return self.value(given.args[1], path, depth + 1)  # which is its value as well
         return self._array(given, path)
 
     def _count(self, items: int, path: str) -> None:
@@ -158,7 +161,15 @@ class Walk:
 
 
 def _robots_know(kind: str) -> bool:
-    return kind in _NUMPY or kind.rpartition(" ")[2] in _CLASSES
+    return kind in _NUMPY or kind == _GETATTR or kind.rpartition(" ")[2] in _CLASSES
+
+
+def _is_feature_type_by_name(given: Any) -> bool:
+    if not isinstance(given, Thing) or given.kind != _GETATTR or given.args is None or len(given.args) != 2:
+        return False
+    kind, name = given.args
+    is_class = isinstance(kind, Thing) and kind.args is None and kind.kind.rpartition(" ")[2] == _FEATURE_TYPE
+    return is_class and isinstance(name, str)
 
 
 def _answers_know(kind: str) -> bool:
