@@ -106,8 +106,8 @@ class Walk:
             return self.value(given.state, path, depth + 1)
         if isinstance(given, Thing) and name_of(given) == _FEATURE_TYPE and given.args:
             return self.value(given.args[0], path, depth + 1)
-        if _is_feature_type_by_name(given):
-            return self.value(given.args[1], path, depth + 1)  # which is its value as well
+        if (name := _name_of_feature_type(given)) is not None:
+            return self._text(name, path)  # which is its value as well
         return self._array(given, path)
 
     def _count(self, items: int, path: str) -> None:
@@ -164,12 +164,13 @@ def _robots_know(kind: str) -> bool:
     return kind in _NUMPY or kind == _GETATTR or kind.rpartition(" ")[2] in _CLASSES
 
 
-def _is_feature_type_by_name(given: Any) -> bool:
+def _name_of_feature_type(given: Any) -> str | None:
+    """The name of a member that is written by it; None for all else."""
     if not isinstance(given, Thing) or given.kind != _GETATTR or given.args is None or len(given.args) != 2:
-        return False
+        return None
     kind, name = given.args
     is_class = isinstance(kind, Thing) and kind.args is None and kind.kind.rpartition(" ")[2] == _FEATURE_TYPE
-    return is_class and isinstance(name, str)
+    return name if is_class and isinstance(name, str) else None
 
 
 def _answers_know(kind: str) -> bool:
