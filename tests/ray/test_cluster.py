@@ -143,6 +143,7 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
     [
         ("RPC error: InvalidAuthToken: Authentication token is missing", {}, "got RAY_AUTH_MODE not set"),
         ("RPC error: InvalidAuthToken", {"RAY_AUTH_MODE": "token"}, "got another token"),
+        ("RPC error: InvalidAuthToken", {"RAY_AUTH_MODE": "disabled"}, "got RAY_AUTH_MODE=disabled"),
         ("enabled but no authentication token was found", {"RAY_AUTH_MODE": "token"}, "got none"),
     ],
 )
